@@ -1,0 +1,47 @@
+"""rednet_jax: facial landmarks in video with RED-Net, in JAX.
+
+    import rednet_jax as rednet
+    config, variables = rednet.load("compact")
+
+The names below are loaded when they are first used, so that `import rednet_jax` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rednet_jax.model.config import RedNetConfig as RedNetConfig
+    from rednet_jax.model.rednet import align_clip as align_clip
+    from rednet_jax.model.rednet import align_image as align_image
+    from rednet_jax.model.rednet import init as init
+    from rednet_jax.model.rednet import initial_state as initial_state
+    from rednet_jax.model.rednet import step as step
+    from rednet_jax.tracking.tracker import track as track
+    from rednet_jax.weights.store import load as load
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "RedNetConfig": "rednet_jax.model.config",
+    "init": "rednet_jax.model.rednet",
+    "initial_state": "rednet_jax.model.rednet",
+    "align_image": "rednet_jax.model.rednet",
+    "align_clip": "rednet_jax.model.rednet",
+    "step": "rednet_jax.model.rednet",
+    "load": "rednet_jax.weights.store",
+    "track": "rednet_jax.tracking.tracker",
+}
+
+__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'rednet_jax' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

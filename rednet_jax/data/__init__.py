@@ -1,0 +1,1 @@
+"""Data-set readers, split lists and augmentation on the device."""

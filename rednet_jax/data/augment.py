@@ -1,0 +1,188 @@
+"""Augmentation on the device: one similarity warp out of the cached faces, then the picture itself.
+
+Everything is a function of an explicit key, one per face, so a draw depends on (seed, step, sample)
+and never on the device or on the other faces of a batch.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rednet_jax.landmarks.crops import apply_affine, invert_affine, warp
+from rednet_jax.landmarks.schemes import Scheme, mirror_landmarks
+
+_LUMA = (0.299, 0.587, 0.114)
+_BLUR_RADIUS = 4
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far the draws go; 0 switches a draw off.
+
+    Attributes:
+        rotation: degrees, standard deviation.
+        log_scale: logarithm of the crop's side, standard deviation.
+        shift: sides of the landmarks' box, standard deviation on each axis.
+        mirror: probability.
+        brightness: additive, of the full range, uniform within +-.
+        contrast: logarithm of the factor about the mean, uniform within +-.
+        saturation: logarithm of the factor about grey, uniform within +-.
+        tint: logarithm of each channel's gain, uniform within +-.
+        gamma: logarithm of the exponent, uniform within +-.
+        grey: probability of a picture without colour.
+        blur: largest standard deviation, pixels; half of the pictures are blurred.
+        noise: largest standard deviation, of the full range.
+        occlusion: probability of each of two rectangles.
+        occlusion_side: largest side of a rectangle, in sides of the picture.
+    """
+
+    rotation: float = 12.0
+    log_scale: float = 0.10
+    shift: float = 0.05
+    mirror: float = 0.5
+    brightness: float = 0.15
+    contrast: float = 0.35
+    saturation: float = 0.4
+    tint: float = 0.1
+    gamma: float = 0.3
+    grey: float = 0.1
+    blur: float = 1.5
+    noise: float = 0.04
+    occlusion: float = 0.35
+    occlusion_side: float = 0.45
+
+
+def augment(
+    config: Augmentation,
+    keys: Array,
+    images: Array,
+    landmarks: Array,
+    labelled: Array,
+    *,
+    scheme: Scheme,
+    cover: float,
+    margin: float,
+    size: int,
+) -> tuple[Array, Array, Array]:
+    """Draws one training picture from each cached face.
+
+    Args:
+        config: how far the draws go.
+        keys: typed keys [B], one per face.
+        images: uint8 [B, C, C, 3], cached faces.
+        landmarks: float32 [B, L, 2], in pixels of `images`.
+        labelled: bool [B, L].
+        scheme: which points change places in the mirror.
+        cover: side of a cached face in sides of the network's crop.
+        margin: side of the network's crop in sides of the landmarks' box.
+        size: pixels S on each side of the result.
+
+    Returns:
+        images float32 [B, S, S, 3] in [0, 1], landmarks float32 [B, L, 2] in their pixels (0 where
+        not labelled; some may lie outside), labelled bool [B, L].
+    """
+
+    def one(
+        key: Array, image: Array, points: Array, known: Array
+    ) -> tuple[Array, Array, Array]:
+        place, paint, cut = jax.random.split(key, 3)
+        affine, mirrored = _draw_affine(
+            config, place, cached=image.shape[0], cover=cover, margin=margin, size=size
+        )
+        points = apply_affine(invert_affine(affine), points)
+        flipped = mirror_landmarks(points, size, scheme)
+        points = jnp.where(mirrored, flipped, points)
+        known = jnp.where(mirrored, known[jnp.array(scheme.mirror)], known)
+        image = warp(image.astype(jnp.float32) / 255, affine, (size, size))
+        image = jnp.where(mirrored, image[:, ::-1], image)
+        image = _occlude(config, cut, _paint(config, paint, image))
+        return image, jnp.where(known[:, None], points, 0), known
+
+    return jax.vmap(one)(keys, images, landmarks, labelled)
+
+
+def centre_affine(cached: int, cover: float, size: int) -> Array:
+    """float32 [2, 3]: pixels of the plain network crop to pixels of a cached face, no draw."""
+    return _similarity(jnp.float32(0), jnp.float32(1), jnp.zeros(2), cached, cover, size)
+
+
+def _similarity(
+    angle: Array, scale: Array, shift: Array, cached: int, cover: float, size: int
+) -> Array:
+    scale = scale * cached / (cover * size)
+    cosine, sine = scale * jnp.cos(angle), scale * jnp.sin(angle)
+    matrix = jnp.array([[cosine, -sine], [sine, cosine]])
+    offset = (cached - 1) / 2 + shift - matrix @ jnp.full(2, (size - 1) / 2)
+    return jnp.concatenate([matrix, offset[:, None]], axis=1)
+
+
+def _draw_affine(
+    config: Augmentation, key: Array, *, cached: int, cover: float, margin: float, size: int
+) -> tuple[Array, Array]:
+    keys = jax.random.split(key, 4)
+    # Cut at 2.5 deviations: a cached face has room for that much and no more.
+    rotation, log_scale = jax.random.truncated_normal(keys[0], -2.5, 2.5, (2,))
+    shift = jax.random.truncated_normal(keys[1], -2.5, 2.5, (2,))
+    affine = _similarity(
+        jnp.deg2rad(config.rotation) * rotation,
+        jnp.exp(config.log_scale * log_scale),
+        config.shift * shift * cached / (cover * margin),
+        cached,
+        cover,
+        size,
+    )
+    return affine, jax.random.bernoulli(keys[2], config.mirror)
+
+
+def _paint(config: Augmentation, key: Array, image: Array) -> Array:
+    keys = jax.random.split(key, 9)
+
+    def factor(key: Array, spread: float, shape: tuple[int, ...] = ()) -> Array:
+        return jnp.exp(jax.random.uniform(key, shape, minval=-spread, maxval=spread))
+
+    image = _blur(config.blur, keys[0], image)
+    grey = image @ jnp.array(_LUMA)
+    image = grey[..., None] + factor(keys[1], config.saturation) * (image - grey[..., None])
+    colourless = jax.random.bernoulli(keys[2], config.grey)
+    image = jnp.where(colourless, grey[..., None], image * factor(keys[3], config.tint, (3,)))
+    mean = jnp.mean(grey)
+    image = mean + factor(keys[4], config.contrast) * (image - mean)
+    image = image + config.brightness * jax.random.uniform(keys[5], minval=-1.0, maxval=1.0)
+    # Gamma's slope is infinite at 0 for exponents below 1; no gradient is taken here.
+    image = jnp.clip(image, 0, 1) ** factor(keys[6], config.gamma)
+    deviation = config.noise * jax.random.uniform(keys[7])
+    return jnp.clip(image + deviation * jax.random.normal(keys[8], image.shape), 0, 1)
+
+
+def _blur(largest: float, key: Array, image: Array) -> Array:
+    on, width = jax.random.split(key)
+    deviation = largest * jax.random.uniform(width) * jax.random.bernoulli(on)
+    offsets = jnp.arange(-_BLUR_RADIUS, _BLUR_RADIUS + 1)
+    weights = jnp.exp(-0.5 * (offsets / jnp.maximum(deviation, 1e-3)) ** 2)
+    weights = weights / weights.sum()
+    height, width_ = image.shape[:2]
+    padding = ((_BLUR_RADIUS, _BLUR_RADIUS), (0, 0), (0, 0))
+    # Shifted sums, not a convolution: one kernel a picture would be a grouped convolution under
+    # vmap, which the CPU backend runs slowly.
+    padded = jnp.pad(image, padding, mode="edge")
+    image = sum(w * padded[i : i + height] for i, w in enumerate(weights))  # type: ignore[assignment]
+    padded = jnp.pad(image, (padding[1], padding[0], padding[2]), mode="edge")
+    return sum(w * padded[:, i : i + width_] for i, w in enumerate(weights))  # type: ignore[return-value]
+
+
+def _occlude(config: Augmentation, key: Array, image: Array) -> Array:
+    height, width = image.shape[:2]
+    rows, columns = jnp.arange(height)[:, None], jnp.arange(width)
+    for rectangle in jax.random.split(key, 2):
+        on, place, extent, colour, grain = jax.random.split(rectangle, 5)
+        centre = jax.random.uniform(place, (2,)) * jnp.array([height, width])
+        half = jax.random.uniform(extent, (2,), minval=0.1, maxval=1.0) * (
+            config.occlusion_side / 2 * jnp.array([height, width])
+        )
+        inside = (jnp.abs(rows - centre[0]) < half[0]) & (jnp.abs(columns - centre[1]) < half[1])
+        inside &= jax.random.bernoulli(on, config.occlusion)
+        fill = jax.random.uniform(colour, (3,)) + 0.1 * jax.random.normal(grain, image.shape)
+        image = jnp.where(inside[..., None], jnp.clip(fill, 0, 1), image)
+    return image

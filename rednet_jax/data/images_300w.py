@@ -1,0 +1,166 @@
+"""300-W read straight from its official tree: NAME.jpg or NAME.png beside NAME.pts, 68 points."""
+
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from rednet_jax.data.samples import Sample
+from rednet_jax.errors import RednetError
+from rednet_jax.landmarks.boxes import landmark_box
+from rednet_jax.landmarks.pts import read_pts
+
+TRAIN_FOLDERS = ("afw", "helen/trainset", "lfpw/trainset")
+COMMON_FOLDERS = ("helen/testset", "lfpw/testset")
+CHALLENGING_FOLDERS = ("ibug",)
+SPLITS = {
+    "train": TRAIN_FOLDERS,
+    "validation": TRAIN_FOLDERS,
+    "common": COMMON_FOLDERS,
+    "challenging": CHALLENGING_FOLDERS,
+    "full": COMMON_FOLDERS + CHALLENGING_FOLDERS,
+}
+POINTS = 68
+_PICTURES = (".jpg", ".png")
+
+
+@dataclass
+class Samples300W:
+    """A split of 300-W, decoded one face at a time: whole pictures would not fit in memory.
+
+    Attributes:
+        root: the folder that holds `afw`, `helen`, ...
+        split: one of `SPLITS`.
+        names: paths below `root` without extension, sorted.
+        missing: folders of the split that `root` does not have.
+        skipped: one line for each file left out, filled while reading.
+    """
+
+    root: Path
+    split: str
+    names: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+    skipped: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        """Faces that the split lists, before any bad file is left out."""
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[Sample]:
+        """Yields the faces in the order of `names`; a bad file goes to `skipped` instead."""
+        self.skipped.clear()
+        for name in self.names:
+            try:
+                yield _read_face(self.root, name)
+            except RednetError as cause:
+                self.skipped.append(str(cause))
+
+
+def read_300w(root: Path | str, split: str) -> Samples300W:
+    """Lists a split of 300-W.
+
+    Args:
+        root: the folder of the official tree.
+        split: `train`, `validation` (a fixed tenth of the three training folders, by photo),
+            `common`, `challenging` or `full`.
+
+    Raises:
+        RednetError: an unknown split, a folder that holds no part of the split, or a split
+            without faces.
+    """
+    root = Path(root)
+    if split not in SPLITS:
+        raise RednetError(f"300w has no split '{split}'; known: {', '.join(SPLITS)}")
+    if not root.is_dir():
+        raise RednetError(f"{root}: no such folder")
+    present = [folder for folder in SPLITS[split] if (root / folder).is_dir()]
+    missing = tuple(folder for folder in SPLITS[split] if folder not in present)
+    if not present:
+        raise RednetError(f"{root}: no part of 300w {split} here (looked for {', '.join(missing)})")
+    names = list_names(root, present)
+    if split in ("train", "validation"):
+        held_out = {photo(name) for name in validation_names()}
+        names = [name for name in names if (photo(name) in held_out) == (split == "validation")]
+    if not names:
+        raise RednetError(f"{root}: no faces of 300w {split} here")
+    return Samples300W(root, split, tuple(names), missing)
+
+
+def list_names(root: Path, folders: Iterable[str]) -> list[str]:
+    """Names below `root` of all label files in `folders`, sorted; 300-W's mirrored copies not."""
+    labels = (path for folder in folders for path in sorted((root / folder).glob("*.pts")))
+    names = (path.relative_to(root).with_suffix("").as_posix() for path in labels)
+    return [name for name in names if not name.endswith("_mirror")]
+
+
+def photo(name: str) -> str:
+    """The photo that a face was cut from: the file name without a trailing _N.
+
+    LFPW's `image_0001` counts pictures, not faces, so only one or two digits are a face's number.
+    AFW and HELEN both come from Flickr, so the folder is not part of the photo's name.
+    """
+    return re.sub(r"_\d{1,2}$", "", name.rsplit("/", 1)[-1])
+
+
+def validation_names() -> tuple[str, ...]:
+    """The committed validation list: paths below the root, without extension.
+
+    A face of the full tree belongs to validation if its photo has a face in this list.
+    """
+    text = resources.files("rednet_jax.data").joinpath("splits/300w_validation.txt").read_text()
+    return tuple(line for line in text.splitlines() if line and not line.startswith("#"))
+
+
+def draw_validation(names: Iterable[str], share: float = 0.1) -> list[str]:
+    """How the committed list was drawn: whole photos, in each folder, in the order of a hash.
+
+    Args:
+        names: all faces of the training folders, as `list_names` gives them.
+        share: part of each folder's faces to hold out.
+    """
+    photos: dict[str, list[str]] = defaultdict(list)
+    folder_sizes: dict[str, int] = defaultdict(int)
+    for name in names:
+        photos[photo(name)].append(name)
+        folder_sizes[name.rsplit("/", 1)[0]] += 1
+    taken: dict[str, int] = defaultdict(int)
+    drawn: list[str] = []
+    for key in sorted(photos, key=lambda key: hashlib.sha256(key.encode()).hexdigest()):
+        folder = photos[key][0].rsplit("/", 1)[0]
+        if taken[folder] + len(photos[key]) <= share * folder_sizes[folder]:
+            drawn += photos[key]
+            taken[folder] += len(photos[key])
+    return sorted(drawn)
+
+
+def _read_face(root: Path, name: str) -> Sample:
+    landmarks = read_pts(root / f"{name}.pts")
+    if landmarks.shape != (POINTS, 2):
+        raise RednetError(f"{root / name}.pts: {len(landmarks)} points, 300-W has {POINTS}")
+    pictures = [root / f"{name}{ending}" for ending in _PICTURES]
+    picture = next((path for path in pictures if path.is_file()), None)
+    if picture is None:
+        raise RednetError(f"{root / name}: has labels but no picture (.jpg or .png)")
+    labelled = np.ones(POINTS, bool)
+    return Sample(
+        image=_decode(picture),
+        landmarks=landmarks,
+        labelled=labelled,
+        box=np.asarray(landmark_box(landmarks, labelled), np.float32),
+        name=name,
+    )
+
+
+def _decode(path: Path) -> np.ndarray:
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert("RGB"), np.uint8)
+    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as cause:
+        reason = "not a picture" if isinstance(cause, UnidentifiedImageError) else cause
+        raise RednetError(f"{path}: cannot be decoded ({reason})") from cause

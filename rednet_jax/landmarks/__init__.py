@@ -1,0 +1,1 @@
+"""Landmark schemes, files, bounding boxes, crops and heat maps; no model."""

@@ -1,0 +1,44 @@
+"""Bounding boxes of faces, (x0, y0, x1, y1) in picture pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def landmark_box(
+    landmarks: NDArray[np.floating], labelled: NDArray[np.bool_] | None = None
+) -> NDArray[np.float32]:
+    """Returns the bounding box [4] float32 of landmarks [L, 2].
+
+    Args:
+        landmarks: pixels (x, y).
+        labelled: [L], which of them count; all where it is None.
+
+    Raises:
+        ValueError: no landmark is labelled.
+    """
+    points = landmarks if labelled is None else landmarks[labelled]
+    if not len(points):
+        raise ValueError("a box needs at least one labelled landmark")
+    return np.concatenate([points.min(0), points.max(0)]).astype(np.float32)
+
+
+def jitter_box(
+    rng: np.random.Generator,
+    box: NDArray[np.floating],
+    centre: float = 0.06,
+    log_size: float = 0.10,
+) -> NDArray[np.float32]:
+    """Returns the box [4] displaced and resized at random, as a detector might have found it.
+
+    Args:
+        rng: the source of the draw.
+        box: [4].
+        centre: deviation of the centre on each axis, in units of the box's larger side.
+        log_size: deviation of the logarithm of its size.
+    """
+    low, high = np.asarray(box[:2], np.float64), np.asarray(box[2:], np.float64)
+    middle = (low + high) / 2 + rng.normal(0, centre, 2) * (high - low).max()
+    half = (high - low) / 2 * np.exp(rng.normal(0, log_size))
+    return np.concatenate([middle - half, middle + half]).astype(np.float32)

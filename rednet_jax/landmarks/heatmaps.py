@@ -1,0 +1,88 @@
+"""Heat maps and back: float centres in, sub-pixel points out, no rounding on the way."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+
+def to_map_pixels(landmarks: jax.Array, crop_size: int, map_size: int) -> jax.Array:
+    """Returns landmarks [..., 2] of a crop in pixels of a map over the same square."""
+    return (landmarks + 0.5) * (map_size / crop_size) - 0.5
+
+
+def to_crop_pixels(landmarks: jax.Array, crop_size: int, map_size: int) -> jax.Array:
+    """Returns landmarks [..., 2] of a map in pixels of the crop over the same square."""
+    return (landmarks + 0.5) * (crop_size / map_size) - 0.5
+
+
+def gaussian_heatmaps(landmarks: jax.Array, size: tuple[int, int], sigma: float) -> jax.Array:
+    """Returns heat maps [..., H, W, L] with a Gaussian of peak 1 at each landmark's float centre.
+
+    Args:
+        landmarks: [..., L, 2], map pixels.
+        size: (H, W).
+        sigma: deviation in map pixels.
+    """
+    height, width = size
+
+    def profile(centres: jax.Array, length: int) -> jax.Array:
+        places = jnp.arange(length, dtype=landmarks.dtype)[:, None]
+        return jnp.exp(-0.5 * ((places - centres[..., None, :]) / sigma) ** 2)
+
+    # A Gaussian is the product of its profiles: H + W exponentials instead of H * W.
+    rows = profile(landmarks[..., 1], height)
+    columns = profile(landmarks[..., 0], width)
+    return rows[..., :, None, :] * columns[..., None, :, :]
+
+
+def soft_argmax(weights: jax.Array) -> jax.Array:
+    """Returns the centres of mass [..., L, 2] (x, y) in map pixels of weights [..., H, W, L] >= 0.
+
+    A map without weight has its centre in the middle.
+    """
+    height, width = weights.shape[-3:-1]
+    x = jnp.arange(width, dtype=weights.dtype) - (width - 1) / 2
+    y = jnp.arange(height, dtype=weights.dtype) - (height - 1) / 2
+    total = weights.sum((-3, -2)) + jnp.finfo(weights.dtype).tiny
+    across = jnp.einsum("...wl,w->...l", weights.sum(-3), x) / total
+    down = jnp.einsum("...hl,h->...l", weights.sum(-2), y) / total
+    return jnp.stack([across + (width - 1) / 2, down + (height - 1) / 2], axis=-1)
+
+
+def decode_peak(maps: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Finds each map's peak to a fraction of a pixel.
+
+    The logarithm of a Gaussian is a parabola, so three neighbouring logarithms on each axis give
+    its centre exactly; at the border the three inmost pixels are taken, which is exact too.
+
+    Args:
+        maps: [..., H, W, L], non-negative.
+
+    Returns:
+        Points [..., L, 2] (x, y) in map pixels, and the peaks' values [..., L].
+    """
+    *lead, height, width, count = maps.shape
+    flat = maps.reshape(*lead, height * width, count)
+    index = flat.argmax(-2)
+    peak = flat.max(-2)
+    row, column = index // width, index % width
+    logs = jnp.log(jnp.maximum(flat, jnp.finfo(maps.dtype).tiny))
+
+    def vertex(place: jax.Array, length: int, stride: int) -> jax.Array:
+        middle = jnp.clip(place, 1, length - 2)
+        centre = index + (middle - place) * stride
+        low, mid, high = (
+            jnp.take_along_axis(logs, (centre + offset)[..., None, :], axis=-2)[..., 0, :]
+            for offset in (-stride, 0, stride)
+        )
+        curvature = low - 2 * mid + high
+        offset = jnp.where(
+            curvature < -1e-6, 0.5 * (low - high) / jnp.where(curvature < -1e-6, curvature, 1), 0
+        )
+        # A plateau or noise at the border has its vertex far away; a true peak is within a pixel.
+        found = jnp.where(curvature < -1e-6, middle + jnp.clip(offset, -2, 2), place)
+        return found.astype(maps.dtype)
+
+    points = jnp.stack([vertex(column, width, 1), vertex(row, height, width)], axis=-1)
+    return points, peak

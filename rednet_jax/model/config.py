@@ -1,0 +1,225 @@
+"""`RedNetConfig`: everything that decides a network, in one frozen dataclass with three presets."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from rednet_jax.errors import RednetError
+
+Architecture = Literal["eccv_vgg", "ijcv_resnet", "compact"]
+Feedback = Literal["response_maps", "label_map", "none"]
+Recurrence = Literal["pose_expression", "code", "none"]
+
+# Down-sampling from the crop to the code, which the crop's side must be divisible by.
+_CODE_STRIDE = {"eccv_vgg": 32, "ijcv_resnet": 32, "compact": 32}
+_MAP_STRIDE = {"eccv_vgg": 1, "ijcv_resnet": 2, "compact": 4}
+_WIDTHS = {"eccv_vgg": 5, "ijcv_resnet": 5, "compact": 7}
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "architecture": ("eccv_vgg", "ijcv_resnet", "compact"),
+    "feedback": ("response_maps", "label_map", "none"),
+    "recurrence": ("pose_expression", "code", "none"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class RedNetConfig:
+    """One network. Start from a preset: `RedNetConfig.preset('compact', feedback_steps=3)`.
+
+    Attributes:
+        architecture: whose encoder, decoder and heads: the ECCV paper's, the journal code's, ours.
+        image_size: side of the square crop in pixels.
+        landmarks: L, 68 or 7.
+        crop_margin: side of the crop in units of the larger side of the face's bounding box.
+        feedback_steps: K that the network is trained with: the number of rows of batch statistics.
+            How often the loop runs is chosen at each call.
+        feedback: what goes back to the input (z): the soft maps, one channel of labels 0..L, or
+            nothing.
+        open_feedback_gradient: let gradients cross the loop through z.
+        statistics_per_pass: keep batch statistics for each of the K passes, or share one set.
+        recurrence: what f_tRNN acts on: C_pe, the whole code C, or nothing.
+        widths: channels, stage by stage (see the encoders for what each number is).
+        code_width: channels of the code C = [C_id, C_pe], half each.
+        recurrent_width: units (pooled LSTM) or channels (convolutional LSTM) of f_tRNN.
+        regression_width: units of f_REG's hidden dense layer; channels of its last convolution
+            in `compact`.
+        identities: classes of f_CLS.
+
+    Raises:
+        RednetError: fields out of range or contradicting each other.
+    """
+
+    architecture: Architecture
+    image_size: int
+    widths: tuple[int, ...]
+    code_width: int
+    recurrent_width: int
+    regression_width: int
+    landmarks: int = 68
+    crop_margin: float = 1.25
+    feedback_steps: int = 2
+    feedback: Feedback = "response_maps"
+    open_feedback_gradient: bool = False
+    statistics_per_pass: bool = True
+    recurrence: Recurrence = "pose_expression"
+    identities: int = 300
+
+    def __post_init__(self) -> None:
+        for field, known in _CHOICES.items():
+            value = getattr(self, field)
+            if value not in known:
+                raise RednetError(f"config: {field} is {value!r}, not one of {', '.join(known)}")
+        stride = _CODE_STRIDE[self.architecture]
+        rules = {
+            f"image_size {self.image_size} is not a positive multiple of {stride}": (
+                self.image_size < stride or self.image_size % stride != 0
+            ),
+            f"landmarks is {self.landmarks}, not 68 or 7": self.landmarks not in (68, 7),
+            f"crop_margin {self.crop_margin} is not in [0.5, 4]": not 0.5 <= self.crop_margin <= 4,
+            f"feedback_steps is {self.feedback_steps}; at least one pass must be trained": (
+                self.feedback_steps < 1
+            ),
+            f"{self.architecture} has {_WIDTHS[self.architecture]} widths, not {len(self.widths)}": (
+                len(self.widths) != _WIDTHS[self.architecture]
+            ),
+            "every width must be positive": any(w < 1 for w in self._all_widths()),
+            f"code_width {self.code_width} does not split into C_id and C_pe": (
+                self.code_width % 2 != 0
+            ),
+            f"{self.architecture} has its code as wide as its last stage, "
+            f"{self.widths[-1] if self.widths else 0}, not {self.code_width}": (
+                self.architecture != "compact"
+                and bool(self.widths)
+                and self.code_width != self.widths[-1]
+            ),
+            "feedback is 'label_map', which needs the softmax maps that ijcv_resnet has not": (
+                self.architecture == "ijcv_resnet" and self.feedback == "label_map"
+            ),
+            "ijcv_resnet hands 7 of its 68 maps back, so landmarks must be 68": (
+                self.architecture == "ijcv_resnet" and self.landmarks != 68
+            ),
+            "open_feedback_gradient is set, but a label map has no gradient and 'none' no map": (
+                self.open_feedback_gradient and self.feedback != "response_maps"
+            ),
+        }
+        for complaint, broken in rules.items():
+            if broken:
+                raise RednetError(f"config: {complaint}")
+
+    def _all_widths(self) -> tuple[int, ...]:
+        return (
+            *self.widths,
+            self.code_width,
+            self.recurrent_width,
+            self.regression_width,
+            self.identities,
+        )
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> Self:
+        """Returns the preset `name` ('compact', 'eccv_vgg', 'ijcv_resnet') with fields changed.
+
+        Raises:
+            RednetError: an unknown preset, an unknown field, or fields that contradict each other.
+        """
+        if name not in _PRESETS:
+            raise RednetError(f"no preset {name!r}; there are {', '.join(sorted(_PRESETS))}")
+        return cls.from_json({**_PRESETS[name], **changes})
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """Returns the config of a plain dict, as `to_json` writes it.
+
+        Raises:
+            RednetError: an unknown or missing field, a field of the wrong type, or a contradiction.
+        """
+        known = {field.name: field for field in dataclasses.fields(cls)}
+        values = dict(fields)
+        for name, value in values.items():
+            if name not in known:
+                raise RednetError(f"config: unknown field {name!r}")
+            if name == "widths":
+                if not isinstance(value, list | tuple) or not all(type(w) is int for w in value):
+                    raise RednetError(f"config: widths is {value!r}, not a list of integers")
+                values[name] = tuple(value)
+            elif not _has_type(value, str(known[name].type)):
+                raise RednetError(f"config: {name} is {value!r}, not a value of its type")
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise RednetError(f"config: {error}") from None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns every field as JSON has it (tuples become lists)."""
+        return {**dataclasses.asdict(self), "widths": list(self.widths)}
+
+    @property
+    def map_size(self) -> int:
+        """Side of the response maps in pixels."""
+        return self.image_size // _MAP_STRIDE[self.architecture]
+
+    @property
+    def feedback_size(self) -> int:
+        """Side of the feedback map z in pixels; the journal form takes its 7 maps at a quarter."""
+        return self.image_size // 4 if self.architecture == "ijcv_resnet" else self.map_size
+
+    @property
+    def feedback_channels(self) -> int:
+        """Channels of the feedback map z."""
+        if self.feedback == "none":
+            return 0
+        if self.feedback == "label_map":
+            return 1
+        return 7 if self.architecture == "ijcv_resnet" else self.landmarks + 1
+
+    @property
+    def passes_per_frame(self) -> int:
+        """Passes beside the K asked for: the journal form runs one coarse pass first."""
+        return 1 if self.architecture == "ijcv_resnet" else 0
+
+    @property
+    def statistic_rows(self) -> int:
+        """Rows of every batch statistic in the loop."""
+        return self.feedback_steps + self.passes_per_frame if self.statistics_per_pass else 1
+
+
+def _has_type(value: object, annotation: str) -> bool:
+    if annotation == "int":
+        return type(value) is int
+    if annotation == "float":
+        return type(value) in (int, float)
+    if annotation == "bool":
+        return type(value) is bool
+    return isinstance(value, str)
+
+
+_PRESETS: dict[str, dict[str, Any]] = {
+    "eccv_vgg": {
+        "architecture": "eccv_vgg",
+        "image_size": 128,
+        "widths": (64, 128, 256, 512, 512),
+        "code_width": 512,
+        "recurrent_width": 256,
+        "regression_width": 512,
+        "feedback_steps": 3,
+    },
+    "ijcv_resnet": {
+        "architecture": "ijcv_resnet",
+        "image_size": 256,
+        "widths": (64, 256, 512, 1024, 2048),
+        "code_width": 2048,
+        "recurrent_width": 512,
+        "regression_width": 128,
+        "feedback_steps": 1,
+    },
+    "compact": {
+        "architecture": "compact",
+        "image_size": 128,
+        "widths": (24, 32, 48, 96, 128, 160, 24),
+        "code_width": 128,
+        "recurrent_width": 32,
+        "regression_width": 64,
+        "feedback_steps": 2,
+    },
+}

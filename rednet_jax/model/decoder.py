@@ -1,0 +1,103 @@
+"""f_DENC: bottleneck code -> the features that response maps are read from."""
+
+from __future__ import annotations
+
+import jax
+from flax import nnx
+
+from rednet_jax.model.config import RedNetConfig
+from rednet_jax.model.encoder import Blocks, Encoded
+from rednet_jax.model.layers import ConvNorm, Mode, double, unpool
+
+
+class VGGDecoder(nnx.Module):
+    """The ECCV paper's: the encoder mirrored, 3-3-3-2-2 convolutions, unpooling by places.
+
+    The last convolution of each stage narrows to the channels of the places that come next.
+    """
+
+    def __init__(self, config: RedNetConfig, rngs: nnx.Rngs) -> None:
+        rows = config.statistic_rows
+        convs: dict[str, ConvNorm] = {}
+        widths = (config.widths[0], *config.widths)
+        for stage, depth in zip(range(5, 0, -1), (3, 3, 3, 2, 2), strict=True):
+            for layer in range(depth, 0, -1):
+                outputs = widths[stage - 1] if layer == 1 else widths[stage]
+                convs[f"conv{stage}_{layer}"] = ConvNorm(
+                    widths[stage], outputs, rows=rows, rngs=rngs
+                )
+        self.convs = nnx.Dict(convs)
+
+    def __call__(self, code: jax.Array, encoded: Encoded, mode: Mode) -> jax.Array:
+        """Returns features at the crop's resolution, [B, H, W, widths[0]]."""
+        maps = code
+        for stage, depth in zip(range(5, 0, -1), (3, 3, 3, 2, 2), strict=True):
+            maps = unpool(maps, encoded.places[stage - 1])
+            for layer in range(depth, 0, -1):
+                maps = self.convs[f"conv{stage}_{layer}"](maps, mode)
+        return maps
+
+
+class _UpStage(nnx.Module):
+    """Nearest x2 and 1x1 convolution, plus the encoder's features through three blocks."""
+
+    def __init__(self, inputs: int, outputs: int, *, rows: int, rngs: nnx.Rngs) -> None:
+        self.project = ConvNorm(inputs, outputs, 1, rows=rows, activate=False, rngs=rngs)
+        self.skip = Blocks(outputs, outputs, 3, rows=rows, rngs=rngs)
+        self.blocks = Blocks(outputs, outputs, 3, rows=rows, rngs=rngs)
+
+    def __call__(self, features: jax.Array, skip: jax.Array, mode: Mode) -> jax.Array:
+        # The 1x1 convolution and its normalisation commute with repeating pixels: a quarter of the
+        # work at the small size.
+        up = double(self.project(features, mode))
+        return self.blocks(jax.nn.relu(up + self.skip(skip, mode)), mode)
+
+
+class ResNetDecoder(nnx.Module):
+    """The journal code's: three up-sampling stages with skips from layers 3, 2 and 1."""
+
+    def __init__(self, config: RedNetConfig, rngs: nnx.Rngs) -> None:
+        rows = config.statistic_rows
+        widths = config.widths
+        self.stages = nnx.Dict(
+            {
+                f"up{i}": _UpStage(widths[i + 1], widths[i], rows=rows, rngs=rngs)
+                for i in range(3, 0, -1)
+            }
+        )
+
+    def __call__(self, code: jax.Array, encoded: Encoded, mode: Mode) -> jax.Array:
+        """Returns features at a quarter of the crop's resolution, [B, H / 4, W / 4, widths[1]]."""
+        maps = code
+        for i in range(3, 0, -1):
+            maps = self.stages[f"up{i}"](maps, encoded.features[i - 1], mode)
+        return maps
+
+
+class CompactDecoder(nnx.Module):
+    """Ours: three stages of unpooling, the encoder's features added, and one convolution."""
+
+    def __init__(self, config: RedNetConfig, rngs: nnx.Rngs) -> None:
+        rows = config.statistic_rows
+        _, _, quarter, eighth, sixteenth, _, _ = config.widths
+        inputs = (quarter, eighth, sixteenth)
+        outputs = (quarter, quarter, eighth)
+        self.project = (
+            ConvNorm(config.code_width, sixteenth, 1, rows=rows, rngs=rngs)
+            if config.code_width != sixteenth
+            else None
+        )
+        self.convs = nnx.Dict(
+            {
+                f"up{i}": ConvNorm(inputs[i], outputs[i], rows=rows, rngs=rngs)
+                for i in range(2, -1, -1)
+            }
+        )
+
+    def __call__(self, code: jax.Array, encoded: Encoded, mode: Mode) -> jax.Array:
+        """Returns features at a quarter of the crop's resolution, [B, H / 4, W / 4, widths[2]]."""
+        maps = code if self.project is None else self.project(code, mode)
+        for i in range(2, -1, -1):
+            maps = unpool(maps, encoded.places[i]) + encoded.features[i]
+            maps = self.convs[f"up{i}"](maps, mode)
+        return maps

@@ -1,0 +1,217 @@
+"""f_ENC: picture x and feedback map z -> bottleneck code C, with what decoder and f_REG reuse.
+
+Every encoder comes in two parts. The stem sees the picture alone and runs once a picture; the rest
+runs at every feedback pass. A convolution over [x, z] is a convolution of x plus one of z, so its
+first half belongs to the stem.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from rednet_jax.model.config import RedNetConfig
+from rednet_jax.model.layers import BatchNorm, Conv, ConvNorm, Mode, max_pool, space_to_depth
+
+
+class Encoded(NamedTuple):
+    """What one pass of an encoder hands on.
+
+    Attributes:
+        code: C, [B, h, w, code_width]; the first half of the channels is C_id, the second C_pe.
+        features: feature maps for decoder and f_REG, finest first.
+        places: of each max pooling, finest first (`layers.max_pool`).
+    """
+
+    code: jax.Array
+    features: tuple[jax.Array, ...]
+    places: tuple[jax.Array, ...]
+
+
+class VGGEncoder(nnx.Module):
+    """The ECCV paper's: the 13 convolutions of VGG-16 with batch normalisation, five max pools.
+
+    `config.widths` are the channels of the five stages; z enters at full resolution, in conv1_1.
+    """
+
+    def __init__(self, config: RedNetConfig, rngs: nnx.Rngs) -> None:
+        rows = config.statistic_rows
+        first = config.widths[0]
+        self.picture = Conv(3, first, rngs=rngs)
+        self.feedback = (
+            Conv(config.feedback_channels, first, rngs=rngs) if config.feedback_channels else None
+        )
+        self.norm1_1 = BatchNorm(first, rows)
+        convs: dict[str, ConvNorm] = {}
+        inputs = first
+        for stage, (width, depth) in enumerate(
+            zip(config.widths, (2, 2, 3, 3, 3), strict=True), start=1
+        ):
+            for layer in range(2 if stage == 1 else 1, depth + 1):
+                convs[f"conv{stage}_{layer}"] = ConvNorm(inputs, width, rows=rows, rngs=rngs)
+                inputs = width
+        self.convs = nnx.Dict(convs)
+
+    def stem(self, images: jax.Array, mode: Mode) -> jax.Array:
+        """Returns the picture's half of conv1_1, [B, H, W, widths[0]]."""
+        del mode
+        return self.picture(images)
+
+    def __call__(self, stem: jax.Array, z: jax.Array, mode: Mode) -> Encoded:
+        """Returns the code at 1/32; features are conv2_2 (1/2) and conv4_3 (1/8), as f_REG asks."""
+        mixed = stem if self.feedback is None else stem + self.feedback(z)
+        maps = jax.nn.relu(self.norm1_1(mixed, mode))
+        kept: dict[str, jax.Array] = {}
+        places = []
+        for stage, depth in enumerate((2, 2, 3, 3, 3), start=1):
+            for layer in range(2 if stage == 1 else 1, depth + 1):
+                maps = self.convs[f"conv{stage}_{layer}"](maps, mode)
+            kept[f"conv{stage}_{depth}"] = maps
+            maps, place = max_pool(maps)
+            places.append(place)
+        return Encoded(maps, (kept["conv2_2"], kept["conv4_3"]), tuple(places))
+
+
+class Bottleneck(nnx.Module):
+    """A residual block of 1x1, 3x3 and 1x1 convolutions, as in ResNet-50."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        stride: int = 1,
+        rows: int,
+        rngs: nnx.Rngs,
+    ) -> None:
+        middle = max(outputs // 4, 1)
+        self.reduce = ConvNorm(inputs, middle, 1, rows=rows, rngs=rngs)
+        self.spatial = ConvNorm(middle, middle, 3, stride=stride, rows=rows, rngs=rngs)
+        self.expand = ConvNorm(middle, outputs, 1, rows=rows, activate=False, rngs=rngs)
+        self.shortcut = (
+            ConvNorm(inputs, outputs, 1, stride=stride, rows=rows, activate=False, rngs=rngs)
+            if stride != 1 or inputs != outputs
+            else None
+        )
+
+    def __call__(self, features: jax.Array, mode: Mode) -> jax.Array:
+        residual = self.expand(self.spatial(self.reduce(features, mode), mode), mode)
+        kept = features if self.shortcut is None else self.shortcut(features, mode)
+        return jax.nn.relu(kept + residual)
+
+
+class Blocks(nnx.Module):
+    """`depth` bottleneck blocks; the first changes the channels and may halve the resolution."""
+
+    def __init__(
+        self, inputs: int, outputs: int, depth: int, *, stride: int = 1, rows: int, rngs: nnx.Rngs
+    ) -> None:
+        self.blocks = nnx.Dict(
+            {
+                f"block{i}": Bottleneck(
+                    inputs if i == 0 else outputs,
+                    outputs,
+                    stride=stride if i == 0 else 1,
+                    rows=rows,
+                    rngs=rngs,
+                )
+                for i in range(depth)
+            }
+        )
+
+    def __call__(self, features: jax.Array, mode: Mode) -> jax.Array:
+        for i in range(len(self.blocks)):
+            features = self.blocks[f"block{i}"](features, mode)
+        return features
+
+
+class ResNetEncoder(nnx.Module):
+    """The journal code's: ResNet-50, the feedback map added after layer 1.
+
+    `config.widths` are the channels of the stem and of layers 1 to 4.
+    """
+
+    def __init__(self, config: RedNetConfig, rngs: nnx.Rngs) -> None:
+        rows = config.statistic_rows
+        first, *widths = config.widths
+        self.conv1 = ConvNorm(3, first, 7, stride=2, rngs=rngs)
+        self.layer1 = Blocks(first, widths[0], 3, rows=1, rngs=rngs)
+        self.feedback = (
+            Bottleneck(config.feedback_channels, widths[0], rows=rows, rngs=rngs)
+            if config.feedback_channels
+            else None
+        )
+        self.layer2 = Blocks(widths[0], widths[1], 4, stride=2, rows=rows, rngs=rngs)
+        self.layer3 = Blocks(widths[1], widths[2], 6, stride=2, rows=rows, rngs=rngs)
+        self.layer4 = Blocks(widths[2], widths[3], 3, stride=2, rows=rows, rngs=rngs)
+
+    def stem(self, images: jax.Array, mode: Mode) -> jax.Array:
+        """Returns layer 1's features of the picture, [B, H / 4, W / 4, widths[1]]."""
+        maps = nnx.max_pool(
+            self.conv1(images, mode), (3, 3), strides=(2, 2), padding=((1, 1), (1, 1))
+        )
+        return self.layer1(maps, mode)
+
+    def __call__(self, stem: jax.Array, z: jax.Array, mode: Mode) -> Encoded:
+        """Returns the code at 1/32; features are those of layers 1, 2 and 3 (1/4, 1/8, 1/16)."""
+        first = stem
+        if self.feedback is not None:
+            # A blank map must add nothing, so that the first pass is the journal's detection pass.
+            seen = (mode.passes > 0)[:, None, None, None]
+            first = stem + jnp.where(seen, self.feedback(z, mode), 0)
+        second = self.layer2(first, mode)
+        third = self.layer3(second, mode)
+        return Encoded(self.layer4(third, mode), (first, second, third), ())
+
+
+class CompactEncoder(nnx.Module):
+    """Ours, for a CPU: a stem at half and quarter resolution, then two convolutions a level.
+
+    `config.widths` are the channels of the stem's two convolutions, of the levels at 1/4, 1/8, 1/16
+    and 1/32, and of the feedback map once squeezed by a 1x1 convolution.
+    """
+
+    def __init__(self, config: RedNetConfig, rngs: nnx.Rngs) -> None:
+        rows = config.statistic_rows
+        stem1, stem2, quarter, eighth, sixteenth, last, squeezed = config.widths
+        self.stem1 = ConvNorm(12, stem1, rngs=rngs)
+        self.stem2 = ConvNorm(stem1, stem2, rngs=rngs)
+        self.picture = Conv(stem2, quarter, rngs=rngs)
+        if config.feedback_channels:
+            self.squeeze = Conv(config.feedback_channels, squeezed, 1, rngs=rngs)
+            self.feedback = Conv(squeezed, quarter, rngs=rngs)
+        else:
+            self.squeeze = self.feedback = None
+        self.norm = BatchNorm(quarter, rows)
+        widths = (quarter, eighth, sixteenth, last)
+        convs = {"level1_2": ConvNorm(quarter, quarter, rows=rows, rngs=rngs)}
+        for level in (2, 3, 4):
+            inputs, width = widths[level - 2], widths[level - 1]
+            outputs = config.code_width if level == 4 else width
+            convs[f"level{level}_1"] = ConvNorm(inputs, width, rows=rows, rngs=rngs)
+            convs[f"level{level}_2"] = ConvNorm(width, outputs, rows=rows, rngs=rngs)
+        self.convs = nnx.Dict(convs)
+
+    def stem(self, images: jax.Array, mode: Mode) -> jax.Array:
+        """Returns the picture's half of the first convolution, [B, H / 4, W / 4, widths[2]]."""
+        maps = self.stem2(self.stem1(space_to_depth(images), mode), mode)
+        return self.picture(max_pool(maps)[0])
+
+    def __call__(self, stem: jax.Array, z: jax.Array, mode: Mode) -> Encoded:
+        """Returns the code at 1/32; features are those at 1/4, 1/8 and 1/16."""
+        mixed = stem
+        if self.squeeze is not None and self.feedback is not None:
+            mixed = stem + self.feedback(self.squeeze(z))
+        maps = jax.nn.relu(self.norm(mixed, mode))
+        maps = self.convs["level1_2"](maps, mode)
+        features, places = [], []
+        for level in (2, 3, 4):
+            features.append(maps)
+            maps, place = max_pool(maps)
+            places.append(place)
+            maps = self.convs[f"level{level}_1"](maps, mode)
+            maps = self.convs[f"level{level}_2"](maps, mode)
+        return Encoded(maps, tuple(features), tuple(places))

@@ -1,0 +1,100 @@
+"""f_sRNN's memory: from the response maps of one pass to the map z that enters the next."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from rednet_jax.landmarks.crops import warp
+from rednet_jax.landmarks.schemes import LANDMARKS_7
+from rednet_jax.model.config import RedNetConfig
+
+# Sides of the squares in a label map, in map pixels, by pass: coarse to fine.
+_SQUARE_SIDES = (7, 5, 3)
+
+
+def feedback_map(config: RedNetConfig, response_maps: jax.Array, passes: jax.Array) -> jax.Array:
+    """Returns z for the next pass.
+
+    Args:
+        config: says which kind: soft maps, a label map, or none (no channels).
+        response_maps: [B, h, w, L + 1] softmax with background first, or [B, h, w, L] of sigmoids.
+        passes: [B] int32, passes run before the one that made these maps.
+
+    Returns:
+        [B, feedback_size, feedback_size, feedback_channels].
+    """
+    if config.feedback == "none":
+        return response_maps[..., :0]
+    if config.feedback == "label_map":
+        return label_map(response_maps, passes)
+    if config.architecture == "ijcv_resnet":
+        return _halve(response_maps[..., jnp.asarray(LANDMARKS_7.from_68)])
+    return response_maps
+
+
+def label_map(response_maps: jax.Array, passes: jax.Array) -> jax.Array:
+    """Draws a square of its number at the centre of each landmark's pixels (ECCV f_sRNN).
+
+    A pixel belongs to the class of its largest response; a landmark that owns no pixel draws none,
+    and where squares overlap the larger number stays. The squares' sides are 7, 5 and 3 pixels at
+    the first, second and later passes.
+
+    Args:
+        response_maps: [B, h, w, L + 1], background first.
+        passes: [B] int32, passes run before the one that made these maps.
+
+    Returns:
+        [B, h, w, 1] with values 0..L.
+    """
+    _, height, width, classes = response_maps.shape
+    dtype = response_maps.dtype
+    labels = jnp.arange(1, classes)
+    owned = (response_maps.argmax(-1)[..., None] == labels).astype(dtype)
+    x, y = jnp.arange(width, dtype=dtype), jnp.arange(height, dtype=dtype)
+    count = owned.sum((1, 2))
+    divisor = jnp.maximum(count, 1)
+    centre_x = jnp.einsum("bhwl,w->bl", owned, x) / divisor
+    centre_y = jnp.einsum("bhwl,h->bl", owned, y) / divisor
+    sides = jnp.asarray(_SQUARE_SIDES, dtype)[jnp.minimum(passes, len(_SQUARE_SIDES) - 1)]
+    # Half-open, so that a square is as wide as its side wherever the centre lies in its pixel.
+    low_x, low_y = (centre - sides[:, None] / 2 for centre in (centre_x, centre_y))
+    in_x = (x > low_x[..., None]) & (x <= (low_x + sides[:, None])[..., None])
+    in_y = (y > low_y[..., None]) & (y <= (low_y + sides[:, None])[..., None])
+    drawn = in_y[:, :, :, None] & in_x[:, :, None, :] & (count > 0)[:, :, None, None]
+    return (drawn * labels.astype(dtype)[:, None, None]).max(1)[..., None]
+
+
+def move(maps: jax.Array, warps: jax.Array, image_size: int, *, nearest: bool = False) -> jax.Array:
+    """Moves maps along with their crop.
+
+    Args:
+        maps: [B, h, w, C] over the old crop.
+        warps: [B, 2, 3], pixels of the new crop -> pixels of the old one.
+        image_size: side of the crop in pixels.
+        nearest: take the nearest value (labels cannot be averaged).
+
+    Returns:
+        [B, h, w, C] over the new crop, zero where the old one did not reach.
+    """
+    height, width = maps.shape[1:3]
+    ratio = height / image_size
+    # The same map between centres of map pixels: p_map = (p + 1/2) * ratio - 1/2.
+    linear = warps[..., :2]
+    centre = (1 / ratio - 1) / 2
+    shift = warps[..., 2] + linear.sum(-1) * centre - centre
+    scaled = jnp.concatenate([linear, (shift * ratio)[..., None]], axis=-1).astype(maps.dtype)
+    if not nearest:
+        return jax.vmap(lambda one, affine: warp(one, affine, (height, width)))(maps, scaled)
+    grid = jnp.stack(jnp.meshgrid(jnp.arange(width), jnp.arange(height)), axis=-1)
+    points = jnp.einsum("bij,hwj->bhwi", scaled[..., :2], grid) + scaled[:, None, None, :, 2]
+    column, row = jnp.round(points[..., 0]).astype(int), jnp.round(points[..., 1]).astype(int)
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    sample = jnp.arange(maps.shape[0])[:, None, None]
+    values = maps[sample, jnp.clip(row, 0, height - 1), jnp.clip(column, 0, width - 1)]
+    return jnp.where(inside[..., None], values, 0)
+
+
+def _halve(maps: jax.Array) -> jax.Array:
+    batch, height, width, channels = maps.shape
+    return maps.reshape(batch, height // 2, 2, width // 2, 2, channels).mean((2, 4))

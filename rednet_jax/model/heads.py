@@ -1,0 +1,167 @@
+"""f_DET, f_REG and f_CLS: response maps, points with confidence, and identity."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from rednet_jax.landmarks.heatmaps import decode_peak, to_crop_pixels
+from rednet_jax.landmarks.schemes import mean_shape, scheme
+from rednet_jax.model.config import RedNetConfig
+from rednet_jax.model.encoder import Blocks, Encoded
+from rednet_jax.model.layers import BatchNorm, Conv, ConvNorm, Dense, Mode, double, max_pool
+
+
+class Detection(nnx.Module):
+    """f_DET with softmax: a 1x1 convolution to L + 1 logits a pixel, background first."""
+
+    def __init__(self, inputs: int, config: RedNetConfig, rngs: nnx.Rngs) -> None:
+        self.logits = Conv(inputs, config.landmarks + 1, 1, bias=True, rngs=rngs)
+
+    def __call__(self, features: jax.Array, mode: Mode) -> jax.Array:
+        """Returns logits [B, h, w, L + 1]."""
+        del mode
+        return self.logits(features)
+
+
+class CoarseDetection(nnx.Module):
+    """The journal's detection head: 7 independent maps at a quarter of the crop's resolution."""
+
+    def __init__(self, config: RedNetConfig, rngs: nnx.Rngs) -> None:
+        width = config.widths[0]
+        self.hidden = ConvNorm(config.widths[1], width, 1, rngs=rngs)
+        self.logits = Conv(width, 7, 1, bias=True, rngs=rngs)
+
+    def __call__(self, features: jax.Array, mode: Mode) -> jax.Array:
+        """Returns logits [B, H / 4, W / 4, 7]."""
+        return self.logits(self.hidden(features, mode))
+
+
+class FineDetection(nnx.Module):
+    """The journal's regression by heat map: up-sampled once more, three blocks, 68 maps."""
+
+    def __init__(self, config: RedNetConfig, rngs: nnx.Rngs) -> None:
+        rows, width = config.statistic_rows, config.regression_width
+        self.project = ConvNorm(config.widths[1], width, 1, rows=rows, rngs=rngs)
+        self.blocks = Blocks(width, width, 3, rows=rows, rngs=rngs)
+        self.logits = Conv(width, config.landmarks, 1, bias=True, rngs=rngs)
+
+    def __call__(self, features: jax.Array, mode: Mode) -> jax.Array:
+        """Returns logits [B, H / 2, W / 2, L]."""
+        return self.logits(self.blocks(double(self.project(features, mode)), mode))
+
+
+class PeakReadout(nnx.Module):
+    """Points and confidence of independent maps: the sub-pixel peak, and an affine of its logit."""
+
+    def __init__(self, config: RedNetConfig) -> None:
+        self.gain = nnx.Param(jnp.ones(config.landmarks))
+        self.offset = nnx.Param(jnp.zeros(config.landmarks))
+        self.image_size, self.map_size = config.image_size, config.map_size
+
+    def __call__(self, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns points [B, L, 2] in crop pixels and confidence logits [B, L]."""
+        points, _ = decode_peak(jax.nn.sigmoid(logits))
+        peaks = jax.lax.stop_gradient(logits.max((1, 2)))
+        confidence = self.gain[...] * peaks + self.offset[...]
+        return to_crop_pixels(points, self.image_size, self.map_size), confidence
+
+
+class _Points(nnx.Module):
+    """The last layer of f_REG: points as offsets from the mean shape, and confidence logits."""
+
+    def __init__(self, inputs: int, config: RedNetConfig, rngs: nnx.Rngs) -> None:
+        self.dense = Dense(inputs, 3 * config.landmarks, gain=0.1, rngs=rngs)
+        mean = np.asarray(mean_shape(scheme(config.landmarks))) / config.crop_margin
+        # The paper regresses points minus the mean shape; as the bias it travels with the weights.
+        self.dense.bias[...] = self.dense.bias[...].at[: mean.size].set(mean.ravel())
+        self.image_size = config.image_size
+
+    def __call__(self, features: jax.Array) -> tuple[jax.Array, jax.Array]:
+        outputs = self.dense(features)
+        offsets, confidence = jnp.split(outputs, [outputs.shape[-1] * 2 // 3], axis=-1)
+        offsets = offsets.reshape(*offsets.shape[:-1], -1, 2)
+        return (offsets + 0.5) * self.image_size - 0.5, confidence
+
+
+class VGGRegression(nnx.Module):
+    """f_REG of the ECCV paper: like the encoder but smaller, over maps, conv2_2 and conv4_3.
+
+    The paper's widths are not known; ours are 64-128-256-512-512 at full width, one convolution a
+    pool, and two dense layers.
+    """
+
+    def __init__(self, config: RedNetConfig, rngs: nnx.Rngs) -> None:
+        rows, widths = config.statistic_rows, config.widths
+        inputs = (
+            config.landmarks + 1,
+            widths[0] + widths[1],
+            widths[1],
+            widths[2] + widths[3],
+            widths[3],
+        )
+        self.convs = nnx.Dict(
+            {
+                f"conv{i}": ConvNorm(given, width, rows=rows, rngs=rngs)
+                for i, (given, width) in enumerate(zip(inputs, widths, strict=True), start=1)
+            }
+        )
+        side = config.image_size // 32
+        self.hidden = Dense(side * side * widths[4], config.regression_width, rngs=rngs)
+        self.points = _Points(config.regression_width, config, rngs)
+
+    def __call__(
+        self, maps: jax.Array, code: jax.Array, encoded: Encoded, mode: Mode
+    ) -> tuple[jax.Array, jax.Array]:
+        """Returns points [B, L, 2] in crop pixels and confidence logits [B, L]."""
+        del code
+        half, eighth = encoded.features
+        joined = {2: half, 4: eighth}
+        features = maps
+        for i in range(1, 6):
+            if i in joined:
+                features = jnp.concatenate([features, joined[i]], axis=-1)
+            features = max_pool(self.convs[f"conv{i}"](features, mode))[0]
+        hidden = jax.nn.relu(self.hidden(features.reshape(features.shape[0], -1)))
+        return self.points(hidden)
+
+
+class CompactRegression(nnx.Module):
+    """f_REG of `compact`: maps and encoder features at 1/8 and 1/16, one dense layer."""
+
+    def __init__(self, config: RedNetConfig, rngs: nnx.Rngs) -> None:
+        rows = config.statistic_rows
+        _, _, quarter, eighth, sixteenth, _, squeezed = config.widths
+        last = config.regression_width
+        self.squeeze = Conv(config.landmarks + 1, squeezed, 1, rngs=rngs)
+        self.norm = BatchNorm(squeezed, rows)
+        self.eighth = ConvNorm(squeezed + eighth, quarter, rows=rows, rngs=rngs)
+        self.sixteenth = ConvNorm(quarter + sixteenth, last, rows=rows, rngs=rngs)
+        self.code = ConvNorm(config.code_width, last, 1, rows=rows, rngs=rngs)
+        side = config.image_size // 32
+        self.points = _Points(side * side * last, config, rngs)
+
+    def __call__(
+        self, maps: jax.Array, code: jax.Array, encoded: Encoded, mode: Mode
+    ) -> tuple[jax.Array, jax.Array]:
+        """Returns points [B, L, 2] in crop pixels and confidence logits [B, L]."""
+        _, eighth, sixteenth = encoded.features
+        features = max_pool(jax.nn.relu(self.norm(self.squeeze(maps), mode)))[0]
+        features = self.eighth(jnp.concatenate([features, eighth], axis=-1), mode)
+        features = max_pool(features)[0]
+        features = self.sixteenth(jnp.concatenate([features, sixteenth], axis=-1), mode)
+        features = max_pool(features)[0] + self.code(code, mode)
+        return self.points(features.reshape(features.shape[0], -1))
+
+
+class Identity(nnx.Module):
+    """f_CLS: a classifier on the mean of C_id over space."""
+
+    def __init__(self, config: RedNetConfig, rngs: nnx.Rngs) -> None:
+        self.logits = Dense(config.code_width // 2, config.identities, rngs=rngs)
+
+    def __call__(self, identity_code: jax.Array) -> jax.Array:
+        """Returns logits [B, identities] of C_id [B, h, w, code_width / 2]."""
+        return self.logits(identity_code.mean((1, 2)))

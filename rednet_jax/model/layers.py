@@ -1,0 +1,292 @@
+"""Layers: convolution with its own gradient, batch normalisation per pass, 2-bit max pooling."""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
+_MOMENTUM = 0.9
+_EPSILON = 1e-5
+# Up to this many pixels a kernel's gradient is faster as one matrix product a tap (CPU).
+_FEW_PIXELS = 64
+
+
+class Mode(NamedTuple):
+    """How normalisation acts in one call of the network.
+
+    Attributes:
+        train: normalise by the batch's own moments and move the running averages.
+        passes: [B] int32, passes since the sample's feedback map was blank: the row of statistics.
+        visits: how often one call of the public function normalises with each layer; running
+            averages move so that after all visits they have moved as after one.
+        axis_name: the mapped axis to average moments over (`jax.pmap`), or None.
+    """
+
+    train: bool
+    passes: jax.Array
+    visits: int
+    axis_name: str | None = None
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def convolve(images: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+    """Convolves with zero padding of half the kernel.
+
+    XLA's CPU backend runs a convolution fast in one layout alone, and does not bring others into it
+    inside a loop; JAX's own gradient of a convolution has two others, 30 to 50 times slower there.
+    So on the CPU both gradients are written as convolutions of the fast layout.
+
+    Args:
+        images: [B, H, W, C].
+        kernel: [k, k, C, D] with odd k.
+        stride: of the output grid.
+
+    Returns:
+        [B, ceil(H / stride), ceil(W / stride), D].
+    """
+    half = kernel.shape[0] // 2
+    return lax.conv_general_dilated(
+        images, kernel, (stride, stride), [(half, half)] * 2, dimension_numbers=_LAYOUT
+    )
+
+
+def _convolve_forward(
+    images: jax.Array, kernel: jax.Array, stride: int
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return convolve(images, kernel, stride), (images, kernel)
+
+
+def _convolve_backward(
+    stride: int, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    def native(
+        images: jax.Array, kernel: jax.Array, gradient: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        half = kernel.shape[0] // 2
+        _, pull_back = jax.vjp(
+            lambda x, w: lax.conv_general_dilated(
+                x, w, (stride, stride), [(half, half)] * 2, dimension_numbers=_LAYOUT
+            ),
+            images,
+            kernel,
+        )
+        in_images, in_kernel = pull_back(gradient)
+        return in_images, in_kernel
+
+    return lax.platform_dependent(
+        *saved, gradient, cpu=functools.partial(_gradients_on_cpu, stride), default=native
+    )
+
+
+convolve.defvjp(_convolve_forward, _convolve_backward)
+
+
+def _gradients_on_cpu(
+    stride: int, images: jax.Array, kernel: jax.Array, gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    side = kernel.shape[0]
+    half = side // 2
+    sizes = images.shape[1:3]
+    reach = [(n - 1) * stride + 1 for n in gradient.shape[1:3]]
+    in_images = lax.conv_general_dilated(
+        gradient,
+        kernel[::-1, ::-1].transpose(0, 1, 3, 2),
+        (1, 1),
+        [(side - 1 - half, n + half - r) for n, r in zip(sizes, reach, strict=True)],
+        lhs_dilation=(stride, stride),
+        dimension_numbers=_LAYOUT,
+    )
+    if stride == 1 and sizes[0] * sizes[1] <= _FEW_PIXELS:
+        padded = jnp.pad(images, ((0, 0), (half, half), (half, half), (0, 0)))
+        flat = gradient.reshape(-1, gradient.shape[-1])
+        taps = [
+            padded[:, i : i + sizes[0], j : j + sizes[1]].reshape(flat.shape[0], -1).T @ flat
+            for i in range(side)
+            for j in range(side)
+        ]
+        return in_images, jnp.stack(taps).reshape(kernel.shape)
+    in_kernel = lax.conv_general_dilated(
+        images.transpose(3, 1, 2, 0),
+        gradient.transpose(1, 2, 0, 3),
+        (1, 1),
+        [(half, side - 1 - n - half + r) for n, r in zip(sizes, reach, strict=True)],
+        rhs_dilation=(stride, stride),
+        dimension_numbers=_LAYOUT,
+    )
+    return in_images, in_kernel.transpose(1, 2, 0, 3)
+
+
+class Conv(nnx.Module):
+    """A convolution, [B, H, W, inputs] -> [B, H / stride, W / stride, outputs]; `convolve`."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: int = 3,
+        *,
+        stride: int = 1,
+        bias: bool = False,
+        rngs: nnx.Rngs,
+    ) -> None:
+        initialise = jax.nn.initializers.he_normal()
+        self.kernel = nnx.Param(initialise(rngs.params(), (size, size, inputs, outputs)))
+        self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None
+        self.stride = stride
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        kernel = self.kernel[...]
+        if kernel.shape[0] == 1:
+            strided = images[:, :: self.stride, :: self.stride]
+            maps = strided @ kernel[0, 0]
+        else:
+            maps = convolve(images, kernel, self.stride)
+        return maps if self.bias is None else maps + self.bias[...]
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalisation with statistics [rows, channels] per pass, scale and offset shared.
+
+    In training the moments are the whole batch's (over the mesh too: under jit they are global by
+    themselves, under pmap by `Mode.axis_name`). Otherwise each sample takes the row of its own
+    number of passes, so that faces which joined at different times share a batch.
+    """
+
+    def __init__(self, channels: int, rows: int = 1) -> None:
+        self.scale = nnx.Param(jnp.ones(channels))
+        self.offset = nnx.Param(jnp.zeros(channels))
+        self.mean = nnx.BatchStat(jnp.zeros((rows, channels)))
+        self.variance = nnx.BatchStat(jnp.ones((rows, channels)))
+
+    def __call__(self, features: jax.Array, mode: Mode) -> jax.Array:
+        """Returns the features [B, H, W, C] normalised, in their dtype."""
+        if mode.train:
+            mean, variance = self._batch_moments(features, mode)
+        else:
+            rows = jnp.minimum(mode.passes, self.mean.shape[0] - 1)
+            mean = self.mean[...][rows][:, None, None]
+            variance = self.variance[...][rows][:, None, None]
+        gain = self.scale[...] * lax.rsqrt(variance + _EPSILON)
+        shift = self.offset[...] - mean * gain
+        return features * gain.astype(features.dtype) + shift.astype(features.dtype)
+
+    def _batch_moments(self, features: jax.Array, mode: Mode) -> tuple[jax.Array, jax.Array]:
+        wide = features.astype(jnp.promote_types(features.dtype, jnp.float32))
+        mean = wide.mean((0, 1, 2))
+        # One pass over the features instead of two; rounding may leave a tiny negative variance.
+        square = (wide * wide).mean((0, 1, 2))
+        if mode.axis_name is not None:
+            mean, square = lax.pmean((mean, square), mode.axis_name)
+        variance = jnp.maximum(square - mean * mean, 0)
+        rows = self.mean.shape[0]
+        last_visits = max(mode.visits - rows + 1, 1)
+        visits = jnp.asarray([1] * (rows - 1) + [last_visits], mean.dtype)
+        rate = 1 - _MOMENTUM ** (1 / visits)
+        row = jnp.minimum(mode.passes, rows - 1)
+        share = jnp.mean(row[:, None] == jnp.arange(rows), axis=0, dtype=mean.dtype)
+        if mode.axis_name is not None:
+            share = lax.pmean(share, mode.axis_name)
+        weight = (rate * share)[:, None]
+        self.mean[...] += weight * (lax.stop_gradient(mean) - self.mean[...])
+        self.variance[...] += weight * (lax.stop_gradient(variance) - self.variance[...])
+        return mean, variance
+
+
+class ConvNorm(nnx.Module):
+    """Convolution without bias, batch normalisation, and ReLU unless `activate` is False."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: int = 3,
+        *,
+        stride: int = 1,
+        rows: int = 1,
+        activate: bool = True,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.conv = Conv(inputs, outputs, size, stride=stride, rngs=rngs)
+        self.norm = BatchNorm(outputs, rows)
+        self.activate = activate
+
+    def __call__(self, features: jax.Array, mode: Mode) -> jax.Array:
+        normalised = self.norm(self.conv(features), mode)
+        return jax.nn.relu(normalised) if self.activate else normalised
+
+
+class Dense(nnx.Module):
+    """An affine map of the last axis, [..., inputs] -> [..., outputs]."""
+
+    def __init__(
+        self, inputs: int, outputs: int, *, gain: float = 1.0, rngs: nnx.Rngs
+    ) -> None:
+        initialise = jax.nn.initializers.lecun_normal()
+        self.kernel = nnx.Param(gain * initialise(rngs.params(), (inputs, outputs)))
+        self.bias = nnx.Param(jnp.zeros(outputs))
+
+    def __call__(self, features: jax.Array) -> jax.Array:
+        return features @ self.kernel[...] + self.bias[...]
+
+
+def max_pool(features: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Max pooling over 2 x 2 windows that remembers where each maximum lay (2 bits, as uint8).
+
+    Where values tie, the first in reading order is the maximum, alone: it gets the whole gradient.
+
+    Args:
+        features: [B, H, W, C] with even H and W.
+
+    Returns:
+        The maxima [B, H / 2, W / 2, C], and their places: uint8, row * 2 + column in the window.
+    """
+    batch, height, width, channels = features.shape
+    windows = features.reshape(batch, height // 2, 2, width // 2, 2, channels)
+    rows = []
+    for i in range(2):
+        left, right = windows[:, :, i, :, 0], windows[:, :, i, :, 1]
+        rows.append((jnp.where(right > left, right, left), (right > left).astype(jnp.uint8)))
+    (upper, upper_place), (lower, lower_place) = rows
+    below = lower > upper
+    places = jnp.where(below, lower_place + jnp.uint8(2), upper_place)
+    return jnp.where(below, lower, upper), places
+
+
+def unpool(features: jax.Array, places: jax.Array) -> jax.Array:
+    """Puts each value back where `max_pool` took it, zeros elsewhere.
+
+    Args:
+        features: [B, h, w, C].
+        places: [B, h, w, C] uint8, of `max_pool`.
+
+    Returns:
+        [B, 2 h, 2 w, C].
+    """
+    batch, height, width, channels = features.shape
+    nothing = jnp.zeros((), features.dtype)
+    spread = [jnp.where(places == place, features, nothing) for place in range(4)]
+    windows = jnp.stack(
+        [jnp.stack(spread[:2], axis=3), jnp.stack(spread[2:], axis=3)], axis=2
+    )
+    return windows.reshape(batch, 2 * height, 2 * width, channels)
+
+
+def double(features: jax.Array) -> jax.Array:
+    """Nearest up-sampling by two, [B, h, w, C] -> [B, 2 h, 2 w, C]."""
+    batch, height, width, channels = features.shape
+    shape = (batch, height, 2, width, 2, channels)
+    spread = jnp.broadcast_to(features[:, :, None, :, None], shape)
+    return spread.reshape(batch, 2 * height, 2 * width, channels)
+
+
+def space_to_depth(images: jax.Array) -> jax.Array:
+    """Blocks of 2 x 2 pixels become channels, [B, H, W, C] -> [B, H / 2, W / 2, 4 C]."""
+    batch, height, width, channels = images.shape
+    blocks = images.reshape(batch, height // 2, 2, width // 2, 2, channels)
+    return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // 2, width // 2, 4 * channels)

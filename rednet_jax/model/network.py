@@ -1,0 +1,151 @@
+"""`RedNet`: the network of one pass, put together from its parts."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from rednet_jax.landmarks.heatmaps import soft_argmax, to_crop_pixels
+from rednet_jax.model.config import RedNetConfig
+from rednet_jax.model.decoder import CompactDecoder, ResNetDecoder, VGGDecoder
+from rednet_jax.model.encoder import CompactEncoder, ResNetEncoder, VGGEncoder
+from rednet_jax.model.heads import (
+    CoarseDetection,
+    CompactRegression,
+    Detection,
+    FineDetection,
+    Identity,
+    PeakReadout,
+    VGGRegression,
+)
+from rednet_jax.model.layers import Mode
+from rednet_jax.model.temporal import ConvLSTM, Memory, PooledLSTM, recurrent_channels
+
+
+class PassOutput(NamedTuple):
+    """What one pass gives, and what a loss of that pass sees.
+
+    Attributes:
+        logits: [B, h, w, M], M = L + 1 with background first, or L independent maps (journal form).
+        response_maps: the same after softmax over M, or sigmoid.
+        map_landmarks: [B, L, 2], crop pixels, read from the maps; differentiable where M = L + 1.
+        landmarks: [B, L, 2], crop pixels, of f_REG; in the journal form those of the maps.
+        confidence_logits: [B, L], of the probability that a point lies within 5 % of the
+            inter-ocular distance.
+        identity_logits: [B, identities], of f_CLS.
+        coarse_logits: [B, H / 4, W / 4, 7] of the frame's coarse pass, the same at every pass;
+            None but in the journal form.
+    """
+
+    logits: jax.Array
+    response_maps: jax.Array
+    map_landmarks: jax.Array
+    landmarks: jax.Array
+    confidence_logits: jax.Array
+    identity_logits: jax.Array
+    coarse_logits: jax.Array | None
+
+
+class RedNet(nnx.Module):
+    """The layers of a preset, called pass by pass by `rednet_jax.model.rednet`."""
+
+    def __init__(self, config: RedNetConfig, rngs: nnx.Rngs) -> None:
+        self.config = config
+        self.coarse: CoarseDetection | None = None
+        self.regression: VGGRegression | CompactRegression | None = None
+        self.readout: PeakReadout | None = None
+        if config.architecture == "eccv_vgg":
+            self.encoder = VGGEncoder(config, rngs)
+            self.decoder = VGGDecoder(config, rngs)
+            self.detection = Detection(config.widths[0], config, rngs)
+            self.regression = VGGRegression(config, rngs)
+        elif config.architecture == "compact":
+            self.encoder = CompactEncoder(config, rngs)
+            self.decoder = CompactDecoder(config, rngs)
+            self.detection = Detection(config.widths[2], config, rngs)
+            self.regression = CompactRegression(config, rngs)
+        else:
+            self.encoder = ResNetEncoder(config, rngs)
+            self.decoder = ResNetDecoder(config, rngs)
+            self.detection = FineDetection(config, rngs)
+            self.readout = PeakReadout(config)
+            self.coarse = CoarseDetection(config, rngs)
+        self.temporal: PooledLSTM | ConvLSTM | None = None
+        channels = recurrent_channels(config)
+        if channels:
+            cell = ConvLSTM if config.architecture == "compact" else PooledLSTM
+            self.temporal = cell(channels, config.recurrent_width, rngs)
+        self.identity = Identity(config, rngs)
+
+    def stem(self, images: jax.Array, mode: Mode) -> jax.Array:
+        """Returns what of the encoder depends on the picture alone."""
+        return self.encoder.stem(images, mode)
+
+    def detect_coarse(
+        self, stem: jax.Array, z: jax.Array, memory: Memory | None, mode: Mode
+    ) -> jax.Array:
+        """Runs the journal form's coarse pass; returns logits [B, H / 4, W / 4, 7]."""
+        assert self.coarse is not None
+        encoded = self.encoder(stem, z, mode)
+        code, _, _ = self._remember(encoded.code, memory)
+        return self.coarse(self.decoder(code, encoded, mode), mode)
+
+    def refine(
+        self,
+        stem: jax.Array,
+        z: jax.Array,
+        memory: Memory | None,
+        coarse_logits: jax.Array | None,
+        mode: Mode,
+    ) -> tuple[PassOutput, Memory | None]:
+        """Runs one pass of the loop.
+
+        Args:
+            stem: of `stem`.
+            z: the feedback map, [B, feedback_size, feedback_size, feedback_channels].
+            memory: f_tRNN's state after the last frame, or None to leave f_tRNN out.
+            coarse_logits: of `detect_coarse`, handed through.
+            mode: of normalisation.
+
+        Returns:
+            The pass's output, and f_tRNN's state after this frame if this pass is its last.
+        """
+        encoded = self.encoder(stem, z, mode)
+        code, identity_code, memory = self._remember(encoded.code, memory)
+        logits = self.detection(self.decoder(code, encoded, mode), mode)
+        if self.regression is not None:
+            maps = jax.nn.softmax(logits, axis=-1)
+            landmarks, confidence = self.regression(maps, code, encoded, mode)
+            map_landmarks = to_crop_pixels(
+                soft_argmax(maps[..., 1:]), self.config.image_size, self.config.map_size
+            )
+        else:
+            assert self.readout is not None
+            maps = jax.nn.sigmoid(logits)
+            landmarks, confidence = self.readout(logits)
+            map_landmarks = landmarks
+        output = PassOutput(
+            logits=logits,
+            response_maps=maps,
+            map_landmarks=map_landmarks,
+            landmarks=landmarks,
+            confidence_logits=confidence,
+            identity_logits=self.identity(identity_code),
+            coarse_logits=coarse_logits,
+        )
+        return output, memory
+
+    def _remember(
+        self, code: jax.Array, memory: Memory | None
+    ) -> tuple[jax.Array, jax.Array, Memory | None]:
+        """Returns the code after f_tRNN, C_id before it, and the new memory."""
+        half = self.config.code_width // 2
+        identity_code = code[..., :half]
+        if self.temporal is None or memory is None:
+            return code, identity_code, memory
+        fixed = self.config.code_width - recurrent_channels(self.config)
+        changing, memory = self.temporal(code[..., fixed:], memory)
+        return jnp.concatenate([code[..., :fixed], changing], axis=-1), identity_code, memory

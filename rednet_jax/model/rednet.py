@@ -1,0 +1,374 @@
+"""The network as pure functions: the feedback loop in `lax.scan`, the frames in a second one.
+
+Variables are plain dicts, {'params': ..., 'batch_stats': ...}; Flax NNX gives the layers, and every
+transform is JAX's own over those trees.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+from rednet_jax.model.config import RedNetConfig
+from rednet_jax.model.feedback import feedback_map, move
+from rednet_jax.model.layers import Mode
+from rednet_jax.model.network import PassOutput, RedNet
+from rednet_jax.model.temporal import Memory, memory_shape
+
+Tree = Any
+"""A nested dict of arrays, or any other tree of them."""
+
+Loss = Callable[[PassOutput, Tree], Tree]
+"""From a pass's output and the frame's targets to a tree of arrays; runs inside the loop."""
+
+
+class Scan(Protocol):
+    """What `lax.scan` is, and what a plain loop can stand in for."""
+
+    def __call__(
+        self, f: Callable[[Tree, Tree], tuple[Tree, Tree]], init: Tree, xs: Tree
+    ) -> tuple[Tree, Tree]: ...
+
+
+class State(NamedTuple):
+    """What is carried from frame to frame.
+
+    Attributes:
+        feedback: z, [B, feedback_size, feedback_size, feedback_channels].
+        memory: f_tRNN's hidden and cell state, [B, units] or [B, h, w, channels] each.
+        passes: [B] int32, passes since z was blank.
+    """
+
+    feedback: jax.Array
+    memory: Memory
+    passes: jax.Array
+
+
+class PerStep(NamedTuple):
+    """The passes one by one, first axis K.
+
+    Attributes:
+        landmarks: [K, B, L, 2], or [K, B, T, L, 2]; crop pixels.
+        confidence: [K, B, L], or [K, B, T, L].
+        losses: what `loss` returned at each pass, with K (and then T) in front; None without one.
+    """
+
+    landmarks: jax.Array
+    confidence: jax.Array
+    losses: Tree
+
+
+class Output(NamedTuple):
+    """The last pass's answer, and the passes before it. For clips [B, T, ...] instead of [B, ...].
+
+    Attributes:
+        landmarks: [B, L, 2], crop pixels (x, y), pixel centres at integers.
+        confidence: [B, L], probability that the point lies within 5 % of the inter-ocular distance.
+        response_maps: [B, h, w, L + 1], background first; journal form [B, h, w, L].
+        identity_logits: [B, identities].
+        coarse: [B, H / 4, W / 4, 7], the journal form's coarse maps, else None.
+        per_step: every pass's points, confidence and losses.
+    """
+
+    landmarks: jax.Array
+    confidence: jax.Array
+    response_maps: jax.Array
+    identity_logits: jax.Array
+    coarse: jax.Array | None
+    per_step: PerStep
+
+
+@functools.cache
+def _graph(config: RedNetConfig) -> Any:
+    abstract = nnx.eval_shape(lambda: RedNet(config, nnx.Rngs(params=0)))
+    return nnx.split(abstract, nnx.Param, nnx.BatchStat)[0]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def init(config: RedNetConfig, key: jax.Array) -> dict[str, Tree]:
+    """Returns fresh variables, float32, {'params': ..., 'batch_stats': ...}; plain nested dicts."""
+    _, params, stats = nnx.split(RedNet(config, nnx.Rngs(params=key)), nnx.Param, nnx.BatchStat)
+    return {"params": nnx.to_pure_dict(params), "batch_stats": nnx.to_pure_dict(stats)}
+
+
+def initial_state(config: RedNetConfig, batch: int, dtype: Any = jnp.float32) -> State:
+    """Returns the state before a first frame: a blank feedback map and an empty memory."""
+    side = config.feedback_size
+    shape = memory_shape(config, batch)
+    return State(
+        feedback=jnp.zeros((batch, side, side, config.feedback_channels), dtype),
+        memory=(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)),
+        passes=jnp.zeros(batch, jnp.int32),
+    )
+
+
+def align_image(
+    config: RedNetConfig,
+    variables: dict[str, Tree],
+    images: jax.Array,
+    *,
+    feedback_steps: int,
+    train: bool = False,
+    loss: Loss | None = None,
+    targets: Tree = None,
+    remat: bool = False,
+    scan: Scan = lax.scan,
+    axis_name: str | None = None,
+) -> tuple[Output, Tree]:
+    """Finds landmarks in pictures by K passes of the feedback loop; f_tRNN takes no part.
+
+    Args:
+        config: of the network.
+        variables: of `init` or of a checkpoint.
+        images: [B, H, W, 3] crops in [0, 1], H = W = config.image_size.
+        feedback_steps: K, any number from 1 on, whatever the network was trained with.
+        train: normalise by the batch's moments and return moved batch statistics.
+        loss: called inside the loop at each pass, so that the maps of all passes need not be kept.
+        targets: tree of [B, ...] handed to `loss`.
+        remat: recompute each pass in the gradient: memory does not grow with K then.
+        scan: runs the loop; for tests and measurements.
+        axis_name: the mapped axis under `jax.pmap`, for global batch moments.
+
+    Returns:
+        The output, and the batch statistics (moved if `train`).
+
+    Raises:
+        ValueError: feedback_steps < 1, or images of another shape.
+    """
+    _check(config, images, images.shape[1:], feedback_steps)
+    state = initial_state(config, images.shape[0], images.dtype)
+    run = _Run(config, feedback_steps, train, loss, remat, scan, axis_name, frames=1)
+    frame, _, stats = run.frame(
+        variables["params"], variables["batch_stats"], images, state, targets, recurrent=False
+    )
+    return frame, stats
+
+
+def align_clip(
+    config: RedNetConfig,
+    variables: dict[str, Tree],
+    clips: jax.Array,
+    state: State,
+    warps: jax.Array | None = None,
+    *,
+    feedback_steps: int,
+    train: bool = False,
+    loss: Loss | None = None,
+    targets: Tree = None,
+    remat: bool = False,
+    scan: Scan = lax.scan,
+    axis_name: str | None = None,
+) -> tuple[Output, State, Tree]:
+    """Finds landmarks in clips: K passes a frame, the map and f_tRNN's memory carried along.
+
+    Args:
+        config: of the network.
+        variables: of `init` or of a checkpoint.
+        clips: [B, T, H, W, 3] crops in [0, 1].
+        state: of `initial_state` or of the clip before.
+        warps: [B, T, 2, 3], pixels of each frame's crop -> pixels of the crop before it; None where
+            the crop stands still.
+        feedback_steps: K.
+        train: as in `align_image`.
+        loss: as in `align_image`.
+        targets: tree of [B, T, ...]; `loss` sees [B, ...] of its frame.
+        remat: recompute each frame, and each pass in it, in the gradient: memory grows with K and T
+            by the carried state alone, for about one forward pass more.
+        scan: runs both loops.
+        axis_name: as in `align_image`.
+
+    Returns:
+        The output [B, T, ...], the state after the last frame, and the batch statistics.
+
+    Raises:
+        ValueError: feedback_steps < 1, or clips of another shape.
+    """
+    _check(config, clips, clips.shape[2:], feedback_steps)
+    frames = clips.shape[1]
+    run = _Run(config, feedback_steps, train, loss, remat, scan, axis_name, frames=frames)
+    params = variables["params"]
+
+    def one(carry: tuple[State, Tree], index: jax.Array) -> tuple[tuple[State, Tree], Output]:
+        # Frames are taken by index: a transposed copy of the clips would grow with T.
+        def at(frame: jax.Array) -> jax.Array:
+            return lax.dynamic_index_in_dim(frame, index, axis=1, keepdims=False)
+
+        before, stats = carry
+        if warps is not None:
+            before = _moved(config, before, at(warps))
+        output, after, stats = run.frame(
+            params, stats, at(clips), before, jax.tree.map(at, targets), recurrent=True
+        )
+        return (after, stats), output
+
+    body = run.rematerialised(one)
+    carry = (state, variables["batch_stats"])
+    (state, stats), outputs = scan(body, carry, jnp.arange(frames))
+    per_step = jax.tree.map(lambda stack: jnp.moveaxis(stack, 0, 2), outputs.per_step._replace(
+        losses=None
+    ))
+    losses = jax.tree.map(lambda stack: jnp.swapaxes(stack, 0, 1), outputs.per_step.losses)
+    outputs = jax.tree.map(
+        lambda stack: jnp.swapaxes(stack, 0, 1), outputs._replace(per_step=None)
+    )
+    return outputs._replace(per_step=per_step._replace(losses=losses)), state, stats
+
+
+def step(
+    config: RedNetConfig,
+    variables: dict[str, Tree],
+    state: State,
+    frames: jax.Array,
+    warp: jax.Array | None = None,
+    *,
+    feedback_steps: int,
+) -> tuple[Output, State]:
+    """Finds landmarks in the next frame of a stream: the same numbers as `align_clip`.
+
+    Args:
+        config: of the network.
+        variables: of `init` or of a checkpoint.
+        state: of `initial_state`, or of the frame before.
+        frames: [B, H, W, 3] crops in [0, 1].
+        warp: [B, 2, 3], pixels of this crop -> pixels of the crop before; None if it stands still.
+        feedback_steps: K.
+
+    Returns:
+        The output [B, ...] and the state for the next frame.
+
+    Raises:
+        ValueError: feedback_steps < 1, or frames of another shape.
+    """
+    _check(config, frames, frames.shape[1:], feedback_steps)
+    if warp is not None:
+        state = _moved(config, state, warp)
+    run = _Run(config, feedback_steps, False, None, False, lax.scan, None, frames=1)
+    output, state, _ = run.frame(
+        variables["params"], variables["batch_stats"], frames, state, None, recurrent=True
+    )
+    return output, state
+
+
+class _Run(NamedTuple):
+    """What stays the same through all frames and passes of one call."""
+
+    config: RedNetConfig
+    feedback_steps: int
+    train: bool
+    loss: Loss | None
+    remat: bool
+    scan: Scan
+    axis_name: str | None
+    frames: int
+
+    def rematerialised(self, body: Callable[[Tree, Tree], Tree]) -> Callable[[Tree, Tree], Tree]:
+        if not self.remat:
+            return body
+        # A while loop keeps the recomputation apart by itself; a Python loop needs the barrier.
+        return jax.checkpoint(body, prevent_cse=self.scan is not lax.scan)
+
+    def mode(self, passes: jax.Array, visits: int) -> Mode:
+        return Mode(self.train, passes, visits, self.axis_name)
+
+    def frame(
+        self,
+        params: Tree,
+        stats: Tree,
+        images: jax.Array,
+        state: State,
+        targets: Tree,
+        *,
+        recurrent: bool,
+    ) -> tuple[Output, State, Tree]:
+        """The stem and, where there is one, the coarse pass; then the loop over K passes."""
+        config = self.config
+        visits = self.frames * (self.feedback_steps + config.passes_per_frame)
+        memory = state.memory if recurrent else None
+        net = self._network(params, stats)
+        stem = net.stem(images, self.mode(jnp.zeros_like(state.passes), self.frames))
+        z, passes, coarse = state.feedback, state.passes, None
+        if config.passes_per_frame:
+            coarse = net.detect_coarse(stem, z, memory, self.mode(passes, visits))
+            if config.feedback != "none":
+                z = self._cross(jax.nn.sigmoid(coarse))
+            passes = passes + 1
+        stats = self._statistics(net, stats)
+
+        def refine(carry: Tree, _: None) -> tuple[Tree, tuple[jax.Array, jax.Array, Tree]]:
+            z, passes, stats, _ = carry
+            net = self._network(params, stats)
+            output, after = net.refine(stem, z, memory, coarse, self.mode(passes, visits))
+            z = self._cross(feedback_map(config, output.response_maps, passes))
+            last = _Last(output.response_maps, output.identity_logits, after)
+            losses = None if self.loss is None else self.loss(output, targets)
+            confidence = jax.nn.sigmoid(output.confidence_logits)
+            carry = (z, passes + 1, self._statistics(net, stats), last)
+            return carry, (output.landmarks, confidence, losses)
+
+        # The last pass's maps ride in the carry, so that those of the others are not stacked.
+        blank = jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+            jax.eval_shape(lambda: refine((z, passes, stats, None), None)[0][3]),
+        )
+        carry, per_pass = self.scan(
+            self.rematerialised(refine),
+            (z, passes, stats, blank),
+            jnp.arange(self.feedback_steps),
+        )
+        z, passes, stats, last = carry
+        per_step = PerStep(*per_pass)
+        output = Output(
+            landmarks=per_step.landmarks[-1],
+            confidence=per_step.confidence[-1],
+            response_maps=last.response_maps,
+            identity_logits=last.identity_logits,
+            coarse=None if coarse is None else jax.nn.sigmoid(coarse),
+            per_step=per_step,
+        )
+        after = state.memory if last.memory is None else last.memory
+        return output, State(z, after, passes), stats
+
+    def _network(self, params: Tree, stats: Tree) -> RedNet:
+        return nnx.merge(_graph(self.config), params, stats, copy=True)
+
+    def _statistics(self, net: RedNet, stats: Tree) -> Tree:
+        return nnx.to_pure_dict(nnx.state(net, nnx.BatchStat)) if self.train else stats
+
+    def _cross(self, z: jax.Array) -> jax.Array:
+        return z if self.config.open_feedback_gradient else lax.stop_gradient(z)
+
+
+class _Last(NamedTuple):
+    response_maps: jax.Array
+    identity_logits: jax.Array
+    memory: Memory | None
+
+
+def _moved(config: RedNetConfig, state: State, warp: jax.Array) -> State:
+    """The feedback map, and a memory that has a grid, resampled into the new crop."""
+    nearest = config.feedback == "label_map"
+    feedback, memory = state.feedback, state.memory
+    if config.feedback != "none":
+        feedback = move(feedback, warp, config.image_size, nearest=nearest)
+    if memory[0].ndim == 4 and memory[0].shape[-1]:
+        hidden, cell = (move(part, warp, config.image_size) for part in memory)
+        memory = (hidden, cell)
+    return State(feedback, memory, state.passes)
+
+
+def _check(
+    config: RedNetConfig, images: jax.Array, shape: tuple[int, ...], feedback_steps: int
+) -> None:
+    if feedback_steps < 1:
+        raise ValueError(f"feedback_steps is {feedback_steps}; at least one pass must run")
+    if shape != (config.image_size, config.image_size, 3):
+        raise ValueError(
+            f"crops are {images.shape}; {config.architecture} takes "
+            f"{config.image_size} x {config.image_size} x 3"
+        )

@@ -1,0 +1,72 @@
+"""f_tRNN: the LSTM on what changes from frame to frame (C_pe), with C_id passing by it."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from rednet_jax.model.config import RedNetConfig
+from rednet_jax.model.layers import Conv, Dense
+
+Memory = tuple[jax.Array, jax.Array]
+"""Hidden and cell state: [B, units], or [B, h, w, channels] for the convolutional LSTM."""
+
+
+def recurrent_channels(config: RedNetConfig) -> int:
+    """Returns how many of the code's last channels f_tRNN acts on."""
+    shares = {"pose_expression": config.code_width // 2, "code": config.code_width, "none": 0}
+    return shares[config.recurrence]
+
+
+def memory_shape(config: RedNetConfig, batch: int) -> tuple[int, ...]:
+    """Returns the shape of hidden and cell state; the width is 0 without recurrence."""
+    width = config.recurrent_width if config.recurrence != "none" else 0
+    if config.architecture == "compact":
+        side = config.image_size // 32
+        return (batch, side, side, width)
+    return (batch, width)
+
+
+def _lstm_cell(gates: jax.Array, cell: jax.Array) -> Memory:
+    enter, forget, candidate, leave = jnp.split(gates, 4, axis=-1)
+    # The bias of 1 keeps a new cell's memory open at the start of training (Jozefowicz 2015).
+    cell = jax.nn.sigmoid(forget + 1) * cell + jax.nn.sigmoid(enter) * jnp.tanh(candidate)
+    return jax.nn.sigmoid(leave) * jnp.tanh(cell), cell
+
+
+class PooledLSTM(nnx.Module):
+    """The papers' form: the code's mean over space through an LSTM, added back everywhere.
+
+    The way back starts at zero, so a network trained on pictures alone is unchanged by it.
+    """
+
+    def __init__(self, channels: int, units: int, rngs: nnx.Rngs) -> None:
+        self.gates = Dense(channels + units, 4 * units, rngs=rngs)
+        self.back = Dense(units, channels, gain=0.0, rngs=rngs)
+
+    def __call__(self, code: jax.Array, memory: Memory) -> tuple[jax.Array, Memory]:
+        """Returns the code [B, h, w, channels] with what was remembered, and the new memory."""
+        hidden, cell = memory
+        gates = self.gates(jnp.concatenate([code.mean((1, 2)), hidden], axis=-1))
+        hidden, cell = _lstm_cell(gates, cell)
+        return code + self.back(hidden)[:, None, None], (hidden, cell)
+
+
+class ConvLSTM(nnx.Module):
+    """`compact`'s form: an LSTM of 3x3 convolutions that keeps the code's grid.
+
+    The way back starts at zero, so a network trained on pictures alone is unchanged by it.
+    """
+
+    def __init__(self, channels: int, units: int, rngs: nnx.Rngs) -> None:
+        self.gates = Conv(channels + units, 4 * units, bias=True, rngs=rngs)
+        self.back = Conv(units, channels, 1, rngs=rngs)
+        self.back.kernel[...] = jnp.zeros_like(self.back.kernel[...])
+
+    def __call__(self, code: jax.Array, memory: Memory) -> tuple[jax.Array, Memory]:
+        """Returns the code [B, h, w, channels] with what was remembered, and the new memory."""
+        hidden, cell = memory
+        gates = self.gates(jnp.concatenate([code, hidden], axis=-1))
+        hidden, cell = _lstm_cell(gates, cell)
+        return code + self.back(hidden), (hidden, cell)

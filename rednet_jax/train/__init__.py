@@ -1,0 +1,1 @@
+"""Training: losses, state, one step, checkpoints, the loop."""

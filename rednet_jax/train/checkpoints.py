@@ -1,0 +1,99 @@
+"""Checkpoints of a run: the only file that knows Orbax."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from rednet_jax.train.state import TrainState
+
+_Policies = ocp.training.preservation_policies
+
+
+class Checkpoints:
+    """The folder RUN/checkpoints: the latest few, and the best by validation NME.
+
+    A checkpoint appears under its step's number only once it is whole; one that was cut short
+    stays under a temporary name and is not seen.
+    """
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        """Opens the folder, made if need be.
+
+        Args:
+            folder: of the checkpoints.
+            keep: how many of the latest stay, beside the best.
+        """
+        self._checkpointer = ocp.training.Checkpointer(
+            folder.absolute(),
+            # Orbax's own policy drops a save that falls due while another is being written.
+            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+            preservation_policy=_Policies.AnyPreservationPolicy(
+                [
+                    _Policies.LatestN(keep),
+                    _Policies.BestN(
+                        get_metric_fn=lambda metrics: metrics["nme"], n=1, reverse=True
+                    ),
+                ]
+            ),
+            cleanup_tmp_directories=True,
+        )
+
+    @property
+    def latest(self) -> int | None:
+        """Step of the newest whole checkpoint."""
+        newest = self._checkpointer.latest
+        return None if newest is None else newest.step
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps of all whole checkpoints, ascending."""
+        return sorted(one.step for one in self._checkpointer.checkpoints)
+
+    @property
+    def best_nme(self) -> float:
+        """Smallest validation NME of the checkpoints here; infinite without one."""
+        metrics = (one.metrics for one in self._checkpointer.checkpoints)
+        return min((float(one["nme"]) for one in metrics if one), default=float("inf"))
+
+    def save(self, step: int, state: TrainState, nme: float) -> None:
+        """Copies the state off the device and writes it while training goes on.
+
+        Args:
+            step: number of the checkpoint.
+            state: may be donated as soon as this returns.
+            nme: validation NME of the averaged weights, percent.
+        """
+        self._checkpointer.wait()
+        self._checkpointer.save_async(step, state, force=True, metrics={"nme": nme})
+
+    def load(self, step: int, like: TrainState) -> TrainState:
+        """Reads a checkpoint.
+
+        Args:
+            step: which.
+            like: the tree of `jax.ShapeDtypeStruct`s that it must have.
+
+        Returns:
+            The state, on the default device.
+        """
+        where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        like = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), like
+        )
+        return self._checkpointer.load(step, like)
+
+    def __enter__(self) -> Self:
+        """For `with`."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Waits for what is being written."""
+        self._checkpointer.close()
