@@ -17,7 +17,8 @@ from rednet_jax.model.layers import BatchNorm, Conv, ConvNorm, Dense, Mode, doub
 class Detection(nnx.Module):
     """f_DET with softmax: a 1x1 convolution to L + 1 logits a pixel, background first."""
 
-    def __init__(self, inputs: int, config: RedNetConfig, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: RedNetConfig, rngs: nnx.Rngs) -> None:
+        inputs = config.widths[2 if config.architecture == "compact" else 0]
         self.logits = Conv(inputs, config.landmarks + 1, 1, bias=True, rngs=rngs)
 
     def __call__(self, features: jax.Array, mode: Mode) -> jax.Array:

@@ -54,30 +54,22 @@ class RedNet(nnx.Module):
 
     def __init__(self, config: RedNetConfig, rngs: nnx.Rngs) -> None:
         self.config = config
-        self.coarse: CoarseDetection | None = None
-        self.regression: VGGRegression | CompactRegression | None = None
-        self.readout: PeakReadout | None = None
-        if config.architecture == "eccv_vgg":
-            self.encoder = VGGEncoder(config, rngs)
-            self.decoder = VGGDecoder(config, rngs)
-            self.detection = Detection(config.widths[0], config, rngs)
-            self.regression = VGGRegression(config, rngs)
-        elif config.architecture == "compact":
-            self.encoder = CompactEncoder(config, rngs)
-            self.decoder = CompactDecoder(config, rngs)
-            self.detection = Detection(config.widths[2], config, rngs)
-            self.regression = CompactRegression(config, rngs)
-        else:
-            self.encoder = ResNetEncoder(config, rngs)
-            self.decoder = ResNetDecoder(config, rngs)
-            self.detection = FineDetection(config, rngs)
-            self.readout = PeakReadout(config)
-            self.coarse = CoarseDetection(config, rngs)
-        self.temporal: PooledLSTM | ConvLSTM | None = None
+        journal = config.architecture == "ijcv_resnet"
+        encoder, decoder = {
+            "eccv_vgg": (VGGEncoder, VGGDecoder),
+            "ijcv_resnet": (ResNetEncoder, ResNetDecoder),
+            "compact": (CompactEncoder, CompactDecoder),
+        }[config.architecture]
+        self.encoder: VGGEncoder | ResNetEncoder | CompactEncoder = encoder(config, rngs)
+        self.decoder: VGGDecoder | ResNetDecoder | CompactDecoder = decoder(config, rngs)
+        self.detection = (FineDetection if journal else Detection)(config, rngs)
+        regression = VGGRegression if config.architecture == "eccv_vgg" else CompactRegression
+        self.regression = None if journal else regression(config, rngs)
+        self.readout = PeakReadout(config) if journal else None
+        self.coarse = CoarseDetection(config, rngs) if journal else None
         channels = recurrent_channels(config)
-        if channels:
-            cell = ConvLSTM if config.architecture == "compact" else PooledLSTM
-            self.temporal = cell(channels, config.recurrent_width, rngs)
+        cell = ConvLSTM if config.architecture == "compact" else PooledLSTM
+        self.temporal = cell(channels, config.recurrent_width, rngs) if channels else None
         self.identity = Identity(config, rngs)
 
     def stem(self, images: jax.Array, mode: Mode) -> jax.Array:
