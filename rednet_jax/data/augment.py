@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rednet_jax.landmarks.crops import apply_affine, invert_affine, warp
+from rednet_jax.landmarks.crops import apply_affine, compose_affine, invert_affine, warp
 from rednet_jax.landmarks.schemes import Scheme, mirror_landmarks
 
 _LUMA = (0.299, 0.587, 0.114)
@@ -87,7 +87,7 @@ def augment(
     def one(
         key: Array, image: Array, points: Array, known: Array
     ) -> tuple[Array, Array, Array]:
-        place, paint, cut = jax.random.split(key, 3)
+        place, smear, paint, cut, noise = jax.random.split(key, 5)
         affine, mirrored = _draw_affine(
             config, place, cached=image.shape[0], cover=cover, margin=margin, size=size
         )
@@ -95,9 +95,14 @@ def augment(
         flipped = mirror_landmarks(points, size, scheme)
         points = jnp.where(mirrored, flipped, points)
         known = jnp.where(mirrored, known[jnp.array(scheme.mirror)], known)
-        image = warp(image.astype(jnp.float32) / 255, affine, (size, size))
-        image = jnp.where(mirrored, image[:, ::-1], image)
-        image = _occlude(config, cut, _paint(config, paint, image))
+        flip = jnp.array([[-1.0, 0.0, size - 1.0], [0.0, 1.0, 0.0]])
+        affine = jnp.where(mirrored, compose_affine(affine, flip), affine)
+        image = warp(image.astype(jnp.float32), affine, (size, size)) / 255
+        # Fused into what follows, the gather and the blur would be computed once for each use.
+        image = _blur(config.blur, smear, jax.lax.optimization_barrier(image))
+        image = jax.lax.optimization_barrier(image)
+        grain = jax.lax.optimization_barrier(_grain(noise, image.shape))
+        image = _occlude(config, cut, _paint(config, paint, image, grain), grain)
         return image, jnp.where(known[:, None], points, 0), known
 
     return jax.vmap(one)(keys, images, landmarks, labelled)
@@ -136,13 +141,22 @@ def _draw_affine(
     return affine, jax.random.bernoulli(keys[2], config.mirror)
 
 
-def _paint(config: Augmentation, key: Array, image: Array) -> Array:
-    keys = jax.random.split(key, 9)
+def _grain(key: Array, shape: tuple[int, ...]) -> Array:
+    """Noise of mean 0 and variance 1, the same sort for every pixel and channel.
+
+    Uniform, three channels from one random word: normal draws took longer than the network's stem.
+    """
+    words = jax.random.bits(key, shape[:2])
+    fields = (words[..., None] >> jnp.array([0, 10, 20], words.dtype)) & 1023
+    return (fields.astype(jnp.float32) - 511.5) * (12**0.5 / 1024)
+
+
+def _paint(config: Augmentation, key: Array, image: Array, grain: Array) -> Array:
+    keys = jax.random.split(key, 7)
 
     def factor(key: Array, spread: float, shape: tuple[int, ...] = ()) -> Array:
         return jnp.exp(jax.random.uniform(key, shape, minval=-spread, maxval=spread))
 
-    image = _blur(config.blur, keys[0], image)
     grey = image @ jnp.array(_LUMA)
     image = grey[..., None] + factor(keys[1], config.saturation) * (image - grey[..., None])
     colourless = jax.random.bernoulli(keys[2], config.grey)
@@ -152,8 +166,7 @@ def _paint(config: Augmentation, key: Array, image: Array) -> Array:
     image = image + config.brightness * jax.random.uniform(keys[5], minval=-1.0, maxval=1.0)
     # Gamma's slope is infinite at 0 for exponents below 1; no gradient is taken here.
     image = jnp.clip(image, 0, 1) ** factor(keys[6], config.gamma)
-    deviation = config.noise * jax.random.uniform(keys[7])
-    return jnp.clip(image + deviation * jax.random.normal(keys[8], image.shape), 0, 1)
+    return jnp.clip(image + config.noise * jax.random.uniform(keys[0]) * grain, 0, 1)
 
 
 def _blur(largest: float, key: Array, image: Array) -> Array:
@@ -172,17 +185,17 @@ def _blur(largest: float, key: Array, image: Array) -> Array:
     return sum(w * padded[:, i : i + width_] for i, w in enumerate(weights))  # type: ignore[return-value]
 
 
-def _occlude(config: Augmentation, key: Array, image: Array) -> Array:
+def _occlude(config: Augmentation, key: Array, image: Array, grain: Array) -> Array:
     height, width = image.shape[:2]
     rows, columns = jnp.arange(height)[:, None], jnp.arange(width)
     for rectangle in jax.random.split(key, 2):
-        on, place, extent, colour, grain = jax.random.split(rectangle, 5)
+        on, place, extent, colour = jax.random.split(rectangle, 4)
         centre = jax.random.uniform(place, (2,)) * jnp.array([height, width])
         half = jax.random.uniform(extent, (2,), minval=0.1, maxval=1.0) * (
             config.occlusion_side / 2 * jnp.array([height, width])
         )
         inside = (jnp.abs(rows - centre[0]) < half[0]) & (jnp.abs(columns - centre[1]) < half[1])
         inside &= jax.random.bernoulli(on, config.occlusion)
-        fill = jax.random.uniform(colour, (3,)) + 0.1 * jax.random.normal(grain, image.shape)
+        fill = jax.random.uniform(colour, (3,)) + 0.1 * grain
         image = jnp.where(inside[..., None], jnp.clip(fill, 0, 1), image)
     return image

@@ -14,18 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rednet_jax.detection.dlib import FaceDetector
-from rednet_jax.landmarks.boxes import landmark_box
+from rednet_jax.landmarks.boxes import intersection_over_union, landmark_box
 from rednet_jax.landmarks.pts import read_pts
 
 RIGHT_IOU = 0.4
 """A detection is right where it overlaps the labelled face by more than this."""
-
-
-def intersection_over_union(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
-    """Overlap of two boxes [4] (x0, y0, x1, y1), 0 to 1."""
-    sides = np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0)
-    common = float(np.prod(sides))
-    return common / (float(np.prod(a[2:] - a[:2])) + float(np.prod(b[2:] - b[:2])) - common)
 
 
 def right_detections(labels: Iterable[Path]) -> NDArray[np.float64]:

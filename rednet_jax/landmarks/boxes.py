@@ -42,3 +42,10 @@ def jitter_box(
     middle = (low + high) / 2 + rng.normal(0, centre, 2) * (high - low).max()
     half = (high - low) / 2 * np.exp(rng.normal(0, log_size))
     return np.concatenate([middle - half, middle + half]).astype(np.float32)
+
+
+def intersection_over_union(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
+    """Returns the overlap of two boxes [4], 0 to 1."""
+    sides = np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0)
+    common = float(np.prod(sides))
+    return common / (float(np.prod(a[2:] - a[:2])) + float(np.prod(b[2:] - b[:2])) - common)

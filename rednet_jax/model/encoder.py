@@ -183,6 +183,8 @@ class CompactEncoder(nnx.Module):
         if config.feedback_channels:
             self.squeeze = Conv(config.feedback_channels, squeezed, 1, rngs=rngs)
             self.feedback = Conv(squeezed, quarter, rngs=rngs)
+            # A network that was trained with one pass is not disturbed when the second begins.
+            self.feedback.kernel[...] = jnp.zeros_like(self.feedback.kernel[...])
         else:
             self.squeeze = self.feedback = None
         self.norm = BatchNorm(quarter, rows)

@@ -21,7 +21,7 @@ from rednet_jax.landmarks.table import landmarks_csv, read_boxes_csv, write_text
 from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.tracking.overlay import draw_landmarks
-from rednet_jax.weights import load
+from rednet_jax.weights.store import load
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 """What counts as a picture in a folder; a file that is named may end as it likes."""

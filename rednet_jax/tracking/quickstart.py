@@ -25,7 +25,7 @@ from rednet_jax.tracking.align import align_files
 from rednet_jax.tracking.overlay import draw_landmarks
 from rednet_jax.tracking.tracker import TrackedFrame, Tracker
 from rednet_jax.tracking.video import VideoWriter
-from rednet_jax.weights import load
+from rednet_jax.weights.store import load
 
 FRAMES = 48
 FPS = 24

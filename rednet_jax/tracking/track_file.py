@@ -18,7 +18,7 @@ from rednet_jax.model.config import RedNetConfig
 from rednet_jax.tracking.overlay import draw_landmarks
 from rednet_jax.tracking.tracker import track
 from rednet_jax.tracking.video import VideoReader, VideoWriter, read_ahead
-from rednet_jax.weights import load
+from rednet_jax.weights.store import load
 
 
 class TrackedVideo(NamedTuple):

@@ -23,7 +23,7 @@ from rednet_jax.landmarks.crops import (
 )
 from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.weights import load
+from rednet_jax.weights.store import load
 
 Variables = dict[str, Any]
 

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from rednet_jax.data.augment import Augmentation
 from rednet_jax.errors import RednetError
@@ -66,11 +66,16 @@ class Experiment:
         losses: terms and weights.
         optimiser: of the parameters.
         steps: optimiser steps in total; the schedule ends there.
+        one_pass_steps: the first so many steps run a single pass of the feedback loop: while its
+            maps say little, a second pass costs its time and teaches nothing.
         batch: faces a step.
         seed: of the initial weights, the order of the faces and every draw.
         evaluate_every: steps between validations; a checkpoint is written at each.
         log_every: steps between lines of metrics.jsonl; NaN is noticed then.
         keep: checkpoints kept, beside the best.
+
+    Raises:
+        RednetError: numbers that are out of range or contradict each other.
     """
 
     name: str
@@ -80,6 +85,7 @@ class Experiment:
     losses: LossConfig = field(default_factory=LossConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     steps: int = 30_000
+    one_pass_steps: int = 0
     batch: int = 64
     seed: int = 0
     evaluate_every: int = 1_000
@@ -91,6 +97,10 @@ class Experiment:
         for name in ("steps", "batch", "evaluate_every", "log_every", "keep"):
             if getattr(self, name) < 1:
                 raise RednetError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 <= self.one_pass_steps < self.steps:
+            raise RednetError(
+                f"one_pass_steps ({self.one_pass_steps}) must be below steps ({self.steps})"
+            )
         if self.optimiser.warmup_steps >= self.steps:
             raise RednetError(
                 f"optimiser.warmup_steps ({self.optimiser.warmup_steps}) must be below "
@@ -99,19 +109,9 @@ class Experiment:
         if self.data.cover < 1:
             raise RednetError(f"data.cover must be at least 1, not {self.data.cover}")
 
-    @property
-    def crop_size(self) -> int:
-        """Pixels on each side of the picture that the network gets, context included."""
-        return round(self.model.image_size * self.model.context)
-
-    @property
-    def crop_margin(self) -> float:
-        """Side of that picture in sides of the landmarks' box."""
-        return self.model.crop_margin * self.model.context
-
     def to_json(self) -> dict[str, Any]:
         """Plain dicts, lists, numbers and strings."""
-        plain = dataclasses.asdict(dataclasses.replace(self))
+        plain = dataclasses.asdict(self)
         plain["model"] = self.model.to_json()
         return typing.cast(dict[str, Any], json.loads(json.dumps(plain)))
 
@@ -144,7 +144,10 @@ def load_experiment(path: Path | str, overrides: Mapping[str, str] | None = None
     return _replaced(experiment, dict(overrides or {}), "")
 
 
-def _replaced[Part](part: Part, changes: dict[str, str], prefix: str) -> Part:
+Part = TypeVar("Part")
+
+
+def _replaced(part: Part, changes: dict[str, str], prefix: str) -> Part:
     hints = typing.get_type_hints(type(part))
     known = {one.name for one in dataclasses.fields(part) if one.init}  # type: ignore[arg-type]
     nested: dict[str, dict[str, str]] = {}

@@ -45,15 +45,16 @@ def _permutation(seed: int, epoch: int, faces: int) -> np.ndarray:
 
 
 def train_step(
-    experiment: Experiment, state: TrainState, faces: FaceCache, indices: Array
+    experiment: Experiment, feedback_steps: int, state: TrainState, faces: FaceCache, indices: Array
 ) -> tuple[TrainState, dict[str, Array]]:
     """Draws the batch on the device, runs all passes forward and back, and moves the weights.
 
-    Meant for `jax.jit` with `experiment` static and `state` donated: faces stay on the device, and
+    Meant for `jax.jit` with the first two arguments static and `state` donated: faces stay on the device, and
     only the indices (4 bytes a face) come from the host, without anything waiting for them.
 
     Args:
         experiment: the run.
+        feedback_steps: K of this step.
         state: donated.
         faces: the whole training split.
         indices: int32 [B].
@@ -75,8 +76,8 @@ def train_step(
         jnp.asarray(faces.labelled)[indices],
         scheme=points,
         cover=experiment.data.cover,
-        margin=experiment.crop_margin,
-        size=experiment.crop_size,
+        margin=config.crop_margin,
+        size=config.image_size,
     )
 
     def loss_of(params: Any) -> tuple[Array, tuple[Any, dict[str, Array]]]:
@@ -84,9 +85,9 @@ def train_step(
             config,
             {"params": params, "batch_stats": state.batch_stats},
             images,
-            feedback_steps=config.feedback_steps,
+            feedback_steps=feedback_steps,
             train=True,
-            loss=pass_losses(experiment.losses, points, experiment.crop_size),
+            loss=pass_losses(experiment.losses, points, config.image_size),
             targets=Targets(landmarks, labelled),
         )
         losses = out.per_step.losses

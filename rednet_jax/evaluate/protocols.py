@@ -1,0 +1,226 @@
+"""How a checkpoint is measured on a split: where the crops are cut, and what is reported."""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from rednet_jax.data.samples import Sample, Samples
+from rednet_jax.data.sources import read_split
+from rednet_jax.detection.dlib import FaceDetector
+from rednet_jax.errors import RednetError
+from rednet_jax.evaluate.metrics import NORMALISER, cumulative_auc, face_errors, failure_rate
+from rednet_jax.landmarks.boxes import intersection_over_union, jitter_box
+from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop
+from rednet_jax.landmarks.schemes import scheme
+from rednet_jax.landmarks.table import write_landmarks_csv
+from rednet_jax.model import rednet
+from rednet_jax.model.config import RedNetConfig
+from rednet_jax.weights.store import load
+
+Boxes = Literal["truth", "detector", "jitter"]
+
+BATCH = 50
+
+RIGHT_IOU = 0.4
+"""The detector has found a face where its box overlaps the landmarks' box by more than this."""
+
+
+class Crops(NamedTuple):
+    """The faces of a split as the network sees them.
+
+    Attributes:
+        names: N paths below the source folder, without extension.
+        images: uint8 [N, S, S, 3].
+        affines: float64 [N, 2, 3], crop pixels -> picture pixels.
+        landmarks: float32 [N, L, 2], picture pixels.
+        labelled: bool [N, L].
+        missed: names of the faces that the detector did not find; they are not in the arrays.
+        skipped: one line for each file that could not be read.
+    """
+
+    names: list[str]
+    images: NDArray[np.uint8]
+    affines: NDArray[np.float64]
+    landmarks: NDArray[np.float32]
+    labelled: NDArray[np.bool_]
+    missed: list[str]
+    skipped: list[str]
+
+
+def cut_split(
+    samples: Samples,
+    config: RedNetConfig,
+    boxes: Boxes = "truth",
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Crops:
+    """Cuts every face of a split by the one crop rule.
+
+    Args:
+        samples: the split.
+        config: the network's: its margin, size and landmarks.
+        boxes: crops around the labels ('truth'), around the detector's box, or around the labels'
+            box displaced at random ('jitter'): a draw of the face's name alone, so that it is the
+            same for every K, every model and every order.
+        report: called with the number of faces done and in all.
+
+    Raises:
+        RednetError: not one face is left.
+    """
+    detector = FaceDetector() if boxes == "detector" else None
+    indices = list(scheme(config.landmarks).from_68)
+    names, images, affines, landmarks, labelled = [], [], [], [], []
+    missed: list[str] = []
+    for done, sample in enumerate(samples, 1):
+        report(done, len(samples))
+        box = _box(sample, boxes, detector)
+        if box is None:
+            missed.append(sample.name)
+            continue
+        affine = crop_transform(box, margin=config.crop_margin, size=config.image_size)
+        names.append(sample.name)
+        images.append(cut_crop(sample.image, affine, config.image_size))
+        affines.append(affine)
+        landmarks.append(sample.landmarks[indices])
+        labelled.append(sample.labelled[indices])
+    if not names:
+        raise RednetError(
+            f"no face left of {len(samples)}: {len(samples.skipped)} could not be read, "
+            f"{len(missed)} were not found by the detector"
+        )
+    return Crops(
+        names,
+        np.stack(images),
+        np.stack(affines),
+        np.stack(landmarks),
+        np.stack(labelled),
+        missed,
+        list(samples.skipped),
+    )
+
+
+def _box(sample: Sample, boxes: Boxes, detector: FaceDetector | None) -> NDArray[np.floating] | None:
+    if detector is not None:
+        found = [face.box for face in detector.detect(sample.image)]
+        overlaps = [intersection_over_union(box, sample.box) for box in found]
+        best = int(np.argmax(overlaps)) if overlaps else 0
+        return found[best] if overlaps and overlaps[best] > RIGHT_IOU else None
+    if boxes == "jitter":
+        return jitter_box(np.random.default_rng(zlib.crc32(sample.name.encode())), sample.box)
+    return sample.box
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _per_step(
+    config: RedNetConfig, variables: dict[str, Any], crops: jax.Array, feedback_steps: int
+) -> jax.Array:
+    images = crops.astype(jnp.float32) / 255
+    out, _ = rednet.align_image(config, variables, images, feedback_steps=feedback_steps)
+    return out.per_step.landmarks
+
+
+def align_crops(
+    config: RedNetConfig,
+    variables: dict[str, Any],
+    crops: NDArray[np.uint8],
+    feedback_steps: int,
+    batch: int = BATCH,
+) -> NDArray[np.float32]:
+    """Returns the landmarks of each pass, [K, N, L, 2] in crop pixels.
+
+    Args:
+        config: of the network.
+        variables: of the network.
+        crops: uint8 [N, S, S, 3].
+        feedback_steps: K.
+        batch: crops at a time; the last batch is filled up, so that one shape is compiled.
+    """
+    parts = []
+    for start in range(0, len(crops), batch):
+        part = crops[start : start + batch]
+        full = np.zeros((batch, *crops.shape[1:]), np.uint8)
+        full[: len(part)] = part
+        landmarks = np.asarray(_per_step(config, variables, full, feedback_steps))
+        parts.append(landmarks[:, : len(part)])
+    return np.concatenate(parts, axis=1)
+
+
+def in_picture(crops: Crops, landmarks: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Returns landmarks [..., N, L, 2] of the crops in pixels of their pictures."""
+    mapped: NDArray[np.floating] = apply_affine(crops.affines, landmarks)
+    return mapped
+
+
+def evaluate_split(
+    checkpoint: str | tuple[RedNetConfig, dict[str, Any]],
+    data: str,
+    split: str,
+    *,
+    data_dir: Path | None = None,
+    feedback_steps: Sequence[int] = (1, 2, 3),
+    boxes: Boxes = "truth",
+    predictions: Path | None = None,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Measures a checkpoint on a split.
+
+    Args:
+        checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
+        data: name of the data set.
+        split: of the data set.
+        data_dir: folder of the data set; None for $REDNET_JAX_DATA.
+        feedback_steps: every K to measure.
+        boxes: as in `cut_split`.
+        predictions: CSV file for the landmarks at the largest K.
+        report: called with the number of faces cut and in all.
+
+    Returns:
+        `images`, `missed`, `skipped` (counts), `normaliser`, `boxes`, `crop_margin`, and `per_step`,
+        a row for each K: `feedback_steps`, `nme`, `median`, `failure_rate_8`, `failure_rate_10`,
+        `auc_8`, all in percent. Faces that the detector misses are counted, not measured.
+
+    Raises:
+        RednetError: a K below 1, an unknown data set or split, a bad checkpoint, no face.
+    """
+    if not feedback_steps or min(feedback_steps) < 1:
+        raise RednetError(f"feedback steps must be 1 or more, not {list(feedback_steps)}")
+    config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
+    crops = cut_split(read_split(data, split, data_dir), config, boxes, report)
+    landmarks = in_picture(
+        crops, align_crops(config, variables, crops.images, max(feedback_steps))
+    )
+    if predictions is not None:
+        blank = np.full((len(crops.missed), config.landmarks, 2), np.nan)
+        table = np.concatenate([landmarks[-1], blank])
+        write_landmarks_csv(predictions, [*crops.names, *crops.missed], table)
+    rows = []
+    for steps in feedback_steps:
+        errors = face_errors(landmarks[steps - 1], crops.landmarks, crops.labelled)
+        errors = errors[~np.isnan(errors)]
+        rows.append(
+            {
+                "feedback_steps": steps,
+                "nme": float(errors.mean()),
+                "median": float(np.median(errors)),
+                "failure_rate_8": failure_rate(errors, 8),
+                "failure_rate_10": failure_rate(errors, 10),
+                "auc_8": cumulative_auc(errors, 8),
+            }
+        )
+    return {
+        "images": len(crops.names),
+        "missed": len(crops.missed),
+        "skipped": len(crops.skipped),
+        "normaliser": NORMALISER,
+        "boxes": boxes,
+        "crop_margin": config.crop_margin,
+        "per_step": rows,
+    }

@@ -1,0 +1,1 @@
+"""Released weights and the files that carry weights."""

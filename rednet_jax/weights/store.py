@@ -1,0 +1,152 @@
+"""Weights as safetensors files: a network's config and variables, nothing unpickled."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from rednet_jax.errors import RednetError
+from rednet_jax.model.config import RedNetConfig
+from rednet_jax.model.rednet import init
+
+BEST = "best.safetensors"
+"""The file of a run folder that holds its best weights so far."""
+
+Variables = dict[str, Any]
+
+
+def released() -> list[str]:
+    """Returns the names of the weights that come with the package."""
+    folder = importlib.resources.files(__package__)
+    files = (Path(entry.name) for entry in folder.iterdir())
+    return sorted(file.stem for file in files if file.suffix == ".safetensors")
+
+
+def load(checkpoint: str | os.PathLike[str]) -> tuple[RedNetConfig, Variables]:
+    """Returns the network of a checkpoint.
+
+    Args:
+        checkpoint: a released name ('compact'), a safetensors file, or a run folder, which stands
+            for its best weights.
+
+    Returns:
+        The config, and {'params': ..., 'batch_stats': ...}, numpy float32.
+
+    Raises:
+        RednetError: there is no such checkpoint, or the file is damaged or not one of ours.
+    """
+    path = Path(checkpoint)
+    if path.is_dir():
+        path = path / BEST
+        if not path.is_file():
+            raise RednetError(f"{checkpoint}: a folder without {BEST}, no run with weights yet")
+    elif not path.exists():
+        names = released()
+        if os.fspath(checkpoint) not in names:
+            known = ", ".join(names) or "none"
+            raise RednetError(
+                f"{checkpoint}: no such file, run folder or released checkpoint (released: {known})"
+            )
+        path = Path(str(importlib.resources.files(__package__) / f"{checkpoint}.safetensors"))
+    return read_weights(path)
+
+
+def write_weights(
+    path: str | os.PathLike[str],
+    config: RedNetConfig,
+    variables: Variables,
+    *,
+    dtype: Literal["float32", "float16"] = "float32",
+) -> None:
+    """Writes a network; the file appears whole or not at all.
+
+    Args:
+        path: of the file.
+        config: of the network.
+        variables: {'params': ..., 'batch_stats': ...}.
+        dtype: of the kernels; all other arrays are float32.
+
+    Raises:
+        RednetError: the file cannot be written, or a kernel does not fit into float16.
+    """
+    path = Path(path)
+    tensors = {}
+    for name, value in _flat(variables).items():
+        array = np.asarray(value, np.float32)
+        if name.endswith("/kernel"):
+            array = array.astype(dtype)
+            if not np.isfinite(array).all():
+                raise RednetError(f"{path}: {name} does not fit into {dtype}")
+        tensors[name] = np.ascontiguousarray(array)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(save(tensors, {"rednet_config": json.dumps(config.to_json())}))
+        os.replace(partial, path)
+    except OSError as error:
+        raise RednetError(f"{path}: cannot be written ({error.strerror})") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_weights(path: Path) -> tuple[RedNetConfig, Variables]:
+    """Returns what `write_weights` wrote; arrays come back as float32.
+
+    Raises:
+        RednetError: a missing or damaged file, one of another program, or one whose arrays are not
+            those of its config.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise RednetError(f"{path}: not a safetensors file that can be read ({error})") from error
+    if "rednet_config" not in metadata:
+        raise RednetError(f"{path}: a safetensors file, but not of this library (no rednet_config)")
+    try:
+        config = RedNetConfig.from_json(json.loads(metadata["rednet_config"]))
+    except (json.JSONDecodeError, RednetError) as error:
+        raise RednetError(f"{path}: {error}") from error
+    expected = jax.eval_shape(lambda: init(config, jax.random.key(0)))
+    shapes = {name: leaf.shape for name, leaf in _flat(expected).items()}
+    for name, shape in shapes.items():
+        if name not in tensors:
+            raise RednetError(f"{path}: {name} is missing")
+        if tensors[name].shape != shape:
+            raise RednetError(f"{path}: {name} is {tensors[name].shape}, its config asks {shape}")
+        if not np.isfinite(tensors[name]).all():
+            raise RednetError(f"{path}: {name} holds values that are not finite")
+    if extra := sorted(set(tensors) - set(shapes)):
+        raise RednetError(f"{path}: {extra[0]} belongs to no part of its config's network")
+    return config, _nested(tensors)
+
+
+def parameter_count(variables: Variables) -> int:
+    """Returns how many numbers the parameters hold (batch statistics not counted)."""
+    return sum(int(jnp.size(leaf)) for leaf in jax.tree.leaves(variables["params"]))
+
+
+def _flat(tree: Variables) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {"/".join(str(key.key) for key in keys): leaf for keys, leaf in leaves}
+
+
+def _nested(flat: dict[str, Any]) -> Variables:
+    tree: Variables = {}
+    for name, leaf in flat.items():
+        *folders, last = name.split("/")
+        place = tree
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        place[last] = leaf
+    return tree
