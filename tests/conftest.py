@@ -1,0 +1,54 @@
+"""What many tests share: narrow networks that compile in seconds, and the folder of real faces."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rednet_jax.model.config import RedNetConfig
+
+NARROW: dict[str, dict[str, Any]] = {
+    "compact": {
+        "image_size": 64,
+        "widths": (4, 6, 8, 10, 12, 14, 5),
+        "code_width": 16,
+        "recurrent_width": 4,
+        "regression_width": 6,
+        "identities": 5,
+    },
+    "eccv_vgg": {
+        "image_size": 32,
+        "widths": (4, 6, 8, 10, 12),
+        "code_width": 12,
+        "recurrent_width": 4,
+        "regression_width": 6,
+        "identities": 5,
+    },
+    "ijcv_resnet": {
+        "image_size": 64,
+        "widths": (4, 8, 12, 16, 20),
+        "code_width": 20,
+        "recurrent_width": 4,
+        "regression_width": 8,
+        "identities": 5,
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def narrow() -> Callable[..., RedNetConfig]:
+    """`narrow('compact', feedback_steps=3)`: a preset at widths that compile in seconds."""
+    return lambda name, **changes: RedNetConfig.preset(name, **{**NARROW[name], **changes})
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real faces and clips; a test that asks for it is skipped where there is none."""
+    folder = os.environ.get("REDNET_DATA")
+    if not folder:
+        pytest.skip("REDNET_DATA is not set: no real faces here")
+    return Path(folder)
