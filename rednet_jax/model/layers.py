@@ -9,12 +9,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _MOMENTUM = 0.9
 _EPSILON = 1e-5
-# Up to this many pixels a kernel's gradient is faster as one matrix product a tap (CPU).
-_FEW_PIXELS = 64
+SAVED = "convolved"
+"""Name, for `jax.checkpoint`'s policies, of what a gradient must keep of a pass: the results of the
+3x3 convolutions. Everything else is cheap to compute again from them."""
 
 
 class Mode(NamedTuple):
@@ -102,15 +104,6 @@ def _gradients_on_cpu(
         lhs_dilation=(stride, stride),
         dimension_numbers=_LAYOUT,
     )
-    if stride == 1 and sizes[0] * sizes[1] <= _FEW_PIXELS:
-        padded = jnp.pad(images, ((0, 0), (half, half), (half, half), (0, 0)))
-        flat = gradient.reshape(-1, gradient.shape[-1])
-        taps = [
-            padded[:, i : i + sizes[0], j : j + sizes[1]].reshape(flat.shape[0], -1).T @ flat
-            for i in range(side)
-            for j in range(side)
-        ]
-        return in_images, jnp.stack(taps).reshape(kernel.shape)
     in_kernel = lax.conv_general_dilated(
         images.transpose(3, 1, 2, 0),
         gradient.transpose(1, 2, 0, 3),
@@ -146,7 +139,7 @@ class Conv(nnx.Module):
             strided = images[:, :: self.stride, :: self.stride]
             maps = strided @ kernel[0, 0]
         else:
-            maps = convolve(images, kernel, self.stride)
+            maps = checkpoint_name(convolve(images, kernel, self.stride), SAVED)
         return maps if self.bias is None else maps + self.bias[...]
 
 

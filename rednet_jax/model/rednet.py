@@ -17,7 +17,7 @@ from jax import lax
 
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.feedback import feedback_map, move
-from rednet_jax.model.layers import Mode
+from rednet_jax.model.layers import SAVED, Mode
 from rednet_jax.model.network import PassOutput, RedNet
 from rednet_jax.model.temporal import Memory, memory_shape
 
@@ -26,6 +26,10 @@ Tree = Any
 
 Loss = Callable[[PassOutput, Tree], Tree]
 """From a pass's output and the frame's targets to a tree of arrays; runs inside the loop."""
+
+
+_UNROLLED = 4
+"""Up to so many passes are unrolled: compilation time grows with them."""
 
 
 class Scan(Protocol):
@@ -268,10 +272,24 @@ class _Run(NamedTuple):
     frames: int
 
     def rematerialised(self, body: Callable[[Tree, Tree], Tree]) -> Callable[[Tree, Tree], Tree]:
-        if not self.remat:
-            return body
+        """Wraps a loop's body: its gradient keeps nothing, or what is dear to compute again.
+
+        A scan stacks all that its gradient keeps, and on a CPU touching so much memory costs more
+        time than normalising and pooling once more.
+        """
+        keep = jax.checkpoint_policies.save_only_these_names(SAVED)
         # A while loop keeps the recomputation apart by itself; a Python loop needs the barrier.
-        return jax.checkpoint(body, prevent_cse=self.scan is not lax.scan)
+        barrier = self.remat and self.scan is not lax.scan
+        return jax.checkpoint(body, prevent_cse=barrier, policy=None if self.remat else keep)
+
+    def over_passes(self, body: Callable[[Tree, Tree], Tree], init: Tree) -> tuple[Tree, Tree]:
+        """Runs the feedback loop."""
+        steps = jnp.arange(self.feedback_steps)
+        if self.scan is not lax.scan:
+            return self.scan(body, init, steps)
+        # A few passes are laid out one after the other: a loop in a loop stacks twice.
+        unroll = self.feedback_steps if self.feedback_steps <= _UNROLLED and not self.remat else 1
+        return lax.scan(body, init, steps, unroll=unroll)
 
     def mode(self, passes: jax.Array, visits: int) -> Mode:
         return Mode(self.train, passes, visits, self.axis_name)
@@ -316,10 +334,8 @@ class _Run(NamedTuple):
             lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
             jax.eval_shape(lambda: refine((z, passes, stats, None), None)[0][3]),
         )
-        carry, per_pass = self.scan(
-            self.rematerialised(refine),
-            (z, passes, stats, blank),
-            jnp.arange(self.feedback_steps),
+        carry, per_pass = self.over_passes(
+            self.rematerialised(refine), (z, passes, stats, blank)
         )
         z, passes, stats, last = carry
         per_step = PerStep(*per_pass)

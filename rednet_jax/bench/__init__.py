@@ -1,0 +1,1 @@
+"""What `rednet bench` measures."""

@@ -1,0 +1,153 @@
+"""What the two nested scans cost: against the same loops unrolled in Python, and in streaming."""
+
+from __future__ import annotations
+
+import functools
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array, lax
+
+from rednet_jax.landmarks.schemes import scheme
+from rednet_jax.model import rednet
+from rednet_jax.model.config import RedNetConfig
+from rednet_jax.train.experiment import OptimiserConfig
+from rednet_jax.train.losses import LossConfig, Targets, pass_losses
+from rednet_jax.train.state import optimiser
+
+FRAMES = 3
+PASSES = 2
+BATCH = 8
+
+Tree = Any
+
+
+class Step(NamedTuple):
+    """A compiled training step, and what its compiler says of it."""
+
+    run: Callable[[], Tree]
+    compile_seconds: float
+    temporary_mib: float
+
+
+def python_loop(
+    f: Callable[[Tree, Tree], tuple[Tree, Tree]], init: Tree, xs: Array
+) -> tuple[Tree, Tree]:
+    """What `lax.scan` computes, as a loop that tracing unrolls."""
+    carry, rows = init, []
+    for x in xs:
+        carry, row = f(carry, x)
+        rows.append(row)
+    return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
+
+
+def bench_scan(
+    config: RedNetConfig | None = None, *, repeats: int = 9, frames_timed: int = 200
+) -> dict[str, float | int | str]:
+    """Measures a training step on clips in both forms by turns, and `step` at K = 1 frame by frame.
+
+    Args:
+        config: the network; the preset `compact` if None.
+        repeats: how often each form is timed.
+        frames_timed: frames of the stream.
+
+    Returns:
+        `nested_over_unrolled`: time of the step with nested scans over that of the Python loops, the median of ratios taken pair by pair; `step_over_frame_budget`: median time of one
+        `step` over the 6 ms that leave room for decoding and drawing at 100 frames/s; and the times
+        and sizes behind both.
+    """
+    config = config or RedNetConfig.preset("compact")
+    variables = rednet.init(config, jax.random.key(0))
+    nested = _training_step(config, variables, lax.scan)
+    unrolled = _training_step(config, variables, python_loop)
+    nested_times, unrolled_times = [], []
+    for _ in range(repeats):
+        nested_times.append(_seconds(nested.run))
+        unrolled_times.append(_seconds(unrolled.run))
+    ratios = [a / b for a, b in zip(nested_times, unrolled_times, strict=True)]
+    frame_times = _stream(config, variables, frames_timed)
+    frame_ms = 1e3 * statistics.median(frame_times)
+    return {
+        "network": config.architecture,
+        "device": jax.devices()[0].device_kind,
+        "frames": FRAMES,
+        "passes": PASSES,
+        "batch": BATCH,
+        "nested_over_unrolled": statistics.median(ratios),
+        "nested_ms": 1e3 * statistics.median(nested_times),
+        "unrolled_ms": 1e3 * statistics.median(unrolled_times),
+        "nested_compile_s": nested.compile_seconds,
+        "unrolled_compile_s": unrolled.compile_seconds,
+        "nested_temporary_mib": nested.temporary_mib,
+        "unrolled_temporary_mib": unrolled.temporary_mib,
+        "step_over_frame_budget": frame_ms / 6,
+        "step_ms": frame_ms,
+        "step_ms_90th_percentile": 1e3 * statistics.quantiles(frame_times, n=10)[-1],
+    }
+
+
+def _training_step(config: RedNetConfig, variables: Tree, scan: rednet.Scan) -> Step:
+    """One step of training on clips: gradient, batch statistics, AdamW."""
+    keys = jax.random.split(jax.random.key(1))
+    size = config.image_size
+    clips = jax.random.uniform(keys[0], (BATCH, FRAMES, size, size, 3))
+    points = jax.random.uniform(keys[1], (BATCH, FRAMES, config.landmarks, 2), maxval=size - 1)
+    targets = Targets(points, jnp.ones(points.shape[:-1], bool))
+    state = rednet.initial_state(config, BATCH)
+    loss = pass_losses(LossConfig(), scheme(config.landmarks), size)
+
+    chain = optimiser(OptimiserConfig(), steps=1_000)
+
+    def total(params: Tree, stats: Tree) -> tuple[Array, Tree]:
+        out, _, stats = rednet.align_clip(
+            config,
+            {"params": params, "batch_stats": stats},
+            clips,
+            state,
+            feedback_steps=PASSES,
+            train=True,
+            loss=loss,
+            targets=targets,
+            scan=scan,
+        )
+        return jnp.mean(out.per_step.losses["total"]), stats
+
+    def step(params: Tree, stats: Tree, moments: Tree) -> tuple[Tree, Tree, Tree]:
+        gradient, stats = jax.grad(total, has_aux=True)(params, stats)
+        updates, moments = chain.update(gradient, moments, params)
+        return optax.apply_updates(params, updates), stats, moments
+
+    arguments = (variables["params"], variables["batch_stats"], chain.init(variables["params"]))
+    begin = time.perf_counter()
+    compiled = jax.jit(step).lower(*arguments).compile()
+    seconds = time.perf_counter() - begin
+    memory = compiled.memory_analysis().temp_size_in_bytes / 2**20
+    run = functools.partial(compiled, *arguments)
+    jax.block_until_ready(run())
+    return Step(run, seconds, memory)
+
+
+def _stream(config: RedNetConfig, variables: Tree, count: int) -> list[float]:
+    """Seconds of each `step` at K = 1, the answer waited for as a viewer would."""
+    one = jax.jit(functools.partial(rednet.step, config, feedback_steps=1))
+    frame = jax.random.uniform(jax.random.key(2), (1, config.image_size, config.image_size, 3))
+    warp = jnp.eye(2, 3)[None]
+    state = rednet.initial_state(config, 1)
+    times = []
+    for _ in range(count + 10):
+        begin = time.perf_counter()
+        out, state = jax.block_until_ready(one(variables, state, frame, warp))
+        times.append(time.perf_counter() - begin)
+    del out
+    return times[10:]
+
+
+def _seconds(run: Callable[[], Tree]) -> float:
+    begin = time.perf_counter()
+    jax.block_until_ready(run())
+    return time.perf_counter() - begin

@@ -1,0 +1,105 @@
+"""Ways to run a loop, and a small training problem on random pictures, shared by the model's tests."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from rednet_jax.bench.scan import python_loop
+from rednet_jax.model import rednet
+from rednet_jax.model.config import RedNetConfig
+
+Tree = Any
+
+SCANS: dict[str, rednet.Scan] = {
+    "scan": lax.scan,
+    "unrolled scan": functools.partial(lax.scan, unroll=True),
+    "python": python_loop,
+}
+
+
+def pass_loss(output: rednet.PassOutput, targets: Array) -> Array:
+    """A smooth loss [B] that every head takes part in; targets [B, L, 2] in crop pixels."""
+    side = output.logits.shape[1]
+    terms = [
+        jnp.abs(output.landmarks - targets).mean((1, 2)) / 8,
+        jnp.square(output.logits).mean((1, 2, 3)) * side,
+        jnp.square(output.map_landmarks - targets).mean((1, 2)) / 64,
+        jnp.square(output.confidence_logits).mean(1),
+        jax.nn.logsumexp(output.identity_logits, axis=-1),
+    ]
+    if output.coarse_logits is not None:
+        terms.append(jnp.square(output.coarse_logits - 1).mean((1, 2, 3)))
+    total: Array = sum(terms)  # type: ignore[assignment]
+    return total
+
+
+class Problem:
+    """A batch of random clips with targets, in one dtype, and what is computed on it."""
+
+    def __init__(
+        self,
+        config: RedNetConfig,
+        dtype: Any = jnp.float32,
+        *,
+        frames: int = 2,
+        passes: int = 2,
+        batch: int = 2,
+    ) -> None:
+        keys = jax.random.split(jax.random.key(3), 4)
+        size = config.image_size
+        self.config, self.passes, self.batch = config, passes, batch
+        self.clips = jax.random.uniform(keys[0], (batch, frames, size, size, 3), dtype)
+        points = (batch, frames, config.landmarks, 2)
+        self.targets = jax.random.uniform(keys[1], points, dtype, 0, size)
+        self.state = rednet.initial_state(config, batch, dtype)
+        self.variables = jax.tree.map(
+            lambda leaf: leaf.astype(dtype), rednet.init(config, keys[2])
+        )
+        # f_tRNN's way back and the feedback's way in start at zero: here they must act.
+        self.variables["params"] = jax.tree.map(
+            lambda leaf: jnp.where(jnp.all(leaf == 0), noise(keys[3], leaf), leaf),
+            self.variables["params"],
+        )
+
+    def loss(
+        self,
+        params: Tree,
+        stats: Tree,
+        scan: rednet.Scan = lax.scan,
+        *,
+        remat: bool = False,
+        weights: tuple[float, ...] | None = None,
+    ) -> tuple[Array, Tree]:
+        """The mean over passes and frames (or a weighted sum over passes), and the statistics."""
+        out, _, stats = rednet.align_clip(
+            self.config,
+            {"params": params, "batch_stats": stats},
+            self.clips,
+            self.state,
+            feedback_steps=self.passes,
+            train=True,
+            loss=pass_loss,
+            targets=self.targets,
+            scan=scan,
+            remat=remat,
+        )
+        losses = out.per_step.losses
+        total = losses.mean() if weights is None else jnp.dot(losses.mean((1, 2)), jnp.array(weights))
+        return total, stats
+
+    def gradient(self, scan: rednet.Scan = lax.scan, **options: Any) -> Callable[[Tree, Tree], Tree]:
+        """Jitted (params, stats) -> ((value, stats), gradient)."""
+        return jax.jit(
+            jax.value_and_grad(functools.partial(self.loss, scan=scan, **options), has_aux=True)
+        )
+
+
+def noise(key: Array, leaf: Array) -> Array:
+    """Small normal values like `leaf`, another draw for every shape."""
+    return 0.1 * jax.random.normal(jax.random.fold_in(key, leaf.size), leaf.shape, leaf.dtype)

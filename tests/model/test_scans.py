@@ -1,0 +1,318 @@
+"""The two scans against plain loops, finite differences, streaming, and the compiler."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from model.loops import SCANS, Problem, noise
+
+from rednet_jax.model import rednet
+from rednet_jax.model.config import RedNetConfig
+
+PRESETS = ("compact", "eccv_vgg", "ijcv_resnet")
+
+Narrow = Callable[..., RedNetConfig]
+Tree = Any
+
+
+def largest_difference(one: Tree, other: Tree) -> float:
+    """Largest difference of two trees, each leaf measured by its own largest value."""
+    worst = 0.0
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        assert np.isfinite(a).all()
+        worst = max(worst, float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-6)))
+    return worst
+
+
+def assert_close(one: Tree, other: Tree) -> None:
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_scans_equal_a_plain_loop(narrow: Narrow, preset: str, dtype: str) -> None:
+    """Value, gradient and statistics, at initialisation and after 20 steps of training.
+
+    Float64 leaves no room for another formula. In float32 the gradient of an arg-max or a pooling
+    may take the other side of a near-tie, so that few leaves differ by more than rounding.
+    """
+    with jax.enable_x64(dtype == "float64"):
+        problem = Problem(narrow(preset, open_feedback_gradient=True), jnp.dtype(dtype))
+        params, stats = problem.variables["params"], problem.variables["batch_stats"]
+        forms = {name: problem.gradient(scan) for name, scan in SCANS.items()}
+        tolerance = 1e-9 if dtype == "float64" else 5e-3
+        for steps in (20, 0):
+            results = {name: form(params, stats) for name, form in forms.items()}
+            for name in ("scan", "unrolled scan"):
+                assert largest_difference(results[name], results["python"]) < tolerance, name
+            for _ in range(steps):
+                (_, stats), gradient = forms["scan"](params, stats)
+                params = jax.tree.map(lambda p, g: p - 3e-3 * g, params, gradient)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_remat_changes_nothing(narrow: Narrow, preset: str) -> None:
+    with jax.enable_x64(True):
+        problem = Problem(narrow(preset), jnp.float64)
+        params, stats = problem.variables["params"], problem.variables["batch_stats"]
+        kept = problem.gradient()(params, stats)
+        again = problem.gradient(remat=True)(params, stats)
+        assert largest_difference(again, kept) < 1e-10
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_gradient_agrees_with_finite_differences(narrow: Narrow, preset: str) -> None:
+    """Along random directions through both scans; the loop must be open, or z would stand still."""
+    with jax.enable_x64(True):
+        problem = Problem(narrow(preset, open_feedback_gradient=True), jnp.float64)
+        params, stats = problem.variables["params"], problem.variables["batch_stats"]
+        if preset == "ijcv_resnet":
+            # Its confidence takes the peaks under stop_gradient, which differences cannot see.
+            params["readout"] = jax.tree.map(jnp.zeros_like, params["readout"])
+        (_, _), gradient = problem.gradient()(params, stats)
+        value = jax.jit(lambda p: problem.loss(p, stats)[0])
+        for seed in range(3):
+            direction = jax.tree.map(lambda leaf: noise(jax.random.key(seed), leaf), params)
+            size = 1e-6
+            ahead, behind = (
+                value(jax.tree.map(lambda p, d: p + sign * size * d, params, direction))
+                for sign in (1, -1)
+            )
+            slope = sum(
+                jnp.vdot(g, d)
+                for g, d in zip(
+                    jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True
+                )
+            )
+            np.testing.assert_allclose((ahead - behind) / (2 * size), slope, rtol=1e-5)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_clip_equals_step_frame_by_frame(narrow: Narrow, preset: str) -> None:
+    problem = Problem(narrow(preset), frames=3)
+    config, passes = problem.config, 2
+    shift = jnp.broadcast_to(jnp.eye(2, 3), (problem.batch, 3, 2, 3)) + jnp.array([0, 0, 1.5])
+    clip, after, _ = jax.jit(rednet.align_clip, static_argnums=0, static_argnames="feedback_steps")(
+        config, problem.variables, problem.clips, problem.state, shift, feedback_steps=passes
+    )
+    one = jax.jit(rednet.step, static_argnums=0, static_argnames="feedback_steps")
+    state = problem.state
+    for frame in range(3):
+        out, state = one(
+            config,
+            problem.variables,
+            state,
+            problem.clips[:, frame],
+            shift[:, frame],
+            feedback_steps=passes,
+        )
+        assert_close(
+            jax.tree.map(lambda leaf: leaf[:, frame], clip._replace(per_step=None)),
+            out._replace(per_step=None),
+        )
+        assert_close(clip.per_step.landmarks[:, :, frame], out.per_step.landmarks)
+    assert_close(after, state)
+    assert state.passes.tolist() == [3 * (passes + config.passes_per_frame)] * problem.batch
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_any_number_of_passes_at_run_time(narrow: Narrow, preset: str) -> None:
+    """Few passes are the first of many; passes beyond the trained take the last statistics."""
+    trained = narrow(preset, feedback_steps=2)
+    variables = spread_statistics(rednet.init(trained, jax.random.key(0)))
+    images = jax.random.uniform(jax.random.key(1), (2, trained.image_size, trained.image_size, 3))
+    few, _ = rednet.align_image(trained, variables, images, feedback_steps=2)
+    many, _ = rednet.align_image(trained, variables, images, feedback_steps=4)
+    np.testing.assert_allclose(many.per_step.landmarks[:2], few.per_step.landmarks, atol=1e-4)
+    np.testing.assert_allclose(few.landmarks, few.per_step.landmarks[-1], atol=0)
+
+    longer = narrow(preset, feedback_steps=4)
+    extra = longer.statistic_rows - trained.statistic_rows
+    repeated = jax.tree.map(
+        lambda rows: (
+            jnp.concatenate([rows, jnp.repeat(rows[-1:], extra, 0)]) if len(rows) > 1 else rows
+        ),
+        variables["batch_stats"],
+    )
+    same, _ = rednet.align_image(
+        longer, {**variables, "batch_stats": repeated}, images, feedback_steps=4
+    )
+    np.testing.assert_allclose(same.per_step.landmarks, many.per_step.landmarks, atol=1e-4)
+
+
+def spread_statistics(variables: Tree) -> Tree:
+    """The same variables with another mean in every row, as training leaves them."""
+    stats = jax.tree.map(
+        lambda rows: rows + 0.05 * jnp.arange(len(rows))[:, None], variables["batch_stats"]
+    )
+    return {**variables, "batch_stats": stats}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_faces_that_joined_later_have_their_own_pass(narrow: Narrow, preset: str) -> None:
+    """A batch of a fresh face and one on its second frame equals the two computed alone."""
+    config = narrow(preset)
+    variables = spread_statistics(rednet.init(config, jax.random.key(0)))
+    frames = jax.random.uniform(
+        jax.random.key(1), (3, 1, config.image_size, config.image_size, 3)
+    )
+    blank = rednet.initial_state(config, 1)
+    _, old = rednet.step(config, variables, blank, frames[0], feedback_steps=1)
+    alone = [
+        rednet.step(config, variables, state, frame, feedback_steps=1)[0].landmarks
+        for state, frame in ((old, frames[1]), (blank, frames[2]))
+    ]
+    both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), old, blank)
+    together, _ = rednet.step(config, variables, both, jnp.concatenate(frames[1:]), feedback_steps=1)
+    np.testing.assert_allclose(together.landmarks, jnp.concatenate(alone), atol=1e-4)
+
+
+@pytest.mark.parametrize("opened", [False, True])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_no_gradient_crosses_the_loop_unless_open(
+    narrow: Narrow, preset: str, opened: bool
+) -> None:
+    """The second pass's points, as a function of the map that entered the first."""
+    config = narrow(preset, open_feedback_gradient=opened, recurrence="none")
+    problem = Problem(config, frames=1)
+
+    def second(z: jax.Array) -> jax.Array:
+        out, _ = rednet.step(
+            config,
+            problem.variables,
+            problem.state._replace(feedback=z, passes=jnp.ones(problem.batch, jnp.int32)),
+            problem.clips[:, 0],
+            feedback_steps=2,
+        )
+        return jnp.square(out.response_maps).sum()
+
+    start = jax.random.uniform(jax.random.key(2), problem.state.feedback.shape)
+    crossed = float(jnp.abs(jax.grad(second)(start)).max())
+    assert (crossed > 0) == opened
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_memory_of_a_training_step_is_flat(narrow: Narrow, preset: str) -> None:
+    """With `remat`, beyond what the loops carry, K from 1 to 4 and T from 2 to 8 cost under 15 %."""
+
+    def temporaries(frames: int, passes: int) -> float:
+        problem = Problem(narrow(preset), frames=frames, passes=passes, batch=4)
+        compiled = (
+            problem.gradient(remat=True)
+            .lower(problem.variables["params"], problem.variables["batch_stats"])
+            .compile()
+        )
+        carried = problem.state, problem.variables["batch_stats"]
+        last = jax.eval_shape(
+            lambda: rednet.step(
+                problem.config,
+                problem.variables,
+                problem.state,
+                problem.clips[:, 0],
+                feedback_steps=1,
+            )[0].response_maps
+        )
+        size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((carried, last)))
+        memory: int = compiled.memory_analysis().temp_size_in_bytes
+        return memory - frames * size - passes * size
+
+    base = temporaries(2, 1)
+    assert temporaries(2, 4) < 1.15 * base
+    assert temporaries(8, 1) < 1.15 * base
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_one_compilation_a_shape(narrow: Narrow, preset: str) -> None:
+    problem = Problem(narrow(preset))
+    form = problem.gradient()
+    stream = jax.jit(rednet.step, static_argnums=0, static_argnames="feedback_steps")
+    params, stats, state = (
+        problem.variables["params"],
+        problem.variables["batch_stats"],
+        problem.state,
+    )
+    for frame in range(2):
+        (_, stats), _ = form(params, stats)
+        _, state = stream(
+            problem.config,
+            problem.variables,
+            state,
+            problem.clips[:, frame],
+            feedback_steps=1,
+        )
+    assert form._cache_size() == 1
+    assert stream._cache_size() == 1
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_compiled_loops_hold_no_slow_convolution(narrow: Narrow, preset: str) -> None:
+    """On the CPU every convolution of the gradient has the one layout that is fast in a loop."""
+    problem = Problem(narrow(preset))
+    text = (
+        problem.gradient(remat=True)
+        .lower(problem.variables["params"], problem.variables["batch_stats"])
+        .compile()
+        .as_text()
+    )
+    layouts = set(re.findall(r"dim_labels=(\S+?)[,\s]", text))
+    assert layouts <= {"b01f_01io->b01f"}, layouts
+    assert "while(" in text
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_label_map_feedback(narrow: Narrow, preset: str) -> None:
+    """The paper's one-channel map runs in both scans and lets no gradient through."""
+    if preset == "ijcv_resnet":
+        pytest.skip("its sigmoid maps have no background to be a label")
+    problem = Problem(narrow(preset, feedback="label_map"))
+    params, stats = problem.variables["params"], problem.variables["batch_stats"]
+    one, other = (problem.gradient(SCANS[name])(params, stats) for name in ("scan", "python"))
+    assert largest_difference(one, other) < 5e-3
+    _, state = rednet.step(
+        problem.config, problem.variables, problem.state, problem.clips[:, 0], feedback_steps=1
+    )
+    labels = np.unique(state.feedback)
+    assert state.feedback.shape[-1] == 1
+    assert set(labels) <= set(range(problem.config.landmarks + 1))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_without_feedback_every_pass_is_the_same(narrow: Narrow, preset: str) -> None:
+    config = narrow(preset, feedback="none", statistics_per_pass=False)
+    variables = rednet.init(config, jax.random.key(0))
+    images = jax.random.uniform(jax.random.key(1), (1, config.image_size, config.image_size, 3))
+    out, _ = rednet.align_image(config, variables, images, feedback_steps=3)
+    np.testing.assert_allclose(
+        out.per_step.landmarks,
+        np.broadcast_to(out.landmarks, out.per_step.landmarks.shape),
+        atol=1e-4,
+    )
+
+
+def test_wrong_shapes_and_no_pass_are_refused(narrow: Narrow) -> None:
+    config = narrow("compact")
+    variables = rednet.init(config, jax.random.key(0))
+    images = jnp.zeros((1, config.image_size, config.image_size, 3))
+    with pytest.raises(ValueError, match="feedback_steps is 0"):
+        rednet.align_image(config, variables, images, feedback_steps=0)
+    with pytest.raises(ValueError, match="crops are"):
+        rednet.align_image(config, variables, images[:, 1:], feedback_steps=1)
+    state = rednet.initial_state(config, 1)
+    with pytest.raises(ValueError, match="crops are"):
+        rednet.align_clip(config, variables, images, state, feedback_steps=1)
+
+
+def test_scan_protocol_is_lax_scan() -> None:
+    """`lax.scan` itself fits where a loop can be handed in."""
+    form: rednet.Scan = lax.scan
+    total, rows = form(lambda c, x: (c + x, c), jnp.int32(0), jnp.arange(4))
+    assert (int(total), rows.tolist()) == (6, [0, 0, 1, 3])
