@@ -23,6 +23,13 @@ def inter_ocular(landmarks: Floats) -> Floats:
     return distance
 
 
+def measurable(labelled: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Returns which faces [...] of labels [..., L] have an inter-ocular distance."""
+    right, left = scheme(labelled.shape[-1]).outer_eyes
+    known: NDArray[np.bool_] = labelled[..., right] & labelled[..., left]
+    return known
+
+
 def point_errors(
     landmarks: Floats, truth: Floats, labelled: NDArray[np.bool_] | None = None
 ) -> Floats:
@@ -31,49 +38,48 @@ def point_errors(
     Args:
         landmarks: [..., L, 2], any frame of pixels.
         truth: [..., L, 2], the same frame.
-        labelled: [..., L]; where it is False, or the face's eye corners are not labelled, the error
-            is nan. All are labelled where it is None.
+        labelled: [..., L]; where it is False, or the face is not measurable, the error is nan. All
+            are labelled where it is None.
 
     Raises:
         ValueError: shapes that differ.
     """
     if landmarks.shape != truth.shape:
         raise ValueError(f"landmarks of shape {landmarks.shape}, truth of {truth.shape}")
-    known = np.ones(truth.shape[:-1], bool) if labelled is None else labelled
-    right, left = scheme(truth.shape[-2]).outer_eyes
-    known = known & (known[..., right] & known[..., left])[..., None]
-    unit = np.where(known[..., right], inter_ocular(truth), np.nan)[..., None]
+    labelled = np.ones(truth.shape[:-1], bool) if labelled is None else labelled
+    unit = np.where(measurable(labelled), inter_ocular(truth), np.nan)[..., None]
     distance = np.linalg.norm(landmarks - truth, axis=-1)
-    errors: Floats = np.where(known, 100 * distance / unit, np.nan)
+    errors: Floats = np.where(labelled, 100 * distance / unit, np.nan)
     return errors
 
 
 def face_errors(
     landmarks: Floats, truth: Floats, labelled: NDArray[np.bool_] | None = None
 ) -> Floats:
-    """Returns the NME of every face, [...], percent; nan where nothing can be said.
+    """Returns the NME of every face, [...], percent.
 
-    Args and errors are those of `point_errors`; points without label do not count.
+    Args and errors are those of `point_errors`. Points without label do not count; nan is a face
+    that is not measurable, or one with no answer for a labelled point.
     """
-    errors = point_errors(landmarks, truth, labelled)
-    known = ~np.isnan(errors)
-    total = np.where(known, errors, 0).sum(-1)
-    count = known.sum(-1)
-    nme: Floats = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    labelled = np.ones(truth.shape[:-1], bool) if labelled is None else labelled
+    total = np.where(labelled, point_errors(landmarks, truth, labelled), 0).sum(-1)
+    count = np.maximum(labelled.sum(-1), 1)
+    nme: Floats = np.where(measurable(labelled), total / count, np.nan)
     return nme
 
 
 def failure_rate(errors: Floats, cut: float) -> float:
-    """Returns the percentage of faces [N] whose error lies above `cut`."""
-    return float(100 * np.mean(errors > cut))
+    """Returns the percentage of faces [N] whose error is above `cut`, or nan: no answer."""
+    return float(100 * np.mean(~(errors <= cut)))
 
 
 def cumulative_auc(errors: Floats, cut: float) -> float:
     """Returns the area under the cumulative error distribution of faces [N] up to `cut`.
 
-    In percent of the whole, 100 where every error is 0; exact, not from a histogram.
+    In percent of the whole, 100 where every error is 0; exact, not from a histogram. A face with
+    no answer, nan, adds nothing.
     """
-    return float(100 * np.mean(np.maximum(cut - errors, 0)) / cut)
+    return float(100 * np.mean(np.fmax(cut - errors, 0)) / cut)
 
 
 def jitter(landmarks: Floats) -> float:

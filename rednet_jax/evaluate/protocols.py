@@ -17,7 +17,13 @@ from rednet_jax.data.samples import Sample, Samples
 from rednet_jax.data.sources import read_split
 from rednet_jax.detection.dlib import FaceDetector
 from rednet_jax.errors import RednetError
-from rednet_jax.evaluate.metrics import NORMALISER, cumulative_auc, face_errors, failure_rate
+from rednet_jax.evaluate.metrics import (
+    NORMALISER,
+    cumulative_auc,
+    face_errors,
+    failure_rate,
+    measurable,
+)
 from rednet_jax.landmarks.boxes import intersection_over_union, jitter_box
 from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop
 from rednet_jax.landmarks.schemes import scheme
@@ -107,7 +113,10 @@ def cut_split(
     )
 
 
-def _box(sample: Sample, boxes: Boxes, detector: FaceDetector | None) -> NDArray[np.floating] | None:
+def _box(
+    sample: Sample, boxes: Boxes, detector: FaceDetector | None
+) -> NDArray[np.floating] | None:
+    """The box [4] that the face is cut around; None where the detector does not find the face."""
     if detector is not None:
         found = [face.box for face in detector.detect(sample.image)]
         overlaps = [intersection_over_union(box, sample.box) for box in found]
@@ -143,6 +152,7 @@ def align_crops(
         feedback_steps: K.
         batch: crops at a time; the last batch is filled up, so that one shape is compiled.
     """
+    batch = min(batch, len(crops))
     parts = []
     for start in range(0, len(crops), batch):
         part = crops[start : start + batch]
@@ -183,28 +193,31 @@ def evaluate_split(
         report: called with the number of faces cut and in all.
 
     Returns:
-        `images`, `missed`, `skipped` (counts), `normaliser`, `boxes`, `crop_margin`, and `per_step`,
-        a row for each K: `feedback_steps`, `nme`, `median`, `failure_rate_8`, `failure_rate_10`,
-        `auc_8`, all in percent. Faces that the detector misses are counted, not measured.
+        `images` (how many are measured), `missed` (how many the detector did not find; they are
+        not measured), `skipped` (a line for each file that could not be read), `normaliser`,
+        `boxes`, `crop_margin`, and `per_step`, a row for each K: `feedback_steps`, `nme`, `median`,
+        `failure_rate_8`, `failure_rate_10`, `auc_8`, all in percent.
 
     Raises:
-        RednetError: a K below 1, an unknown data set or split, a bad checkpoint, no face.
+        RednetError: a K below 1, an unknown data set or split, a bad checkpoint, no face that can
+            be measured.
     """
     if not feedback_steps or min(feedback_steps) < 1:
-        raise RednetError(f"feedback steps must be 1 or more, not {list(feedback_steps)}")
+        listed = ",".join(map(str, feedback_steps))
+        raise RednetError(f"feedback steps must be 1 or more, not {listed or 'none'}")
     config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
     crops = cut_split(read_split(data, split, data_dir), config, boxes, report)
-    landmarks = in_picture(
-        crops, align_crops(config, variables, crops.images, max(feedback_steps))
-    )
+    known = measurable(crops.labelled)
+    if not known.any():
+        raise RednetError(f"{data} {split}: no face has both outer eye corners labelled")
+    landmarks = in_picture(crops, align_crops(config, variables, crops.images, max(feedback_steps)))
     if predictions is not None:
         blank = np.full((len(crops.missed), config.landmarks, 2), np.nan)
         table = np.concatenate([landmarks[-1], blank])
         write_landmarks_csv(predictions, [*crops.names, *crops.missed], table)
     rows = []
     for steps in feedback_steps:
-        errors = face_errors(landmarks[steps - 1], crops.landmarks, crops.labelled)
-        errors = errors[~np.isnan(errors)]
+        errors = face_errors(landmarks[steps - 1], crops.landmarks, crops.labelled)[known]
         rows.append(
             {
                 "feedback_steps": steps,
@@ -216,9 +229,9 @@ def evaluate_split(
             }
         )
     return {
-        "images": len(crops.names),
+        "images": int(known.sum()),
         "missed": len(crops.missed),
-        "skipped": len(crops.skipped),
+        "skipped": crops.skipped,
         "normaliser": NORMALISER,
         "boxes": boxes,
         "crop_margin": config.crop_margin,

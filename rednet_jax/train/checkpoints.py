@@ -4,9 +4,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import jax
 from orbax.checkpoint import v1 as ocp
 
+from rednet_jax.errors import RednetError
 from rednet_jax.train.state import TrainState
 
 _Policies = ocp.training.preservation_policies
@@ -43,14 +43,10 @@ class Checkpoints:
 
     @property
     def latest(self) -> int | None:
-        """Step of the newest whole checkpoint."""
+        """Step of the newest checkpoint, once it is whole; None without one."""
+        self._checkpointer.wait()
         newest = self._checkpointer.latest
-        return None if newest is None else newest.step
-
-    @property
-    def steps(self) -> list[int]:
-        """Steps of all whole checkpoints, ascending."""
-        return sorted(one.step for one in self._checkpointer.checkpoints)
+        return None if newest is None else int(newest.step)
 
     @property
     def best_nme(self) -> float:
@@ -74,16 +70,22 @@ class Checkpoints:
 
         Args:
             step: which.
-            like: the tree of `jax.ShapeDtypeStruct`s that it must have.
+            like: the tree of `jax.ShapeDtypeStruct`s, with shardings, that it must have.
 
         Returns:
-            The state, on the default device.
+            The state, where the shardings of `like` say.
+
+        Raises:
+            RednetError: it is damaged, or of another network.
         """
-        where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        like = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), like
-        )
-        return self._checkpointer.load(step, like)
+        try:
+            state: TrainState = self._checkpointer.load(step, like)
+        except (OSError, KeyError, ValueError) as error:
+            first_line = (str(error).splitlines() or [type(error).__name__])[0]
+            raise RednetError(
+                f"{self._checkpointer.directory}/{step}: cannot be restored ({first_line})"
+            ) from error
+        return state
 
     def __enter__(self) -> Self:
         """For `with`."""

@@ -2,13 +2,13 @@
 
 import dataclasses
 import json
+import math
 import runpy
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from rednet_jax.data.augment import Augmentation
 from rednet_jax.errors import RednetError
@@ -34,6 +34,11 @@ class DataConfig:
     cached_size: int = 256
     cover: float = 1.6
 
+    def __post_init__(self) -> None:
+        """Refuses a cached face that is empty or smaller than what the network sees."""
+        _at_least("data.cached_size", self.cached_size, 1)
+        _at_least("data.cover", self.cover, 1)
+
 
 @dataclass(frozen=True)
 class OptimiserConfig:
@@ -52,6 +57,16 @@ class OptimiserConfig:
     weight_decay: float = 0.01
     clip_norm: float = 1.0
     average: float = 0.999
+
+    def __post_init__(self) -> None:
+        """Refuses numbers with which nothing would be learned."""
+        for name in ("learning_rate", "clip_norm"):
+            if getattr(self, name) <= 0:
+                raise RednetError(f"optimiser.{name} must be above 0, not {getattr(self, name)}")
+        for name in ("warmup_steps", "weight_decay", "average"):
+            _at_least(f"optimiser.{name}", getattr(self, name), 0)
+        if self.average >= 1:
+            raise RednetError(f"optimiser.average must be below 1, not {self.average}")
 
 
 @dataclass(frozen=True)
@@ -95,25 +110,32 @@ class Experiment:
     def __post_init__(self) -> None:
         """Refuses numbers that contradict each other."""
         for name in ("steps", "batch", "evaluate_every", "log_every", "keep"):
-            if getattr(self, name) < 1:
-                raise RednetError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not 0 <= self.one_pass_steps < self.steps:
+            _at_least(name, getattr(self, name), 1)
+        for name in ("one_pass_steps", "seed"):
+            _at_least(name, getattr(self, name), 0)
+        within = {
+            "one_pass_steps": self.one_pass_steps,
+            "optimiser.warmup_steps": self.optimiser.warmup_steps,
+        }
+        for name, value in within.items():
+            if value >= self.steps:
+                raise RednetError(f"{name} ({value}) must be below steps ({self.steps})")
+        if self.model.architecture == "ijcv_resnet":
             raise RednetError(
-                f"one_pass_steps ({self.one_pass_steps}) must be below steps ({self.steps})"
+                "model.architecture is ijcv_resnet, whose maps have no background class; "
+                "the losses here need one"
             )
-        if self.optimiser.warmup_steps >= self.steps:
-            raise RednetError(
-                f"optimiser.warmup_steps ({self.optimiser.warmup_steps}) must be below "
-                f"steps ({self.steps})"
-            )
-        if self.data.cover < 1:
-            raise RednetError(f"data.cover must be at least 1, not {self.data.cover}")
 
     def to_json(self) -> dict[str, Any]:
         """Plain dicts, lists, numbers and strings."""
         plain = dataclasses.asdict(self)
         plain["model"] = self.model.to_json()
         return typing.cast(dict[str, Any], json.loads(json.dumps(plain)))
+
+
+def _at_least(name: str, value: float, least: int) -> None:
+    if value < least:
+        raise RednetError(f"{name} must be at least {least}, not {value}")
 
 
 def load_experiment(path: Path | str, overrides: Mapping[str, str] | None = None) -> Experiment:
@@ -141,63 +163,50 @@ def load_experiment(path: Path | str, overrides: Mapping[str, str] | None = None
     if not isinstance(experiment, Experiment):
         raise RednetError(f"{path}: assigns no Experiment to the name 'experiment'")
     # All at once, part by part: two changes that only fit together are checked together.
-    return _replaced(experiment, dict(overrides or {}), "")
+    changed: Experiment = _replaced(experiment, dict(overrides or {}), "")
+    return changed
 
 
-Part = TypeVar("Part")
-
-
-def _replaced(part: Part, changes: dict[str, str], prefix: str) -> Part:
+def _replaced(part: Any, changes: dict[str, str], prefix: str) -> Any:
     hints = typing.get_type_hints(type(part))
-    known = {one.name for one in dataclasses.fields(part) if one.init}  # type: ignore[arg-type]
     nested: dict[str, dict[str, str]] = {}
     values: dict[str, Any] = {}
     for dotted, text in changes.items():
         name, _, rest = dotted.partition(".")
-        if name not in known:
-            raise RednetError(f"no field '{prefix}{name}'; known: {', '.join(sorted(known))}")
+        if name not in hints:
+            raise RednetError(f"no field '{prefix}{name}'; known: {', '.join(sorted(hints))}")
         is_part = dataclasses.is_dataclass(getattr(part, name))
-        if is_part != bool(rest):
-            raise RednetError(f"field '{prefix}{dotted}': give one of its fields, as {name}.FIELD"
-                              if is_part else f"field '{prefix}{name}' has no part '{rest}'")
+        if is_part and not rest:
+            raise RednetError(f"{prefix}{name}: give one of its fields, as {prefix}{name}.FIELD")
+        if rest and not is_part:
+            raise RednetError(f"{prefix}{name} has no field '{rest}'")
         if is_part:
             nested.setdefault(name, {})[rest] = text
         else:
             values[name] = _parse(hints[name], text, f"{prefix}{name}")
     for name, inner in nested.items():
         values[name] = _replaced(getattr(part, name), inner, f"{prefix}{name}.")
-    return dataclasses.replace(part, **values) if values else part  # type: ignore[type-var]
+    return dataclasses.replace(part, **values)
 
 
 def _parse(hint: Any, text: str, name: str) -> Any:
+    """The value that `text` stands for in a field of type `hint`."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    wrong = RednetError(f"{name}: '{text}' is not {_describe(hint)}")
-    if origin is Literal:
-        if text not in inner:
-            raise wrong
-        return text
-    if origin in (typing.Union, types.UnionType):
-        if text.lower() == "none" and type(None) in inner:
-            return None
-        (hint,) = (one for one in inner if one is not type(None))
-        return _parse(hint, text, name)
     if origin is tuple:
-        item = inner[0]
-        return tuple(_parse(item, one.strip(), name) for one in text.split(",") if one.strip())
+        return tuple(_parse(inner[0], item, name) for item in text.split(",") if item.strip())
+    if origin is Literal:
+        if text in inner:
+            return text
+        raise RednetError(f"{name}: '{text}' is not one of {', '.join(inner)}")
     if hint is bool:
-        if text.lower() not in ("true", "false"):
-            raise wrong
-        return text.lower() == "true"
-    if hint in (int, float, str):
-        try:
-            return hint(text.replace("_", "") if hint is int else text)
-        except ValueError as cause:
-            raise wrong from cause
-    raise RednetError(f"{name}: cannot be given as text; change it in the experiment's file")
-
-
-def _describe(hint: Any) -> str:
-    if typing.get_origin(hint) is Literal:
-        return "one of " + ", ".join(map(str, typing.get_args(hint)))
-    names = {bool: "true or false", int: "a whole number", float: "a number"}
-    return names.get(hint, str(hint))
+        if text.lower() in ("true", "false"):
+            return text.lower() == "true"
+        raise RednetError(f"{name}: '{text}' is not true or false")
+    try:
+        value = hint(text)
+    except ValueError as cause:
+        kind = "a whole number" if hint is int else "a number"
+        raise RednetError(f"{name}: '{text}' is not {kind}") from cause
+    if hint is float and not math.isfinite(value):
+        raise RednetError(f"{name}: '{text}' is not a finite number")
+    return value

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import logging
-import os
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,17 +13,21 @@ import numpy as np
 from tqdm import tqdm
 
 from rednet_jax.data.cache import FaceCache, cache_faces
+from rednet_jax.data.samples import Samples
 from rednet_jax.data.sources import read_split
 from rednet_jax.errors import RednetError
-from rednet_jax.evaluate.metrics import face_errors
+from rednet_jax.evaluate.metrics import face_errors, measurable
 from rednet_jax.evaluate.protocols import Crops, align_crops, cut_split, in_picture
+from rednet_jax.files import write_text
+from rednet_jax.landmarks.schemes import scheme
 from rednet_jax.train.checkpoints import Checkpoints
 from rednet_jax.train.experiment import Experiment
 from rednet_jax.train.state import TrainState, initial_train_state
 from rednet_jax.train.step import batch_indices, train_step
-from rednet_jax.weights.store import BEST, write_weights
+from rednet_jax.weights.store import BEST, Variables, write_weights
 
-_LOG = logging.getLogger(__name__)
+_NAMED_FACES = 5
+"""A broken step names so many of its faces; where all are broken, the names say nothing."""
 
 
 class Faces(NamedTuple):
@@ -34,6 +36,20 @@ class Faces(NamedTuple):
     train: FaceCache
     names: list[str]
     validation: Crops
+
+
+class Pending(NamedTuple):
+    """A step whose metrics are still on the device.
+
+    Attributes:
+        step: steps done with it.
+        indices: of its faces.
+        metrics: of `train_step`.
+    """
+
+    step: int
+    indices: np.ndarray
+    metrics: dict[str, jax.Array]
 
 
 def train(
@@ -64,17 +80,23 @@ def train(
     if steps is not None and steps < 1:
         raise RednetError(f"--steps must be at least 1, not {steps}")
     last = experiment.steps if steps is None else min(steps, experiment.steps)
+    data = experiment.data
+    splits = [read_split(data.name, split, data_root) for split in (data.train, data.validation)]
     _claim(run_dir, experiment)
-    faces = _read_faces(experiment, data_root)
-    with Checkpoints(run_dir / "checkpoints", experiment.keep) as checkpoints:
-        begin = jax.jit(functools.partial(initial_train_state, experiment))
-        if (found := checkpoints.latest) is None:
-            state = begin()
-        else:
-            state = checkpoints.load(found, jax.eval_shape(begin))
-            print(f"{run_dir}: goes on at step {found}", flush=True)
-        with _Metrics(run_dir / "metrics.jsonl", kept_until=int(state.step)) as metrics:
-            return _run(experiment, run_dir, state, last, faces, checkpoints, metrics)
+    faces = _read_faces(experiment, *splits)
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    begin = jax.jit(functools.partial(initial_train_state, experiment), out_shardings=device)
+    try:
+        with Checkpoints(run_dir / "checkpoints", experiment.keep) as checkpoints:
+            if (found := checkpoints.latest) is None:
+                state = begin()
+            else:
+                state = checkpoints.load(found, jax.eval_shape(begin))
+                print(f"{run_dir}: goes on at step {found}", flush=True)
+            with _Metrics(run_dir / "metrics.jsonl", kept_until=found or 0) as metrics:
+                return _run(experiment, run_dir, state, last, faces, checkpoints, metrics)
+    except OSError as error:
+        raise RednetError(f"{error.filename or run_dir}: {error.strerror or error}") from error
 
 
 def _run(
@@ -86,102 +108,110 @@ def _run(
     checkpoints: Checkpoints,
     metrics: _Metrics,
 ) -> TrainState:
-    step_fn = jax.jit(train_step, static_argnums=(0, 1), donate_argnums=2)
     first = int(state.step)
-    waiting: list[tuple[int, np.ndarray, dict[str, jax.Array]]] = []
-    since = time.perf_counter()
     best = checkpoints.best_nme
-    row: dict[str, Any] = {}
+    pending: list[Pending] = []
+    since = time.perf_counter()
     with tqdm(total=last, initial=first, unit="step", disable=None, leave=False) as bar:
         for step in range(first, last):
+            done, passes = step + 1, _passes(experiment, step)
+            if step == first or passes != _passes(experiment, step - 1):
+                tqdm.write(f"step {done}: compiling for {passes} passes of the feedback loop")
             indices = batch_indices(
                 experiment.seed, step, batch=experiment.batch, faces=len(faces.names)
             )
-            passes = _passes(experiment, step)
-            if step in (first, experiment.one_pass_steps):
-                _LOG.info("compiling the training step for %d passes", passes)
-            state, measured = step_fn(experiment, passes, state, faces.train, indices)
-            waiting.append((step + 1, indices, measured))
+            state, measured = train_step(experiment, passes, state, faces.train, indices)
+            pending.append(Pending(done, indices, measured))
             bar.update()
-            due = (step + 1) % experiment.evaluate_every == 0 or step + 1 == last
-            if due or (step + 1) % experiment.log_every == 0:
-                row = _read_out(waiting, faces.names, checkpoints)
-                now = time.perf_counter()
-                row["images_per_second"] = len(waiting) * experiment.batch / (now - since)
-                metrics.write(row)
-                bar.set_postfix_str(_line(row))
-                waiting.clear()
-                since = now
-            if due:
-                nme = validation_nme(experiment, state, faces.validation)
-                metrics.write({"step": step + 1, "validation_nme": nme})
-                checkpoints.save(step + 1, state, nme[-1])
+            saved = done % experiment.evaluate_every == 0 or done == last
+            if not saved and done % experiment.log_every:
+                continue
+            row = _read_out(pending, faces.names, checkpoints)
+            now = time.perf_counter()
+            row["images_per_second"] = len(pending) * experiment.batch / (now - since)
+            metrics.write(row)
+            line = "loss {loss:.3f}  nme {nme:.2f} %  {images_per_second:.0f} images/s".format(
+                **row
+            )
+            bar.set_postfix_str(line)
+            if saved:
+                nme = validation_nme(experiment, state.average, faces.validation, passes)
+                if not np.isfinite(nme).all():
+                    raise _broken(f"validation NME is not finite at step {done}", checkpoints)
+                metrics.write({"step": done, "validation_nme": nme})
+                # Before the checkpoint: one without its weights would never be written again.
                 if nme[-1] < best:
                     best = nme[-1]
                     write_weights(run_dir / BEST, experiment.model, state.average)
+                checkpoints.save(done, state, nme[-1])
                 by_pass = " ".join(f"{value:.2f}" for value in nme)
-                tqdm.write(f"step {step + 1}/{last}  {_line(row)}  validation nme {by_pass} %")
-                since = time.perf_counter()
+                tqdm.write(f"step {done}/{last}  {line}  validation nme {by_pass} %")
+            pending.clear()
+            since = time.perf_counter()
     return state
 
 
-def validation_nme(experiment: Experiment, state: TrainState, crops: Crops) -> list[float]:
-    """Returns the averaged weights' NME after each trained pass, percent, truth boxes."""
-    model = experiment.model
-    passes = _passes(experiment, int(state.step) - 1)
-    landmarks = align_crops(model, state.average, crops.images, passes)
-    errors = face_errors(in_picture(crops, landmarks), _each(crops.landmarks, passes),
-                         _each(crops.labelled, passes))
-    return [float(value) for value in np.nanmean(errors, axis=1)]
+def validation_nme(
+    experiment: Experiment, variables: Variables, crops: Crops, passes: int
+) -> list[float]:
+    """Returns the NME after each of the passes, percent; nan where a landmark is not finite.
 
-
-def _each(array: np.ndarray, passes: int) -> np.ndarray:
-    return np.broadcast_to(array, (passes, *array.shape))
+    Args:
+        experiment: of the network.
+        variables: the averaged weights.
+        crops: validation faces, truth boxes.
+        passes: K.
+    """
+    landmarks = in_picture(crops, align_crops(experiment.model, variables, crops.images, passes))
+    known = measurable(crops.labelled)
+    return [
+        float(face_errors(one, crops.landmarks, crops.labelled)[known].mean()) for one in landmarks
+    ]
 
 
 def _passes(experiment: Experiment, step: int) -> int:
     return 1 if step < experiment.one_pass_steps else experiment.model.feedback_steps
 
 
-def _read_faces(experiment: Experiment, data_root: Path | None) -> Faces:
-    data, model = experiment.data, experiment.model
-    samples = read_split(data.name, data.train, data_root)
+def _read_faces(experiment: Experiment, train_split: Samples, validation_split: Samples) -> Faces:
+    model = experiment.model
     cache, names = cache_faces(
-        samples, margin=model.crop_margin * data.cover, size=data.cached_size
+        train_split,
+        margin=model.crop_margin * experiment.data.cover,
+        size=experiment.data.cached_size,
     )
-    validation = cut_split(read_split(data.name, data.validation, data_root), model)
-    for line in (*samples.skipped, *validation.skipped):
+    points = list(scheme(model.landmarks).from_68)
+    cache = FaceCache(cache.images, cache.landmarks[:, points], cache.labelled[:, points])
+    validation = cut_split(validation_split, model)
+    for line in (*train_split.skipped, *validation.skipped):
         print(f"left out: {line}", flush=True)
     print(f"{len(names)} faces to train on, {len(validation.names)} to validate", flush=True)
     return Faces(jax.device_put(cache), names, validation)
 
 
 def _read_out(
-    waiting: list[tuple[int, np.ndarray, dict[str, jax.Array]]],
-    names: list[str],
-    checkpoints: Checkpoints,
-) -> dict[str, Any]:
+    pending: list[Pending], names: list[str], checkpoints: Checkpoints
+) -> dict[str, float]:
     """The newest step's metrics as numbers; every step since the last call is checked."""
-    for step, indices, measured in waiting:
-        losses = np.asarray(measured["loss_of_face"])
-        if np.isfinite(losses).all() and np.isfinite(measured["gradient_norm"]):
+    fetched = jax.device_get([one.metrics for one in pending])
+    for one, metrics in zip(pending, fetched, strict=True):
+        finite = np.isfinite(metrics["loss_of_face"])
+        if finite.all() and np.isfinite(metrics["gradient_norm"]):
             continue
-        broken = [names[i] for i, loss in zip(indices, losses, strict=True) if loss - loss != 0]
-        where = ", ".join(broken) or "none by itself (the gradient is not finite)"
-        kept = checkpoints.latest
-        raise RednetError(
-            f"loss or gradient is not finite at step {step}; faces: {where}; "
-            f"{'no checkpoint yet' if kept is None else f'last good checkpoint: step {kept}'}"
-        )
-    step, _, measured = waiting[-1]
-    scalars = {name: float(value) for name, value in measured.items() if np.ndim(value) == 0}
-    return {"step": step, **scalars}
+        broken = [names[i] for i in one.indices[~finite]]
+        more = f" and {len(broken) - _NAMED_FACES} more" if len(broken) > _NAMED_FACES else ""
+        where = ", ".join(broken[:_NAMED_FACES]) + more or "none by itself"
+        what = f"loss or gradient is not finite at step {one.step}, faces: {where}"
+        raise _broken(what, checkpoints)
+    newest = {name: float(value) for name, value in fetched[-1].items() if np.ndim(value) == 0}
+    return {"step": pending[-1].step, **newest}
 
 
-def _line(row: dict[str, Any]) -> str:
-    return (
-        f"loss {row['loss']:.3f}  nme {row['nme']:.2f} %  {row['images_per_second']:.0f} images/s"
-    )
+def _broken(what: str, checkpoints: Checkpoints) -> RednetError:
+    """A run that cannot go on, and where it can be taken up again."""
+    kept = checkpoints.latest
+    where = "no checkpoint yet" if kept is None else f"last good checkpoint: step {kept}"
+    return RednetError(f"{what}; {where}")
 
 
 def _claim(run_dir: Path, experiment: Experiment) -> None:
@@ -189,15 +219,12 @@ def _claim(run_dir: Path, experiment: Experiment) -> None:
     config = run_dir / "config.json"
     wanted = experiment.to_json()
     try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        if not config.exists():
-            partial = config.with_name(f".{config.name}.{os.getpid()}.partial")
-            partial.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
-            os.replace(partial, config)
-            return
         found = json.loads(config.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        write_text(config, json.dumps(wanted, indent=2) + "\n")
+        return
     except OSError as error:
-        raise RednetError(f"{error.filename}: {error.strerror}") from error
+        raise RednetError(f"{config}: cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise RednetError(f"{config}: not a run's config ({error})") from error
     if difference := _first_difference(found, wanted, ""):
@@ -215,14 +242,12 @@ def _first_difference(found: Any, wanted: Any, name: str) -> str | None:
 
 
 class _Metrics:
-    """RUN/metrics.jsonl: a JSON object a line. Lines of steps that will be run again are dropped."""
+    """RUN/metrics.jsonl: a JSON object a line. Lines of steps that are run again are dropped."""
 
     def __init__(self, path: Path, kept_until: int) -> None:
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         kept = [line for line in lines if _step_of(line) <= kept_until]
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        os.replace(partial, path)
+        write_text(path, "".join(f"{line}\n" for line in kept))
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, row: dict[str, Any]) -> None:

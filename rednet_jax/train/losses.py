@@ -1,7 +1,8 @@
 """What every pass of the feedback loop is trained on.
 
-All terms are unreduced over points and pixels inside and come back as one number per face, [B], so
-that a run that breaks can name the face. Points without label enter none of them.
+The terms keep their points and pixels apart, and a pass comes out as one number per face, [B], so
+that a run that breaks can name the face. Points without label enter none of them, whatever stands
+in their place.
 """
 
 from collections.abc import Callable
@@ -10,11 +11,13 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax import Array
 
+from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.heatmaps import gaussian_heatmaps, to_map_pixels
 from rednet_jax.landmarks.schemes import Scheme
-from rednet_jax.model.rednet import PassOutput
+from rednet_jax.model.network import PassOutput
 
 
 class Targets(NamedTuple):
@@ -60,6 +63,15 @@ class LossConfig:
     wing_curvature: float = 0.02
     correct_below: float = 0.05
 
+    def __post_init__(self) -> None:
+        """Refuses weights below 0 and lengths that are not above it."""
+        for name in ("detection", "map_landmarks", "landmarks", "confidence", "background_share"):
+            if getattr(self, name) < 0:
+                raise RednetError(f"losses.{name} must be at least 0, not {getattr(self, name)}")
+        for name in ("sigma", "wing_width", "wing_curvature", "correct_below"):
+            if getattr(self, name) <= 0:
+                raise RednetError(f"losses.{name} must be above 0, not {getattr(self, name)}")
+
 
 def detection_targets(
     landmarks: Array, labelled: Array, size: tuple[int, int], sigma: float
@@ -81,9 +93,7 @@ def detection_targets(
     return target / jnp.sum(target, axis=-1, keepdims=True)
 
 
-def detection_loss(
-    logits: Array, target: Array, labelled: Array, background_share: float
-) -> Array:
+def detection_loss(logits: Array, target: Array, labelled: Array, background_share: float) -> Array:
     """Pixel-wise softmax cross entropy against soft labels.
 
     The background's pixels are weighted so that together they count `background_share` times all
@@ -107,7 +117,7 @@ def detection_loss(
     weight = background_share * peaks / jnp.maximum(background, 1.0)
     total = jnp.maximum((1 + background_share) * peaks, 1.0)
     target = target.at[..., 0].multiply(weight[:, None, None])
-    cross_entropy = -jnp.sum(target * jnp.where(target > 0, log_p, 0), axis=-1)
+    cross_entropy: Array = -jnp.sum(target * log_p, axis=-1)
     return cross_entropy / total[:, None, None]
 
 
@@ -129,9 +139,7 @@ def coordinate_loss(landmarks: Array, truth: Array, unit: Array, config: LossCon
     if config.coordinate == "wing":
         width, curvature = config.wing_width, config.wing_curvature
         offset = width - width * jnp.log1p(width / curvature)
-        error = jnp.where(
-            error < width, width * jnp.log1p(error / curvature), error - offset
-        )
+        error = jnp.where(error < width, width * jnp.log1p(error / curvature), error - offset)
     return jnp.mean(error, axis=-1)
 
 
@@ -154,12 +162,13 @@ def confidence_loss(
     _expect(logits, landmarks.shape[:2])
     distance = jnp.linalg.norm(jax.lax.stop_gradient(landmarks) - truth, axis=-1)
     right = (distance < correct_below * unit[:, None]).astype(logits.dtype)
-    return jnp.maximum(logits, 0) - logits * right + jnp.log1p(jnp.exp(-jnp.abs(logits)))
+    loss: Array = optax.sigmoid_binary_cross_entropy(logits, right)
+    return loss
 
 
 def inter_ocular(targets: Targets, scheme: Scheme) -> tuple[Array, Array]:
     """Distance of the outer eye corners, float32 [B], and whether both are labelled, bool [B]."""
-    left, right = scheme.outer_eyes
+    right, left = scheme.outer_eyes
     known = targets.labelled[:, left] & targets.labelled[:, right]
     apart = targets.landmarks[:, left] - targets.landmarks[:, right]
     # A face seen from the side has corners on one spot: a floor keeps it from ruling the batch.
@@ -179,14 +188,15 @@ def pass_losses(
 
     Returns:
         A function to {`total`, `detection`, `map_landmarks`, `landmarks`, `confidence`, `nme`},
-        each float32 [B]; `total` is the weighted sum, `nme` the regression head's normalised mean
-        error (inter-ocular, percent, of the augmented picture).
+        each float32 [B]; `total` is the weighted sum, `nme` the mean error of the regression head's
+        points (percent of the inter-ocular distance), nan where the eye corners have no label.
     """
 
     def losses(output: PassOutput, targets: Targets) -> dict[str, Array]:
-        truth, labelled = targets
         height, width, classes = output.logits.shape[1:]
-        _expect(truth, (output.logits.shape[0], classes - 1, 2))
+        _expect(targets.landmarks, (output.logits.shape[0], classes - 1, 2))
+        labelled = targets.labelled
+        truth = jnp.where(labelled[..., None], targets.landmarks, 0)
         eyes, eyes_known = inter_ocular(targets, scheme)
         side = jnp.full_like(eyes, crop_size)
         unit, usable = (eyes, eyes_known) if config.unit == "inter_ocular" else (side, True)
@@ -211,7 +221,8 @@ def pass_losses(
             "confidence": _mean(confidence, known),
         }
         total = sum(getattr(config, name) * value for name, value in terms.items())
-        return {"total": total, **terms, "nme": 100 * _mean(distance / eyes[:, None], known)}
+        nme = 100 * _mean(distance / eyes[:, None], known)
+        return {"total": total, **terms, "nme": jnp.where(eyes_known, nme, jnp.nan)}
 
     return losses
 

@@ -69,3 +69,16 @@ def averaged(average: Tree, current: Tree, step: Array, decay: float) -> Tree:
     """
     decay_now = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
     return jax.tree.map(lambda old, new: old + (1 - decay_now) * (new - old), average, current)
+
+
+def followed(batch_stats: Tree, passes: int) -> Tree:
+    """Statistics [rows, C] where passes not run yet have those of the last one that was.
+
+    Left alone they would be an untrained network's, 0 and 1, and an average that begins there needs
+    thousands of steps of the longer loop to forget them.
+
+    Args:
+        batch_stats: of the network.
+        passes: K of the step.
+    """
+    return jax.tree.map(lambda rows: rows.at[passes:].set(rows[:passes][-1]), batch_stats)

@@ -1,6 +1,6 @@
 """One optimiser step as a pure function of state, cached faces and indices."""
 
-from functools import lru_cache
+import functools
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ from rednet_jax.landmarks.schemes import scheme
 from rednet_jax.model import rednet
 from rednet_jax.train.experiment import Experiment
 from rednet_jax.train.losses import Targets, pass_losses
-from rednet_jax.train.state import TrainState, averaged, optimiser
+from rednet_jax.train.state import TrainState, averaged, followed, optimiser
 
 
 def batch_indices(seed: int, step: int, *, batch: int, faces: int) -> np.ndarray:
@@ -35,33 +35,36 @@ def batch_indices(seed: int, step: int, *, batch: int, faces: int) -> np.ndarray
     places = np.arange(step * batch, (step + 1) * batch)
     epochs, within = np.divmod(places, faces)
     order = {epoch: _permutation(seed, int(epoch), faces) for epoch in np.unique(epochs)}
-    return np.array([order[epoch][place] for epoch, place in zip(epochs, within, strict=True)],
-                    np.int32)
+    return np.array(
+        [order[epoch][place] for epoch, place in zip(epochs, within, strict=True)], np.int32
+    )
 
 
-@lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=4)
 def _permutation(seed: int, epoch: int, faces: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(faces)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
 def train_step(
     experiment: Experiment, feedback_steps: int, state: TrainState, faces: FaceCache, indices: Array
 ) -> tuple[TrainState, dict[str, Array]]:
     """Draws the batch on the device, runs all passes forward and back, and moves the weights.
 
-    Meant for `jax.jit` with the first two arguments static and `state` donated: faces stay on the device, and
-    only the indices (4 bytes a face) come from the host, without anything waiting for them.
+    Faces stay on the device, and only the indices (4 bytes a face) come from the host, without
+    anything waiting for them. Compiled once for each K.
 
     Args:
         experiment: the run.
         feedback_steps: K of this step.
-        state: donated.
+        state: donated; its arrays are gone after the call.
         faces: the whole training split.
         indices: int32 [B].
 
     Returns:
-        The next state, and metrics: `loss` and its terms, `nme` (last pass), `gradient_norm`, each
-        float32 []; `loss_of_face` float32 [B].
+        The next state, and metrics: `loss`, its terms and `nme` (of the last pass), each a mean
+        over faces, and `gradient_norm` (before the clip), all float32 []; `loss_of_face`
+        float32 [B]. Loss and terms are means over the passes.
     """
     config = experiment.model
     points = scheme(config.landmarks)
@@ -106,11 +109,14 @@ def train_step(
         state.step,
         experiment.optimiser.average,
     )
+    batch_stats, average["batch_stats"] = (
+        followed(rows, feedback_steps) for rows in (batch_stats, average["batch_stats"])
+    )
     terms = {name: jnp.mean(value) for name, value in losses.items() if name != "total"}
     metrics = {
         **terms,
         "loss": loss,
-        "nme": jnp.mean(losses["nme"][-1]),
+        "nme": jnp.nanmean(losses["nme"][-1]),
         "gradient_norm": optax.global_norm(gradients),
         "loss_of_face": jnp.mean(losses["total"], axis=0),
     }

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from rednet_jax.errors import RednetError
+from rednet_jax.files import replacing
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.rednet import init
 
@@ -22,6 +22,8 @@ BEST = "best.safetensors"
 """The file of a run folder that holds its best weights so far."""
 
 Variables = dict[str, Any]
+
+_CONFIG = "rednet_config"
 
 
 def released() -> list[str]:
@@ -35,8 +37,8 @@ def load(checkpoint: str | os.PathLike[str]) -> tuple[RedNetConfig, Variables]:
     """Returns the network of a checkpoint.
 
     Args:
-        checkpoint: a released name ('compact'), a safetensors file, or a run folder, which stands
-            for its best weights.
+        checkpoint: a released name ('compact', also where a file or folder here has that name), a
+            safetensors file, or a run folder, which stands for its best weights.
 
     Returns:
         The config, and {'params': ..., 'batch_stats': ...}, numpy float32.
@@ -44,19 +46,19 @@ def load(checkpoint: str | os.PathLike[str]) -> tuple[RedNetConfig, Variables]:
     Raises:
         RednetError: there is no such checkpoint, or the file is damaged or not one of ours.
     """
+    names = released()
     path = Path(checkpoint)
-    if path.is_dir():
+    if os.fspath(checkpoint) in names:
+        path = Path(str(importlib.resources.files(__package__))) / f"{checkpoint}.safetensors"
+    elif path.is_dir():
         path = path / BEST
         if not path.is_file():
             raise RednetError(f"{checkpoint}: a folder without {BEST}, no run with weights yet")
     elif not path.exists():
-        names = released()
-        if os.fspath(checkpoint) not in names:
-            known = ", ".join(names) or "none"
-            raise RednetError(
-                f"{checkpoint}: no such file, run folder or released checkpoint (released: {known})"
-            )
-        path = Path(str(importlib.resources.files(__package__) / f"{checkpoint}.safetensors"))
+        known = ", ".join(names) or "none"
+        raise RednetError(
+            f"{checkpoint}: no such file, run folder or released checkpoint (released: {known})"
+        )
     return read_weights(path)
 
 
@@ -76,29 +78,22 @@ def write_weights(
         dtype: of the kernels; all other arrays are float32.
 
     Raises:
-        RednetError: the file cannot be written, or a kernel does not fit into float16.
+        RednetError: the file cannot be written, or a number is not finite in its type.
     """
-    path = Path(path)
     tensors = {}
     for name, value in _flat(variables).items():
         array = np.asarray(value, np.float32)
         if name.endswith("/kernel"):
-            array = array.astype(dtype)
-            if not np.isfinite(array).all():
-                raise RednetError(f"{path}: {name} does not fit into {dtype}")
+            with np.errstate(over="ignore"):
+                array = array.astype(dtype)
+        if not np.isfinite(array).all():
+            raise RednetError(f"{path}: {name} holds values that are not finite in {array.dtype}")
         tensors[name] = np.ascontiguousarray(array)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(save(tensors, {"rednet_config": json.dumps(config.to_json())}))
-        os.replace(partial, path)
-    except OSError as error:
-        raise RednetError(f"{path}: cannot be written ({error.strerror})") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as partial:
+        partial.write_bytes(save(tensors, {_CONFIG: json.dumps(config.to_json())}))
 
 
-def read_weights(path: Path) -> tuple[RedNetConfig, Variables]:
+def read_weights(path: str | os.PathLike[str]) -> tuple[RedNetConfig, Variables]:
     """Returns what `write_weights` wrote; arrays come back as float32.
 
     Raises:
@@ -108,14 +103,14 @@ def read_weights(path: Path) -> tuple[RedNetConfig, Variables]:
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+            if _CONFIG not in metadata:
+                raise RednetError(f"{path}: a safetensors file, but not of this library")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, TypeError) as error:
         raise RednetError(f"{path}: not a safetensors file that can be read ({error})") from error
-    if "rednet_config" not in metadata:
-        raise RednetError(f"{path}: a safetensors file, but not of this library (no rednet_config)")
     try:
-        config = RedNetConfig.from_json(json.loads(metadata["rednet_config"]))
-    except (json.JSONDecodeError, RednetError) as error:
+        config = RedNetConfig.from_json(json.loads(metadata[_CONFIG]))
+    except (ValueError, TypeError) as error:
         raise RednetError(f"{path}: {error}") from error
     expected = jax.eval_shape(lambda: init(config, jax.random.key(0)))
     shapes = {name: leaf.shape for name, leaf in _flat(expected).items()}
@@ -128,12 +123,12 @@ def read_weights(path: Path) -> tuple[RedNetConfig, Variables]:
             raise RednetError(f"{path}: {name} holds values that are not finite")
     if extra := sorted(set(tensors) - set(shapes)):
         raise RednetError(f"{path}: {extra[0]} belongs to no part of its config's network")
-    return config, _nested(tensors)
+    return config, _nested({name: array.astype(np.float32) for name, array in tensors.items()})
 
 
 def parameter_count(variables: Variables) -> int:
     """Returns how many numbers the parameters hold (batch statistics not counted)."""
-    return sum(int(jnp.size(leaf)) for leaf in jax.tree.leaves(variables["params"]))
+    return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(variables["params"]))
 
 
 def _flat(tree: Variables) -> dict[str, Any]:
