@@ -4,6 +4,8 @@ Everything is a function of an explicit key, one per face, so a draw depends on 
 and never on the device or on the other faces of a batch.
 """
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -15,6 +17,8 @@ from rednet_jax.landmarks.schemes import Scheme, mirror_landmarks
 
 _LUMA = (0.299, 0.587, 0.114)
 _BLUR_RADIUS = 4
+# Fused into what follows, the gather, the blur and the noise would be computed for each use.
+_computed_once: Callable[[Array], Array] = jax.lax.optimization_barrier
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,8 @@ class Augmentation:
         tint: logarithm of each channel's gain, uniform within +-.
         gamma: logarithm of the exponent, uniform within +-.
         grey: probability of a picture without colour.
-        blur: largest standard deviation, pixels; half of the pictures are blurred.
+        blur: largest standard deviation, pixels (the kernel ends at 4); half of the pictures are
+            blurred.
         noise: largest standard deviation, of the full range.
         occlusion: probability of each of two rectangles.
         occlusion_side: largest side of a rectangle, in sides of the picture.
@@ -84,9 +89,7 @@ def augment(
         not labelled; some may lie outside), labelled bool [B, L].
     """
 
-    def one(
-        key: Array, image: Array, points: Array, known: Array
-    ) -> tuple[Array, Array, Array]:
+    def one(key: Array, image: Array, points: Array, known: Array) -> tuple[Array, Array, Array]:
         place, smear, paint, cut, noise = jax.random.split(key, 5)
         affine, mirrored = _draw_affine(
             config, place, cached=image.shape[0], cover=cover, margin=margin, size=size
@@ -98,36 +101,31 @@ def augment(
         flip = jnp.array([[-1.0, 0.0, size - 1.0], [0.0, 1.0, 0.0]])
         affine = jnp.where(mirrored, compose_affine(affine, flip), affine)
         image = warp(image.astype(jnp.float32), affine, (size, size)) / 255
-        # Fused into what follows, the gather and the blur would be computed once for each use.
-        image = _blur(config.blur, smear, jax.lax.optimization_barrier(image))
-        image = jax.lax.optimization_barrier(image)
-        grain = jax.lax.optimization_barrier(_grain(noise, image.shape))
+        image = _computed_once(_blur(config.blur, smear, _computed_once(image)))
+        grain = _computed_once(_grain(noise, image.shape))
         image = _occlude(config, cut, _paint(config, paint, image, grain), grain)
         return image, jnp.where(known[:, None], points, 0), known
 
     return jax.vmap(one)(keys, images, landmarks, labelled)
 
 
-def centre_affine(cached: int, cover: float, size: int) -> Array:
-    """float32 [2, 3]: pixels of the plain network crop to pixels of a cached face, no draw."""
-    return _similarity(jnp.float32(0), jnp.float32(1), jnp.zeros(2), cached, cover, size)
-
-
 def _similarity(
     angle: Array, scale: Array, shift: Array, cached: int, cover: float, size: int
 ) -> Array:
+    """Returns the map [2, 3] from crop to cached pixels, turned and scaled about the centre."""
     scale = scale * cached / (cover * size)
     cosine, sine = scale * jnp.cos(angle), scale * jnp.sin(angle)
     matrix = jnp.array([[cosine, -sine], [sine, cosine]])
-    offset = (cached - 1) / 2 + shift - matrix @ jnp.full(2, (size - 1) / 2)
+    offset = (cached - 1) / 2 + shift - matrix.sum(axis=1) * (size - 1) / 2
     return jnp.concatenate([matrix, offset[:, None]], axis=1)
 
 
 def _draw_affine(
     config: Augmentation, key: Array, *, cached: int, cover: float, margin: float, size: int
 ) -> tuple[Array, Array]:
+    """Returns the map [2, 3] from crop to cached pixels, and whether the crop is mirrored."""
     keys = jax.random.split(key, 4)
-    # Cut at 2.5 deviations: a cached face has room for that much and no more.
+    # Cut at 2.5 deviations: far draws would show what lies beyond the cached face, black.
     rotation, log_scale = jax.random.truncated_normal(keys[0], -2.5, 2.5, (2,))
     shift = jax.random.truncated_normal(keys[1], -2.5, 2.5, (2,))
     affine = _similarity(
@@ -142,9 +140,9 @@ def _draw_affine(
 
 
 def _grain(key: Array, shape: tuple[int, ...]) -> Array:
-    """Noise of mean 0 and variance 1, the same sort for every pixel and channel.
+    """Returns uniform noise of mean 0 and variance 1, of shape [H, W, 3].
 
-    Uniform, three channels from one random word: normal draws took longer than the network's stem.
+    One random word gives all channels of a pixel: normal draws took longer than the network's stem.
     """
     words = jax.random.bits(key, shape[:2])
     fields = (words[..., None] >> jnp.array([0, 10, 20], words.dtype)) & 1023
@@ -152,6 +150,7 @@ def _grain(key: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _paint(config: Augmentation, key: Array, image: Array, grain: Array) -> Array:
+    """Returns an image [H, W, 3] in [0, 1] with colours, contrast, gamma and noise drawn."""
     keys = jax.random.split(key, 7)
 
     def factor(key: Array, spread: float, shape: tuple[int, ...] = ()) -> Array:
@@ -170,22 +169,27 @@ def _paint(config: Augmentation, key: Array, image: Array, grain: Array) -> Arra
 
 
 def _blur(largest: float, key: Array, image: Array) -> Array:
+    """Returns the image [H, W, 3] blurred, or not."""
     on, width = jax.random.split(key)
     deviation = largest * jax.random.uniform(width) * jax.random.bernoulli(on)
     offsets = jnp.arange(-_BLUR_RADIUS, _BLUR_RADIUS + 1)
     weights = jnp.exp(-0.5 * (offsets / jnp.maximum(deviation, 1e-3)) ** 2)
     weights = weights / weights.sum()
-    height, width_ = image.shape[:2]
-    padding = ((_BLUR_RADIUS, _BLUR_RADIUS), (0, 0), (0, 0))
     # Shifted sums, not a convolution: one kernel a picture would be a grouped convolution under
     # vmap, which the CPU backend runs slowly.
-    padded = jnp.pad(image, padding, mode="edge")
-    image = sum(w * padded[i : i + height] for i, w in enumerate(weights))  # type: ignore[assignment]
-    padded = jnp.pad(image, (padding[1], padding[0], padding[2]), mode="edge")
-    return sum(w * padded[:, i : i + width_] for i, w in enumerate(weights))  # type: ignore[return-value]
+    for axis in (0, 1):
+        border = [(_BLUR_RADIUS * (i == axis),) * 2 for i in range(3)]
+        padded = jnp.pad(image, border, mode="edge")
+        shifted = (
+            weight * jax.lax.slice_in_dim(padded, i, i + image.shape[axis], axis=axis)
+            for i, weight in enumerate(weights)
+        )
+        image = functools.reduce(jnp.add, shifted)
+    return image
 
 
 def _occlude(config: Augmentation, key: Array, image: Array, grain: Array) -> Array:
+    """Returns the image [H, W, 3] with up to two noisy rectangles painted over it."""
     height, width = image.shape[:2]
     rows, columns = jnp.arange(height)[:, None], jnp.arange(width)
     for rectangle in jax.random.split(key, 2):

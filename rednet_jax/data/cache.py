@@ -7,10 +7,10 @@ the host, and a step is a function of (weights, indices) alone.
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rednet_jax.data.samples import Samples
 from rednet_jax.errors import RednetError
-from rednet_jax.landmarks.boxes import landmark_box
 from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop, invert_affine
 
 
@@ -23,9 +23,9 @@ class FaceCache(NamedTuple):
         labelled: bool [N, L].
     """
 
-    images: np.ndarray
-    landmarks: np.ndarray
-    labelled: np.ndarray
+    images: NDArray[np.uint8]
+    landmarks: NDArray[np.float32]
+    labelled: NDArray[np.bool_]
 
 
 def cache_faces(samples: Samples, *, margin: float, size: int) -> tuple[FaceCache, list[str]]:
@@ -45,8 +45,7 @@ def cache_faces(samples: Samples, *, margin: float, size: int) -> tuple[FaceCach
     """
     images, landmarks, labelled, names = [], [], [], []
     for sample in samples:
-        box = landmark_box(sample.landmarks, sample.labelled)
-        affine = crop_transform(box, margin=margin, size=size)
+        affine = crop_transform(sample.box, margin=margin, size=size)
         images.append(cut_crop(sample.image, affine, size))
         points = apply_affine(invert_affine(affine), sample.landmarks)
         landmarks.append(np.where(sample.labelled[:, None], points, 0))

@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from rednet_jax.data.samples import Sample
@@ -39,7 +40,7 @@ class Samples300W:
         split: one of `SPLITS`.
         names: paths below `root` without extension, sorted.
         missing: folders of the split that `root` does not have.
-        skipped: one line for each file left out, filled while reading.
+        skipped: one line for each of `missing` and each file left out, filled while reading.
     """
 
     root: Path
@@ -54,7 +55,7 @@ class Samples300W:
 
     def __iter__(self) -> Iterator[Sample]:
         """Yields the faces in the order of `names`; a bad file goes to `skipped` instead."""
-        self.skipped.clear()
+        self.skipped[:] = [f"{self.root / folder}: no such folder" for folder in self.missing]
         for name in self.names:
             try:
                 yield _read_face(self.root, name)
@@ -69,6 +70,9 @@ def read_300w(root: Path | str, split: str) -> Samples300W:
         root: the folder of the official tree.
         split: `train`, `validation` (a fixed tenth of the three training folders, by photo),
             `common`, `challenging` or `full`.
+
+    Returns:
+        The split, nothing of it read yet.
 
     Raises:
         RednetError: an unknown split, a folder that holds no part of the split, or a split
@@ -93,14 +97,14 @@ def read_300w(root: Path | str, split: str) -> Samples300W:
 
 
 def list_names(root: Path, folders: Iterable[str]) -> list[str]:
-    """Names below `root` of all label files in `folders`, sorted; 300-W's mirrored copies not."""
+    """Returns the faces of `folders`, paths below `root`, without 300-W's mirrored copies."""
     labels = (path for folder in folders for path in sorted((root / folder).glob("*.pts")))
     names = (path.relative_to(root).with_suffix("").as_posix() for path in labels)
     return [name for name in names if not name.endswith("_mirror")]
 
 
 def photo(name: str) -> str:
-    """The photo that a face was cut from: the file name without a trailing _N.
+    """Returns the photo that a face was cut from: the file name without a trailing _N.
 
     LFPW's `image_0001` counts pictures, not faces, so only one or two digits are a face's number.
     AFW and HELEN both come from Flickr, so the folder is not part of the photo's name.
@@ -109,20 +113,23 @@ def photo(name: str) -> str:
 
 
 def validation_names() -> tuple[str, ...]:
-    """The committed validation list: paths below the root, without extension.
+    """Returns the committed validation list: paths below the root, without extension.
 
-    A face of the full tree belongs to validation if its photo has a face in this list.
+    A face belongs to validation if its photo has a face in this list.
     """
     text = resources.files("rednet_jax.data").joinpath("splits/300w_validation.txt").read_text()
     return tuple(line for line in text.splitlines() if line and not line.startswith("#"))
 
 
 def draw_validation(names: Iterable[str], share: float = 0.1) -> list[str]:
-    """How the committed list was drawn: whole photos, in each folder, in the order of a hash.
+    """Draws a validation list as the committed one was: whole photos in the order of a hash.
 
     Args:
         names: all faces of the training folders, as `list_names` gives them.
-        share: part of each folder's faces to hold out.
+        share: part of each folder's faces to hold out at most.
+
+    Returns:
+        The faces held out, sorted.
     """
     photos: dict[str, list[str]] = defaultdict(list)
     folder_sizes: dict[str, int] = defaultdict(int)
@@ -147,20 +154,24 @@ def _read_face(root: Path, name: str) -> Sample:
     picture = next((path for path in pictures if path.is_file()), None)
     if picture is None:
         raise RednetError(f"{root / name}: has labels but no picture (.jpg or .png)")
-    labelled = np.ones(POINTS, bool)
+    box = landmark_box(landmarks)
+    if not (box[2:] > box[:2]).all():
+        raise RednetError(f"{root / name}.pts: all points on one line, no face")
     return Sample(
         image=_decode(picture),
         landmarks=landmarks,
-        labelled=labelled,
-        box=np.asarray(landmark_box(landmarks, labelled), np.float32),
+        labelled=np.ones(POINTS, bool),
+        box=box,
         name=name,
     )
 
 
-def _decode(path: Path) -> np.ndarray:
+def _decode(path: Path) -> NDArray[np.uint8]:
+    # Not turned upright by EXIF data: the labels are in pixels as the file stores them.
     try:
         with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"), np.uint8)
-    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as cause:
-        reason = "not a picture" if isinstance(cause, UnidentifiedImageError) else cause
-        raise RednetError(f"{path}: cannot be decoded ({reason})") from cause
+            return np.asarray(picture.convert("RGB"))
+    except UnidentifiedImageError:
+        raise RednetError(f"{path}: not a picture") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as cause:
+        raise RednetError(f"{path}: cannot be decoded ({cause})") from cause

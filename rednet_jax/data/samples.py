@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,10 @@ class Sample:
         style: whose labelling convention the points follow.
     """
 
-    image: np.ndarray
-    landmarks: np.ndarray
-    labelled: np.ndarray
-    box: np.ndarray
+    image: NDArray[np.uint8]
+    landmarks: NDArray[np.float32]
+    labelled: NDArray[np.bool_]
+    box: NDArray[np.float32]
     name: str
     identity: int = -1
     style: str = "300w"
@@ -35,7 +36,7 @@ class Samples(Protocol):
     """A split of a data set, read from disk each time it is gone through.
 
     Attributes:
-        skipped: one line for each file that was left out, filled while reading.
+        skipped: one line for each file or folder that was left out, filled while reading.
     """
 
     skipped: list[str]

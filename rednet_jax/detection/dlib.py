@@ -1,39 +1,37 @@
-"""dlib's HOG face detector, with its boxes turned into boxes of landmarks.
+"""dlib's HOG face detector, with its squares turned into boxes of landmarks.
 
-The detector comes with the wheel of dlib-bin: nothing is downloaded. Its square boxes sit too high and too wide
-for the network, which is trained on boxes around the 68 landmarks, and by how much depends on which of its five
-views (frontal, turned to either side, rolled to either side) answered. `VIEW_CORRECTIONS` holds the medians over
-the 1,916 of 2,012 pictures of the 300-W training set on which the detector's best box overlaps the landmarks' box
-by IoU > 0.4, as printed by
-
-    python -m rednet_jax.detection.fit FOLDER_OF_300W
+The detector comes with the wheel of dlib-bin: nothing is downloaded. The network is trained on
+boxes around the 68 landmarks; dlib's squares lie higher and most are larger, by how much depends on
+which of the detector's five views answered.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import dlib  # type: ignore[import-not-found,import-untyped,unused-ignore]
+import dlib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 LONGEST_SIDE = 640
-"""Larger pictures are shrunk to this before the search: the detector's time grows with the number of pixels."""
+"""Larger pictures are shrunk to this: the time of a search grows with the number of pixels."""
 
 UPSAMPLE_BELOW = 320
 """Pictures with a side shorter than this are doubled: the detector misses faces under 80 px."""
 
 VIEW_CORRECTIONS: NDArray[np.float64] = np.array(
     [
-        # shift of the centre (x, y), width and height of the landmark box: units of dlib's side
+        # Shift of the centre (x, y), width and height of the landmark box, in sides of the square.
         [-0.025, 0.057, 0.973, 0.938],  # frontal
-        [0.086, 0.086, 0.884, 0.884],  # turned to the picture's right
-        [-0.123, 0.100, 0.889, 0.888],  # turned to the picture's left
-        [-0.028, 0.041, 1.024, 1.013],  # rolled one way
-        [0.039, 0.040, 1.053, 1.038],  # rolled the other way
+        [0.086, 0.086, 0.884, 0.884],  # turned to the picture's left
+        [-0.123, 0.100, 0.889, 0.888],  # turned to the picture's right
+        [-0.028, 0.041, 1.020, 0.998],  # rolled counter-clockwise
+        [0.039, 0.040, 1.053, 1.038],  # rolled clockwise
     ]
 )
+"""Medians by view over the 1,914 of 2,012 pictures of the 300-W training set on which the detector
+is right, as printed by `python -m rednet_jax.detection.fit FOLDER_OF_300W`."""
 
 
 class RawDetection(NamedTuple):
@@ -64,7 +62,7 @@ class FaceDetector:
         self._detector = dlib.get_frontal_face_detector()
 
     def detect_raw(self, image: NDArray[np.uint8]) -> list[RawDetection]:
-        """dlib's own boxes in an RGB picture uint8 [H, W, 3], best score first."""
+        """Returns dlib's own squares in an RGB picture uint8 [H, W, 3], best score first."""
         height, width = image.shape[:2]
         scale = min(1.0, LONGEST_SIDE / max(height, width))
         if scale < 1.0:
@@ -77,7 +75,7 @@ class FaceDetector:
         squares, scores, views = self._detector.run(np.ascontiguousarray(image), upsample, 0.0)
         stretch = np.array([width / image.shape[1], height / image.shape[0]] * 2)
         found = [
-            # dlib's right and bottom are inside the square; its edges, as lengths from the picture's corner
+            # dlib's right and bottom are the last pixels inside the square: edges, then centres.
             RawDetection(
                 np.array([s.left(), s.top(), s.right() + 1, s.bottom() + 1]) * stretch - 0.5,
                 float(score),
@@ -88,7 +86,7 @@ class FaceDetector:
         return sorted(found, key=lambda face: -face.score)
 
     def detect(self, image: NDArray[np.uint8]) -> list[Detection]:
-        """Faces in an RGB picture uint8 [H, W, 3] as boxes of landmarks, best score first; [] where none is."""
+        """Returns the faces in an RGB picture uint8 [H, W, 3], best score first; [] if none is."""
         return [
             Detection(corrected_box(face.square, face.view), face.score)
             for face in self.detect_raw(image)
@@ -96,7 +94,7 @@ class FaceDetector:
 
 
 def corrected_box(square: NDArray[np.float64], view: int) -> NDArray[np.float32]:
-    """dlib's square [4] of the given view as the box [4] that the 68 landmarks fill on average."""
+    """Returns the box [4] that the 68 landmarks fill on average in dlib's square [4] of a view."""
     shift_x, shift_y, width, height = VIEW_CORRECTIONS[view]
     side = square[2] - square[0]
     centre = (square[:2] + square[2:]) / 2 + side * np.array([shift_x, shift_y])

@@ -1,11 +1,11 @@
-"""Fits the table of `detection.dlib` that turns the detector's squares into boxes of landmarks.
+"""Fits `VIEW_CORRECTIONS` of `detection.dlib`: from the detector's squares to boxes of landmarks.
 
-    python -m rednet_jax.detection.fit FOLDER_OF_300W
+Run by `python -m rednet_jax.detection.fit FOLDER_OF_300W`.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rednet_jax.detection.dlib import FaceDetector
+from rednet_jax.detection.dlib import VIEW_CORRECTIONS, FaceDetector
 from rednet_jax.landmarks.boxes import intersection_over_union, landmark_box
 from rednet_jax.landmarks.pts import read_pts
 
@@ -22,10 +22,14 @@ RIGHT_IOU = 0.4
 
 
 def right_detections(labels: Iterable[Path]) -> NDArray[np.float64]:
-    """What the detector answers on labelled pictures (each NAME.pts beside NAME.jpg or NAME.png).
+    """Runs the detector on labelled pictures.
 
-    Returns: [N, 5], a row for each picture whose best box is right: view, then the shift of the centre (x, y) and
-    the width and height of the landmark box in units of dlib's side.
+    Args:
+        labels: .pts files, each beside a picture of the same name, .jpg or .png.
+
+    Returns:
+        [N, 5], a row for each picture whose best square is right: its view, then the shift of the
+        centre (x, y) and the width and height of the landmark box in sides of the square.
     """
     detector = FaceDetector()
     rows = []
@@ -50,7 +54,7 @@ def main(folder: Path) -> None:
     labels = sorted(folder.rglob("*.pts"))
     rows = right_detections(labels)
     print(f"{len(rows)} of {len(labels)} pictures with IoU > {RIGHT_IOU}")
-    for view in range(5):
+    for view in range(len(VIEW_CORRECTIONS)):
         mine = rows[rows[:, 0] == view, 1:]
         medians = ", ".join(f"{value:.3f}" for value in np.median(mine, axis=0))
         spreads = ", ".join(f"{value:.3f}" for value in mine.std(axis=0))
@@ -58,4 +62,6 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    main(parser.parse_args().folder)

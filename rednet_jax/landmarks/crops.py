@@ -3,7 +3,7 @@
 A crop is a square around the centre of a face's bounding box, its side `margin` times the larger
 side of the box. Pixel centres lie at integers in both frames, so a crop of `size` pixels maps by
 
-    picture = corner + (crop + 1/2) * side / size - 1/2.
+    picture = centre + (crop - (size - 1) / 2) * side / size.
 
 Affine maps are [..., 2, 3] arrays (matrix and shift); they take numpy and JAX arrays alike.
 """
@@ -18,6 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+# Largest block that is averaged before sampling; more would serve faces of thousands of pixels.
+_LARGEST_BLOCK = 64
+
 
 def crop_transform(box: Any, *, margin: float, size: int) -> Any:
     """Returns the map [..., 2, 3] from crop pixels to picture pixels for boxes [..., 4].
@@ -26,42 +29,52 @@ def crop_transform(box: Any, *, margin: float, size: int) -> Any:
         box: (x0, y0, x1, y1) of the face, picture pixels.
         margin: side of the crop in units of the box's larger side.
         size: side of the crop in its own pixels.
+
+    Returns:
+        float64 for a numpy box, else of the box's dtype.
     """
-    xp = np if isinstance(box, np.ndarray | list | tuple) else jnp
-    box = xp.asarray(box, np.float64) if xp is np else box
-    side = margin * xp.maximum(box[..., 2] - box[..., 0], box[..., 3] - box[..., 1])
-    scale = side / size
-    shift = [(box[..., i] + box[..., i + 2]) / 2 - side / 2 + scale / 2 - 0.5 for i in (0, 1)]
-    zero = xp.zeros_like(scale)
-    return xp.stack(
-        [xp.stack([scale, zero, shift[0]], -1), xp.stack([zero, scale, shift[1]], -1)], -2
-    )
+    xp = box.__array_namespace__()
+    if xp is np:
+        box = box.astype(np.float64)
+    low, high = box[..., :2], box[..., 2:]
+    scale = (high - low).max(-1, keepdims=True) * (margin / size)
+    shift = (low + high) / 2 - scale * (size - 1) / 2
+    linear = scale[..., None] * xp.eye(2, dtype=box.dtype)
+    return xp.concatenate([linear, shift[..., None]], axis=-1)
 
 
 def apply_affine(affine: Any, points: Any) -> Any:
     """Returns points [..., N, 2] mapped by affine [..., 2, 3]."""
-    transposed = affine[..., :2].swapaxes(-1, -2)
-    return points @ transposed + affine[..., None, :, 2]
+    return _product(points, affine[..., :2].swapaxes(-1, -2)) + affine[..., None, :, 2]
 
 
 def compose_affine(outer: Any, inner: Any) -> Any:
     """Returns the map [..., 2, 3] that applies `inner` first and then `outer`."""
-    xp = np if isinstance(outer, np.ndarray) and isinstance(inner, np.ndarray) else jnp
-    linear = outer[..., :2] @ inner[..., :2]
-    shift = outer[..., :2] @ inner[..., 2:] + outer[..., 2:]
-    return xp.concatenate([linear, shift], axis=-1)
+    product = _product(outer[..., :2], inner)
+    xp = product.__array_namespace__()
+    return xp.concatenate([product[..., :2], product[..., 2:] + outer[..., 2:]], axis=-1)
 
 
 def invert_affine(affine: Any) -> Any:
     """Returns the inverse map [..., 2, 3] of an invertible one."""
-    xp = np if isinstance(affine, np.ndarray) else jnp
+    xp = affine.__array_namespace__()
     a, b, c, d = (affine[..., i, j] for i in (0, 1) for j in (0, 1))
     inverse = xp.stack([xp.stack([d, -b], -1), xp.stack([-c, a], -1)], -2)
     inverse = inverse / (a * d - b * c)[..., None, None]
-    return xp.concatenate([inverse, -inverse @ affine[..., 2:]], axis=-1)
+    return xp.concatenate([inverse, -_product(inverse, affine[..., 2:])], axis=-1)
 
 
-def cut_crop(image: NDArray[np.uint8], affine: NDArray[np.floating], size: int) -> NDArray[np.uint8]:
+def _product(a: Any, b: Any) -> Any:
+    """Returns a [..., M, 2] @ b [..., 2, N] without the accelerators' rounding of the factors.
+
+    A matrix product there takes 8 bits (bfloat16) or 11 (TF32) of each coordinate.
+    """
+    return a[..., :1] * b[..., :1, :] + a[..., 1:] * b[..., 1:, :]
+
+
+def cut_crop(
+    image: NDArray[np.uint8], affine: NDArray[np.floating], size: int
+) -> NDArray[np.uint8]:
     """Cuts a crop out of a picture on the host, smoothed where it shrinks, black outside.
 
     Args:
@@ -74,26 +87,29 @@ def cut_crop(image: NDArray[np.uint8], affine: NDArray[np.floating], size: int) 
     """
     affine = np.asarray(affine, np.float64)
     shrink = np.sqrt(abs(np.linalg.det(affine[:, :2])))
-    factor = max(int(shrink + 0.5), 1)
+    block = int(np.clip(shrink + 0.5, 1, _LARGEST_BLOCK))
     corners = apply_affine(affine, np.asarray([[0, 0], [size, 0], [0, size], [size, size]]) - 0.5)
     # Only the part that is seen; its border is padded black, so that nothing wraps or smears.
-    reach = 2 * factor + 2
-    x0, y0 = np.floor(corners.min(0)).astype(int) - reach
-    x1, y1 = np.ceil(corners.max(0)).astype(int) + reach
-    region = Image.fromarray(image).crop((x0, y0, x1, y1))
-    inner = affine - np.asarray([[0, 0, x0], [0, 0, y0]])
-    if factor > 1:
-        # Box-filter by a whole factor first: bilinear sampling alone would alias.
-        region = region.reduce(factor)
-        inner = inner / factor
-        inner[:, 2] += 0.5 / factor - 0.5
+    reach = 2 * block + 2
+    low, high = np.floor(corners.min(0)) - reach, np.ceil(corners.max(0)) + reach
+    # Farther outside all is black, too: a box of any size must not fill the memory. The part
+    # begins a whole number of blocks later, so that no block is averaged differently.
+    limit = np.asarray(image.shape[1::-1]) + reach
+    low = np.minimum(low + block * np.maximum((-reach - low) // block, 0), limit)
+    high = np.clip(high, low + 1, limit + 1)
+    region = Image.fromarray(image).crop((int(low[0]), int(low[1]), int(high[0]), int(high[1])))
+    affine = affine - np.column_stack([np.zeros((2, 2)), low])
+    if block > 1:
+        # Bilinear sampling alone would alias.
+        region = region.reduce(block)
+        affine = affine / block
+        affine[:, 2] += 0.5 / block - 0.5
     # Pillow maps pixel edges; ours are centres.
-    edges = inner.copy()
-    edges[:, 2] += 0.5 - inner[:, :2].sum(-1) * 0.5
+    affine[:, 2] += 0.5 - affine[:, :2].sum(-1) * 0.5
     crop = region.transform(
         (size, size),
         Image.Transform.AFFINE,
-        tuple(edges.ravel()),
+        tuple(affine.ravel()),
         resample=Image.Resampling.BILINEAR,
     )
     return np.asarray(crop)
@@ -133,4 +149,4 @@ def warp(image: jax.Array, affine: jax.Array, size: tuple[int, int]) -> jax.Arra
     x, y = jnp.meshgrid(
         jnp.arange(width, dtype=affine.dtype), jnp.arange(height, dtype=affine.dtype)
     )
-    return sample_bilinear(image, jnp.stack([x, y], -1) @ affine[:, :2].T + affine[:, 2])
+    return sample_bilinear(image, apply_affine(affine, jnp.stack([x, y], axis=-1)))

@@ -39,14 +39,17 @@ def gaussian_heatmaps(landmarks: jax.Array, size: tuple[int, int], sigma: float)
 def soft_argmax(weights: jax.Array) -> jax.Array:
     """Returns the centres of mass [..., L, 2] (x, y) in map pixels of weights [..., H, W, L] >= 0.
 
-    A map without weight has its centre in the middle.
+    A map whose weights sum to far less than 1e-6 has its centre in the middle.
     """
     height, width = weights.shape[-3:-1]
     x = jnp.arange(width, dtype=weights.dtype) - (width - 1) / 2
     y = jnp.arange(height, dtype=weights.dtype) - (height - 1) / 2
-    total = weights.sum((-3, -2)) + jnp.finfo(weights.dtype).tiny
-    across = jnp.einsum("...wl,w->...l", weights.sum(-3), x) / total
-    down = jnp.einsum("...hl,h->...l", weights.sum(-2), y) / total
+    # A map that all but vanishes would have a gradient of nan: that divides by the square.
+    total = weights.sum((-3, -2)) + 1e-6
+    # By default, accelerators round the coordinates in a matrix product to 8 or 11 bits.
+    exact = jax.lax.Precision.HIGHEST
+    across = jnp.einsum("...wl,w->...l", weights.sum(-3), x, precision=exact) / total
+    down = jnp.einsum("...hl,h->...l", weights.sum(-2), y, precision=exact) / total
     return jnp.stack([across + (width - 1) / 2, down + (height - 1) / 2], axis=-1)
 
 
@@ -57,7 +60,7 @@ def decode_peak(maps: jax.Array) -> tuple[jax.Array, jax.Array]:
     its centre exactly; at the border the three inmost pixels are taken, which is exact too.
 
     Args:
-        maps: [..., H, W, L], non-negative.
+        maps: [..., H, W, L], float32 or float64, non-negative; H and W at least 3.
 
     Returns:
         Points [..., L, 2] (x, y) in map pixels, and the peaks' values [..., L].
@@ -65,9 +68,7 @@ def decode_peak(maps: jax.Array) -> tuple[jax.Array, jax.Array]:
     *lead, height, width, count = maps.shape
     flat = maps.reshape(*lead, height * width, count)
     index = flat.argmax(-2)
-    peak = flat.max(-2)
-    row, column = index // width, index % width
-    logs = jnp.log(jnp.maximum(flat, jnp.finfo(maps.dtype).tiny))
+    logs = jnp.log(jnp.maximum(flat, 1e-30))
 
     def vertex(place: jax.Array, length: int, stride: int) -> jax.Array:
         middle = jnp.clip(place, 1, length - 2)
@@ -77,12 +78,12 @@ def decode_peak(maps: jax.Array) -> tuple[jax.Array, jax.Array]:
             for offset in (-stride, 0, stride)
         )
         curvature = low - 2 * mid + high
-        offset = jnp.where(
-            curvature < -1e-6, 0.5 * (low - high) / jnp.where(curvature < -1e-6, curvature, 1), 0
-        )
+        peaked = curvature < -1e-6
+        offset = 0.5 * (low - high) / jnp.where(peaked, curvature, -1)
         # A plateau or noise at the border has its vertex far away; a true peak is within a pixel.
-        found = jnp.where(curvature < -1e-6, middle + jnp.clip(offset, -2, 2), place)
+        found = jnp.where(peaked, middle + jnp.clip(offset, -2, 2), place)
         return found.astype(maps.dtype)
 
+    row, column = index // width, index % width
     points = jnp.stack([vertex(column, width, 1), vertex(row, height, width)], axis=-1)
-    return points, peak
+    return points, flat.max(-2)

@@ -9,9 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rednet_jax.errors import RednetError
+from rednet_jax.files import write_text
 
 # A face of 68 points takes about 1.5 kB; anything far beyond is not such a file.
 _LARGEST = 65_536
+# No picture has as many pixels on a side.
+_FARTHEST = 1e6
 
 
 def read_pts(path: str | os.PathLike[str]) -> NDArray[np.float32]:
@@ -19,7 +22,8 @@ def read_pts(path: str | os.PathLike[str]) -> NDArray[np.float32]:
 
     Raises:
         RednetError: a missing or unreadable file, no header, missing braces, another number of
-            points than promised, neither 68 nor 7, a coordinate that is no finite number.
+            points than promised, neither 68 nor 7, a coordinate that is no number or lies
+            a million pixels away.
     """
     try:
         if os.path.getsize(path) > _LARGEST:
@@ -46,25 +50,23 @@ def read_pts(path: str | os.PathLike[str]) -> NDArray[np.float32]:
     if len(rows) not in (68, 7):
         raise RednetError(f"{path}: {len(rows)} points, not 68 or 7")
     try:
-        points = np.asarray([[float(x), float(y)] for x, y in rows])
+        points = np.asarray([[float(x), float(y)] for x, y in rows]) - 1
     except ValueError:
         raise RednetError(f"{path}: a line between the braces is not two numbers") from None
-    if not np.isfinite(points).all():
-        raise RednetError(f"{path}: a coordinate is not finite")
-    return (points - 1).astype(np.float32)
+    if not (np.abs(points) < _FARTHEST).all():
+        raise RednetError(f"{path}: a coordinate is no place in a picture")
+    return points.astype(np.float32)
 
 
 def write_pts(path: str | os.PathLike[str], landmarks: NDArray[np.floating]) -> None:
     """Writes landmarks [L, 2], 0-based pixels, as a .pts file; it appears whole or not at all.
 
     Raises:
-        RednetError: L is neither 68 nor 7, or a coordinate is not finite.
+        RednetError: L is neither 68 nor 7, a coordinate is not finite, or the file cannot be
+            written.
     """
     points = np.asarray(landmarks, np.float64)
     if points.shape not in ((68, 2), (7, 2)) or not np.isfinite(points).all():
         raise RednetError(f"{path}: landmarks of shape {points.shape}, or not finite")
     rows = "\n".join(f"{x:.4f} {y:.4f}" for x, y in points + 1)
-    target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    partial.write_text(f"version: 1\nn_points: {len(points)}\n{{\n{rows}\n}}\n", encoding="ascii")
-    os.replace(partial, target)
+    write_text(path, f"version: 1\nn_points: {len(points)}\n{{\n{rows}\n}}\n")

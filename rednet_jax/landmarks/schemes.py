@@ -6,33 +6,10 @@ import dataclasses
 import functools
 import importlib.resources
 import json
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-_MIRROR_68 = (
-    *range(16, -1, -1),  # jaw
-    *range(26, 16, -1),  # brows
-    *range(27, 31),  # bridge of the nose
-    *range(35, 30, -1),  # base of the nose
-    *(45, 44, 43, 42, 47, 46),  # eyes
-    *(39, 38, 37, 36, 41, 40),
-    *(54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55),  # outer lips
-    *(64, 63, 62, 61, 60, 67, 66, 65),  # inner lips
-)
-_GROUPS_68 = {
-    "jaw": tuple(range(17)),
-    "right_brow": tuple(range(17, 22)),
-    "left_brow": tuple(range(22, 27)),
-    "nose_bridge": tuple(range(27, 31)),
-    "nose_base": tuple(range(31, 36)),
-    "right_eye": tuple(range(36, 42)),
-    "left_eye": tuple(range(42, 48)),
-    "outer_lips": tuple(range(48, 60)),
-    "inner_lips": tuple(range(60, 68)),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +17,6 @@ class Scheme:
     """A set of landmarks. Right and left are the person's own; indices count from 0.
 
     Attributes:
-        name: what the field calls it.
         count: L.
         mirror: for each landmark the one that takes its place in the mirrored picture.
         outer_eyes: the outer corners of right and left eye; their distance is inter-ocular.
@@ -48,7 +24,6 @@ class Scheme:
         from_68: for each landmark its index in the 68-point scheme.
     """
 
-    name: str
     count: int
     mirror: tuple[int, ...]
     outer_eyes: tuple[int, int]
@@ -56,18 +31,36 @@ class Scheme:
     from_68: tuple[int, ...]
 
 
+# Of iBUG, as 300-W has it.
 LANDMARKS_68 = Scheme(
-    name="ibug_68",
     count=68,
-    mirror=_MIRROR_68,
+    mirror=(
+        *range(16, -1, -1),  # jaw
+        *range(26, 16, -1),  # brows
+        *range(27, 31),  # bridge of the nose
+        *range(35, 30, -1),  # base of the nose
+        *(45, 44, 43, 42, 47, 46),  # eyes
+        *(39, 38, 37, 36, 41, 40),
+        *(54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55),  # outer lips
+        *(64, 63, 62, 61, 60, 67, 66, 65),  # inner lips
+    ),
     outer_eyes=(36, 45),
-    groups=tuple(_GROUPS_68.items()),
+    groups=(
+        ("jaw", tuple(range(17))),
+        ("right_brow", tuple(range(17, 22))),
+        ("left_brow", tuple(range(22, 27))),
+        ("nose_bridge", tuple(range(27, 31))),
+        ("nose_base", tuple(range(31, 36))),
+        ("right_eye", tuple(range(36, 42))),
+        ("left_eye", tuple(range(42, 48))),
+        ("outer_lips", tuple(range(48, 60))),
+        ("inner_lips", tuple(range(60, 68))),
+    ),
     from_68=tuple(range(68)),
 )
 
 # Eye corners, tip of the nose and mouth corners, as in the ECCV paper.
 LANDMARKS_7 = Scheme(
-    name="redn_7",
     count=7,
     mirror=(3, 2, 1, 0, 4, 6, 5),
     outer_eyes=(0, 3),
@@ -93,22 +86,19 @@ def scheme(count: int) -> Scheme:
     raise ValueError(f"no scheme of {count} landmarks; there are 68 and 7")
 
 
-def mirror_landmarks(landmarks: Any, width: float, scheme: Scheme) -> Any:
+def mirror_landmarks(landmarks: Any, width: int, scheme: Scheme) -> Any:
     """Returns the landmarks of the mirrored picture.
 
     Args:
         landmarks: [..., L, 2], numpy or JAX, pixels.
-        width: of the picture; column x becomes width - 1 - x.
+        width: of the picture, pixels; column x becomes width - 1 - x.
         scheme: whose pairs change places.
 
     Returns:
         [..., L, 2], of the kind that was given.
     """
-    xp = _namespace(landmarks)
-    swapped = landmarks[..., list(scheme.mirror), :] if xp is np else landmarks[
-        ..., np.asarray(scheme.mirror), :
-    ]
-    return xp.stack([width - 1 - swapped[..., 0], swapped[..., 1]], axis=-1)
+    flip, shift = np.asarray([[-1, 1], [width - 1, 0]], np.float32)
+    return landmarks[..., np.asarray(scheme.mirror), :] * flip + shift
 
 
 @functools.cache
@@ -120,14 +110,7 @@ def _mean_shape_68() -> NDArray[np.float32]:
 def mean_shape(scheme: Scheme) -> NDArray[np.float32]:
     """Returns the mean face [L, 2], float32, made by `python -m rednet_jax.landmarks.mean_shape`.
 
-    Origin is the centre of the 68 landmarks' bounding box, the unit its larger side.
+    Its origin is the centre of the box around a face's 68 landmarks, its unit that box's larger
+    side.
     """
     return _mean_shape_68()[list(scheme.from_68)]
-
-
-def _namespace(array: Any) -> ModuleType:
-    if isinstance(array, np.ndarray):
-        return np
-    import jax.numpy as jnp
-
-    return jnp
