@@ -1,1 +1,1 @@
-"""Landmarks in pictures and videos: files in, the face found and followed, drawings and tables out."""
+"""Landmarks in pictures and videos: files in, the face found and followed, files out."""

@@ -1,0 +1,71 @@
+"""A checkpoint as one safetensors file: from a run folder, or with smaller kernels."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+import rednet_jax
+from rednet_jax.errors import RednetError
+from rednet_jax.evaluate.protocols import align_crops
+from rednet_jax.files import write_text
+from rednet_jax.model.config import RedNetConfig
+from rednet_jax.weights.store import load, write_weights
+
+
+def export_safetensors(
+    checkpoint: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    dtype: Literal["float32", "float16"] = "float32",
+) -> dict[str, Any]:
+    """Writes OUT/NAME.safetensors, and OUT/export.json with what the way through the file changed.
+
+    Args:
+        checkpoint: a released name, a safetensors file, or a run folder; NAME is its last part.
+        out: folder, made if need be.
+        dtype: of the kernels in the file.
+
+    Returns:
+        What export.json holds: `target`, `file`, `dtype`, `feedback_steps`, `max_difference_px`
+        (crop pixels, the largest distance that a landmark moved on a generated crop at the trained
+        K), and `versions`.
+
+    Raises:
+        RednetError: a checkpoint that cannot be read, or files that cannot be written.
+    """
+    config, variables = load(checkpoint)
+    source = Path(checkpoint)
+    name = source.resolve().name if source.is_dir() else source.stem
+    file = Path(out) / f"{name}.safetensors"
+    if file.resolve() == source.resolve():
+        raise RednetError(f"{file}: would replace the checkpoint itself")
+    write_weights(file, config, variables, dtype=dtype)
+    moved = _landmarks(*load(file)) - _landmarks(config, variables)
+    written = {
+        "target": "safetensors",
+        "file": file.name,
+        "dtype": dtype,
+        "feedback_steps": config.feedback_steps,
+        "max_difference_px": float(np.linalg.norm(moved, axis=-1).max()),
+        "versions": {
+            "rednet-jax": rednet_jax.__version__,
+            **{name: importlib.metadata.version(name) for name in ("jax", "flax", "safetensors")},
+        },
+    }
+    write_text(Path(out) / "export.json", json.dumps(written, indent=2) + "\n")
+    return written
+
+
+def _landmarks(config: RedNetConfig, variables: dict[str, Any]) -> NDArray[np.float32]:
+    """Landmarks [L, 2] in crop pixels on a crop of noise, always the same."""
+    shape = 1, config.image_size, config.image_size, 3
+    crop = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
+    per_step = align_crops(config, variables, crop, config.feedback_steps, batch=1)
+    landmarks: NDArray[np.float32] = per_step[-1, 0]
+    return landmarks
