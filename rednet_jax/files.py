@@ -33,10 +33,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a text file (UTF-8) that appears whole or not at all.
+    """Writes a text file that appears whole or not at all.
+
+    It is UTF-8, but for the bytes of file names that are not: they are written as they were.
 
     Raises:
         RednetError: the file cannot be written.
     """
     with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="surrogateescape")

@@ -98,13 +98,12 @@ def _read_rows(
 ) -> list[tuple[int, str, NDArray[np.float32]]]:
     """Returns each row's line number, name (unique) and numbers (finite or nan)."""
     try:
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+        # A picture's name may hold bytes that are no UTF-8; they go in and out as they are.
+        with Path(path).open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             reader = csv.reader(file, strict=True)
             lines = [(reader.line_num, row) for row in reader if row]
     except OSError as error:
         raise RednetError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise RednetError(f"{path}: not a CSV file (not UTF-8 text)") from error
     except csv.Error as error:
         raise RednetError(f"{path}: line {reader.line_num}: {error}") from error
     if not lines or [cell.strip() for cell in lines[0][1]] != list(header):

@@ -1,0 +1,118 @@
+""".pts files: written and read back, 1-based on disk, and files that lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from rednet_jax.errors import RednetError
+from rednet_jax.landmarks.pts import read_pts, write_pts
+
+in_one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+SEVEN = "1 2\n" * 7
+
+
+def text(rows: str, count: object = 7) -> str:
+    return f"version: 1\nn_points: {count}\n{{\n{rows}}}\n"
+
+
+@given(
+    st.sampled_from([7, 68]).flatmap(
+        lambda count: arrays(np.float32, (count, 2), elements=st.floats(-2000, 9000, width=32))
+    )
+)
+@in_one_folder
+def test_written_points_are_read_back(tmp_path: Path, landmarks: np.ndarray) -> None:
+    write_pts(tmp_path / "face.pts", landmarks)
+    back = read_pts(tmp_path / "face.pts")
+    assert back.dtype == np.float32
+    np.testing.assert_allclose(back, landmarks, atol=1e-3)
+
+
+def test_disk_counts_from_one(tmp_path: Path) -> None:
+    write_pts(tmp_path / "face.pts", np.zeros((7, 2)))
+    lines = (tmp_path / "face.pts").read_text().splitlines()
+    assert lines == ["version: 1", "n_points: 7", "{", *["1.0000 1.0000"] * 7, "}"]
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_the_official_form_is_read(tmp_path: Path, newline: str) -> None:
+    rows = [f"{i}.500000 {2 * i}.250000 " for i in range(1, 69)]
+    lines = ["version: 1", "n_points:  68", "{", *rows, "}", ""]
+    (tmp_path / "face.pts").write_bytes(newline.join(lines).encode())
+    points = read_pts(tmp_path / "face.pts")
+    np.testing.assert_array_equal(points[:2], [[0.5, 1.25], [1.5, 3.25]])
+    assert points.shape == (68, 2)
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        (text(SEVEN, 68), "7 points where 68 are promised"),
+        (text(SEVEN, 6), "7 points where 6 are promised"),
+        (text(SEVEN, "many"), "7 points where many are promised"),
+        (text("1 2\n" * 5, 5), "5 points, not 68 or 7"),
+        (text("", 0), "0 points, not 68 or 7"),
+        (text(SEVEN).replace("{", ""), "no opening brace"),
+        (text(SEVEN).replace("}", ""), "no closing brace"),
+        (text(SEVEN)[:-12], "no closing brace"),
+        ("version: 1\nn_points: 7\n", "no opening brace"),
+        (text(SEVEN).replace("n_points: 7\n", ""), "no n_points line"),
+        (text("nan 2\n" + "1 2\n" * 6), "no place in a picture"),
+        (text("1 inf\n" + "1 2\n" * 6), "no place in a picture"),
+        (text("1 -1e39\n" + "1 2\n" * 6), "no place in a picture"),
+        (text("1 two\n" + "1 2\n" * 6), "not two numbers"),
+        (text("1 2 3\n" + "1 2\n" * 6), "not two numbers"),
+        (text("1\n" + "1 2\n" * 6), "not two numbers"),
+        ("", "no n_points line"),
+        ("\n\n", "no n_points line"),
+        ("{\n}\n", "no n_points line"),
+        (text("1 2\n" * 20_000, 20_000), "larger than 65536 bytes"),
+        ("\xff\xd8\xff\xe0 a picture", "not text"),
+    ],
+)
+def test_a_file_that_lies_gives_one_line(tmp_path: Path, content: str, cause: str) -> None:
+    path = tmp_path / "face.pts"
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(RednetError) as caught:
+        read_pts(path)
+    line = str(caught.value)
+    assert line.startswith(f"{path}: ") and cause in line and "\n" not in line
+
+
+def test_a_file_that_is_not_there_gives_one_line(tmp_path: Path) -> None:
+    with pytest.raises(RednetError, match=r"missing\.pts: cannot be read \(No such file"):
+        read_pts(tmp_path / "missing.pts")
+    with pytest.raises(RednetError, match=r"cannot be read \(Is a directory\)"):
+        read_pts(tmp_path)
+
+
+@given(st.binary(max_size=200) | st.text(alphabet="{}:.-0123 \nenavrsiop_t", max_size=300))
+@in_one_folder
+def test_any_content_is_read_or_refused(tmp_path: Path, content: bytes | str) -> None:
+    path = tmp_path / "face.pts"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    try:
+        assert np.isfinite(read_pts(path)).all()
+    except RednetError as error:
+        assert str(error).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    "landmarks", [np.zeros((5, 2)), np.zeros((68, 3)), np.full((7, 2), np.nan)]
+)
+def test_what_is_no_face_is_not_written(tmp_path: Path, landmarks: np.ndarray) -> None:
+    with pytest.raises(RednetError, match=r"face\.pts: landmarks of shape"):
+        write_pts(tmp_path / "face.pts", landmarks)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_place_that_cannot_be_written_gives_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RednetError, match="cannot be written"):
+        write_pts(tmp_path / "file" / "face.pts", np.zeros((7, 2)))

@@ -1,0 +1,105 @@
+"""Schemes agree with themselves, with each other and with the geometry of faces."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rednet_jax.landmarks.mean_shape import average_shape
+from rednet_jax.landmarks.pts import read_pts
+from rednet_jax.landmarks.schemes import (
+    LANDMARKS_7,
+    LANDMARKS_68,
+    Scheme,
+    mean_shape,
+    mirror_landmarks,
+    scheme,
+)
+
+both = pytest.mark.parametrize("points_of", [LANDMARKS_68, LANDMARKS_7], ids=["68", "7"])
+
+
+@both
+def test_scheme_is_consistent(points_of: Scheme) -> None:
+    every = list(range(points_of.count))
+    assert scheme(points_of.count) is points_of
+    assert sorted(points_of.mirror) == every
+    assert [points_of.mirror[i] for i in points_of.mirror] == every
+    assert sorted(i for _, members in points_of.groups for i in members) == every
+    assert points_of.mirror[points_of.outer_eyes[0]] == points_of.outer_eyes[1]
+    groups = {name: set(members) for name, members in points_of.groups}
+    for name, members in groups.items():
+        other = {"right": "left", "left": "right"}.get(name.split("_")[0])
+        twin = name if other is None else name.replace(name.split("_")[0], other)
+        assert {points_of.mirror[i] for i in members} == groups[twin]
+
+
+def test_seven_are_a_part_of_the_68() -> None:
+    seven = LANDMARKS_7.from_68
+    assert [LANDMARKS_68.mirror[i] for i in seven] == [seven[i] for i in LANDMARKS_7.mirror]
+    assert tuple(seven[i] for i in LANDMARKS_7.outer_eyes) == LANDMARKS_68.outer_eyes
+    np.testing.assert_array_equal(mean_shape(LANDMARKS_7), mean_shape(LANDMARKS_68)[list(seven)])
+
+
+def test_no_scheme_of_another_count() -> None:
+    with pytest.raises(ValueError, match="no scheme of 5 landmarks"):
+        scheme(5)
+
+
+@both
+@given(width=st.integers(1, 4000), seed=st.integers(0, 99))
+def test_mirror_twice_is_identity(points_of: Scheme, width: int, seed: int) -> None:
+    shape = (3, points_of.count, 2)
+    points = np.random.default_rng(seed).uniform(-10, width, shape).astype(np.float32)
+    once = mirror_landmarks(points, width, points_of)
+    assert once.dtype == np.float32
+    np.testing.assert_allclose(mirror_landmarks(once, width, points_of), points, atol=1e-3)
+
+
+def test_mirror_by_hand() -> None:
+    """The mirrored picture of width 10 shows column 2 in column 7, and right eyes as left ones."""
+    points = np.arange(14, dtype=np.float32).reshape(7, 2)
+    mirrored = mirror_landmarks(points, 10, LANDMARKS_7)
+    np.testing.assert_array_equal(mirrored[:2], [[3, 7], [5, 5]])
+    on_device = mirror_landmarks(jnp.asarray(points), 10, LANDMARKS_7)
+    np.testing.assert_array_equal(on_device, mirrored)
+
+
+def test_mean_shape_is_a_face() -> None:
+    """Right parts left of left ones, and every part drawn in the order that it has on a face."""
+    x, y = mean_shape(LANDMARKS_68).T
+    assert (np.diff(x[:17]) > 0)[1:-1].all() and y[:17].argmax() == 8
+    assert (np.diff(x[17:27]) > 0).all() and (np.diff(y[27:31]) > 0).all()
+    assert (np.diff(x[31:36]) > 0).all()
+    for first in (36, 42):
+        assert (np.diff(x[first : first + 4]) > 0).all() and x[first + 5] < x[first + 4]
+        assert y[first + 1 : first + 3].max() < y[first + 4 : first + 6].min()
+    assert (np.diff(x[48:55]) > 0).all() and (np.diff(x[54:60]) < 0).all()
+    assert (np.diff(x[60:65]) > 0).all() and (np.diff(x[64:68]) < 0).all()
+    heights = [y[17:27].mean(), y[36:48].mean(), y[30], y[48:68].mean(), y[8]]
+    assert all(above < below for above, below in pairwise(heights))
+    np.testing.assert_allclose([x.min() + x.max(), x.mean()], 0, atol=1e-4)
+
+
+def test_mirror_pairs_lie_opposite_each_other_on_real_faces(real_data: Path) -> None:
+    """On the mean of faces as labelled, each mirrored landmark is nearest to its own pair."""
+    shapes = np.stack([read_pts(file) for file in sorted((real_data / "300w").rglob("*.pts"))])
+    low, high = shapes.min(1, keepdims=True), shapes.max(1, keepdims=True)
+    mean = ((shapes - (low + high) / 2) / (high - low).max(-1, keepdims=True)).mean(0)
+    apart = np.linalg.norm(mean[:, None] * [-1, 1] - mean[None], axis=-1)
+    assert tuple(apart.argmin(1)) == LANDMARKS_68.mirror
+    np.testing.assert_allclose(mean_shape(LANDMARKS_68), average_shape(shapes), atol=1e-4)
+
+
+def test_mean_of_faces_forgets_place_and_size() -> None:
+    face = mean_shape(LANDMARKS_68)
+    low, high = face.min(0), face.max(0)
+    alone = (face - (low + high) / 2) / (high - low).max()
+    many = np.stack([face * 90 + 40, face * 300 - 7]).astype(np.float32)
+    np.testing.assert_allclose(average_shape(many), alone, atol=1e-4)
