@@ -1,4 +1,4 @@
-"""Ways to run a loop, and a small training problem on random pictures, shared by the model's tests."""
+"""Ways to run a loop, and a small training problem on random pictures."""
 
 from __future__ import annotations
 
@@ -49,23 +49,28 @@ class Problem:
         *,
         frames: int = 2,
         passes: int = 2,
-        batch: int = 2,
+        batch: int = 4,
     ) -> None:
-        keys = jax.random.split(jax.random.key(3), 4)
-        size = config.image_size
         self.config, self.passes, self.batch = config, passes, batch
-        self.clips = jax.random.uniform(keys[0], (batch, frames, size, size, 3), dtype)
-        points = (batch, frames, config.landmarks, 2)
-        self.targets = jax.random.uniform(keys[1], points, dtype, 0, size)
         self.state = rednet.initial_state(config, batch, dtype)
-        self.variables = jax.tree.map(
-            lambda leaf: leaf.astype(dtype), rednet.init(config, keys[2])
-        )
-        # f_tRNN's way back and the feedback's way in start at zero: here they must act.
-        self.variables["params"] = jax.tree.map(
-            lambda leaf: jnp.where(jnp.all(leaf == 0), noise(keys[3], leaf), leaf),
-            self.variables["params"],
-        )
+        size = config.image_size
+
+        @jax.jit
+        def draw(key: Array) -> tuple[Array, Array, Tree]:
+            keys = jax.random.split(key, 4)
+            clips = jax.random.uniform(keys[0], (batch, frames, size, size, 3), dtype)
+            points = (batch, frames, config.landmarks, 2)
+            targets = jax.random.uniform(keys[1], points, dtype, 0, size)
+            variables = rednet.init(config, keys[2])
+            # f_tRNN's way back and the feedback's way in start at zero: here they must act.
+            params = jax.tree.map(
+                lambda leaf: jnp.where(jnp.all(leaf == 0), noise(keys[3], leaf), leaf),
+                variables["params"],
+            )
+            cast = jax.tree.map(lambda leaf: leaf.astype(dtype), {**variables, "params": params})
+            return clips, targets, cast
+
+        self.clips, self.targets, self.variables = draw(jax.random.key(3))
 
     def loss(
         self,
@@ -90,10 +95,14 @@ class Problem:
             remat=remat,
         )
         losses = out.per_step.losses
-        total = losses.mean() if weights is None else jnp.dot(losses.mean((1, 2)), jnp.array(weights))
+        total = (
+            losses.mean() if weights is None else jnp.dot(losses.mean((1, 2)), jnp.array(weights))
+        )
         return total, stats
 
-    def gradient(self, scan: rednet.Scan = lax.scan, **options: Any) -> Callable[[Tree, Tree], Tree]:
+    def gradient(
+        self, scan: rednet.Scan = lax.scan, **options: Any
+    ) -> Callable[[Tree, Tree], Tree]:
         """Jitted (params, stats) -> ((value, stats), gradient)."""
         return jax.jit(
             jax.value_and_grad(functools.partial(self.loss, scan=scan, **options), has_aux=True)

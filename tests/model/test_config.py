@@ -1,0 +1,112 @@
+"""Configs: presets, what is refused, and the sizes of the networks at full width."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from rednet_jax.errors import RednetError
+from rednet_jax.model import rednet
+from rednet_jax.model.config import RedNetConfig
+
+
+def count(tree: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def parameters(config: RedNetConfig) -> dict[str, int]:
+    variables = jax.eval_shape(lambda: rednet.init(config, jax.random.key(0)))
+    return {part: count(tree) for part, tree in variables["params"].items()}
+
+
+def test_eccv_vgg_has_the_papers_size() -> None:
+    sizes = parameters(RedNetConfig.preset("eccv_vgg"))
+    assert sizes["encoder"] == pytest.approx(14.72e6, rel=0.01)
+    assert sizes["decoder"] + sizes["detection"] == pytest.approx(14.76e6, rel=0.01)
+
+
+def test_ijcv_resnet_has_the_journal_codes_size() -> None:
+    sizes = parameters(RedNetConfig.preset("ijcv_resnet"))
+    beside = sizes["temporal"] + sizes["identity"]
+    assert sum(sizes.values()) - beside == pytest.approx(35.2e6, rel=0.01)
+
+
+def test_compact_keeps_below_its_limit() -> None:
+    assert sum(parameters(RedNetConfig.preset("compact")).values()) < 1.5e6
+
+
+@pytest.mark.parametrize(
+    ("preset", "maps", "z"),
+    [
+        ("compact", (32, 32, 69), (32, 32, 69)),
+        ("eccv_vgg", (128, 128, 69), (128, 128, 69)),
+        ("ijcv_resnet", (128, 128, 68), (64, 64, 7)),
+    ],
+)
+def test_shapes_at_full_width(
+    preset: str, maps: tuple[int, int, int], z: tuple[int, int, int]
+) -> None:
+    config = RedNetConfig.preset(preset)
+    size = config.image_size
+
+    def run() -> Any:
+        variables = rednet.init(config, jax.random.key(0))
+        state = rednet.initial_state(config, 2)
+        clips = jnp.zeros((2, 3, size, size, 3))
+        return rednet.align_clip(config, variables, clips, state, feedback_steps=4)
+
+    out, state, stats = jax.eval_shape(run)
+    assert out.landmarks.shape == (2, 3, 68, 2)
+    assert out.confidence.shape == (2, 3, 68)
+    assert out.response_maps.shape == (2, 3, *maps)
+    assert out.per_step.landmarks.shape == (4, 2, 3, 68, 2)
+    assert state.feedback.shape == (2, *z)
+    if preset == "ijcv_resnet":
+        assert out.coarse.shape == (2, 3, 64, 64, 7)
+        assert {leaf.shape[0] for leaf in jax.tree.leaves(stats)} == {1, 2}
+    else:
+        assert out.coarse is None
+
+
+@pytest.mark.parametrize("preset", ["compact", "eccv_vgg", "ijcv_resnet"])
+def test_json_round_trip(preset: str) -> None:
+    config = RedNetConfig.preset(preset, crop_margin=1.5)
+    assert RedNetConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes", "complaint"),
+    [
+        ("compact", {"image_size": 100}, "image_size 100 is not a positive multiple of 32"),
+        ("compact", {"landmarks": 5}, "landmarks is 5, not 68 or 7"),
+        ("compact", {"feedback_steps": 0}, "at least one pass must be trained"),
+        ("compact", {"code_width": 129}, "does not split into C_id and C_pe"),
+        ("compact", {"widths": (1, 2)}, "compact has 7 widths, not 2"),
+        ("compact", {"widths": "wide"}, "not a list of integers"),
+        ("compact", {"image_size": True}, "not a value of its type"),
+        ("compact", {"crop_margin": 9.0}, "crop_margin 9.0 is not in"),
+        ("compact", {"feedback": "maps"}, "not one of response_maps, label_map, none"),
+        ("compact", {"feedback_step": 1}, "unknown field 'feedback_step'"),
+        ("compact", {"recurrent_width": 0}, "every width must be positive"),
+        ("eccv_vgg", {"code_width": 256}, "as wide as its last stage, 512, not 256"),
+        ("ijcv_resnet", {"feedback": "label_map"}, "softmax maps that ijcv_resnet has not"),
+        ("ijcv_resnet", {"landmarks": 7}, "landmarks must be 68"),
+        (
+            "compact",
+            {"feedback": "label_map", "open_feedback_gradient": True},
+            "a label map has no gradient",
+        ),
+        ("large", {}, "no preset 'large'; there are compact, eccv_vgg, ijcv_resnet"),
+    ],
+)
+def test_contradictions_are_refused_in_one_line(
+    preset: str, changes: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(RednetError) as refusal:
+        RedNetConfig.preset(preset, **changes)
+    assert complaint in str(refusal.value)
+    assert "\n" not in str(refusal.value)

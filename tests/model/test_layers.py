@@ -1,0 +1,137 @@
+"""Convolution and its gradient, normalisation, pooling with places."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+
+from rednet_jax.model.layers import (
+    BatchNorm,
+    Mode,
+    convolve,
+    double,
+    max_pool,
+    space_to_depth,
+    unpool,
+)
+
+
+@pytest.mark.parametrize("size", [8, 9])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("side", [1, 3, 5, 7])
+def test_convolution_and_its_gradients_are_those_of_lax(side: int, stride: int, size: int) -> None:
+    with jax.enable_x64(True):
+        keys = jax.random.split(jax.random.key(0), 3)
+        images = jax.random.normal(keys[0], (2, size, size + 2, 3), jnp.float64)
+        kernel = jax.random.normal(keys[1], (side, side, 3, 4), jnp.float64)
+
+        def reference(images: jax.Array, kernel: jax.Array) -> jax.Array:
+            return lax.conv_general_dilated(
+                images,
+                kernel,
+                (stride, stride),
+                [(side // 2, side // 2)] * 2,
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )
+
+        expected, expected_pull = jax.vjp(reference, images, kernel)
+        found, pull = jax.vjp(lambda x, w: convolve(x, w, stride), images, kernel)
+        cotangent = jax.random.normal(keys[2], expected.shape, jnp.float64)
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+        for mine, theirs in zip(pull(cotangent), expected_pull(cotangent), strict=True):
+            np.testing.assert_allclose(mine, theirs, atol=1e-11)
+
+
+def windows(features: np.ndarray) -> np.ndarray:
+    """[B, H, W, C] -> [B, H / 2, W / 2, 4, C], the pixels of a window in reading order."""
+    batch, height, width, channels = features.shape
+    blocks = features.reshape(batch, height // 2, 2, width // 2, 2, channels)
+    return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // 2, width // 2, 4, channels)
+
+
+# Few values, so that most windows hold a tie.
+@given(st.lists(st.integers(-1, 2), min_size=2 * 4 * 6 * 3, max_size=2 * 4 * 6 * 3))
+@settings(max_examples=50, deadline=None)
+def test_pooling_takes_the_first_maximum_and_unpooling_puts_it_back(values: list[int]) -> None:
+    features = np.asarray(values, np.float32).reshape(2, 4, 6, 3)
+    pooled, places = max_pool(jnp.asarray(features))
+    np.testing.assert_array_equal(places, windows(features).argmax(3))
+    np.testing.assert_array_equal(pooled, windows(features).max(3))
+    back = np.asarray(unpool(pooled, places))
+    np.testing.assert_array_equal(
+        windows(back),
+        np.where(np.arange(4)[:, None] == places[:, :, :, None], windows(features), 0),
+    )
+
+
+def test_pooling_hands_the_whole_gradient_to_the_pixel_it_took() -> None:
+    features = jnp.asarray([[[[1.0], [1.0]], [[1.0], [1.0]]]])
+    gradient = jax.grad(lambda x: 5 * max_pool(x)[0].sum())(features)
+    np.testing.assert_array_equal(gradient.ravel(), [5, 0, 0, 0])
+
+
+def normalised(
+    norm: BatchNorm, features: np.ndarray, passes: int, *, train: bool, visits: int = 1
+) -> np.ndarray:
+    mode = Mode(train, jnp.full(len(features), passes), visits)
+    return np.asarray(norm(jnp.asarray(features), mode))
+
+
+def test_batch_norm_in_training_is_numpys() -> None:
+    features = np.random.default_rng(0).normal(2, 3, (4, 5, 6, 3)).astype(np.float32)
+    norm = BatchNorm(3, rows=2)
+    norm.scale[...] = jnp.asarray([1.0, 2.0, 3.0])
+    norm.offset[...] = jnp.asarray([0.5, 0.0, -1.0])
+    mean, variance = features.mean((0, 1, 2)), features.var((0, 1, 2))
+    expected = (features - mean) / np.sqrt(variance + 1e-5) * [1, 2, 3] + [0.5, 0, -1]
+    np.testing.assert_allclose(normalised(norm, features, 1, train=True), expected, atol=1e-5)
+    np.testing.assert_allclose(norm.mean[...][1], 0.1 * mean, rtol=1e-5)
+    np.testing.assert_allclose(norm.variance[...][1], 0.9 + 0.1 * variance, rtol=1e-5)
+    np.testing.assert_array_equal(norm.mean[...][0], 0)
+
+
+def test_batch_norm_takes_each_faces_own_row() -> None:
+    features = np.ones((3, 2, 2, 1), np.float32)
+    norm = BatchNorm(1, rows=2)
+    norm.mean[...] = jnp.asarray([[1.0], [3.0]])
+    found = norm(jnp.asarray(features), Mode(False, jnp.asarray([0, 1, 7]), 1))
+    np.testing.assert_allclose(found[:, 0, 0, 0], [0, -2, -2], atol=1e-4)
+
+
+def test_running_averages_move_as_far_in_many_visits_as_in_one() -> None:
+    features = np.random.default_rng(0).normal(2, 3, (4, 5, 6, 3)).astype(np.float32)
+    once, often = BatchNorm(3), BatchNorm(3)
+    normalised(once, features, 0, train=True)
+    for _ in range(6):
+        normalised(often, features, 0, train=True, visits=6)
+    np.testing.assert_allclose(often.mean[...], once.mean[...], rtol=1e-4)
+    np.testing.assert_allclose(often.variance[...], once.variance[...], rtol=1e-4)
+
+
+def test_batch_moments_are_global_under_a_mapped_axis() -> None:
+    """Two halves of a batch under one axis name equal the whole batch."""
+    features = jax.random.normal(jax.random.key(0), (4, 2, 2, 3))
+
+    def whole(features: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array]:
+        norm = BatchNorm(3)
+        mode = Mode(True, jnp.zeros(len(features), jnp.int32), 1, axis_name)
+        return norm(features, mode), norm.mean[...]
+
+    expected, mean = whole(features, None)
+    halves = features.reshape(2, 2, *features.shape[1:])
+    found, means = jax.vmap(lambda half: whole(half, "device"), axis_name="device")(halves)
+    np.testing.assert_allclose(found.reshape(expected.shape), expected, atol=1e-5)
+    np.testing.assert_allclose(means[1], mean, atol=1e-6)
+
+
+def test_rearrangements() -> None:
+    image = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    np.testing.assert_array_equal(space_to_depth(image)[0, 0, 1], [2, 3, 6, 7])
+    np.testing.assert_array_equal(double(image)[0, 2:4, 4:6, 0], [[6, 6], [6, 6]])
+    assert isinstance(BatchNorm(1).scale, nnx.Param)
