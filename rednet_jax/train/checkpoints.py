@@ -4,6 +4,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import jax
+from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import v1 as ocp
 
 from rednet_jax.errors import RednetError
@@ -70,14 +72,16 @@ class Checkpoints:
 
         Args:
             step: which.
-            like: the tree of `jax.ShapeDtypeStruct`s, with shardings, that it must have.
+            like: the tree of `jax.ShapeDtypeStruct`s that it must have.
 
         Returns:
-            The state, where the shardings of `like` say.
+            The state, on the default device.
 
         Raises:
             RednetError: it is damaged, or of another network.
         """
+        device = SingleDeviceSharding(jax.devices()[0])
+        like = jax.tree.map(lambda leaf: leaf.update(sharding=device), like)
         try:
             state: TrainState = self._checkpointer.load(step, like)
         except (OSError, KeyError, ValueError) as error:

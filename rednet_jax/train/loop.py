@@ -84,15 +84,16 @@ def train(
     splits = [read_split(data.name, split, data_root) for split in (data.train, data.validation)]
     _claim(run_dir, experiment)
     faces = _read_faces(experiment, *splits)
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    begin = jax.jit(functools.partial(initial_train_state, experiment), out_shardings=device)
     try:
         with Checkpoints(run_dir / "checkpoints", experiment.keep) as checkpoints:
             if (found := checkpoints.latest) is None:
-                state = begin()
+                state = initial_train_state(experiment)
             else:
-                state = checkpoints.load(found, jax.eval_shape(begin))
+                like = jax.eval_shape(functools.partial(initial_train_state, experiment))
+                state = checkpoints.load(found, like)
                 print(f"{run_dir}: goes on at step {found}", flush=True)
+            # Committed to the device in either case: one program, whether begun or resumed.
+            state = jax.device_put(state, jax.devices()[0])
             with _Metrics(run_dir / "metrics.jsonl", kept_until=found or 0) as metrics:
                 return _run(experiment, run_dir, state, last, faces, checkpoints, metrics)
     except OSError as error:
@@ -183,7 +184,7 @@ def _read_faces(experiment: Experiment, train_split: Samples, validation_split: 
     points = list(scheme(model.landmarks).from_68)
     cache = FaceCache(cache.images, cache.landmarks[:, points], cache.labelled[:, points])
     validation = cut_split(validation_split, model)
-    for line in (*train_split.skipped, *validation.skipped):
+    for line in dict.fromkeys((*train_split.skipped, *validation.skipped)):
         print(f"left out: {line}", flush=True)
     print(f"{len(names)} faces to train on, {len(validation.names)} to validate", flush=True)
     return Faces(jax.device_put(cache), names, validation)

@@ -1,5 +1,6 @@
 """Everything that training carries from step to step, and how it begins."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -51,8 +52,9 @@ def optimiser(config: OptimiserConfig, steps: int) -> optax.GradientTransformati
     )
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def initial_train_state(experiment: Experiment) -> TrainState:
-    """Fresh weights from the experiment's seed; meant to be run under `jax.jit`."""
+    """Fresh weights from the experiment's seed."""
     variables = rednet.init(experiment.model, jax.random.key(experiment.seed))
     params = variables["params"]
     opt_state = optimiser(experiment.optimiser, experiment.steps).init(params)

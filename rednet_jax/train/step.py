@@ -117,7 +117,7 @@ def train_step(
         **terms,
         "loss": loss,
         "nme": jnp.nanmean(losses["nme"][-1]),
-        "gradient_norm": optax.global_norm(gradients),
+        "gradient_norm": optax.tree.norm(gradients),
         "loss_of_face": jnp.mean(losses["total"], axis=0),
     }
     return TrainState(state.step + 1, params, batch_stats, average, opt_state), metrics

@@ -111,7 +111,7 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[RedNetConfig, Variables]
     try:
         config = RedNetConfig.from_json(json.loads(metadata[_CONFIG]))
     except (ValueError, TypeError) as error:
-        raise RednetError(f"{path}: {error}") from error
+        raise RednetError(f"{path}: holds no config of ours ({error})") from error
     expected = jax.eval_shape(lambda: init(config, jax.random.key(0)))
     shapes = {name: leaf.shape for name, leaf in _flat(expected).items()}
     for name, shape in shapes.items():

@@ -1,0 +1,51 @@
+"""A run in miniature: drawn faces, a narrow network, twenty steps across the one-pass border."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from train.miniature_300w import draw_300w
+
+from rednet_jax.train.experiment import DataConfig, Experiment, OptimiserConfig
+from rednet_jax.train.loop import train
+from rednet_jax.train.state import TrainState
+from rednet_jax.train.step import train_step
+
+
+class Run(NamedTuple):
+    folder: Path
+    state: TrainState
+    compilations: int
+    """Of `train_step`, while it ran."""
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory) -> Path:
+    return draw_300w(tmp_path_factory.mktemp("300w"), train=6, validation=3)
+
+
+@pytest.fixture(scope="session")
+def experiment(narrow) -> Experiment:
+    return Experiment(
+        name="miniature",
+        model=narrow("compact"),
+        data=DataConfig(cached_size=80, cover=1.3),
+        optimiser=OptimiserConfig(learning_rate=5e-3, warmup_steps=3),
+        steps=20,
+        one_pass_steps=10,
+        batch=4,
+        evaluate_every=5,
+        log_every=2,
+        keep=1,
+    )
+
+
+@pytest.fixture(scope="session")
+def finished(experiment, tree, tmp_path_factory) -> Run:
+    """The uninterrupted run."""
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    before = train_step._cache_size()
+    state = train(experiment, folder, data_root=tree)
+    return Run(folder, state, train_step._cache_size() - before)

@@ -1,0 +1,80 @@
+"""Checkpoints hold what was saved, whatever happens to the state afterwards."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rednet_jax.errors import RednetError
+from rednet_jax.train.checkpoints import Checkpoints
+from rednet_jax.train.state import TrainState
+
+
+def some_state(value=0.0, size=1000):
+    params = {"kernel": jnp.full((size, 3), value), "scale": jnp.arange(5.0)}
+    average = {"params": jax.tree.map(jnp.copy, params), "batch_stats": {}}
+    return TrainState(jnp.int32(value), params, {}, average, ())
+
+
+def shapes_of(state):
+    return jax.eval_shape(lambda: state)
+
+
+def same(one, other):
+    return all(map(np.array_equal, jax.tree.leaves(one), jax.tree.leaves(other)))
+
+
+def test_a_state_that_is_donated_while_it_is_written_is_saved_as_it_was(tmp_path):
+    on = jax.jit(lambda state: jax.tree.map(lambda x: x + 1, state), donate_argnums=0)
+    state = on(some_state(size=300_000))
+    expected = jax.tree.map(np.array, state)
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        checkpoints.save(1, state, nme=3.0)
+        for _ in range(30):
+            state = on(state)
+        jax.block_until_ready(state)
+        assert not same(state, expected)
+        assert same(checkpoints.load(checkpoints.latest, shapes_of(state)), expected)
+
+
+def test_the_latest_and_the_best_are_kept(tmp_path):
+    nme = {5: 4.0, 10: 3.0, 15: 3.5, 20: 5.0, 25: 4.5}
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        assert checkpoints.latest is None and checkpoints.best_nme == float("inf")
+        for step, value in nme.items():
+            checkpoints.save(step, some_state(step), value)
+    assert sorted(int(path.name) for path in tmp_path.iterdir()) == [10, 20, 25]
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        assert checkpoints.latest == 25
+        assert checkpoints.best_nme == 3.0
+        best = checkpoints.load(10, shapes_of(some_state()))
+        assert int(best.step) == 10 and same(best, some_state(10.0))
+
+
+def test_a_checkpoint_that_was_cut_short_is_not_seen(tmp_path):
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        checkpoints.save(5, some_state(5.0), 1.0)
+    whole = tmp_path / "5"
+    whole.rename(tmp_path / "10.orbax-checkpoint-tmp")
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        assert checkpoints.latest is None
+
+
+def test_another_network_is_refused_in_one_line(tmp_path):
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        checkpoints.save(5, some_state(5.0), 1.0)
+        with pytest.raises(RednetError, match=r"5: cannot be restored") as caught:
+            checkpoints.load(checkpoints.latest, shapes_of(some_state(size=7)))
+        assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path):
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        checkpoints.save(5, some_state(5.0), 1.0)
+    for path in (tmp_path / "5").rglob("*"):
+        if path.is_file() and path.stat().st_size > 1000:
+            path.write_bytes(path.read_bytes()[:500])
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        with pytest.raises(RednetError, match=r"5: cannot be restored") as caught:
+            checkpoints.load(checkpoints.latest, shapes_of(some_state()))
+        assert "\n" not in str(caught.value)
