@@ -1,0 +1,248 @@
+"""A checkpoint measured on a split: boxes, counts, and figures that can be redone by hand."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import numpy as np
+import pytest
+import skimage.data
+from PIL import Image
+from train.miniature_300w import draw_300w, draw_face
+
+from rednet_jax.data.images_300w import validation_names
+from rednet_jax.data.samples import Sample
+from rednet_jax.data.sources import read_split
+from rednet_jax.errors import RednetError
+from rednet_jax.evaluate import protocols
+from rednet_jax.evaluate.protocols import align_crops, cut_split, evaluate_split
+from rednet_jax.landmarks.boxes import landmark_box
+from rednet_jax.landmarks.pts import read_pts, write_pts
+from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
+from rednet_jax.landmarks.table import read_landmarks_csv
+from rednet_jax.model.rednet import init
+
+FACE, SIDE = np.array([222.0, 125.0]), 110.0
+"""Centre and size of the face in scikit-image's astronaut, pixels."""
+
+
+@pytest.fixture(scope="module")
+def network(narrow):
+    config = narrow("compact")
+    return config, init(config, jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    return draw_300w(tmp_path_factory.mktemp("300w"), train=1, validation=3)
+
+
+@pytest.fixture
+def astronaut(tree, tmp_path):
+    """Two faces of validation: the astronaut's, and one on a picture of plain grey."""
+    root = draw_300w(tmp_path / "300w", train=0, validation=2)
+    name, plain = validation_names()[:2]
+    Image.new("RGB", (64, 64), "grey").save(root / f"{plain}.png")
+    Image.fromarray(skimage.data.astronaut()).save(root / f"{name}.png")
+    write_pts(root / f"{name}.pts", FACE + SIDE * mean_shape(LANDMARKS_68))
+    return root
+
+
+class Listed(list):
+    """Samples that lie in memory."""
+
+    def __init__(self, samples, skipped=()):
+        super().__init__(samples)
+        self.skipped = list(skipped)
+
+
+def sample(name, seed=0, labelled=None):
+    image, landmarks = draw_face(seed)
+    labelled = np.ones(68, bool) if labelled is None else labelled
+    return Sample(image, landmarks, labelled, landmark_box(landmarks, labelled), name)
+
+
+def scored_by_hand(path, tree):
+    """NME in percent of each face of a predictions file, from the labels' own files."""
+    names, landmarks = read_landmarks_csv(path)
+    errors = {}
+    for name, predicted in zip(names, landmarks, strict=True):
+        truth = read_pts(tree / f"{name}.pts")
+        eyes = math.dist(truth[36], truth[45])
+        distances = [math.dist(p, q) for p, q in zip(predicted, truth, strict=True)]
+        errors[name] = 100 * sum(distances) / 68 / eyes
+    return errors
+
+
+@pytest.mark.parametrize("boxes", ["truth", "jitter"])
+def test_the_predictions_scored_by_hand_give_the_reported_figures(network, tree, tmp_path, boxes):
+    csv = tmp_path / "predictions.csv"
+    result = evaluate_split(
+        network, "300w", "validation", data_dir=tree, boxes=boxes, predictions=csv
+    )
+    errors = scored_by_hand(csv, tree)
+    assert sorted(errors) == sorted(validation_names()[:3])
+    last = result["per_step"][-1]
+    values = sorted(errors.values())
+    assert last["feedback_steps"] == 3
+    assert last["nme"] == pytest.approx(sum(values) / 3, rel=1e-4)
+    assert last["median"] == pytest.approx(values[1], rel=1e-4)
+    for cut in (8, 10):
+        share = 100 * sum(value > cut for value in values) / 3
+        assert last[f"failure_rate_{cut}"] == pytest.approx(share)
+    area = 100 * sum(max(8 - value, 0) for value in values) / 3 / 8
+    assert last["auc_8"] == pytest.approx(area, rel=1e-3)
+    assert {name: result[name] for name in result if name not in ("per_step", "skipped")} == {
+        "images": 3,
+        "missed": 0,
+        "normaliser": "inter-ocular (outer eye corners)",
+        "boxes": boxes,
+        "crop_margin": 1.25,
+    }
+
+
+def test_every_k_is_one_run_and_rows_come_as_asked_for(network, tree):
+    def rows(*steps):
+        result = evaluate_split(
+            network, "300w", "validation", data_dir=tree, feedback_steps=steps, boxes="jitter"
+        )
+        return result["per_step"]
+
+    both = rows(3, 1)
+    assert [row["feedback_steps"] for row in both] == [3, 1]
+    for row in both:
+        (alone,) = rows(row["feedback_steps"])
+        assert alone == pytest.approx(row, rel=1e-5)
+
+
+def test_truth_is_the_box_of_the_labels(network, tree):
+    config, _ = network
+    samples = read_split("300w", "validation", tree)
+    crops = cut_split(samples, config)
+    for one, affine in zip(samples, crops.affines, strict=True):
+        x0, y0, x1, y1 = one.box
+        side = config.crop_margin * max(x1 - x0, y1 - y0)
+        assert affine[0, 0] == pytest.approx(side / config.image_size)
+        middle = affine @ [(config.image_size - 1) / 2, (config.image_size - 1) / 2, 1]
+        np.testing.assert_allclose(middle, [(x0 + x1) / 2, (y0 + y1) / 2], atol=1e-4)
+
+
+def test_jitter_is_a_draw_of_the_name_alone(network):
+    config, _ = network
+    samples = [sample(f"folder/face{i}") for i in range(400)]
+    forwards = cut_split(Listed(samples), config, "jitter")
+    backwards = cut_split(Listed(samples[::-1]), config, "jitter")
+    np.testing.assert_array_equal(forwards.affines, backwards.affines[::-1])
+    np.testing.assert_array_equal(forwards.images, backwards.images[::-1])
+    truth = cut_split(Listed(samples[:1]), config).affines[0]
+    middle = np.array([(config.image_size - 1) / 2] * 2 + [1])
+    side = config.image_size / config.crop_margin  # of the labels' box, crop pixels
+    shift = (forwards.affines @ middle - truth @ middle) / (side * truth[0, 0])
+    size = np.log(forwards.affines[:, 0, 0] / truth[0, 0])
+    np.testing.assert_allclose(shift.std(0), 0.06, rtol=0.15)
+    np.testing.assert_allclose(size.std(), 0.10, rtol=0.15)
+    np.testing.assert_allclose(shift.mean(0), 0, atol=0.01)
+    np.testing.assert_allclose(size.mean(), 0, atol=0.02)
+    # The same on every machine and in every release, or tables cannot be compared.
+    known = [*shift[7], size[7]]
+    np.testing.assert_allclose(known, [-0.01190, -0.00969, -0.02831], atol=2e-5)
+
+
+def test_the_detector_finds_the_astronaut_and_its_miss_is_counted(network, astronaut, tmp_path):
+    csv = tmp_path / "predictions.csv"
+    result = evaluate_split(
+        network, "300w", "validation", data_dir=astronaut, boxes="detector", predictions=csv
+    )
+    assert (result["images"], result["missed"], result["boxes"]) == (1, 1, "detector")
+    found, missed = validation_names()[:2]
+    names, landmarks = read_landmarks_csv(csv)
+    assert names == [found, missed]
+    assert np.isfinite(landmarks[0]).all() and np.isnan(landmarks[1]).all()
+    assert result["per_step"][-1]["nme"] == pytest.approx(
+        scored_by_hand(csv, astronaut)[found], rel=1e-4
+    )
+    crops = cut_split(read_split("300w", "validation", astronaut), network[0], "detector")
+    assert crops.missed == [missed]
+    middle = crops.affines[0] @ [31.5, 31.5, 1]
+    assert math.dist(middle, FACE) < 0.2 * SIDE and not np.allclose(middle, FACE)
+
+
+def test_a_detection_elsewhere_is_not_the_labelled_face(network, astronaut):
+    name = validation_names()[0]
+    write_pts(astronaut / f"{name}.pts", FACE + [150, 200] + SIDE * mean_shape(LANDMARKS_68))
+    with pytest.raises(RednetError, match=r"no face left of 2: .*2 were not found") as caught:
+        evaluate_split(network, "300w", "validation", data_dir=astronaut, boxes="detector")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_left_out_and_named(network, tree, tmp_path):
+    root = draw_300w(tmp_path, train=0, validation=3)
+    (root / f"{validation_names()[1]}.png").write_bytes(b"no picture")
+    result = evaluate_split(network, "300w", "validation", data_dir=root)
+    assert result["images"] == 2
+    assert sum(validation_names()[1] in line for line in result["skipped"]) == 1
+
+
+def test_a_face_without_eye_corners_is_not_measured(network, monkeypatch):
+    labelled = np.ones(68, bool)
+    labelled[45] = False
+    faces = [sample("a"), sample("b", 1, labelled)]
+    monkeypatch.setattr(protocols, "read_split", lambda *_: Listed(faces, ["a line"]))
+
+    def measured():
+        return evaluate_split(network, "any", "split", feedback_steps=[1])
+
+    both = measured()
+    assert both["images"] == 1 and both["skipped"] == ["a line"]
+    faces.pop()
+    assert measured()["per_step"][0] == pytest.approx(both["per_step"][0], rel=1e-5)
+    faces[:] = [sample("b", 1, labelled)]
+    with pytest.raises(RednetError, match="any split: no face has both outer eye corners"):
+        measured()
+
+
+def test_the_last_batch_is_filled_up_and_cut_off_again(network, tree):
+    config, variables = network
+    crops = cut_split(read_split("300w", "validation", tree), config).images
+    whole = align_crops(config, variables, crops, 2)
+    assert whole.shape == (2, 3, 68, 2)
+    np.testing.assert_allclose(align_crops(config, variables, crops, 2, batch=2), whole, atol=1e-3)
+
+
+def test_progress_is_reported(network, tree):
+    told = []
+    cut_split(
+        read_split("300w", "validation", tree), network[0], report=lambda *one: told.append(one)
+    )
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"feedback_steps": (0,)}, "1 or more, not 0"),
+        ({"feedback_steps": (1, -2)}, "1 or more, not 1,-2"),
+        ({"feedback_steps": ()}, "1 or more, not none"),
+        ({"split": "test"}, "'test'"),
+        ({"data": "500w"}, "'500w'"),
+        ({"checkpoint": "absent"}, "absent"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(network, tree, changes, told):
+    asked = {"checkpoint": network, "data": "300w", "split": "validation", **changes}
+    with pytest.raises(RednetError, match=told) as caught:
+        evaluate_split(data_dir=tree, **asked)
+    assert "\n" not in str(caught.value)
+
+
+def test_predictions_that_cannot_be_written_are_one_line(network, tree, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(RednetError, match=r"predictions.csv: cannot be written"):
+        evaluate_split(
+            network,
+            "300w",
+            "validation",
+            data_dir=tree,
+            predictions=tmp_path / "file" / "predictions.csv",
+        )
