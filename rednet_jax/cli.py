@@ -95,7 +95,7 @@ def evaluate(args: argparse.Namespace) -> int:
             report=report,
         )
     _print_result(result, args.json)
-    return 0
+    return _failed(result["skipped"])
 
 
 def train(args: argparse.Namespace) -> int:
@@ -130,7 +130,7 @@ def quickstart(args: argparse.Namespace) -> int:
     print(" K   frames with a face   ms a frame   jitter, % of the inter-ocular distance")
     for k, found, milliseconds, jitter in shown.figures:
         print(f" {k}   {found:18d}   {milliseconds:10.1f}   {jitter:6.2f}")
-    print(f"\n{shown.overlay}\n{shown.video}\n{shown.landmarks}")
+    print(f"\n{shown.overlay}\n{shown.video} (K = 1, 2, 3 side by side)\n{shown.landmarks}")
     print("\nNext:\nrednet align YOUR_PICTURE.jpg --overlay drawn\nrednet track YOUR_VIDEO.mp4")
     return 0
 
@@ -257,6 +257,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             rednet.error(f"unrecognized arguments: {' '.join(rest)}")
         status: int = args.run(args)
         return status
+    except SystemExit:
+        # Of --help alone: what cannot be parsed is a RednetError.
+        return 0
     except RednetError as error:
         _failed([str(error)])
         return 2
@@ -330,7 +333,7 @@ def _progress(unit: str) -> Iterator[Callable[[int, int | None], None]]:
 
 
 def _print_result(result: dict[str, Any], path: str | None) -> None:
-    """Prints numbers, with lists of rows last, or the same as JSON where the path is '-'."""
+    """Prints numbers and rows of numbers, or all of it as JSON where the path is '-'."""
     from rednet_jax.files import write_text
 
     text = json.dumps(result, indent=2) + "\n"
@@ -339,7 +342,8 @@ def _print_result(result: dict[str, Any], path: str | None) -> None:
         return
     for name, value in result.items():
         for row in value if isinstance(value, list) else [{name: value}]:
-            print("  ".join(f"{key} {_short(item)}" for key, item in row.items()))
+            if isinstance(row, dict):
+                print("  ".join(f"{key} {_short(item)}" for key, item in row.items()))
     if path is not None:
         write_text(path, text)
 

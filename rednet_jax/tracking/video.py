@@ -63,6 +63,7 @@ class VideoReader:
                 raise RednetError(f"{self.path}: has no video stream")
             self._stream = self._container.streams.video[0]
             self._stream.thread_type = "AUTO"
+            self.fps = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
             self._frames = self._decode()
             first = next(self._frames, None)
             # FFmpeg also 'plays' text files, as a terminal would show them.
@@ -70,7 +71,6 @@ class VideoReader:
                 raise RednetError(f"{self.path}: not a video (no frame of it can be decoded)")
             self._first = first
             self.size = first.shape[1], first.shape[0]
-            self.fps = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
             self.frame_count = self._stream.frames or None
             if self.frame_count is None and (seconds := self._declared_seconds()):
                 self.frame_count = round(seconds * self.fps)
@@ -111,12 +111,15 @@ class VideoReader:
 
     def _declared_seconds(self) -> float | None:
         """Length of the video stream."""
-        if self._stream.duration is not None and self._stream.time_base is not None:
-            return float(self._stream.duration * self._stream.time_base)
-        # The longest of several streams gives the file its length: no word on the pictures.
-        if self._container.duration is not None and len(self._container.streams) == 1:
-            return self._container.duration / av.time_base
-        return None
+        stream, container = self._stream, self._container
+        # Of an AVI file without its end FFmpeg shortens the length, but not the number of frames.
+        lengths = [float(stream.frames / self.fps)]
+        if stream.duration is not None and stream.time_base is not None:
+            lengths.append(float(stream.duration * stream.time_base))
+        elif container.duration is not None and len(container.streams) == 1:
+            # Of several streams, the longest gives the file its length: no word on the pictures.
+            lengths.append(container.duration / av.time_base)
+        return max(lengths) or None
 
 
 @contextlib.contextmanager

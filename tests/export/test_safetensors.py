@@ -1,0 +1,64 @@
+"""An exported file is the network it came from, to what its numbers can hold."""
+
+from __future__ import annotations
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from rednet_jax.errors import RednetError
+from rednet_jax.export.safetensors import export_safetensors
+from rednet_jax.model.rednet import init
+from rednet_jax.weights.store import BEST, load, write_weights
+
+
+@pytest.fixture
+def run(narrow, tmp_path):
+    """A run folder with weights."""
+    config = narrow("compact")
+    write_weights(tmp_path / "runs" / "tiny" / BEST, config, init(config, jax.random.key(0)))
+    return tmp_path / "runs" / "tiny"
+
+
+def test_a_run_folder_becomes_one_file(run, tmp_path):
+    written = export_safetensors(run, tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "tiny.safetensors",
+        "export.json",
+    }
+    assert written == json.loads((tmp_path / "out" / "export.json").read_text())
+    assert written["max_difference_px"] == 0
+    assert written["target"] == "safetensors"
+    assert written["dtype"] == "float32"
+    assert set(written["versions"]) == {"rednet-jax", "jax", "flax", "safetensors"}
+    (config, variables), (same, again) = load(run), load(tmp_path / "out" / "tiny.safetensors")
+    assert config == same
+    jax.tree.map(np.testing.assert_array_equal, variables, again)
+
+
+def test_half_the_digits_move_landmarks_a_little(run, tmp_path):
+    written = export_safetensors(run, tmp_path / "out", "float16")
+    assert 0 < written["max_difference_px"] < 0.5
+    tensors = load_file(tmp_path / "out" / "tiny.safetensors")
+    kinds = {name.endswith("/kernel"): str(value.dtype) for name, value in tensors.items()}
+    assert kinds == {True: "float16", False: "float32"}
+
+
+def test_a_file_keeps_its_name_and_is_not_replaced(run, tmp_path):
+    export_safetensors(run, tmp_path / "out")
+    file = tmp_path / "out" / "tiny.safetensors"
+    before = file.read_bytes()
+    with pytest.raises(RednetError, match="would replace the checkpoint itself"):
+        export_safetensors(file, tmp_path / "out", "float16")
+    assert file.read_bytes() == before
+    export_safetensors(file, tmp_path / "half", "float16")
+    assert (tmp_path / "half" / "tiny.safetensors").is_file()
+
+
+def test_what_is_no_checkpoint_leaves_nothing(tmp_path):
+    with pytest.raises(RednetError, match="no such"):
+        export_safetensors("missing", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []

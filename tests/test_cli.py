@@ -1,0 +1,261 @@
+"""The command line: what is wrong ends with status 2 and one line, what failed in part with 1."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import save_file
+
+from rednet_jax import cli
+from rednet_jax.bench import scan
+from rednet_jax.landmarks.pts import write_pts
+from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
+from rednet_jax.landmarks.table import read_landmarks_csv
+from rednet_jax.model.rednet import init
+from rednet_jax.tracking import track_file
+from rednet_jax.tracking.quickstart import portrait_path
+from rednet_jax.tracking.video import write_video
+from rednet_jax.train import loop
+from rednet_jax.weights.store import write_weights
+
+PORTRAIT = str(portrait_path())
+
+
+@pytest.fixture(scope="module")
+def checkpoint(narrow, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    config = narrow("compact")
+    write_weights(path, config, init(config, jax.random.key(0)))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def grey_video(tmp_path_factory):
+    path = tmp_path_factory.mktemp("video") / "grey.mp4"
+    with write_video(path, 20, (160, 120)) as write:
+        for _ in range(5):
+            write(np.full((120, 160, 3), 128, np.uint8))
+    return str(path)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run(capfd):
+    """Runs a command line; returns (status, standard output, lines on standard error)."""
+
+    def run(*words):
+        capfd.readouterr()
+        status = cli.main([str(word) for word in words])
+        out, err = capfd.readouterr()
+        return status, out, err.splitlines()
+
+    return run
+
+
+# Command lines that nothing can be made of, and what is said of them. `W` is a good checkpoint,
+# `V` a good video, `P` a good picture; the other files are made by `bad_files`.
+WRONG = {
+    "no command": ("", "COMMAND"),
+    "unknown command": ("fly", "'fly'"),
+    "unknown option": ("align P --colour red", "--colour red"),
+    "no picture named": ("align", "IMAGE"),
+    "option without value": ("align P --csv", "--csv"),
+    "K is no number": ("track V --feedback-steps two", "'two'"),
+    "K is 0, align": ("align P --checkpoint W --feedback-steps 0 --csv a.csv", "not 0"),
+    "K is 0, track": ("track V --checkpoint W --feedback-steps 0", "not 0"),
+    "K is -1, track": ("track V --checkpoint W --feedback-steps -1", "not -1"),
+    "K is 0, eval": ("eval W --data 300w --split validation --data-dir . --feedback-steps 0", "0"),
+    "Ks are no numbers": ("eval W --data 300w --split full --feedback-steps 1,x", "'1,x'"),
+    "text as video": ("track text.mp4 --checkpoint W", "text.mp4: not a video"),
+    "empty video": ("track empty.mp4 --checkpoint W", "empty.mp4: not a video"),
+    "video without its index": ("track cut.mp4 --checkpoint W", "cut.mp4: not a video"),
+    "sound as video": ("track sound.wav --checkpoint W", "sound.wav: has no video stream"),
+    "missing video": ("track none.mp4 --checkpoint W", "none.mp4: cannot be read"),
+    "empty picture": ("align empty.png --checkpoint W --csv a.csv", "empty.png: not a picture"),
+    "missing picture": ("align none.png --checkpoint W --overlay drawn", "none.png: cannot be"),
+    "folder without picture": ("align . --checkpoint W --csv a.csv", "no picture in this folder"),
+    "unknown checkpoint": ("align P --checkpoint nobody --csv a.csv", "nobody: no such"),
+    "unknown checkpoint, track": ("track V --checkpoint nobody", "nobody: no such"),
+    "unknown checkpoint, quickstart": ("quickstart --checkpoint nobody", "nobody: no such"),
+    "unknown checkpoint, export": ("export nobody --to safetensors --out x", "nobody: no such"),
+    "foreign checkpoint": ("align P --checkpoint foreign.safetensors", "foreign.safetensors"),
+    "damaged checkpoint": ("track V --checkpoint damaged.safetensors", "damaged.safetensors"),
+    "text as checkpoint": ("track V --checkpoint text.mp4", "text.mp4"),
+    "folder as checkpoint": ("track V --checkpoint .", "no run with weights"),
+    "unknown data set": ("eval W --data 400w --split full --data-dir .", "no data set '400w'"),
+    "unknown split": ("eval W --data 300w --split half --data-dir .", "no split 'half'"),
+    "no data folder": ("eval W --data 300w --split full", "--data-dir"),
+    "folder without data": ("eval W --data 300w --split full --data-dir .", "no part of 300w"),
+    "boxes without header": ("align P --checkpoint W --boxes text.mp4", "text.mp4"),
+    "boxes without area": ("align P --checkpoint W --boxes flat.csv", "flat.csv: line 2"),
+    "missing boxes": ("align P --checkpoint W --boxes none.csv", "none.csv"),
+    "missing experiment": ("train none.py", "none.py: no such experiment file"),
+    "field without value": ("train none.py --batch", "--batch"),
+    "field without name": ("train none.py batch 3", "batch"),
+    "unknown bench": ("bench speed", "'speed'"),
+    "unknown target": ("export W --to onnx --out x", "'onnx'"),
+    "output is a folder": ("track V --checkpoint W --out .", "cannot be written"),
+}
+
+
+@pytest.fixture(scope="module")
+def bad_files(tmp_path_factory, checkpoint, grey_video):
+    folder = tmp_path_factory.mktemp("bad")
+    for name in ("empty.mp4", "empty.png"):
+        (folder / name).touch()
+    (folder / "text.mp4").write_text("This is no video.\n" * 100)
+    wave = b"RIFF$\x00\x00\x00WAVEfmt \x10\x00\x00\x00\x01\x00\x01\x00"
+    wave += b"@\x1f\x00\x00@\x1f\x00\x00\x01\x00\x08\x00data\x00\x10\x00\x00" + b"\x80" * 4096
+    (folder / "sound.wav").write_bytes(wave)
+    (folder / "cut.mp4").write_bytes(Path(grey_video).read_bytes()[:-300])
+    save_file({"a": np.zeros(3, np.float32)}, folder / "foreign.safetensors")
+    (folder / "damaged.safetensors").write_bytes(Path(checkpoint).read_bytes()[:-1000])
+    (folder / "flat.csv").write_text("name,x0,y0,x1,y1\nastronaut,5,5,5,9\n")
+    return folder
+
+
+@pytest.mark.parametrize("line", WRONG, ids=lambda line: line.replace(" ", "_"))
+def test_what_is_wrong_is_one_line_and_status_2(
+    line, bad_files, checkpoint, grey_video, here, run, monkeypatch
+):
+    monkeypatch.delenv("REDNET_JAX_DATA", raising=False)
+    command, said = WRONG[line]
+    given = {"W": checkpoint, "V": grey_video, "P": PORTRAIT}
+    for path in bad_files.iterdir():
+        given[path.name] = str(path)
+    status, out, errors = run(*(given.get(word, word) for word in command.split()))
+    assert status == 2
+    assert len(errors) == 1, errors
+    assert errors[0].startswith("rednet: ") and said in errors[0]
+    assert out == ""
+    assert list(here.iterdir()) == []
+
+
+def test_help_of_every_command_has_an_example(run):
+    status, out, errors = run("--help")
+    assert (status, errors) == (0, [])
+    for command in ("align", "track", "eval", "train", "quickstart", "export", "bench"):
+        assert command in out
+        status, text, errors = run(command, "--help")
+        assert (status, errors) == (0, [])
+        assert f"Example: rednet {command} " in text
+
+
+def test_align_prints_the_table_or_writes_it(checkpoint, here, run):
+    status, out, errors = run("align", PORTRAIT, "--checkpoint", checkpoint)
+    assert (status, errors) == (0, [])
+    assert out.splitlines()[0].startswith("name,x0,y0,") and len(out.splitlines()) == 2
+    where = "--csv", "a.csv", "--overlay", "drawn"
+    status, told, errors = run("align", PORTRAIT, "--checkpoint", checkpoint, *where)
+    assert (status, errors) == (0, [])
+    assert told == "1 of 1 pictures: a.csv and drawn\n"
+    assert (here / "a.csv").read_text() == out
+    assert [path.name for path in (here / "drawn").iterdir()] == ["astronaut.png"]
+
+
+def test_one_bad_picture_among_good_ones_is_status_1(checkpoint, here, run):
+    (here / "bad.png").touch()
+    status, out, errors = run(
+        "align", "bad.png", PORTRAIT, "--checkpoint", checkpoint, "--csv", "a.csv"
+    )
+    assert status == 1
+    assert errors == ["rednet: bad.png: not a picture"]
+    assert out == "1 of 2 pictures: a.csv\n"
+    _, landmarks = read_landmarks_csv(here / "a.csv")
+    np.testing.assert_array_equal(np.isnan(landmarks[:, 0, 0]), [True, False])
+
+
+def test_a_video_without_a_face_is_status_1(checkpoint, grey_video, here, run):
+    status, out, errors = run("track", grey_video, "--checkpoint", checkpoint)
+    assert status == 1
+    assert errors == [f"rednet: {grey_video}: no face found in 5 frames"]
+    assert out.startswith("a face in 0 of 5 frames, ")
+    assert len((here / "grey_landmarks.csv").read_text().splitlines()) == 6
+    assert (here / "grey_landmarks.mp4").is_file()
+
+
+def test_eval_prints_and_writes_its_figures(checkpoint, here, run):
+    """On black pictures that have the split's names."""
+    points = mean_shape(LANDMARKS_68) * 80 + 100
+    names = "ibug/a", "ibug/b", "ibug/c"
+    (here / "ibug").mkdir()
+    for name in names:
+        Image.new("RGB", (200, 200)).save(here / f"{name}.jpg")
+        write_pts(here / f"{name}.pts", points)
+    command = "eval", checkpoint, "--data", "300w", "--split", "challenging", "--data-dir", here
+    rest = "--feedback-steps", "1,2", "--predictions", "points.csv", "--json"
+    status, out, errors = run(*command, *rest, "a.json")
+    assert (status, errors) == (0, [])
+    written = json.loads((here / "a.json").read_text())
+    assert written["images"] == 3
+    assert [row["feedback_steps"] for row in written["per_step"]] == [1, 2]
+    lines = out.splitlines()
+    assert "images 3" in lines and f"nme {written['per_step'][1]['nme']:.4g}" in lines[-1]
+    assert read_landmarks_csv(here / "points.csv")[0] == list(names)
+    status, out, errors = run(*command, *rest, "-")
+    assert (status, errors, json.loads(out)) == (0, [], written)
+    (here / "ibug" / "b.jpg").write_bytes(b"")
+    status, out, errors = run(*command, *rest, "-")
+    assert status == 1
+    assert len(errors) == 1 and "ibug/b.jpg" in errors[0]
+    assert json.loads(out)["images"] == 2
+
+
+def test_train_hands_over_folder_steps_and_fields(here, run, monkeypatch):
+    (here / "tiny.py").write_text(
+        "from rednet_jax.model.config import RedNetConfig\n"
+        "from rednet_jax.train.experiment import Experiment\n"
+        "experiment = Experiment(name='tiny', model=RedNetConfig.preset('compact'))\n"
+    )
+    calls = []
+    monkeypatch.setattr(loop, "train", lambda *args, **options: calls.append((args, options)))
+    words = "--steps", 7, "--batch", 3, "--optimiser.learning-rate=1e-3", "--seed", 5
+    assert run("train", "tiny.py", *words)[0] == 0
+    assert run("train", "tiny.py", "--run-dir", "r", "--data-dir", "d")[0] == 0
+    (experiment, folder), options = calls[0]
+    assert (experiment.batch, experiment.seed, experiment.optimiser.learning_rate) == (3, 5, 1e-3)
+    assert str(folder) == "runs/tiny"
+    assert options == {"data_root": None, "steps": 7}
+    (_, folder), options = calls[1]
+    assert (str(folder), str(options["data_root"]), options["steps"]) == ("r", "d", None)
+
+
+def test_export_writes_and_tells_the_difference(checkpoint, here, run):
+    words = "--to", "safetensors", "--out", "out", "--dtype", "float16"
+    status, out, errors = run("export", checkpoint, *words)
+    assert (status, errors) == (0, [])
+    told = json.loads((here / "out" / "export.json").read_text())
+    assert out == (
+        "out/tiny.safetensors: landmarks differ by at most "
+        f"{told['max_difference_px']:.3g} crop pixels\n"
+    )
+
+
+def test_bench_prints_what_it_measures(here, run, monkeypatch):
+    monkeypatch.setattr(scan, "bench_scan", lambda: {"device": "cpu", "step_ms": 4.56789})
+    status, out, errors = run("bench", "scan", "--json", "a.json")
+    assert (status, errors) == (0, [])
+    assert out == "device cpu\nstep_ms 4.568\n"
+    assert json.loads((here / "a.json").read_text()) == {"device": "cpu", "step_ms": 4.56789}
+
+
+def test_ctrl_c_is_one_line(checkpoint, grey_video, here, run, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(track_file, "draw_landmarks", interrupted)
+    monkeypatch.setattr(track_file.Tracker, "update", interrupted)
+    status, out, errors = run("track", grey_video, "--checkpoint", checkpoint)
+    assert (status, out, errors) == (130, "", ["rednet: interrupted"])
+    assert list(here.iterdir()) == []

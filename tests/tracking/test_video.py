@@ -1,0 +1,223 @@
+"""What is written comes back, turned as the file asks; a file that breaks off says so."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import struct
+import threading
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from rednet_jax.errors import RednetError
+from rednet_jax.tracking.video import VideoReader, read_ahead, write_video
+
+
+def ramp(number: int, size: tuple[int, int]) -> np.ndarray:
+    """A frame whose colour tells its number, darker on the left than on the right."""
+    width, height = size
+    frame = np.full((height, width, 3), 40 + 10 * number, np.uint8)
+    frame[:, width // 2 :] += 60
+    return frame
+
+
+def written(path, size=(64, 48), fps=25, count=10):
+    with write_video(path, fps, size) as write:
+        for number in range(count):
+            write(ramp(number, size))
+    return path
+
+
+def read(path):
+    with VideoReader(path) as reader:
+        return list(reader), reader
+
+
+def avi(path, count=60, size=(64, 48)):
+    """An AVI file of pictures of noise, each of them a JPEG of about the same length."""
+    rng = np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.width, stream.height = size
+        stream.pix_fmt = "yuvj420p"
+        for _ in range(count):
+            noise = rng.integers(256, size=(size[1], size[0], 3), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise)))
+        container.mux(stream.encode(None))
+    return path
+
+
+def sound(path):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(
+            np.zeros((1, 800), np.int16), format="s16", layout="mono"
+        )
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("size", "fps"),
+    [((64, 48), Fraction(25)), ((63, 49), Fraction(30000, 1001)), ((17, 34), Fraction(25, 2))],
+)
+def test_round_trip(tmp_path, size, fps):
+    frames, reader = read(written(tmp_path / "a.mp4", size, fps, count=11))
+    width, height = (side + side % 2 for side in size)
+    assert reader.size == (width, height)
+    assert reader.fps == fps
+    assert reader.frame_count == len(frames) == 11
+    assert reader.broken is None
+    for number, frame in enumerate(frames):
+        assert frame.shape == (height, width, 3) and frame.dtype == np.uint8
+        want = np.pad(ramp(number, size), ((0, size[1] % 2), (0, size[0] % 2), (0, 0)), mode="edge")
+        assert abs(frame.astype(float) - want).mean() < 4
+
+
+def test_a_float_rate_is_kept(tmp_path):
+    assert read(written(tmp_path / "a.mp4", fps=29.97))[1].fps == Fraction(2997, 100)
+
+
+def test_pictures_are_turned_as_the_file_asks(tmp_path):
+    """The matrix of the MP4 track header moves (x, y) to (-y, x): the left edge becomes the top."""
+    path = written(tmp_path / "a.mp4")
+    data = bytearray(path.read_bytes())
+    matrix = data.index(b"tkhd") + 44
+    one = 1 << 16
+    assert struct.unpack(">9i", data[matrix : matrix + 36]) == (one, 0, 0, 0, one, 0, 0, 0, 1 << 30)
+    data[matrix : matrix + 36] = struct.pack(">9i", 0, one, 0, -one, 0, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+    frames, reader = read(path)
+    assert reader.size == (48, 64)
+    assert frames[0].shape == (64, 48, 3)
+    np.testing.assert_allclose(frames[0][:30].mean(), 40, atol=4)
+    np.testing.assert_allclose(frames[0][34:].mean(), 100, atol=4)
+
+
+def test_all_frames_are_of_the_first_size(tmp_path):
+    """A stream of JPEG pictures may change its size."""
+    path = tmp_path / "a.mjpeg"
+    with path.open("wb") as file:
+        for size in ((64, 48), (32, 24), (64, 48)):
+            Image.fromarray(ramp(0, size)).save(file, "JPEG")
+    frames, reader = read(path)
+    assert [frame.shape for frame in frames] == [(48, 64, 3)] * 3
+    assert reader.size == (64, 48)
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.8])
+def test_a_video_cut_short_gives_the_frames_before(tmp_path, kept):
+    whole = avi(tmp_path / "whole.avi")
+    assert read(whole)[1].broken is None
+    cut = tmp_path / "cut.avi"
+    data = whole.read_bytes()
+    cut.write_bytes(data[: int(kept * len(data))])
+    frames, reader = read(cut)
+    assert 0.5 < len(frames) / (60 * kept) < 1.05
+    assert "cut short" in reader.broken
+    assert reader.frame_count == 60
+
+
+def test_a_video_cut_between_frames_is_noticed_by_its_length(tmp_path):
+    """An MP4 file with its index in front, ended where a frame ends: every frame left is whole."""
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=25, options={"tune": "zerolatency"})
+        stream.width, stream.height = 64, 48
+        for number in range(20):
+            frame = av.VideoFrame.from_ndarray(ramp(number, (64, 48)))
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        end = packets[9].pos + packets[9].size
+    path.write_bytes(path.read_bytes()[:end])
+    frames, reader = read(path)
+    assert len(frames) == 10
+    assert reader.broken == "cut short (0.4 s of 0.8 s)"
+
+
+def no_video(folder):
+    """Files that are no videos, with a word of what is said of them."""
+    (folder / "empty.mp4").touch()
+    yield folder / "empty.mp4", "not a video"
+    (folder / "text.mp4").write_text("This is no video.\n" * 100)
+    yield folder / "text.mp4", "not a video"
+    (folder / "text.txt").write_text("FFmpeg would play this as a terminal does.\n" * 100)
+    yield folder / "text.txt", "not a video"
+    yield sound(folder / "sound.wav"), "no video stream"
+    yield folder / "missing.mp4", "No such file"
+    yield folder, "Is a directory"
+    index_cut = written(folder / "cut.mp4")
+    index_cut.write_bytes(index_cut.read_bytes()[:-200])
+    yield index_cut, "not a video"
+
+
+def test_what_is_no_video_is_one_line_with_file_and_cause(tmp_path):
+    for path, cause in no_video(tmp_path):
+        with pytest.raises(RednetError, match=cause) as caught:
+            VideoReader(path)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_an_exception_leaves_what_was_there(tmp_path):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"before")
+    for error in (KeyboardInterrupt, RednetError):
+        with pytest.raises(error), write_video(path, 25, (64, 48)) as write:
+            write(ramp(0, (64, 48)))
+            raise error
+    with pytest.raises(ValueError, match="64 x 48"), write_video(path, 25, (64, 48)) as write:
+        write(ramp(0, (48, 64)))
+    assert path.read_bytes() == b"before"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_a_video_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file" / "a.mp4"):
+        with pytest.raises(RednetError, match="cannot be written") as caught:
+            written(path)
+        assert str(path) in str(caught.value)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_read_ahead_keeps_the_order():
+    assert list(read_ahead(range(50))) == list(range(50))
+    assert list(read_ahead([])) == []
+
+
+def test_read_ahead_raises_where_the_item_would_have_come():
+    def items():
+        yield 1
+        yield 2
+        raise RednetError("third")
+
+    ahead = read_ahead(items())
+    assert [next(ahead), next(ahead)] == [1, 2]
+    with pytest.raises(RednetError, match="third"):
+        next(ahead)
+
+
+def test_read_ahead_runs_beside_its_user_and_stops_with_it():
+    made = []
+
+    def items():
+        for number in itertools.count():
+            made.append((number, threading.current_thread()))
+            yield number
+
+    with contextlib.closing(read_ahead(items(), count=3)) as ahead:
+        assert [next(ahead) for _ in range(5)] == [0, 1, 2, 3, 4]
+    # The last item handed out, and three made ahead of it.
+    assert [number for number, _ in made] == list(range(8))
+    (worker,) = {thread for _, thread in made}
+    assert worker is not threading.current_thread()
+    assert not worker.is_alive()
