@@ -126,7 +126,8 @@ def _training_step(config: RedNetConfig, variables: Tree, scan: rednet.Scan) -> 
     begin = time.perf_counter()
     compiled = jax.jit(step).lower(*arguments).compile()
     seconds = time.perf_counter() - begin
-    memory = compiled.memory_analysis().temp_size_in_bytes / 2**20
+    analysis = compiled.memory_analysis()
+    memory = analysis.temp_size_in_bytes / 2**20 if analysis else float("nan")
     run = functools.partial(compiled, *arguments)
     jax.block_until_ready(run())
     return Step(run, seconds, memory)

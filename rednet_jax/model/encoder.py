@@ -180,13 +180,13 @@ class CompactEncoder(nnx.Module):
         self.stem1 = ConvNorm(12, stem1, rngs=rngs)
         self.stem2 = ConvNorm(stem1, stem2, rngs=rngs)
         self.picture = Conv(stem2, quarter, rngs=rngs)
+        self.squeeze: Conv | None = None
+        self.feedback: Conv | None = None
         if config.feedback_channels:
             self.squeeze = Conv(config.feedback_channels, squeezed, 1, rngs=rngs)
             self.feedback = Conv(squeezed, quarter, rngs=rngs)
             # A network that was trained with one pass is not disturbed when the second begins.
             self.feedback.kernel[...] = jnp.zeros_like(self.feedback.kernel[...])
-        else:
-            self.squeeze = self.feedback = None
         self.norm = BatchNorm(quarter, rows)
         widths = (quarter, eighth, sixteenth, last)
         convs = {"level1_2": ConvNorm(quarter, quarter, rows=rows, rngs=rngs)}

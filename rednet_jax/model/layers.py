@@ -81,9 +81,10 @@ def _convolve_backward(
         in_images, in_kernel = pull_back(gradient)
         return in_images, in_kernel
 
-    return lax.platform_dependent(
+    gradients: tuple[jax.Array, jax.Array] = lax.platform_dependent(
         *saved, gradient, cpu=functools.partial(_gradients_on_cpu, stride), default=native
     )
+    return gradients
 
 
 convolve.defvjp(_convolve_forward, _convolve_backward)
@@ -217,9 +218,7 @@ class ConvNorm(nnx.Module):
 class Dense(nnx.Module):
     """An affine map of the last axis, [..., inputs] -> [..., outputs]."""
 
-    def __init__(
-        self, inputs: int, outputs: int, *, gain: float = 1.0, rngs: nnx.Rngs
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, *, gain: float = 1.0, rngs: nnx.Rngs) -> None:
         initialise = jax.nn.initializers.lecun_normal()
         self.kernel = nnx.Param(gain * initialise(rngs.params(), (inputs, outputs)))
         self.bias = nnx.Param(jnp.zeros(outputs))
@@ -264,9 +263,7 @@ def unpool(features: jax.Array, places: jax.Array) -> jax.Array:
     batch, height, width, channels = features.shape
     nothing = jnp.zeros((), features.dtype)
     spread = [jnp.where(places == place, features, nothing) for place in range(4)]
-    windows = jnp.stack(
-        [jnp.stack(spread[:2], axis=3), jnp.stack(spread[2:], axis=3)], axis=2
-    )
+    windows = jnp.stack([jnp.stack(spread[:2], axis=3), jnp.stack(spread[2:], axis=3)], axis=2)
     return windows.reshape(batch, 2 * height, 2 * width, channels)
 
 

@@ -55,13 +55,14 @@ class RedNet(nnx.Module):
     def __init__(self, config: RedNetConfig, rngs: nnx.Rngs) -> None:
         self.config = config
         journal = config.architecture == "ijcv_resnet"
-        encoder, decoder = {
-            "eccv_vgg": (VGGEncoder, VGGDecoder),
-            "ijcv_resnet": (ResNetEncoder, ResNetDecoder),
-            "compact": (CompactEncoder, CompactDecoder),
-        }[config.architecture]
-        self.encoder: VGGEncoder | ResNetEncoder | CompactEncoder = encoder(config, rngs)
-        self.decoder: VGGDecoder | ResNetDecoder | CompactDecoder = decoder(config, rngs)
+        self.encoder: VGGEncoder | ResNetEncoder | CompactEncoder
+        self.decoder: VGGDecoder | ResNetDecoder | CompactDecoder
+        if config.architecture == "eccv_vgg":
+            self.encoder, self.decoder = VGGEncoder(config, rngs), VGGDecoder(config, rngs)
+        elif journal:
+            self.encoder, self.decoder = ResNetEncoder(config, rngs), ResNetDecoder(config, rngs)
+        else:
+            self.encoder, self.decoder = CompactEncoder(config, rngs), CompactDecoder(config, rngs)
         self.detection = (FineDetection if journal else Detection)(config, rngs)
         regression = VGGRegression if config.architecture == "eccv_vgg" else CompactRegression
         self.regression = None if journal else regression(config, rngs)

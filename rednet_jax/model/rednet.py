@@ -97,8 +97,9 @@ def _graph(config: RedNetConfig) -> Any:
 @functools.partial(jax.jit, static_argnums=0)
 def init(config: RedNetConfig, key: jax.Array) -> dict[str, Tree]:
     """Returns fresh variables, float32, {'params': ..., 'batch_stats': ...}; plain nested dicts."""
-    _, params, stats = nnx.split(RedNet(config, nnx.Rngs(params=key)), nnx.Param, nnx.BatchStat)
-    return {"params": nnx.to_pure_dict(params), "batch_stats": nnx.to_pure_dict(stats)}
+    _, *states = nnx.split(RedNet(config, nnx.Rngs(params=key)), nnx.Param, nnx.BatchStat)
+    params, stats = map(nnx.to_pure_dict, states)
+    return {"params": params, "batch_stats": stats}
 
 
 def initial_state(config: RedNetConfig, batch: int, dtype: Any = jnp.float32) -> State:
@@ -201,7 +202,8 @@ def align_clip(
     def one(carry: tuple[State, Tree], index: jax.Array) -> tuple[tuple[State, Tree], Output]:
         # Frames are taken by index: a transposed copy of the clips would grow with T.
         def at(frame: jax.Array) -> jax.Array:
-            return lax.dynamic_index_in_dim(frame, index, axis=1, keepdims=False)
+            taken: jax.Array = lax.dynamic_index_in_dim(frame, index, axis=1, keepdims=False)
+            return taken
 
         before, stats = carry
         if warps is not None:
@@ -214,13 +216,11 @@ def align_clip(
     body = run.rematerialised(one)
     carry = (state, variables["batch_stats"])
     (state, stats), outputs = scan(body, carry, jnp.arange(frames))
-    per_step = jax.tree.map(lambda stack: jnp.moveaxis(stack, 0, 2), outputs.per_step._replace(
-        losses=None
-    ))
-    losses = jax.tree.map(lambda stack: jnp.swapaxes(stack, 0, 1), outputs.per_step.losses)
-    outputs = jax.tree.map(
-        lambda stack: jnp.swapaxes(stack, 0, 1), outputs._replace(per_step=None)
+    per_step = jax.tree.map(
+        lambda stack: jnp.moveaxis(stack, 0, 2), outputs.per_step._replace(losses=None)
     )
+    losses = jax.tree.map(lambda stack: jnp.swapaxes(stack, 0, 1), outputs.per_step.losses)
+    outputs = jax.tree.map(lambda stack: jnp.swapaxes(stack, 0, 1), outputs._replace(per_step=None))
     return outputs._replace(per_step=per_step._replace(losses=losses)), state, stats
 
 
@@ -334,9 +334,7 @@ class _Run(NamedTuple):
             lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
             jax.eval_shape(lambda: refine((z, passes, stats, None), None)[0][3]),
         )
-        carry, per_pass = self.over_passes(
-            self.rematerialised(refine), (z, passes, stats, blank)
-        )
+        carry, per_pass = self.over_passes(self.rematerialised(refine), (z, passes, stats, blank))
         z, passes, stats, last = carry
         per_step = PerStep(*per_pass)
         output = Output(
@@ -351,7 +349,8 @@ class _Run(NamedTuple):
         return output, State(z, after, passes), stats
 
     def _network(self, params: Tree, stats: Tree) -> RedNet:
-        return nnx.merge(_graph(self.config), params, stats, copy=True)
+        net: RedNet = nnx.merge(_graph(self.config), params, stats, copy=True)
+        return net
 
     def _statistics(self, net: RedNet, stats: Tree) -> Tree:
         return nnx.to_pure_dict(nnx.state(net, nnx.BatchStat)) if self.train else stats
