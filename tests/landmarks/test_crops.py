@@ -209,7 +209,7 @@ def test_fine_detail_is_averaged() -> None:
 def test_black_around_a_picture_changes_no_crop(scale: float, corner: float) -> None:
     """The host leaves out what is black far outside; no pixel may tell, but for rounding."""
     picture = smooth_picture(60, 50)
-    border = 48 * int(scale + 0.5)
+    border = 20 * int(scale + 0.5)
     padded = np.pad(picture, ((border, border), (border, border), (0, 0)))
     affine = np.asarray([[scale, 0, corner], [0, scale, corner]])
     moved = affine + np.asarray([[0, 0, border], [0, 0, border]])
