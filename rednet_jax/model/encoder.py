@@ -180,11 +180,10 @@ class CompactEncoder(nnx.Module):
         self.stem1 = ConvNorm(12, stem1, rngs=rngs)
         self.stem2 = ConvNorm(stem1, stem2, rngs=rngs)
         self.picture = Conv(stem2, quarter, rngs=rngs)
-        self.squeeze: Conv | None = None
-        self.feedback: Conv | None = None
-        if config.feedback_channels:
-            self.squeeze = Conv(config.feedback_channels, squeezed, 1, rngs=rngs)
-            self.feedback = Conv(squeezed, quarter, rngs=rngs)
+        channels = config.feedback_channels
+        self.squeeze = Conv(channels, squeezed, 1, rngs=rngs) if channels else None
+        self.feedback = Conv(squeezed, quarter, rngs=rngs) if channels else None
+        if self.feedback is not None:
             # A network that was trained with one pass is not disturbed when the second begins.
             self.feedback.kernel[...] = jnp.zeros_like(self.feedback.kernel[...])
         self.norm = BatchNorm(quarter, rows)

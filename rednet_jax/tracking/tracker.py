@@ -27,12 +27,18 @@ from rednet_jax.weights.store import load
 
 Variables = dict[str, Any]
 
-LOST_BELOW = 0.25
-"""A face is lost where the mean confidence of its points falls below this."""
+LOST_BELOW = 0.3
+"""A face is lost where the mean confidence of its points falls below this. On 28 real clips no
+face had less than 0.35, and of crops beside the face 95 % have less than 0.3."""
 
 SEARCH_EVERY = 3
 """While there is no face, one frame of this many is searched: the detector takes about three times
 as long as the network."""
+
+RECROP_BEYOND = 0.12
+"""A face whose centre lies farther than this from the centre of its crop's box, in sides of that
+box, is looked at once more in a crop around where it was found: fast heads run out of their crop
+otherwise. In quiet clips that happens in no frame, in the liveliest of 29 in one of ten."""
 
 SMALLEST_FACE = 12.0
 """Pixels. A landmark box with a smaller side holds no face that the network could read."""
@@ -59,9 +65,9 @@ NO_FACE = TrackedFrame(None, 0.0, None)
 class Tracker:
     """Follows the most prominent face; `update` takes the frames of one video in their order.
 
-    The crop of a frame is cut around the landmarks of the frame before. The network's feedback map
-    and memory go with it, moved from crop to crop; where the face is lost they are blanked and the
-    detector looks for it again.
+    The crop of a frame is cut around the landmarks of the frame before, or once more around its
+    own where the face moved far. The network's feedback map and memory go with it, moved from crop
+    to crop; where the face is lost they are blanked and the detector looks for it again.
     """
 
     def __init__(
@@ -128,6 +134,16 @@ class Tracker:
         return NO_FACE
 
     def _align(self, image: NDArray[np.uint8], box: NDArray[np.float32]) -> TrackedFrame | None:
+        face = self._look(image, box)
+        if face is None or face.landmarks is None:
+            return None
+        found = landmark_box(face.landmarks)
+        moved = np.abs(found[:2] + found[2:] - box[:2] - box[2:]).max() / 2
+        if moved <= RECROP_BEYOND * (box[2:] - box[:2]).max():
+            return face
+        return self._look(image, found)
+
+    def _look(self, image: NDArray[np.uint8], box: NDArray[np.float32]) -> TrackedFrame | None:
         config = self._config
         affine = crop_transform(box, margin=config.crop_margin, size=config.image_size)
         before = affine if self._affine is None else self._affine

@@ -83,7 +83,7 @@ def fake(network, monkeypatch):
 def test_a_moving_face_is_followed_without_the_detector(fake):
     tracker, seen, detector = fake
     for step in range(15):
-        x, y = 100 + 9 * step, 100 + 4 * step
+        x, y = 100 + 6 * step, 100 + 3 * step
         face = tracker.update(picture(x, y))
         np.testing.assert_allclose((face.box[:2] + face.box[2:]) / 2, [x, y], atol=10)
         middle = landmark_box(face.landmarks).reshape(2, 2).mean(0)
@@ -91,6 +91,20 @@ def test_a_moving_face_is_followed_without_the_detector(fake):
         assert face.confidence == pytest.approx(0.9)
     assert detector.searched == 1
     assert len(seen.calls) == 15
+
+
+def test_a_face_that_moved_far_is_looked_at_once_more(fake):
+    """The second crop is cut around where the first one found the face; state and warp go along."""
+    tracker, seen, detector = fake
+    first = tracker.update(picture(100, 100))
+    moved = tracker.update(picture(118, 100))
+    assert detector.searched == 1
+    assert [call.state for call in seen.calls] == ["blank", "after 1", "after 2"]
+    np.testing.assert_allclose((moved.box[:2] + moved.box[2:]) / 2, [118, 100], atol=2)
+    np.testing.assert_allclose((first.box[:2] + first.box[2:]) / 2, [100, 100], atol=2)
+    # From the crop beside the face to the one on it: 18 px of the frame, in pixels of the crop.
+    shift = 18 * 64 / (1.25 * SIDE)
+    np.testing.assert_allclose(seen.calls[2].warp[:, 2], [shift, 0], atol=3)
 
 
 def test_state_goes_from_frame_to_frame(fake):
