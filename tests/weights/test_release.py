@@ -1,0 +1,152 @@
+"""A release in miniature: weights, figures and card agree with each other."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import skimage.data
+from PIL import Image
+from train.miniature_300w import draw_300w
+
+from rednet_jax.data.images_300w import validation_names
+from rednet_jax.errors import RednetError
+from rednet_jax.evaluate.protocols import evaluate_split
+from rednet_jax.landmarks.pts import write_pts
+from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
+from rednet_jax.model.rednet import init
+from rednet_jax.train.experiment import Experiment
+from rednet_jax.weights.store import load, parameter_count, released, write_weights
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+SCRIPT = runpy.run_path(str(EXPERIMENTS / "release.py"))
+
+
+@pytest.fixture(scope="module")
+def folder(narrow, tmp_path_factory):
+    """run/ with untrained weights, 300w/ with the astronaut in its validation part, and out/."""
+    root = tmp_path_factory.mktemp("release")
+    tree = draw_300w(root / "300w", train=5, validation=3)
+    name = validation_names()[0]
+    Image.fromarray(skimage.data.astronaut()).save(tree / f"{name}.png")
+    write_pts(tree / f"{name}.pts", [222, 125] + 110 * mean_shape(LANDMARKS_68))
+    config = narrow("compact")
+    run = root / "run"
+    write_weights(run / "best.safetensors", config, init(config, jax.random.key(0)))
+    experiment = Experiment(name="miniature", model=config, steps=700, one_pass_steps=60, seed=3)
+    (run / "config.json").write_text(json.dumps(experiment.to_json()))
+    told = [{"step": 50, "loss": 1.0}]
+    told += [{"step": 100 * i, "validation_nme": [9.0, e]} for i, e in enumerate((8, 6, 7), 1)]
+    (run / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in told))
+    out = root / "out"
+    SCRIPT["release"](run, "tiny", tree, weights_dir=out, results_dir=out / "results")
+    return root
+
+
+@pytest.fixture(scope="module")
+def result(folder):
+    return json.loads((folder / "out/results/tiny_300w_validation.json").read_text())
+
+
+def test_weights_are_those_of_the_run_in_half_precision(folder, result):
+    mine, theirs = load(str(folder / "run")), load(str(folder / "out/tiny.safetensors"))
+    assert mine[0] == theirs[0]
+    for one, other in zip(jax.tree.leaves(mine[1]), jax.tree.leaves(theirs[1]), strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-3, atol=1e-6)
+    assert result["file_bytes"] == (folder / "out/tiny.safetensors").stat().st_size
+    assert result["parameters"] == parameter_count(theirs[1])
+
+
+def test_figures_are_those_of_the_evaluation_of_the_released_file(folder, result):
+    assert [measured["boxes"] for measured in result["results"]] == ["truth", "jitter", "detector"]
+    for measured in result["results"]:
+        again = evaluate_split(
+            str(folder / "out/tiny.safetensors"),
+            "300w",
+            "validation",
+            data_dir=folder / "300w",
+            boxes=measured["boxes"],
+        )
+        command = measured.pop("command")
+        assert measured == json.loads(json.dumps(again))
+        assert command.startswith("rednet eval tiny --data 300w --split validation ")
+        assert f"--boxes {measured['boxes']} " in command
+
+
+def test_what_was_run_and_where_is_told(folder, result):
+    assert result["training_faces"] == 5 and result["seed"] == 3
+    assert result["best_step"] == 200
+    assert result["training_curve"] == [
+        {"step": 100 * i, "validation_nme": [9.0, e]} for i, e in enumerate((8, 6, 7), 1)
+    ]
+    assert result["experiment"] == json.loads((folder / "run/config.json").read_text())
+    assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", result["git_commit"])
+    assert result["machine"]["cores"] >= 1 and result["machine"]["cpu"]
+    assert result["versions"]["jax"] == jax.__version__
+
+
+def test_no_folder_of_this_machine_is_told(folder, result):
+    without_skipped = [{**measured, "skipped": []} for measured in result["results"]]
+    text = json.dumps({**result, "results": without_skipped}) + card(folder)
+    assert str(folder) not in text and str(Path.home()) not in text
+
+
+def test_operations_grow_by_the_same_with_each_pass(result):
+    """XLA counts the body of a loop once; unrolled, every pass must be there."""
+    one, two, three = (result["gflop"][k] for k in "123")
+    assert two - one > 0.1 * one
+    assert two - one == pytest.approx(three - two, rel=0.1)
+
+
+def card(folder):
+    return (folder / "out/tiny.md").read_text()
+
+
+def test_the_card_agrees_with_the_figures(folder, result):
+    text = card(folder)
+    assert text == SCRIPT["model_card"](result)
+    assert "validation, used for selection" in text
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines()]
+    rows = [row for row in rows if row[0] in ("truth", "jitter", "detector")]
+    expected = [(measured, row) for measured in result["results"] for row in measured["per_step"]]
+    assert len(rows) == len(expected) == 9
+    for (boxes, steps, *values), (measured, row) in zip(rows, expected, strict=True):
+        assert (boxes, int(steps)) == (measured["boxes"], row["feedback_steps"])
+        names = ("nme", "median", "failure_rate_8", "failure_rate_10", "auc_8")
+        told = [float(value) for value in values]
+        assert told[:5] == pytest.approx([row[name] for name in names], abs=0.051)
+        assert told[:2] == pytest.approx([row["nme"], row["median"]], abs=0.0051)
+        assert told[5:] == [measured["images"], measured["missed"]]
+    for fact in (
+        f"| {result['parameters']:,} |",
+        f"{result['gflop']['1']:.2f} at K = 1, {result['gflop']['3']:.2f} at K = 3",
+        "64 px, 1.25 times",
+        "5 faces of the 300-W",
+        "700 steps of 64 faces",
+        "exclude commercial products",
+        "step 200",
+        "within 5 %",
+    ):
+        assert fact in text, fact
+
+
+def test_a_folder_without_a_run_is_one_line(folder, tmp_path):
+    with pytest.raises(RednetError, match=r"config\.json") as caught:
+        SCRIPT["release"](tmp_path, "tiny", folder / "300w", weights_dir=tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_card_of_every_release_is_written_from_its_figures():
+    for name in released():
+        _, variables = load(name)
+        figures = EXPERIMENTS / "results" / f"{name}_300w_validation.json"
+        result = json.loads(figures.read_text())
+        assert (SCRIPT["WEIGHTS"] / f"{name}.md").read_text() == SCRIPT["model_card"](result)
+        assert result["parameters"] == parameter_count(variables)
+        assert max(map(len, SCRIPT["model_card"](result).splitlines())) <= 100
