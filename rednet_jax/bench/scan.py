@@ -57,9 +57,10 @@ def bench_scan(
         frames_timed: frames of the stream.
 
     Returns:
-        `nested_over_unrolled`: time of the step with nested scans over that of the Python loops, the median of ratios taken pair by pair; `step_over_frame_budget`: median time of one
-        `step` over the 6 ms that leave room for decoding and drawing at 100 frames/s; and the times
-        and sizes behind both.
+        `nested_over_unrolled`: time of the step with nested scans over that of the Python loops,
+        the median of ratios taken pair by pair; `step_over_frame_budget`: median time of one `step`
+        over 6 ms, which leave room for decoding and drawing at 100 frames/s; and the times and
+        sizes behind both.
     """
     config = config or RedNetConfig.preset("compact")
     variables = rednet.init(config, jax.random.key(0))

@@ -1,1 +1,1 @@
-"""The network of RED-Net: pure functions over explicit trees; no file, device or training knowledge."""
+"""The network of RED-Net: pure functions over explicit trees, with no knowledge of files."""

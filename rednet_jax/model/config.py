@@ -70,7 +70,7 @@ class RedNetConfig:
             value = getattr(self, field)
             if value not in known:
                 raise RednetError(f"config: {field} is {value!r}, not one of {', '.join(known)}")
-        stride = _CODE_STRIDE[self.architecture]
+        stride, stages = _CODE_STRIDE[self.architecture], _WIDTHS[self.architecture]
         rules = {
             f"image_size {self.image_size} is not a positive multiple of {stride}": (
                 self.image_size < stride or self.image_size % stride != 0
@@ -80,8 +80,8 @@ class RedNetConfig:
             f"feedback_steps is {self.feedback_steps}; at least one pass must be trained": (
                 self.feedback_steps < 1
             ),
-            f"{self.architecture} has {_WIDTHS[self.architecture]} widths, not {len(self.widths)}": (
-                len(self.widths) != _WIDTHS[self.architecture]
+            f"{self.architecture} has {stages} widths, not {len(self.widths)}": (
+                len(self.widths) != stages
             ),
             "every width must be positive": any(w < 1 for w in self._all_widths()),
             f"code_width {self.code_width} does not split into C_id and C_pe": (

@@ -18,6 +18,8 @@ from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig
 
 PRESETS = ("compact", "eccv_vgg", "ijcv_resnet")
+# Where a test compiles several gradients: the two deep networks take minutes.
+PRESETS_SLOWLY = ("compact", *(pytest.param(name, marks=pytest.mark.slow) for name in PRESETS[1:]))
 
 Narrow = Callable[..., RedNetConfig]
 Tree = Any
@@ -35,8 +37,17 @@ def assert_close(one: Tree, other: Tree) -> None:
         np.testing.assert_allclose(a, b, atol=1e-4)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    ("preset", "dtype"),
+    [
+        ("compact", "float32"),
+        ("compact", "float64"),
+        ("eccv_vgg", "float64"),
+        ("ijcv_resnet", "float64"),
+        pytest.param("eccv_vgg", "float32", marks=pytest.mark.slow),
+        pytest.param("ijcv_resnet", "float32", marks=pytest.mark.slow),
+    ],
+)
 def test_scans_equal_a_plain_loop(narrow: Narrow, preset: str, dtype: str) -> None:
     """Value, gradient and statistics, at initialisation and after 20 steps of training.
 
@@ -61,7 +72,7 @@ def test_scans_equal_a_plain_loop(narrow: Narrow, preset: str, dtype: str) -> No
                 params = jax.tree.map(lambda p, g: p - 3e-3 * g, params, gradient)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", PRESETS_SLOWLY)
 def test_remat_changes_nothing(narrow: Narrow, preset: str) -> None:
     with jax.enable_x64(True):
         problem = Problem(narrow(preset), jnp.float64)
@@ -71,7 +82,7 @@ def test_remat_changes_nothing(narrow: Narrow, preset: str) -> None:
         assert distance(again, kept) < 1e-11
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", PRESETS_SLOWLY)
 def test_gradient_agrees_with_finite_differences(narrow: Narrow, preset: str) -> None:
     """Along random directions through both scans; the loop must be open, or z would stand still."""
     with jax.enable_x64(True):
@@ -196,7 +207,7 @@ def test_no_gradient_crosses_the_loop_unless_open(
     assert (crossed > 0) == opened
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", PRESETS_SLOWLY)
 def test_memory_of_a_training_step_is_flat(narrow: Narrow, preset: str) -> None:
     """With `remat`: beyond what the loops carry, K from 1 to 4, T from 2 to 8 cost under 15 %."""
 
@@ -228,7 +239,7 @@ def test_memory_of_a_training_step_is_flat(narrow: Narrow, preset: str) -> None:
     assert temporaries(8, 1) < 1.15 * base
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", PRESETS_SLOWLY)
 def test_one_compilation_a_shape(narrow: Narrow, preset: str) -> None:
     """Further frames, and a clip of other pictures, find what the first compiled."""
     problem = Problem(narrow(preset))
@@ -264,7 +275,7 @@ def compilations(run: Callable[[], None]) -> int:
     return len(events)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", PRESETS_SLOWLY)
 def test_compiled_loops_hold_no_slow_convolution(narrow: Narrow, preset: str) -> None:
     """On the CPU every convolution of the gradient has the one layout that is fast in a loop.
 
@@ -281,7 +292,7 @@ def test_compiled_loops_hold_no_slow_convolution(narrow: Narrow, preset: str) ->
     assert set(re.findall(r"dim_labels=(\S+?)[,\s]", text)) == {"b01f_01io->b01f"}
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", PRESETS_SLOWLY)
 def test_label_map_feedback(narrow: Narrow, preset: str) -> None:
     """The paper's one-channel map runs in both scans and lets no gradient through."""
     if preset == "ijcv_resnet":
