@@ -138,7 +138,7 @@ def test_the_crop_is_cut_around_the_last_landmarks(fake):
     tracker, _, _ = fake
     first = tracker.update(picture(100, 100))
     np.testing.assert_array_equal(first.box, box_at(100, 100))
-    second = tracker.update(picture(110, 100))
+    second = tracker.update(picture(104, 100))
     np.testing.assert_array_equal(second.box, landmark_box(first.landmarks))
 
 
