@@ -13,7 +13,7 @@ Feedback = Literal["response_maps", "label_map", "none"]
 Recurrence = Literal["pose_expression", "code", "none"]
 
 # Down-sampling from the crop to the code, which the crop's side must be divisible by.
-_CODE_STRIDE = {"eccv_vgg": 32, "ijcv_resnet": 32, "compact": 32}
+_CODE_STRIDE = 32
 _MAP_STRIDE = {"eccv_vgg": 1, "ijcv_resnet": 2, "compact": 4}
 _WIDTHS = {"eccv_vgg": 5, "ijcv_resnet": 5, "compact": 7}
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -70,10 +70,10 @@ class RedNetConfig:
             value = getattr(self, field)
             if value not in known:
                 raise RednetError(f"config: {field} is {value!r}, not one of {', '.join(known)}")
-        stride, stages = _CODE_STRIDE[self.architecture], _WIDTHS[self.architecture]
+        stages = _WIDTHS[self.architecture]
         rules = {
-            f"image_size {self.image_size} is not a positive multiple of {stride}": (
-                self.image_size < stride or self.image_size % stride != 0
+            f"image_size {self.image_size} is not a positive multiple of {_CODE_STRIDE}": (
+                self.image_size < _CODE_STRIDE or self.image_size % _CODE_STRIDE != 0
             ),
             f"landmarks is {self.landmarks}, not 68 or 7": self.landmarks not in (68, 7),
             f"crop_margin {self.crop_margin} is not in [0.5, 4]": not 0.5 <= self.crop_margin <= 4,
@@ -158,6 +158,11 @@ class RedNetConfig:
     def map_size(self) -> int:
         """Side of the response maps in pixels."""
         return self.image_size // _MAP_STRIDE[self.architecture]
+
+    @property
+    def code_size(self) -> int:
+        """Side of the code C in pixels."""
+        return self.image_size // _CODE_STRIDE
 
     @property
     def feedback_size(self) -> int:

@@ -109,7 +109,7 @@ class VGGRegression(nnx.Module):
                 for i, (given, width) in enumerate(zip(inputs, widths, strict=True), start=1)
             }
         )
-        side = config.image_size // 32
+        side = config.code_size
         self.hidden = Dense(side * side * widths[4], config.regression_width, rngs=rngs)
         self.points = _Points(config.regression_width, config, rngs)
 
@@ -141,7 +141,7 @@ class CompactRegression(nnx.Module):
         self.eighth = ConvNorm(squeezed + eighth, quarter, rows=rows, rngs=rngs)
         self.sixteenth = ConvNorm(quarter + sixteenth, last, rows=rows, rngs=rngs)
         self.code = ConvNorm(config.code_width, last, 1, rows=rows, rngs=rngs)
-        side = config.image_size // 32
+        side = config.code_size
         self.points = _Points(side * side * last, config, rngs)
 
     def __call__(

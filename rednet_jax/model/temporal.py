@@ -23,7 +23,7 @@ def memory_shape(config: RedNetConfig, batch: int) -> tuple[int, ...]:
     """Returns the shape of hidden and cell state; the width is 0 without recurrence."""
     width = config.recurrent_width if config.recurrence != "none" else 0
     if config.architecture == "compact":
-        side = config.image_size // 32
+        side = config.code_size
         return (batch, side, side, width)
     return (batch, width)
 
