@@ -215,7 +215,9 @@ def test_the_network_sees_what_step_says(network):
     rng = np.random.default_rng(0)
     frames = rng.integers(256, size=(2, 240, 320, 3), dtype=np.uint8)
     tracker = Tracker(config, variables, feedback_steps=2, detector=FakeDetector(box_at(150, 120)))
+    compiled = module._step._cache_size()
     faces = [tracker.update(frame) for frame in frames]
+    assert module._step._cache_size() == compiled  # when the tracker was made, and for all frames
     step = jax.jit(functools.partial(rednet.step, config, feedback_steps=2))
     state, old = rednet.initial_state(config, 1), None
     for frame, face in zip(frames, faces, strict=True):
