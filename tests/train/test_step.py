@@ -28,7 +28,7 @@ def cached(faces: int, *, side: int, margin: float) -> FaceCache:
 
 
 def test_a_narrow_network_learns_four_faces_by_heart(experiment):
-    """100 steps reach 0.6 % of the inter-ocular distance; wrong gradients stay above 2 %."""
+    """100 steps leave 0.6 % of the inter-ocular distance; a wrong gradient leaves above 2 %."""
     still = Augmentation(**dict.fromkeys(map(_name, dataclasses.fields(Augmentation)), 0.0))
     overfit = dataclasses.replace(
         experiment,
@@ -46,7 +46,7 @@ def test_a_narrow_network_learns_four_faces_by_heart(experiment):
         rows.append(metrics)
     first, last = jax.device_get((rows[0], rows[-1]))
     assert first["nme"] > 20
-    assert last["nme"] < 2
+    assert last["nme"] < 1.2
     assert last["map_landmarks"] < first["map_landmarks"] / 5
     assert last["confidence"] < first["confidence"] / 1.5
     # What is left of the cross entropy is the entropy of its own soft targets.
