@@ -87,13 +87,19 @@ def read_300w(root: Path | str, split: str) -> Samples300W:
     missing = tuple(folder for folder in SPLITS[split] if folder not in present)
     if not present:
         raise RednetError(f"{root}: no part of 300w {split} here (looked for {', '.join(missing)})")
-    names = list_names(root, present)
-    if split in ("train", "validation"):
-        held_out = {photo(name) for name in validation_names()}
-        names = [name for name in names if (photo(name) in held_out) == (split == "validation")]
+    names = split_names(root, split)
     if not names:
         raise RednetError(f"{root}: no faces of 300w {split} here")
     return Samples300W(root, split, tuple(names), missing)
+
+
+def split_names(root: Path, split: str) -> list[str]:
+    """Returns the faces of a split, paths below `root`, in those of its folders that are there."""
+    names = list_names(root, SPLITS[split])
+    if split in ("train", "validation"):
+        held_out = {photo(name) for name in validation_names()}
+        names = [name for name in names if (photo(name) in held_out) == (split == "validation")]
+    return names
 
 
 def list_names(root: Path, folders: Iterable[str]) -> list[str]:
@@ -146,22 +152,41 @@ def draw_validation(names: Iterable[str], share: float = 0.1) -> list[str]:
     return sorted(drawn)
 
 
-def _read_face(root: Path, name: str) -> Sample:
+def read_labels(root: Path, name: str) -> NDArray[np.float32]:
+    """Returns the landmarks of a face, float32 [68, 2], pixels of its picture.
+
+    Raises:
+        RednetError: as `read_pts` does, and for other than 68 points, or all on one line.
+    """
     landmarks = read_pts(root / f"{name}.pts")
     if landmarks.shape != (POINTS, 2):
         raise RednetError(f"{root / name}.pts: {len(landmarks)} points, 300-W has {POINTS}")
+    box = landmark_box(landmarks)
+    if not (box[2:] > box[:2]).all():
+        raise RednetError(f"{root / name}.pts: all points on one line, no face")
+    return landmarks
+
+
+def find_picture(root: Path, name: str) -> Path:
+    """Returns the path of a face's picture.
+
+    Raises:
+        RednetError: there is none.
+    """
     pictures = [root / f"{name}{ending}" for ending in _PICTURES]
     picture = next((path for path in pictures if path.is_file()), None)
     if picture is None:
         raise RednetError(f"{root / name}: has labels but no picture (.jpg or .png)")
-    box = landmark_box(landmarks)
-    if not (box[2:] > box[:2]).all():
-        raise RednetError(f"{root / name}.pts: all points on one line, no face")
+    return picture
+
+
+def _read_face(root: Path, name: str) -> Sample:
+    landmarks = read_labels(root, name)
     return Sample(
-        image=_decode(picture),
+        image=_decode(find_picture(root, name)),
         landmarks=landmarks,
         labelled=np.ones(POINTS, bool),
-        box=box,
+        box=landmark_box(landmarks),
         name=name,
     )
 

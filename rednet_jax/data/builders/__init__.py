@@ -1,0 +1,13 @@
+"""Data-set builders: publishers' folders into records that are read at random, without TensorFlow.
+
+Each is a `GeneratorBasedBuilder` of TensorFlow Datasets that writes ArrayRecord files; read them by
+`tfds.builder_from_directory(folder).as_data_source(split)`.
+"""
+
+from rednet_jax.data.builders.base import FaceBuilder
+from rednet_jax.data.builders.faces_300w import Rednet300W
+
+BUILDERS: dict[str, type[FaceBuilder]] = {
+    "300w": Rednet300W,
+}
+"""The data sets that can be prepared, by the name that commands know them by."""

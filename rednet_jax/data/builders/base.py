@@ -1,0 +1,284 @@
+"""What the builders share: the features of a sample, pictures as stored, and what is left out."""
+
+from __future__ import annotations
+
+import io
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterator
+from importlib import resources
+from itertools import chain
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from rednet_jax.errors import RednetError
+from rednet_jax.landmarks.boxes import landmark_box
+
+LARGEST_BAD_SHARE = 0.05
+"""A tree with a larger part of bad files is taken for a broken copy."""
+
+Example = dict[str, Any]
+
+
+class BadFiles:
+    """What was tried and what had to be skipped, by kind (`face`, `clip`, `annotation`).
+
+    Attributes:
+        lines: one line for each file skipped, by kind.
+        tried: how many there were.
+    """
+
+    def __init__(self) -> None:
+        """Nothing tried yet."""
+        self.tried: Counter[str] = Counter()
+        self.lines: dict[str, list[str]] = {}
+
+    def skip(self, kind: str, cause: RednetError) -> None:
+        """Notes a bad file of those tried."""
+        self.lines.setdefault(kind, []).append(str(cause))
+
+    def check(self) -> None:
+        """Raises RednetError if more than `LARGEST_BAD_SHARE` of a kind is bad."""
+        for kind, lines in self.lines.items():
+            if len(lines) > LARGEST_BAD_SHARE * self.tried[kind]:
+                shown = "; ".join(lines[:3])
+                raise RednetError(
+                    f"{len(lines)} of {self.tried[kind]} {kind}s are bad, more than "
+                    f"{LARGEST_BAD_SHARE:.0%}: {shown}{'; ...' if len(lines) > 3 else ''}"
+                )
+
+
+class FaceBuilder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
+    """Builds a data set from a folder of the publisher's form.
+
+    Attributes:
+        splits: the splits that it knows.
+        source: the folder; None to read what was prepared.
+        left_out: one line for each part that `source` does not have, or that has no labels.
+        bad: files tried and skipped.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    # Nothing is downloaded; TFDS would look for a list of addresses beside this file.
+    url_infos: ClassVar[dict[str, object]] = {}
+    splits: ClassVar[tuple[str, ...]]
+    kind: ClassVar[str] = "face"
+    # What makes a folder one of this data set, for the message where nothing of it is found.
+    tree: ClassVar[str]
+
+    def __init__(
+        self,
+        *,
+        source: Path | None = None,
+        report: Callable[[int, int | None], None] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Opens the data set; `report` gets (done, in all) after each sample tried."""
+        self.source = source
+        self.left_out: list[str] = []
+        self.bad = BadFiles()
+        self._report = report or (lambda done, total: None)
+        super().__init__(file_format="array_record", **kwargs)
+
+    @property
+    def root(self) -> Path:
+        """The folder to build from.
+
+        Raises:
+            RednetError: none was given, or it is no folder.
+        """
+        if self.source is None:
+            raise RednetError(f"{self.name} is built from a folder")
+        if not self.source.is_dir():
+            raise RednetError(f"{self.source}: no such folder")
+        return self.source
+
+    @abstractmethod
+    def list_splits(self) -> dict[str, list[str]]:
+        """Returns the names of each split's samples, unique, in the order they are stored in."""
+
+    @abstractmethod
+    def read(self, name: str) -> Example:
+        """Returns one sample.
+
+        Raises:
+            RednetError: one of its files is bad.
+        """
+
+    def inside(self, relative: str) -> Path:
+        """Returns the path of a file below `root`.
+
+        Raises:
+            RednetError: the path or a link in it leads out of `root`, or there is no such file.
+        """
+        path = self.root / relative
+        try:
+            real = path.resolve()
+            if not real.is_relative_to(self.root.resolve()):
+                raise RednetError(f"{path}: leads out of {self.root}")
+            if not real.is_file():
+                raise RednetError(f"{path}: no such file")
+        except (OSError, RuntimeError) as error:
+            raise RednetError(f"{path}: leads nowhere ({error})") from error
+        return path
+
+    def _features(self) -> tfds.features.FeaturesDict:
+        return face_features()
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        # Samples keep the order of their names: readers shuffle, by a seed of their own.
+        return tfds.core.DatasetInfo(
+            builder=self, features=self._features(), disable_shuffling=True
+        )
+
+    def _split_generators(self, dl_manager: object) -> dict[str, Iterator[tuple[str, Example]]]:
+        names = self.list_splits()
+        self._total = sum(map(len, names.values()))
+        if not self._total:
+            raise RednetError(f"{self.root}: no known part of the data set here ({self.tree})")
+        generators: dict[str, Iterator[tuple[str, Example]]] = {}
+        for split, listed in names.items():
+            samples = self._generate_examples(listed)
+            # The writer takes no split without samples.
+            first = next(samples, None)
+            if first is not None:
+                generators[split] = chain([first], samples)
+        if not generators:
+            self.bad.check()
+        return generators
+
+    def _generate_examples(self, names: list[str]) -> Iterator[tuple[str, Example]]:
+        for name in names:
+            self.bad.tried[self.kind] += 1
+            self._report(self.bad.tried[self.kind], self._total)
+            try:
+                sample = self.read(name)
+            except RednetError as cause:
+                self.bad.skip(self.kind, cause)
+            else:
+                yield name, sample
+
+    def _download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
+        super()._download_and_prepare(*args, **kwargs)
+        # Here the data set still has its temporary name, under which it goes away.
+        self.bad.check()
+
+
+def face_features() -> tfds.features.FeaturesDict:
+    """Returns the features of one face in one picture, as `rednet_jax.data.samples` has them."""
+    return tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "landmarks": tfds.features.Tensor(shape=(68, 2), dtype=np.float32),
+            "labelled": tfds.features.Tensor(shape=(68,), dtype=np.bool_),
+            "box": tfds.features.Tensor(shape=(4,), dtype=np.float32),
+            **_name_features(),
+        }
+    )
+
+
+def clip_features() -> tfds.features.FeaturesDict:
+    """Returns the features of one face in T frames: a leading T, and `valid` [T]."""
+    return tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Sequence(tfds.features.Image(shape=(None, None, 3))),
+            "landmarks": tfds.features.Tensor(shape=(None, 68, 2), dtype=np.float32),
+            "labelled": tfds.features.Tensor(shape=(None, 68), dtype=np.bool_),
+            "box": tfds.features.Tensor(shape=(None, 4), dtype=np.float32),
+            "valid": tfds.features.Tensor(shape=(None,), dtype=np.bool_),
+            **_name_features(),
+        }
+    )
+
+
+def _name_features() -> dict[str, Any]:
+    return {
+        "name": tfds.features.Text(),
+        "identity": tfds.features.Scalar(np.int64),
+        "style": tfds.features.Text(),
+    }
+
+
+class Picture(NamedTuple):
+    """A picture as it is stored.
+
+    Attributes:
+        data: JPEG or PNG, RGB with 8 bits.
+        size: width and height in pixels.
+    """
+
+    data: bytes
+    size: tuple[int, int]
+
+
+def read_picture(path: Path) -> Picture:
+    """Returns a picture's own bytes; in another mode or format than RGB JPEG or PNG, as RGB PNG.
+
+    Pictures are not turned by their EXIF data: labels are in pixels as stored.
+
+    Raises:
+        RednetError: no picture, or one that does not decode.
+    """
+    try:
+        data = path.read_bytes()
+        with Image.open(io.BytesIO(data)) as picture:
+            picture.load()
+            plain = picture.mode == "RGB" and "transparency" not in picture.info
+            if not (plain and picture.format in ("JPEG", "PNG")):
+                file = io.BytesIO()
+                picture.convert("RGB").save(file, "PNG")
+                data = file.getvalue()
+            return Picture(data, picture.size)
+    except UnidentifiedImageError:
+        raise RednetError(f"{path}: not a picture") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as cause:
+        raise RednetError(f"{path}: cannot be decoded ({cause})") from cause
+
+
+def face_example(
+    name: str,
+    picture: Picture,
+    landmarks: NDArray[np.float32],
+    labelled: NDArray[np.bool_],
+    *,
+    identity: int = -1,
+    style: str = "300w",
+) -> Example:
+    """Returns a sample with the features of `face_features`.
+
+    Args:
+        name: path below the source folder, without extension.
+        picture: the face's.
+        landmarks: float32 [68, 2] in pixels of `picture`.
+        labelled: bool [68]; the others become 0. A face without any has the whole picture as box.
+        identity: number of the person.
+        style: whose labelling convention the points follow.
+
+    Raises:
+        RednetError: all labelled points lie on one line.
+    """
+    box = np.array([0, 0, picture.size[0] - 1, picture.size[1] - 1], np.float32)
+    if labelled.any():
+        box = landmark_box(landmarks, labelled)
+    if not (box[2:] > box[:2]).all():
+        raise RednetError(f"{name}: all points on one line, no face")
+    return {
+        "image": picture.data,
+        "landmarks": np.where(labelled[:, None], landmarks, 0).astype(np.float32),
+        "labelled": labelled,
+        "box": box,
+        "name": name,
+        "identity": identity,
+        "style": style,
+    }
+
+
+def read_list(name: str) -> tuple[str, ...]:
+    """Returns the lines of a split list of the package, without its comments."""
+    text = resources.files("rednet_jax.data").joinpath(f"splits/{name}.txt").read_text()
+    return tuple(line for line in text.splitlines() if line and not line.startswith("#"))

@@ -1,0 +1,188 @@
+"""Preparing data sets: from a publisher's folder to records in the data folder, once."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+
+from rednet_jax.data.builders import BUILDERS
+from rednet_jax.data.builders.base import FaceBuilder
+from rednet_jax.errors import RednetError
+from rednet_jax.files import write_text
+
+SUMMARY = "rednet.json"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A data set in the data folder.
+
+    Attributes:
+        folder: what `tfds.builder_from_directory` reads.
+        samples: how many each split has.
+        left_out: one line for each part that the source did not have or had no labels for.
+        skipped: one line for each bad file.
+        built: False if it was there already, made from the same files.
+    """
+
+    folder: Path
+    samples: dict[str, int]
+    left_out: tuple[str, ...]
+    skipped: tuple[str, ...]
+    built: bool
+
+
+def data_folder(data_dir: Path | None = None) -> Path:
+    """Returns where prepared data lies: `data_dir`, $REDNET_JAX_DATA or ~/.cache/rednet_jax."""
+    if data_dir is not None:
+        return data_dir
+    return Path(os.environ.get("REDNET_JAX_DATA") or Path.home() / ".cache" / "rednet_jax")
+
+
+def find_prepared(name: str, data_dir: Path | None = None) -> Prepared | None:
+    """Returns a data set that was prepared, or None.
+
+    Args:
+        name: the data set's, a key of `BUILDERS`.
+        data_dir: as in `data_folder`.
+    """
+    folder = data_folder(data_dir) / _place(BUILDERS[name])
+    try:
+        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        splits = tfds.builder_from_directory(folder).info.splits
+    except (OSError, ValueError):
+        return None
+    return Prepared(
+        folder=folder,
+        samples={split: info.num_examples for split, info in splits.items()},
+        left_out=tuple(summary["left_out"]),
+        skipped=tuple(summary["skipped"]),
+        built=False,
+    )
+
+
+def prepare(
+    name: str,
+    source: Path | None = None,
+    data_dir: Path | None = None,
+    report: Callable[[int, int | None], None] | None = None,
+) -> Prepared:
+    """Builds a data set, unless it is there already and its source has not changed.
+
+    It appears in the data folder whole, in the place of an older one, or not at all.
+
+    Args:
+        name: a key of `BUILDERS`.
+        source: the publisher's folder.
+        data_dir: as in `data_folder`.
+        report: called with (done, in all) after each sample tried.
+
+    Raises:
+        RednetError: an unknown name, no folder given, a folder with no known part of the data set,
+            one where more than 5 % are bad, or a data folder that cannot be written.
+    """
+    if name not in BUILDERS:
+        raise RednetError(f"no data set '{name}'; known: {', '.join(BUILDERS)}")
+    if source is None:
+        raise RednetError(f"{name} is prepared from the publisher's folder: give --from FOLDER")
+    if not source.is_dir():
+        raise RednetError(f"{source}: no such folder")
+    root = data_folder(data_dir)
+    fingerprint = _fingerprint(BUILDERS[name], source, besides=root)
+    place = root / _place(BUILDERS[name])
+    try:
+        with _own_folder(root / f".{name}.partial") as partial:
+            found = find_prepared(name, root)
+            if found is not None and _source_of(place) == fingerprint:
+                return found
+            builder = BUILDERS[name](source=source, data_dir=partial, report=report)
+            _build(builder)
+            skipped = [line for lines in builder.bad.lines.values() for line in lines]
+            summary = {"source": fingerprint, "left_out": builder.left_out, "skipped": skipped}
+            write_text(Path(builder.data_dir) / SUMMARY, json.dumps(summary, indent=2) + "\n")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if place.exists():
+                # Moved, then deleted: half deleted in its place, it would look whole.
+                os.replace(place, partial / "replaced")
+            os.replace(builder.data_dir, place)
+    except OSError as error:
+        raise RednetError(f"{root}: cannot be written ({error.strerror or error})") from error
+    samples = {split: info.num_examples for split, info in builder.info.splits.items()}
+    return Prepared(place, samples, tuple(builder.left_out), tuple(skipped), built=True)
+
+
+def _place(builder: type[FaceBuilder]) -> Path:
+    """Where TFDS puts a data set below the data folder."""
+    return Path(builder.name) / str(builder.VERSION)
+
+
+def _source_of(folder: Path) -> str:
+    fingerprint: str = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["source"]
+    return fingerprint
+
+
+def _build(builder: FaceBuilder) -> None:
+    tfds.disable_progress_bar()
+    # What TFDS says on standard output is no answer to a command.
+    with contextlib.redirect_stdout(io.StringIO()):
+        builder.download_and_prepare(
+            download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+        )
+
+
+@contextlib.contextmanager
+def _own_folder(path: Path) -> Iterator[Path]:
+    """Yields an empty folder that no other process writes to, and deletes it.
+
+    Raises:
+        RednetError: another process has it.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    lock = os.open(path, os.O_RDONLY)
+    try:
+        # A lock goes with its process, however that ends; the folder it leaves is emptied here.
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _empty(path)
+        try:
+            yield path
+        finally:
+            _empty(path)
+            path.rmdir()
+    except BlockingIOError:
+        raise RednetError(f"{path}: another process prepares this data set") from None
+    finally:
+        os.close(lock)
+
+
+def _empty(folder: Path) -> None:
+    for entry in folder.iterdir():
+        shutil.rmtree(entry)
+
+
+def _fingerprint(builder: type[FaceBuilder], source: Path, besides: Path) -> str:
+    """Returns a digest of names, sizes and times of all files below `source`.
+
+    What lies below `besides` does not count: a data folder may lie inside the source.
+    """
+    digest = hashlib.sha256(f"{builder.name} {builder.VERSION}\n".encode())
+    for folder, folders, files in os.walk(source):
+        if Path(folder).resolve() == besides.resolve() != source.resolve():
+            folders.clear()
+            continue
+        folders.sort()
+        for name in sorted(files):
+            path = Path(folder, name)
+            state = path.lstat()
+            line = f"{path.relative_to(source)} {state.st_size} {state.st_mtime_ns}\n"
+            digest.update(os.fsencode(line))
+    return digest.hexdigest()

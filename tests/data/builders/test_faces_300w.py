@@ -1,0 +1,95 @@
+"""300-W in records: the splits of its tree, the bytes of its files."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from data.builders.trees import LANDMARKS, PICTURE, add_faces, names, read_back, save_picture
+from PIL import Image
+
+from rednet_jax.data.images_300w import SPLITS, photo, read_300w, validation_names
+
+
+@pytest.fixture
+def tree(tmp_path):
+    root = tmp_path / "300w"
+    add_faces(root, ["afw/5_1", "afw/5_1_mirror", "helen/trainset/7_1", "helen/trainset/7_2"])
+    add_faces(root, ["lfpw/trainset/image_0001", *validation_names()[:2]])
+    add_faces(root, ["helen/testset/9_1", "lfpw/testset/image_0001", "ibug/image_003_1"])
+    return root
+
+
+def test_splits_are_those_of_the_reader(tree, build) -> None:
+    prepared = build("300w", tree)
+    assert prepared.left_out == prepared.skipped == ()
+    samples = read_back(prepared)
+    assert prepared.samples == {
+        "train": 4,
+        "validation": 2,
+        "common": 2,
+        "challenging": 1,
+        "full": 3,
+    }
+    for split in SPLITS:
+        assert names(samples[split]) == list(read_300w(tree, split).names)
+
+
+def test_a_sample_is_what_the_files_say(tree, build) -> None:
+    face = read_back(build("300w", tree))["train"][0]
+    assert face["name"] == b"afw/5_1"
+    np.testing.assert_array_equal(face["image"], PICTURE)
+    np.testing.assert_allclose(face["landmarks"], LANDMARKS, atol=1e-3)
+    np.testing.assert_array_equal(face["box"][:2], face["landmarks"].min(0))
+    np.testing.assert_array_equal(face["box"][2:], face["landmarks"].max(0))
+    assert face["labelled"].all() and face["labelled"].dtype == bool
+    assert (face["identity"], face["style"]) == (-1, b"300w")
+
+
+def test_pictures_are_stored_as_their_own_bytes(tree, build) -> None:
+    (tree / "afw/5_1.png").unlink()
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    file = save_picture(tree / "afw/5_1.jpg", quality=70, exif=turned)
+    folder = build("300w", tree).folder
+    builder = tfds.builder_from_directory(folder)
+    stored = builder.as_data_source("train", decoders={"image": tfds.decode.SkipDecoding()})[0]
+    assert stored["image"] == file.read_bytes()
+    # The labels were made on stored pixels: turning the picture would tear them off.
+    assert builder.as_data_source("train")[0]["image"].shape == PICTURE.shape
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "I;16"])
+def test_other_pictures_become_rgb(tree, build, mode) -> None:
+    grey = Image.fromarray(PICTURE).convert("L")
+    picture = Image.fromarray(PICTURE)
+    picture = grey.convert("I;16") if mode == "I;16" else picture.convert(mode)
+    file = io.BytesIO()
+    picture.save(file, "JPEG" if mode == "CMYK" else "PNG")
+    (tree / "afw/5_1.png").write_bytes(file.getvalue())
+    face = read_back(build("300w", tree))["train"][0]
+    with Image.open(file) as opened:
+        np.testing.assert_array_equal(face["image"], np.asarray(opened.convert("RGB")))
+
+
+def test_a_tree_of_test_folders_builds_the_test_splits(tmp_path, build) -> None:
+    root = add_faces(tmp_path / "300w", ["ibug/image_003_1"])
+    prepared = build("300w", root)
+    assert prepared.samples == {"challenging": 1, "full": 1}
+    assert f"{root}/lfpw/testset: no such folder" in prepared.left_out
+    assert len(prepared.left_out) == 5
+
+
+def test_the_real_tree(real_data, build) -> None:
+    prepared = build("300w", real_data / "300w")
+    assert prepared.samples == {"train": 1812, "validation": 200} and prepared.skipped == ()
+    assert len(prepared.left_out) == 3
+    builder = tfds.builder_from_directory(prepared.folder)
+    train, validation = (names(builder.as_data_source(s)) for s in ("train", "validation"))
+    assert not {photo(name) for name in train} & {photo(name) for name in validation}
+    read = next(iter(read_300w(real_data / "300w", "validation")))
+    stored = builder.as_data_source("validation")[0]
+    for name in ("image", "landmarks", "labelled", "box"):
+        np.testing.assert_array_equal(stored[name], getattr(read, name))

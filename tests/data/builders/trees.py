@@ -1,0 +1,50 @@
+"""Small pictures and landmarks, and how to read back what was built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from rednet_jax.data.prepare import Prepared
+from rednet_jax.landmarks.pts import write_pts
+from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
+
+LANDMARKS = (mean_shape(LANDMARKS_68) * 20 + [16, 12]).astype(np.float32)
+PICTURE = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+
+Samples = list[dict[str, Any]]
+
+
+def save_picture(path: Path, **options: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(PICTURE).save(path, **options)
+    return path
+
+
+def add_faces(root: Path, names: Iterable[str], ending: str = ".png") -> Path:
+    for name in names:
+        save_picture(root / f"{name}{ending}")
+        write_pts(root / f"{name}.pts", LANDMARKS)
+    return root
+
+
+def write_labels(path: Path, rows: dict[str, int], landmarks: Any = LANDMARKS) -> None:
+    """A CSV of machine labels: {file: trusted}, the same landmarks for all."""
+    header = ["file", "trusted", "disagreement", *(f"{a}{i}" for i in range(68) for a in "xy")]
+    values = ",".join(f"{value:.2f}" for value in np.reshape(landmarks, -1))
+    lines = [f"{file},{trusted},2.50,{values}" for file, trusted in rows.items()]
+    path.write_text("\n".join([",".join(header), *lines]) + "\n")
+
+
+def read_back(prepared: Prepared) -> dict[str, Samples]:
+    builder = tfds.builder_from_directory(prepared.folder)
+    return {split: list(builder.as_data_source(split)) for split in prepared.samples}
+
+
+def names(samples: Samples) -> list[str]:
+    return [sample["name"].decode() for sample in samples]
