@@ -123,9 +123,7 @@ def test_more_than_a_twentieth_bad_stops_the_build(tree, tmp_path, bad, stops) -
     if not stops:
         assert prepare("300w", tree, tmp_path / "data").samples == {"train": 38}
         return
-    with pytest.raises(
-        RednetError, match=r"3 of 40 faces are bad, more than 5%: .*100\.png: not a"
-    ):
+    with pytest.raises(RednetError, match=r"3 of 40 faces are bad, more than 5%: .*100\.png: not"):
         prepare("300w", tree, tmp_path / "data")
     assert find_prepared("300w", tmp_path / "data") is None
     assert os.listdir(tmp_path / "data") == []
