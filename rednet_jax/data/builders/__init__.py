@@ -7,9 +7,11 @@ Each is a `GeneratorBasedBuilder` of TensorFlow Datasets that writes ArrayRecord
 from rednet_jax.data.builders.base import FaceBuilder
 from rednet_jax.data.builders.clips_300vw import Rednet300VW
 from rednet_jax.data.builders.faces_300w import Rednet300W
+from rednet_jax.data.builders.helen import RednetHelen
 
 BUILDERS: dict[str, type[FaceBuilder]] = {
     "300w": Rednet300W,
     "300vw": Rednet300VW,
+    "helen": RednetHelen,
 }
 """The data sets that can be prepared, by the name that commands know them by."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from numpy.typing import NDArray
 from PIL import Image
 
 from rednet_jax.data.prepare import Prepared
@@ -33,7 +34,9 @@ def add_faces(root: Path, names: Iterable[str], ending: str = ".png") -> Path:
     return root
 
 
-def write_labels(path: Path, rows: dict[str, int], landmarks: Any = LANDMARKS) -> None:
+def write_labels(
+    path: Path, rows: dict[str, int], landmarks: NDArray[np.floating] = LANDMARKS
+) -> None:
     """A CSV of machine labels: {file: trusted}, the same landmarks for all."""
     header = ["file", "trusted", "disagreement", *(f"{a}{i}" for i in range(68) for a in "xy")]
     values = ",".join(f"{value:.2f}" for value in np.reshape(landmarks, -1))
