@@ -8,10 +8,14 @@ from rednet_jax.data.builders.base import FaceBuilder
 from rednet_jax.data.builders.clips_300vw import Rednet300VW
 from rednet_jax.data.builders.faces_300w import Rednet300W
 from rednet_jax.data.builders.helen import RednetHelen
+from rednet_jax.data.builders.lfw import RednetLFW
+from rednet_jax.data.builders.ytf68 import RednetYTF68
 
 BUILDERS: dict[str, type[FaceBuilder]] = {
     "300w": Rednet300W,
     "300vw": Rednet300VW,
+    "ytf68": RednetYTF68,
+    "lfw": RednetLFW,
     "helen": RednetHelen,
 }
 """The data sets that can be prepared, by the name that commands know them by."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -276,6 +277,11 @@ def face_example(
         "identity": identity,
         "style": style,
     }
+
+
+def without_ending(file: str) -> str:
+    """Returns the name of a picture's face: its path without extension."""
+    return re.sub(r"\.\w+$", "", file)
 
 
 def read_list(name: str) -> tuple[str, ...]:

@@ -6,7 +6,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from rednet_jax.data.builders.base import Example, FaceBuilder, face_example, read_picture
+from rednet_jax.data.builders.base import (
+    Example,
+    FaceBuilder,
+    face_example,
+    read_picture,
+    without_ending,
+)
 from rednet_jax.data.builders.machine_labels import FILE, MachineLabels
 from rednet_jax.data.images_300w import find_picture, photo, read_labels, validation_names
 
@@ -31,7 +37,7 @@ class RednetHelen(FaceBuilder):
         if (self.root / FILE).exists():
             self._machine = MachineLabels(self.inside(FILE))
             for file in self._machine.files:
-                name = file.rpartition(".")[0] or file
+                name = without_ending(file)
                 if self._machine.trusted(file):
                     self._file[name] = file
                 elif name not in self._by_hand:

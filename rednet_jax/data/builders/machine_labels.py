@@ -1,12 +1,14 @@
-"""labels_300w_style.csv: points found by other landmark tools, and which faces to trust them on.
+"""Tables of points that landmark tools found, a row a face.
 
-Columns: file (below the CSV's folder), trusted (1 or 0), disagreement (of the tools, percent of the
-inter-ocular distance), x0, y0, ..., x67, y67 (0-based pixels).
+labels_300w_style.csv has the columns file (below its folder), trusted (1 or 0), disagreement (of
+the tools, percent of the inter-ocular distance), x0, y0, ..., x67, y67 (0-based pixels). Publishers
+have their own headers; the points are the last 136 columns.
 """
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from rednet_jax.errors import RednetError
 
 FILE = "labels_300w_style.csv"
-_HEADER = ["file", "trusted", "disagreement", *(f"{axis}{i}" for i in range(68) for axis in "xy")]
+HEADER = ("file", "trusted", "disagreement", *(f"{axis}{i}" for i in range(68) for axis in "xy"))
 # No picture has as many pixels on a side.
 _FARTHEST = 1e6
 
@@ -27,8 +29,12 @@ class MachineLabels:
         files: the pictures that have a row, in the order of the file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, header: Sequence[str] = HEADER) -> None:
         """Reads the file.
+
+        Args:
+            path: of the table.
+            header: its columns: the file's name first, perhaps `trusted` second, points last.
 
         Raises:
             RednetError: it cannot be read, has another header, or names a picture twice.
@@ -36,13 +42,16 @@ class MachineLabels:
         self.path = path
         try:
             with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-                header, *rows = [row for row in csv.reader(file, strict=True) if row] or [[]]
+                first, *rows = [row for row in csv.reader(file, strict=True) if row] or [[]]
         except OSError as error:
             raise RednetError(f"{path}: cannot be read ({error.strerror})") from error
         except csv.Error as error:
             raise RednetError(f"{path}: {error}") from error
-        if header != _HEADER:
-            raise RednetError(f"{path}: the first line is not file,trusted,disagreement,x0,...,y67")
+        if tuple(first) != tuple(header):
+            shown = ",".join(header[:5])
+            raise RednetError(f"{path}: the first line is not {shown},...,{header[-1]}")
+        self._columns = len(header)
+        self._tells_trust = header[1] == "trusted"
         self._rows = {row[0]: row for row in rows}
         if len(self._rows) < len(rows):
             raise RednetError(f"{path}: names {len(rows) - len(self._rows)} pictures twice")
@@ -50,7 +59,7 @@ class MachineLabels:
 
     def trusted(self, file: str) -> bool:
         """Returns False if the row says that the tools did not agree on this face."""
-        return self._rows[file][1:2] != ["0"]
+        return not self._tells_trust or self._rows[file][1:2] != ["0"]
 
     def face(
         self, file: str, size: tuple[int, int]
@@ -67,14 +76,15 @@ class MachineLabels:
             RednetError: the row is cut short, or holds what is no place in a picture.
         """
         row = self._rows[file]
-        if len(row) != len(_HEADER) or row[1] not in ("0", "1"):
+        if len(row) != self._columns or (self._tells_trust and row[1] not in ("0", "1")):
             raise RednetError(f"{self.path}: the row of {file!r} is not as the header says")
         try:
-            landmarks = np.array([float(cell) for cell in row[3:]]).reshape(68, 2)
+            landmarks = np.array([float(cell) for cell in row[-136:]]).reshape(68, 2)
         except ValueError as error:
             raise RednetError(f"{self.path}: the row of {file!r}: {error}") from None
         if not (np.abs(landmarks) < _FARTHEST).all():
             raise RednetError(f"{self.path}: the row of {file!r}: a coordinate is no place")
         # A picture ends half a pixel beyond the centres of its last pixels.
-        shown = ((landmarks >= -0.5) & (landmarks <= np.array(size) - 0.5)).all(axis=1)
-        return landmarks.astype(np.float32), shown & np.bool_(self.trusted(file))
+        inside = (landmarks >= -0.5) & (landmarks <= np.array(size) - 0.5)
+        labelled = inside.all(axis=1) if self.trusted(file) else np.zeros(68, bool)
+        return landmarks.astype(np.float32), np.asarray(labelled, bool)

@@ -1,0 +1,86 @@
+"""LFW: identity always, points where the folder has them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from data.builders.trees import LANDMARKS, PICTURE, names, read_back, save_picture, write_labels
+
+from rednet_jax.data.builders.base import read_list
+from rednet_jax.data.builders.machine_labels import FILE
+from rednet_jax.data.builders.people import identity, person
+from rednet_jax.landmarks.boxes import landmark_box
+
+HELD_OUT = read_list("people_validation")[-1]
+FACES = ["Ann_Other/Ann_Other_0001", "Ann_Other/Ann_Other_0002", f"{HELD_OUT}/{HELD_OUT}_0003"]
+
+
+@pytest.fixture
+def tree(tmp_path):
+    root = tmp_path / "lfw"
+    for name in FACES:
+        save_picture(root / f"{name}.jpg")
+    save_picture(root / "Ann_Other/thumbnail.jpg")
+    return root
+
+
+def test_the_publishers_tree_has_identity_alone(tree, build) -> None:
+    prepared = build("lfw", tree)
+    assert prepared.left_out == (f"{tree}/{FILE}: no such file, so no point is labelled",)
+    samples = read_back(prepared)
+    assert names(samples["train"]) == FACES[:2] and names(samples["validation"]) == FACES[2:]
+    height, width = PICTURE.shape[:2]
+    for face in samples["train"]:
+        assert face["identity"] == identity("Ann_Other")
+        assert not face["labelled"].any() and not face["landmarks"].any()
+        assert face["box"].tolist() == [0, 0, width - 1, height - 1]
+
+
+def test_points_outside_the_picture_are_not_labelled(tree, build) -> None:
+    lower = LANDMARKS + np.array([0, 6], np.float32)
+    write_labels(tree / FILE, {f"{name}.jpg": 1 for name in FACES[1:]}, lower)
+    prepared = build("lfw", tree)
+    assert prepared.left_out == ()
+    bare, masked = read_back(prepared)["train"]
+    assert not bare["labelled"].any()
+    shown = lower[:, 1] <= PICTURE.shape[0] - 0.5
+    assert 0 < shown.sum() < 68
+    np.testing.assert_array_equal(masked["labelled"], shown)
+    np.testing.assert_allclose(masked["landmarks"][shown], lower[shown], atol=0.01)
+    assert not masked["landmarks"][~shown].any()
+    np.testing.assert_allclose(masked["box"], landmark_box(lower, shown), atol=0.01)
+
+
+def test_a_row_that_climbs_out_is_skipped(tree, tmp_path, build) -> None:
+    save_picture(tmp_path / "Jo_0001.jpg")
+    for i in range(40):
+        save_picture(tree / f"Jo/Jo_{i:04d}.jpg")
+    write_labels(tree / FILE, {"../Jo_0001.jpg": 1, "Jo/Jo_0001.jpg": 1})
+    prepared = build("lfw", tree)
+    assert prepared.skipped == (f"{tree}/../Jo_0001.jpg: leads out of {tree}",)
+    assert prepared.samples == {"train": 42, "validation": 1}
+
+
+def test_the_real_tree(real_data, build) -> None:
+    """Nobody whom ytf68 validates on is in the train split."""
+    prepared = build("lfw", real_data / "lfw")
+    assert prepared.samples == {"train": 2990, "validation": 326}
+    assert prepared.left_out == prepared.skipped == ()
+    builder = tfds.builder_from_directory(prepared.folder)
+    source = builder.as_data_source(decoders={"image": tfds.decode.SkipDecoding()})
+    faces = {split: list(source[split]) for split in prepared.samples}
+    people = {split: {face["identity"] for face in faces[split]} for split in faces}
+    assert not people["train"] & people["validation"]
+    assert len(people["train"]) + len(people["validation"]) == 1658
+    held_out = {identity(who) for who in read_list("people_validation")}
+    frames = {identity(person(path.stem)) for path in (real_data / "ytf68").rglob("*.jpg")}
+    assert len(frames & held_out) == 29
+    assert not people["train"] & frames & held_out
+    every = [face for split in faces for face in faces[split]]
+    # As the README beside them says: 2.8 % not trusted; of the others a third reaches outside.
+    assert sum(not face["labelled"].any() for face in every) == 93
+    assert sum(0 < face["labelled"].sum() < 68 for face in every) == 1002
+    for face in every:
+        points = face["landmarks"][face["labelled"]]
+        assert ((points >= -0.5) & (points <= 127.5)).all()
