@@ -1,0 +1,148 @@
+"""Faces by key: pictures and clips with their 68 exact landmarks.
+
+    generate = jax.jit(jax.vmap(functools.partial(generate, SyntheticConfig())))
+    images, landmarks = generate(jax.random.split(jax.random.key(0), 32))
+
+A picture is the first frame of a clip. Nothing is read from disk and nothing is anyone's face.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rednet_jax.data.synthetic.head import Identity, Motion, draw_identity, express
+from rednet_jax.data.synthetic.render import render
+from rednet_jax.data.synthetic.scene import draw_scene
+from rednet_jax.data.synthetic.surface import Camera, contour, lift, project, rotation_matrix
+from rednet_jax.landmarks.crops import apply_affine, crop_transform, invert_affine
+
+_WAVES = 4
+_MOTIONS = 14
+
+
+@dataclass(frozen=True)
+class SyntheticConfig:
+    """How far the draws go.
+
+    Attributes:
+        size: S, pixels on each side of the picture.
+        margin: side of the crop in sides of the landmarks' box.
+        yaw: degrees, the largest; so are pitch and roll.
+        pitch: see yaw.
+        roll: see yaw.
+        expression: factor on every expression, 0 for none.
+        shift: of the crop's centre, sides of the landmarks' box, standard deviation on each axis.
+        log_scale: logarithm of the crop's side, standard deviation.
+        occlusion: probability of each of two shapes before the face.
+    """
+
+    size: int = 128
+    margin: float = 1.25
+    yaw: float = 50.0
+    pitch: float = 25.0
+    roll: float = 25.0
+    expression: float = 1.0
+    shift: float = 0.05
+    log_scale: float = 0.1
+    occlusion: float = 0.15
+
+
+def generate(config: SyntheticConfig, key: Array) -> tuple[Array, Array]:
+    """Draws one face.
+
+    Args:
+        config: how far the draws go.
+        key: a typed key.
+
+    Returns:
+        Picture float32 [S, S, 3] in [0, 1], and landmarks float32 [68, 2], its pixels (x, y);
+        some may lie outside.
+    """
+    images, landmarks = generate_clip(config, key, 1)
+    return images[0], landmarks[0]
+
+
+def generate_clip(config: SyntheticConfig, key: Array, frames: int) -> tuple[Array, Array]:
+    """Draws one person who moves before a camera that stands still.
+
+    Args:
+        config: how far the draws go.
+        key: a typed key; longer clips of the same key begin with the shorter ones.
+        frames: T; about 25 are a second.
+
+    Returns:
+        Pictures float32 [T, S, S, 3] in [0, 1], and landmarks float32 [T, 68, 2], their pixels.
+    """
+    who, how, where, view, crop, noise = jax.random.split(key, 6)
+    identity = draw_identity(who)
+    scene = draw_scene(where, config.size, config.occlusion)
+    distance = jnp.exp(jax.random.uniform(view, minval=jnp.log(3.0), maxval=jnp.log(9.0)))
+    waves = _draw_waves(how)
+
+    def seen(time: Array) -> tuple[Array, Array, Identity, Motion, Camera]:
+        motion = _motion(config, waves, time)
+        features, expressed = express(identity, motion)
+        camera = Camera(rotation_matrix(motion.angles), distance, -motion.offset, jnp.float32(1))
+        jaw = contour(expressed, features, camera)
+        points = jnp.concatenate([jaw, lift(expressed, features, features)])
+        return project(camera, points), features, expressed, motion, camera
+
+    # The crop is cut around the first frame's points.
+    first = seen(jnp.float32(0))[0]
+    affine = _crop(config, crop, first)
+
+    def frame(time: Array) -> tuple[Array, Array]:
+        plane, features, expressed, motion, camera = seen(time)
+        landmarks = apply_affine(invert_affine(affine), plane + motion.offset)
+        middle = apply_affine(affine, jnp.full((1, 2), (config.size - 1) / 2))[0]
+        camera = camera._replace(centre=middle - motion.offset, scale=1 / affine[0, 0])
+        grain = jax.random.fold_in(noise, time.astype(jnp.int32))
+        picture = render(expressed, motion, scene, features, camera, grain, config.size)
+        return picture, landmarks
+
+    pictures: tuple[Array, Array] = jax.lax.map(frame, jnp.arange(frames, dtype=jnp.float32))
+    return pictures
+
+
+def _crop(config: SyntheticConfig, key: Array, points: Array) -> Array:
+    """Map [2, 3] from crop pixels to the camera's plane: around the points, displaced."""
+    draw = jax.random.truncated_normal(key, -2.5, 2.5, (3,))
+    low, high = points.min(0), points.max(0)
+    half = jnp.exp(config.log_scale * draw[0]) * (high - low) / 2
+    middle = (low + high) / 2 + config.shift * draw[1:] * (high - low).max()
+    box = jnp.concatenate([middle - half, middle + half])
+    affine: Array = crop_transform(box, margin=config.margin, size=config.size)
+    return affine
+
+
+def _draw_waves(key: Array) -> Array:
+    """Frequency (radians a frame) and phase of the waves that each motion sums: [2, M, W]."""
+    speed, phase = jax.random.split(key)
+    shape = (_MOTIONS, _WAVES)
+    omega = jax.random.uniform(speed, shape, minval=0.02, maxval=0.25)
+    return jnp.stack([omega, jax.random.uniform(phase, shape, maxval=2 * jnp.pi)])
+
+
+def _motion(config: SyntheticConfig, waves: Array, time: Array) -> Motion:
+    """What moves, at a time in frames: smooth, and at each time nearly normal."""
+    n = jnp.sqrt(2 / _WAVES) * jnp.cos(waves[0] * time + waves[1]).sum(-1)
+    limits = jnp.deg2rad(jnp.array([config.yaw, config.pitch, config.roll]))
+    amount = config.expression
+    blink = jax.nn.sigmoid(8 * (n[8] - 1.3))
+    wink = jnp.where(jnp.abs(n[9:11]) > 1.9, 0.8, 1.0)
+    smile = jnp.clip(0.55 * n[6] + 0.35, -0.5, 1.2)
+    return Motion(
+        angles=limits * jnp.clip(0.42 * n[:3], -1, 1),
+        offset=0.02 * n[3:5],
+        # A broad smile parts the lips.
+        open=amount * jnp.clip(0.45 * n[5] - 0.05 + 0.25 * smile, 0, 1),
+        smile=amount * smile,
+        pucker=amount * jnp.clip(0.6 * n[7] - 0.5, 0, 1),
+        brows=amount * jnp.clip(0.4 * n[11] + 0.05, -0.5, 1),
+        closed=amount * jnp.clip(blink * wink + 0.1, 0, 1),
+        gaze=jnp.clip(0.09 * n[12:14], -0.2, 0.2),
+    )

@@ -1,0 +1,48 @@
+"""Small tools of the renderer, on planes [S, S] of all pixels at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+Surface = tuple[Array, Array, Array]
+"""Planes x, y and z of points or directions."""
+
+# Fused into what follows, a plane would be computed again for each colour and each use.
+computed_once: Callable[[Any], Any] = jax.lax.optimization_barrier
+
+
+def step(value: Array, softness: Array | float) -> Array:
+    """0 where value is well below 0, 1 where it is well above, linear within +-softness / 2."""
+    return jnp.clip(value / softness + 0.5, 0, 1)
+
+
+def over(picture: Array, mask: Array, colour: Array) -> Array:
+    result: Array = picture + computed_once(mask)[..., None] * (colour - picture)
+    return result
+
+
+def curve(knots: Array, x: Array, rounding: float = 0.012) -> Array:
+    """Height at x of the line through knots [N, 2] in order of x, its corners rounded."""
+    slope = (knots[1:, 1] - knots[:-1, 1]) / jnp.maximum(knots[1:, 0] - knots[:-1, 0], 1e-3)
+    height = knots[0, 1] + slope[0] * (x - knots[0, 0])
+    for i in range(1, len(knots) - 1):
+        away = x - knots[i, 0]
+        ramp = 0.5 * (away + jnp.sqrt(away**2 + rounding**2))
+        height = height + (slope[i] - slope[i - 1]) * ramp
+    result: Array = computed_once(height)
+    return result
+
+
+def clouds(grid: Array, size: int) -> Array:
+    """Returns values [rows, columns] interpolated to [size, size]."""
+
+    def weights(count: int) -> Array:
+        place = jnp.linspace(0, count - 1, size)[:, None]
+        return jnp.maximum(0, 1 - jnp.abs(place - jnp.arange(count)))
+
+    return weights(grid.shape[0]) @ grid @ weights(grid.shape[1]).T

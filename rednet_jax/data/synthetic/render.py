@@ -1,0 +1,200 @@
+"""One picture of a head: rays to its surface, what is painted on it, its light, what is around.
+
+Everything is evaluated for all pixels at once, as planes [S, S]; masks are soft by about a pixel.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rednet_jax.data.synthetic.head import Identity, Motion
+from rednet_jax.data.synthetic.paint import glasses, paint
+from rednet_jax.data.synthetic.planes import Surface, computed_once, over, step
+from rednet_jax.data.synthetic.scene import Scene, occluders, surroundings
+from rednet_jax.data.synthetic.surface import Camera, implicit
+
+_MARCH = 14
+"""Samples on each ray between the front and the back of the face."""
+
+_REFINE = 3
+"""Steps of regula falsi on each ray."""
+
+_FRONT, _BACK = 0.95, -0.25
+"""Depths between which the face's surface is looked for, along the camera's axis."""
+
+
+def render(
+    identity: Identity,
+    motion: Motion,
+    scene: Scene,
+    features: Array,
+    camera: Camera,
+    grain: Array,
+    size: int,
+) -> Array:
+    """Returns the picture [S, S, 3] in [0, 1].
+
+    Args:
+        identity: as expressed: the chin where it is now.
+        motion: only the gaze and the lids' state are read.
+        scene: light and surroundings.
+        features: [51, 2], points 17 to 67 in the face's plane, as they are now.
+        camera: with the head's pose.
+        grain: key of the sensor's noise.
+        size: S.
+    """
+    points, inside = _hit(identity, features, camera, size)
+    normal = _normal(identity, features, points)
+    colour, gloss, occlusion = paint(identity, motion, scene, features, points, 1 / camera.scale)
+    light = camera.rotation.T @ scene.light
+    shadow = _shadow(identity, features, points, light)
+    lit = _light(scene, normal, light, camera.rotation[2], gloss, occlusion, shadow, colour)
+    lit = glasses(identity, features, points, lit, 1 / camera.scale)
+    picture = surroundings(identity, scene, camera, size)
+    picture = over(picture, step(inside, 1.5 / (camera.scale * identity.radii[0])), lit)
+    picture = occluders(scene, picture, size)
+    return _develop(scene, picture, grain)
+
+
+def _hit(identity: Identity, features: Array, camera: Camera, size: int) -> tuple[Surface, Array]:
+    """Where each pixel's ray meets the head.
+
+    Returns:
+        Points of the head, (x, y, z), each [S, S], and how far inside the outline the ray passes,
+        in half axes (below 0: it misses), [S, S].
+    """
+    grid = (jnp.arange(size) - (size - 1) / 2) / camera.scale
+    u, v = jnp.meshgrid(grid + camera.centre[0], grid + camera.centre[1])
+
+    r = camera.rotation
+
+    def at(depth: Array) -> tuple[Array, Array, Array]:
+        # Planes and sums: a product with the matrix would leave the fused loop.
+        shrink = 1 - depth / camera.distance
+        seen = (u * shrink, v * shrink, depth)
+        x, y, z = (seen[0] * r[0, i] + seen[1] * r[1, i] + seen[2] * r[2, i] for i in range(3))
+        return x, y, z
+
+    def value(depth: Array) -> Array:
+        return implicit(identity, features, *at(depth))
+
+    stride = (_FRONT - _BACK) / (_MARCH - 1)
+    start = jnp.full((size, size), _FRONT)
+    outside = value(start)
+
+    def march(i: Array, carry: tuple[Array, ...]) -> tuple[Array, ...]:
+        before, above, below, low, nearest = carry
+        depth = _FRONT - stride * i
+        now = value(jnp.full_like(low, depth))
+        first = (now < 0) & (below >= 0)
+        return (
+            now,
+            jnp.where(first, before, above),
+            jnp.where(first, now, below),
+            jnp.where(first, depth, low),
+            jnp.minimum(nearest, now),
+        )
+
+    begin = (outside, outside, jnp.zeros_like(start), jnp.full_like(start, _BACK), outside)
+    _, above, below, low, nearest = jax.lax.fori_loop(1, _MARCH, march, begin)
+
+    def between(high: Array, low: Array, above: Array, below: Array) -> Array:
+        return low + (high - low) * jnp.clip(below / jnp.minimum(below - above, -1e-6), 0, 1)
+
+    def refine(_: int, carry: tuple[Array, ...]) -> tuple[Array, ...]:
+        high, low, above, below = carry
+        middle = 0.8 * between(*carry) + 0.1 * (high + low)
+        now = value(middle)
+        inside = now < 0
+        return (
+            jnp.where(inside, high, middle),
+            jnp.where(inside, middle, low),
+            jnp.where(inside, above, now),
+            jnp.where(inside, now, below),
+        )
+
+    bracket = jax.lax.fori_loop(0, _REFINE, refine, (low + stride, low, above, below))
+    return computed_once(at(between(*bracket))), -nearest
+
+
+def _normal(identity: Identity, features: Array, points: Surface) -> Surface:
+    """Unit normals of the surface, as planes."""
+    slope = jax.grad(lambda *p: implicit(identity, features, *p).sum(), (0, 1, 2))(*points)
+    length = jnp.sqrt(slope[0] ** 2 + slope[1] ** 2 + slope[2] ** 2 + 1e-9)
+    normal: Surface = computed_once(tuple(part / length for part in slope))
+    return normal
+
+
+def _shadow(identity: Identity, features: Array, points: Surface, light: Array) -> Array:
+    """How much of the main light reaches each point past nose and brows, 0 to 1, [S, S]."""
+    x, y, z = points
+
+    def nearer(i: Array, reached: Array) -> Array:
+        away = 0.05 + 0.07 * i
+        value = implicit(
+            identity, features, x + away * light[0], y + away * light[1], z + away * light[2]
+        )
+        return jnp.minimum(reached, 1 + value / (0.2 * away))
+
+    reached = jax.lax.fori_loop(0, 3, nearer, jnp.ones_like(x))
+    return jnp.clip(reached, 0, 1)
+
+
+def _light(
+    scene: Scene,
+    normal: Surface,
+    light: Array,
+    view: Array,
+    gloss: Array,
+    occlusion: Array,
+    shadow: Array,
+    colour: Array,
+) -> Array:
+    """Reflectance to light sent to the camera; light and view are in the head's frame."""
+    ambient, main, shine, wrap = scene.levels
+
+    def along(direction: Array) -> Array:
+        return normal[0] * direction[0] + normal[1] * direction[1] + normal[2] * direction[2]
+
+    diffuse = jnp.maximum((along(light) + wrap) / (1 + wrap), 0) * (0.25 + 0.75 * shadow)
+    # The sky is brighter than the ground.
+    hemisphere = 0.75 - 0.25 * normal[1]
+    half = (light + view) / jnp.linalg.norm(light + view)
+    glint = jnp.maximum(along(half), 0) ** 24 * shine * gloss * shadow
+    grazing = 0.75 + 0.25 * jnp.clip(along(view), 0, 1)
+    sky = computed_once(ambient * hemisphere * occlusion * grazing)[..., None]
+    sun = computed_once(main * diffuse * (0.4 + 0.6 * occlusion) * grazing)[..., None]
+    lit: Array = colour * (sky + sun * scene.tint) + computed_once(glint)[..., None]
+    return lit
+
+
+def _develop(scene: Scene, picture: Array, grain: Array) -> Array:
+    """From linear light to the picture: exposure, gamma, colour, contrast, focus and noise."""
+    grade = scene.grade
+    # Shades fall linearly, and below 0 far from where they are meant for.
+    picture = jnp.maximum(picture, 0)
+    mean = jnp.maximum(picture.mean(), 0.02)
+    exposed = picture * (1.4 * (0.18 + 0.35 * grade[0]) / mean ** (0.5 + 0.5 * grade[1]))
+    # A shoulder instead of hard clipping, then about a square root.
+    encoded = jnp.sqrt(exposed / (1 + exposed))
+    encoded = encoded * (1 + (0.3 - 0.5 * grade[2]) * (1 - encoded))
+    grey = encoded @ jnp.array([0.299, 0.587, 0.114])
+    colourful = jnp.where(grade[3] < 0.08, 0.0, 0.6 + 0.7 * grade[4])
+    encoded = grey[..., None] + colourful * (encoded - grey[..., None])
+    middle = encoded.mean()
+    encoded = middle + (0.8 + 0.5 * grade[5]) * (encoded - middle)
+    # Binomial taps one and two pixels away; two in three pictures are less than sharp.
+    weight = 0.25 * jnp.clip(1.5 * grade[6] - 0.3, 0, 1)
+    for distance in (1, 2):
+        for axis in (0, 1):
+            edge = [(distance * (i == axis),) * 2 for i in range(3)]
+            wide = jnp.pad(encoded, edge, mode="edge")
+            size = encoded.shape[axis]
+            before = jax.lax.slice_in_dim(wide, 0, size, axis=axis)
+            after = jax.lax.slice_in_dim(wide, 2 * distance, 2 * distance + size, axis=axis)
+            encoded = (1 - 2 * weight) * encoded + weight * (before + after)
+        weight = weight * jnp.clip(3 * grade[6] - 2, 0, 1)
+    noisy = encoded + 0.07 * grade[7] ** 2 * (jax.random.uniform(grain, encoded.shape) - 0.5) * 2
+    return jnp.clip(noisy, 0, 1)
