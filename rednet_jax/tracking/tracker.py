@@ -28,8 +28,8 @@ from rednet_jax.weights.store import load
 Variables = dict[str, Any]
 
 LOST_BELOW = 0.3
-"""A face is lost where the mean confidence of its points falls below this. On 28 real clips no
-face had less than 0.35, and of crops beside the face 95 % have less than 0.3."""
+"""A face is lost where the mean confidence of its points falls below this. In 28 real clips every
+face had 0.41 or more, and of crops beside the face 98 % had less than 0.3."""
 
 SEARCH_EVERY = 3
 """While there is no face, one frame of this many is searched: the detector takes about three times
@@ -38,7 +38,7 @@ as long as the network."""
 RECROP_BEYOND = 0.12
 """A face whose centre lies farther than this from the centre of its crop's box, in sides of that
 box, is looked at once more in a crop around where it was found: fast heads run out of their crop
-otherwise. In quiet clips that happens in no frame, in the liveliest of 29 in one of ten."""
+otherwise. Of 22 real clips one asked for that, in 32 of its 171 frames, and two others once."""
 
 SMALLEST_FACE = 12.0
 """Pixels. A landmark box with a smaller side holds no face that the network could read."""
