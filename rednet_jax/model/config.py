@@ -32,8 +32,8 @@ class RedNetConfig:
         image_size: side of the square crop in pixels.
         landmarks: L, 68 or 7.
         crop_margin: side of the crop in units of the larger side of the face's bounding box.
-        feedback_steps: K that the network is trained with: the number of rows of batch statistics.
-            How often the loop runs is chosen at each call.
+        feedback_steps: K that the network is trained with, which decides how many rows of batch
+            statistics there are. How often the loop runs is chosen at each call.
         feedback: what goes back to the input (z): the soft maps, one channel of labels 0..L, or
             nothing.
         open_feedback_gradient: let gradients cross the loop through z.
@@ -42,8 +42,8 @@ class RedNetConfig:
         widths: channels, stage by stage (see the encoders for what each number is).
         code_width: channels of the code C = [C_id, C_pe], half each.
         recurrent_width: units (pooled LSTM) or channels (convolutional LSTM) of f_tRNN.
-        regression_width: units of f_REG's hidden dense layer; channels of its last convolution
-            in `compact`.
+        regression_width: units of f_REG's hidden dense layer; in `compact` channels of its last
+            convolution, in `ijcv_resnet` of the head of the 68 maps.
         identities: classes of f_CLS.
 
     Raises:

@@ -139,8 +139,10 @@ class ResNetEncoder(nnx.Module):
         first, *widths = config.widths
         self.conv1 = ConvNorm(3, first, 7, stride=2, rngs=rngs)
         self.layer1 = Blocks(first, widths[0], 3, rows=1, rngs=rngs)
+        # Two rows at least: a blank map, whose features are not used, must not enter the statistics
+        # of the others.
         self.feedback = (
-            Bottleneck(config.feedback_channels, widths[0], rows=rows, rngs=rngs)
+            Bottleneck(config.feedback_channels, widths[0], rows=max(rows, 2), rngs=rngs)
             if config.feedback_channels
             else None
         )

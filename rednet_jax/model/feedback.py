@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from rednet_jax.landmarks.crops import warp
+from rednet_jax.landmarks.crops import apply_affine, warp
 from rednet_jax.landmarks.schemes import LANDMARKS_7
 from rednet_jax.model.config import RedNetConfig
 
@@ -25,7 +25,8 @@ def feedback_map(config: RedNetConfig, response_maps: jax.Array, passes: jax.Arr
         [B, feedback_size, feedback_size, feedback_channels].
     """
     if config.feedback == "none":
-        return response_maps[..., :0]
+        size = config.feedback_size
+        return response_maps[:, :size, :size, :0]
     if config.feedback == "label_map":
         return label_map(response_maps, passes)
     if config.architecture == "ijcv_resnet":
@@ -48,7 +49,8 @@ def label_map(response_maps: jax.Array, passes: jax.Array) -> jax.Array:
         [B, h, w, 1] with values 0..L.
     """
     _, height, width, classes = response_maps.shape
-    dtype = response_maps.dtype
+    # Half precision cannot count pixels.
+    dtype = jnp.promote_types(response_maps.dtype, jnp.float32)
     labels = jnp.arange(1, classes)
     owned = (response_maps.argmax(-1)[..., None] == labels).astype(dtype)
     x, y = jnp.arange(width, dtype=dtype), jnp.arange(height, dtype=dtype)
@@ -62,7 +64,8 @@ def label_map(response_maps: jax.Array, passes: jax.Array) -> jax.Array:
     in_x = (x > low_x[..., None]) & (x <= (low_x + sides[:, None])[..., None])
     in_y = (y > low_y[..., None]) & (y <= (low_y + sides[:, None])[..., None])
     drawn = in_y[:, :, :, None] & in_x[:, :, None, :] & (count > 0)[:, :, None, None]
-    return (drawn * labels.astype(dtype)[:, None, None]).max(1)[..., None]
+    labelled = (drawn * labels.astype(dtype)[:, None, None]).max(1)[..., None]
+    return labelled.astype(response_maps.dtype)
 
 
 def move(maps: jax.Array, warps: jax.Array, image_size: int, *, nearest: bool = False) -> jax.Array:
@@ -83,11 +86,11 @@ def move(maps: jax.Array, warps: jax.Array, image_size: int, *, nearest: bool = 
     linear = warps[..., :2]
     centre = (1 / ratio - 1) / 2
     shift = warps[..., 2] + linear.sum(-1) * centre - centre
-    scaled = jnp.concatenate([linear, (shift * ratio)[..., None]], axis=-1).astype(maps.dtype)
+    scaled = jnp.concatenate([linear, (shift * ratio)[..., None]], axis=-1)
     if not nearest:
         return jax.vmap(lambda one, affine: warp(one, affine, (height, width)))(maps, scaled)
     grid = jnp.stack(jnp.meshgrid(jnp.arange(width), jnp.arange(height)), axis=-1)
-    points = jnp.einsum("bij,hwj->bhwi", scaled[..., :2], grid) + scaled[:, None, None, :, 2]
+    points = apply_affine(scaled[:, None], grid.astype(scaled.dtype))
     column, row = jnp.round(points[..., 0]).astype(int), jnp.round(points[..., 1]).astype(int)
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
     sample = jnp.arange(maps.shape[0])[:, None, None]

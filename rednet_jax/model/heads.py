@@ -64,6 +64,7 @@ class PeakReadout(nnx.Module):
 
     def __call__(self, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns points [B, L, 2] in crop pixels and confidence logits [B, L]."""
+        logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
         points, _ = decode_peak(jax.nn.sigmoid(logits))
         peaks = jax.lax.stop_gradient(logits.max((1, 2)))
         confidence = self.gain[...] * peaks + self.offset[...]
@@ -81,7 +82,9 @@ class _Points(nnx.Module):
         self.image_size = config.image_size
 
     def __call__(self, features: jax.Array) -> tuple[jax.Array, jax.Array]:
-        outputs = self.dense(features)
+        # Half precision has steps of half a pixel beyond 64.
+        wide = jnp.promote_types(features.dtype, jnp.float32)
+        outputs = self.dense(features.astype(wide))
         offsets, confidence = jnp.split(outputs, [outputs.shape[-1] * 2 // 3], axis=-1)
         offsets = offsets.reshape(*offsets.shape[:-1], -1, 2)
         return (offsets + 0.5) * self.image_size - 0.5, confidence

@@ -16,7 +16,8 @@ _MOMENTUM = 0.9
 _EPSILON = 1e-5
 SAVED = "convolved"
 """Name, for `jax.checkpoint`'s policies, of what a gradient must keep of a pass: the results of the
-3x3 convolutions. Everything else is cheap to compute again from them."""
+convolutions without bias. Normalisation and pooling are cheap to compute again from them, and so
+are the convolutions with bias: the heads' many maps, and the gates of an LSTM on a small grid."""
 
 
 class Mode(NamedTuple):
@@ -25,7 +26,7 @@ class Mode(NamedTuple):
     Attributes:
         train: normalise by the batch's own moments and move the running averages.
         passes: [B] int32, passes since the sample's feedback map was blank: the row of statistics.
-        visits: how often one call of the public function normalises with each layer; running
+        visits: how often one call of the public function normalises with the layer; running
             averages move so that after all visits they have moved as after one.
         axis_name: the mapped axis to average moments over (`jax.pmap`), or None.
     """
@@ -135,13 +136,16 @@ class Conv(nnx.Module):
         self.stride = stride
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        kernel = self.kernel[...]
+        kernel = self.kernel[...].astype(images.dtype)
         if kernel.shape[0] == 1:
             strided = images[:, :: self.stride, :: self.stride]
             maps = strided @ kernel[0, 0]
         else:
-            maps = checkpoint_name(convolve(images, kernel, self.stride), SAVED)
-        return maps if self.bias is None else maps + self.bias[...]
+            maps = convolve(images, kernel, self.stride)
+        if self.bias is None:
+            kept: jax.Array = checkpoint_name(maps, SAVED)
+            return kept
+        return maps + self.bias[...].astype(images.dtype)
 
 
 class BatchNorm(nnx.Module):
@@ -224,7 +228,8 @@ class Dense(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(outputs))
 
     def __call__(self, features: jax.Array) -> jax.Array:
-        return features @ self.kernel[...] + self.bias[...]
+        kernel, bias = (part[...].astype(features.dtype) for part in (self.kernel, self.bias))
+        return features @ kernel + bias
 
 
 def max_pool(features: jax.Array) -> tuple[jax.Array, jax.Array]:

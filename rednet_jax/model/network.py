@@ -78,13 +78,16 @@ class RedNet(nnx.Module):
         return self.encoder.stem(images, mode)
 
     def detect_coarse(
-        self, stem: jax.Array, z: jax.Array, memory: Memory | None, mode: Mode
+        self, stem: jax.Array, z: jax.Array, memory: Memory | None, mode: Mode, head: Mode
     ) -> jax.Array:
-        """Runs the journal form's coarse pass; returns logits [B, H / 4, W / 4, 7]."""
+        """Runs the journal form's coarse pass; returns logits [B, H / 4, W / 4, 7].
+
+        `head` is the mode of the coarse head, which fewer passes visit than the rest.
+        """
         assert self.coarse is not None
         encoded = self.encoder(stem, z, mode)
         code, _, _ = self._remember(encoded.code, memory)
-        return self.coarse(self.decoder(code, encoded, mode), mode)
+        return self.coarse(self.decoder(code, encoded, mode), head)
 
     def refine(
         self,
@@ -93,6 +96,7 @@ class RedNet(nnx.Module):
         memory: Memory | None,
         coarse_logits: jax.Array | None,
         mode: Mode,
+        head: Mode,
     ) -> tuple[PassOutput, Memory | None]:
         """Runs one pass of the loop.
 
@@ -102,18 +106,21 @@ class RedNet(nnx.Module):
             memory: f_tRNN's state after the last frame, or None to leave f_tRNN out.
             coarse_logits: of `detect_coarse`, handed through.
             mode: of normalisation.
+            head: the same for the detection head, which a coarse pass does not visit.
 
         Returns:
             The pass's output, and f_tRNN's state after this frame if this pass is its last.
         """
         encoded = self.encoder(stem, z, mode)
         code, identity_code, memory = self._remember(encoded.code, memory)
-        logits = self.detection(self.decoder(code, encoded, mode), mode)
+        logits = self.detection(self.decoder(code, encoded, mode), head)
         if self.regression is not None:
             maps = jax.nn.softmax(logits, axis=-1)
             landmarks, confidence = self.regression(maps, code, encoded, mode)
+            # Half precision has steps of a quarter of a map pixel beyond 32.
+            wide = maps[..., 1:].astype(jnp.promote_types(maps.dtype, jnp.float32))
             map_landmarks = to_crop_pixels(
-                soft_argmax(maps[..., 1:]), self.config.image_size, self.config.map_size
+                soft_argmax(wide), self.config.image_size, self.config.map_size
             )
         else:
             assert self.readout is not None

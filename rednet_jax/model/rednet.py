@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
+from rednet_jax.errors import RednetError
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.feedback import feedback_map, move
 from rednet_jax.model.layers import SAVED, Mode
@@ -27,6 +28,8 @@ Tree = Any
 Loss = Callable[[PassOutput, Tree], Tree]
 """From a pass's output and the frame's targets to a tree of arrays; runs inside the loop."""
 
+
+_STATIC = ("feedback_steps", "train", "loss", "remat", "scan", "axis_name")
 
 _UNROLLED = 4
 """Up to so many passes are unrolled: compilation time grows with them."""
@@ -96,7 +99,7 @@ def _graph(config: RedNetConfig) -> Any:
 
 @functools.partial(jax.jit, static_argnums=0)
 def init(config: RedNetConfig, key: jax.Array) -> dict[str, Tree]:
-    """Returns fresh variables, float32, {'params': ..., 'batch_stats': ...}; plain nested dicts."""
+    """Returns fresh variables, {'params': ..., 'batch_stats': ...}: plain dicts of float32."""
     _, *states = nnx.split(RedNet(config, nnx.Rngs(params=key)), nnx.Param, nnx.BatchStat)
     params, stats = map(nnx.to_pure_dict, states)
     return {"params": params, "batch_stats": stats}
@@ -113,6 +116,7 @@ def initial_state(config: RedNetConfig, batch: int, dtype: Any = jnp.float32) ->
     )
 
 
+@functools.partial(jax.jit, static_argnums=0, static_argnames=_STATIC)
 def align_image(
     config: RedNetConfig,
     variables: dict[str, Tree],
@@ -136,7 +140,8 @@ def align_image(
         train: normalise by the batch's moments and return moved batch statistics.
         loss: called inside the loop at each pass, so that the maps of all passes need not be kept.
         targets: tree of [B, ...] handed to `loss`.
-        remat: recompute each pass in the gradient: memory does not grow with K then.
+        remat: recompute each pass in the gradient, for about one forward pass more: memory grows
+            with K by the carried map alone.
         scan: runs the loop; for tests and measurements.
         axis_name: the mapped axis under `jax.pmap`, for global batch moments.
 
@@ -144,7 +149,7 @@ def align_image(
         The output, and the batch statistics (moved if `train`).
 
     Raises:
-        ValueError: feedback_steps < 1, or images of another shape.
+        RednetError: feedback_steps < 1, or images of another shape or no floating type.
     """
     _check(config, images, images.shape[1:], feedback_steps)
     state = initial_state(config, images.shape[0], images.dtype)
@@ -155,6 +160,7 @@ def align_image(
     return frame, stats
 
 
+@functools.partial(jax.jit, static_argnums=0, static_argnames=_STATIC)
 def align_clip(
     config: RedNetConfig,
     variables: dict[str, Tree],
@@ -183,8 +189,9 @@ def align_clip(
         train: as in `align_image`.
         loss: as in `align_image`.
         targets: tree of [B, T, ...]; `loss` sees [B, ...] of its frame.
-        remat: recompute each frame, and each pass in it, in the gradient: memory grows with K and T
-            by the carried state alone, for about one forward pass more.
+        remat: recompute each frame, and each pass in it, in the gradient, for about two forward
+            passes more: memory grows with K and T by the carried state alone. Without it, gradients
+            keep the convolutions of every pass and recompute the rest.
         scan: runs both loops.
         axis_name: as in `align_image`.
 
@@ -192,9 +199,9 @@ def align_clip(
         The output [B, T, ...], the state after the last frame, and the batch statistics.
 
     Raises:
-        ValueError: feedback_steps < 1, or clips of another shape.
+        RednetError: feedback_steps < 1, or clips of another shape or type than the state's.
     """
-    _check(config, clips, clips.shape[2:], feedback_steps)
+    _check(config, clips, clips.shape[2:], feedback_steps, state)
     frames = clips.shape[1]
     run = _Run(config, feedback_steps, train, loss, remat, scan, axis_name, frames=frames)
     params = variables["params"]
@@ -224,6 +231,7 @@ def align_clip(
     return outputs._replace(per_step=per_step._replace(losses=losses)), state, stats
 
 
+@functools.partial(jax.jit, static_argnums=0, static_argnames="feedback_steps")
 def step(
     config: RedNetConfig,
     variables: dict[str, Tree],
@@ -247,9 +255,9 @@ def step(
         The output [B, ...] and the state for the next frame.
 
     Raises:
-        ValueError: feedback_steps < 1, or frames of another shape.
+        RednetError: feedback_steps < 1, or frames of another shape or type than the state's.
     """
-    _check(config, frames, frames.shape[1:], feedback_steps)
+    _check(config, frames, frames.shape[1:], feedback_steps, state)
     if warp is not None:
         state = _moved(config, state, warp)
     run = _Run(config, feedback_steps, False, None, False, lax.scan, None, frames=1)
@@ -277,10 +285,13 @@ class _Run(NamedTuple):
         A scan stacks all that its gradient keeps, and on a CPU touching so much memory costs more
         time than normalising and pooling once more.
         """
+        if self.remat:
+            # A while loop keeps the recomputation apart by itself; a Python loop needs a barrier.
+            return jax.checkpoint(body, prevent_cse=self.scan is not lax.scan)
+        if self.frames == 1 and self.feedback_steps <= _UNROLLED:
+            return body
         keep = jax.checkpoint_policies.save_only_these_names(SAVED)
-        # A while loop keeps the recomputation apart by itself; a Python loop needs the barrier.
-        barrier = self.remat and self.scan is not lax.scan
-        return jax.checkpoint(body, prevent_cse=barrier, policy=None if self.remat else keep)
+        return jax.checkpoint(body, prevent_cse=False, policy=keep)
 
     def over_passes(self, body: Callable[[Tree, Tree], Tree], init: Tree) -> tuple[Tree, Tree]:
         """Runs the feedback loop."""
@@ -306,13 +317,18 @@ class _Run(NamedTuple):
     ) -> tuple[Output, State, Tree]:
         """The stem and, where there is one, the coarse pass; then the loop over K passes."""
         config = self.config
-        visits = self.frames * (self.feedback_steps + config.passes_per_frame)
+        frames, steps = self.frames, self.feedback_steps
+        visits = frames * (steps + config.passes_per_frame)
         memory = state.memory if recurrent else None
         net = self._network(params, stats)
-        stem = net.stem(images, self.mode(jnp.zeros_like(state.passes), self.frames))
+        # Frame by frame: all frames at once would be a little faster, but memory would grow with T,
+        # and the moments of a training step would no longer be those of one frame.
+        stem = net.stem(images, self.mode(jnp.zeros_like(state.passes), frames))
         z, passes, coarse = state.feedback, state.passes, None
         if config.passes_per_frame:
-            coarse = net.detect_coarse(stem, z, memory, self.mode(passes, visits))
+            coarse = net.detect_coarse(
+                stem, z, memory, self.mode(passes, visits), head=self.mode(passes, frames)
+            )
             if config.feedback != "none":
                 z = self._cross(jax.nn.sigmoid(coarse))
             passes = passes + 1
@@ -321,7 +337,11 @@ class _Run(NamedTuple):
         def refine(carry: Tree, _: None) -> tuple[Tree, tuple[jax.Array, jax.Array, Tree]]:
             z, passes, stats, _ = carry
             net = self._network(params, stats)
-            output, after = net.refine(stem, z, memory, coarse, self.mode(passes, visits))
+            # The fine head takes no part in a coarse pass: its first row counts as one visit.
+            head = self.mode(passes, frames * steps + config.passes_per_frame)
+            output, after = net.refine(
+                stem, z, memory, coarse, self.mode(passes, visits), head=head
+            )
             z = self._cross(feedback_map(config, output.response_maps, passes))
             last = _Last(output.response_maps, output.identity_logits, after)
             losses = None if self.loss is None else self.loss(output, targets)
@@ -378,12 +398,19 @@ def _moved(config: RedNetConfig, state: State, warp: jax.Array) -> State:
 
 
 def _check(
-    config: RedNetConfig, images: jax.Array, shape: tuple[int, ...], feedback_steps: int
+    config: RedNetConfig,
+    images: jax.Array,
+    shape: tuple[int, ...],
+    feedback_steps: int,
+    state: State | None = None,
 ) -> None:
     if feedback_steps < 1:
-        raise ValueError(f"feedback_steps is {feedback_steps}; at least one pass must run")
+        raise RednetError(f"feedback_steps is {feedback_steps}; at least one pass must run")
     if shape != (config.image_size, config.image_size, 3):
-        raise ValueError(
+        raise RednetError(
             f"crops are {images.shape}; {config.architecture} takes "
             f"{config.image_size} x {config.image_size} x 3"
         )
+    expected = "floating" if state is None else state.feedback.dtype
+    if not jnp.issubdtype(images.dtype, jnp.floating) or expected not in ("floating", images.dtype):
+        raise RednetError(f"crops are {images.dtype}, not {expected}, values in [0, 1]")

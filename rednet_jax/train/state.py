@@ -81,6 +81,6 @@ def followed(batch_stats: Tree, passes: int) -> Tree:
 
     Args:
         batch_stats: of the network.
-        passes: K of the step.
+        passes: that the step ran over each picture.
     """
     return jax.tree.map(lambda rows: rows.at[passes:].set(rows[:passes][-1]), batch_stats)

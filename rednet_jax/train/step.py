@@ -110,7 +110,8 @@ def train_step(
         experiment.optimiser.average,
     )
     batch_stats, average["batch_stats"] = (
-        followed(rows, feedback_steps) for rows in (batch_stats, average["batch_stats"])
+        followed(rows, feedback_steps + config.passes_per_frame)
+        for rows in (batch_stats, average["batch_stats"])
     )
     terms = {name: jnp.mean(value) for name, value in losses.items() if name != "total"}
     metrics = {

@@ -14,6 +14,7 @@ import pytest
 from jax import lax
 from model.loops import SCANS, Problem, noise
 
+from rednet_jax.errors import RednetError
 from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig
 
@@ -183,18 +184,24 @@ def test_faces_that_joined_later_have_their_own_pass(narrow: Narrow, preset: str
     np.testing.assert_allclose(together.landmarks, jnp.concatenate(alone), atol=1e-4)
 
 
-@pytest.mark.parametrize("opened", [False, True])
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    ("preset", "changes", "crosses"),
+    [
+        *((preset, {}, False) for preset in PRESETS),
+        *((preset, {"open_feedback_gradient": True}, True) for preset in PRESETS),
+        ("compact", {"feedback": "label_map"}, False),
+        ("eccv_vgg", {"feedback": "label_map"}, False),
+    ],
+)
 def test_no_gradient_crosses_the_loop_unless_open(
-    narrow: Narrow, preset: str, opened: bool
+    narrow: Narrow, preset: str, changes: dict[str, Any], crosses: bool
 ) -> None:
-    """The second pass's points, as a function of the map that entered the first."""
-    config = narrow(preset, open_feedback_gradient=opened, recurrence="none")
-    problem = Problem(config, frames=1)
+    """The second pass's maps, as a function of the map that entered the first."""
+    problem = Problem(narrow(preset, recurrence="none", **changes), frames=1)
 
     def second(z: jax.Array) -> jax.Array:
         out, _ = rednet.step(
-            config,
+            problem.config,
             problem.variables,
             problem.state._replace(feedback=z, passes=jnp.ones(problem.batch, jnp.int32)),
             problem.clips[:, 0],
@@ -203,76 +210,45 @@ def test_no_gradient_crosses_the_loop_unless_open(
         return jnp.square(out.response_maps).sum()
 
     start = jax.random.uniform(jax.random.key(2), problem.state.feedback.shape)
-    crossed = float(jnp.abs(jax.grad(second)(start)).max())
-    assert (crossed > 0) == opened
+    gradient = jax.jit(jax.grad(second))(start)
+    assert bool(jnp.any(gradient != 0)) == crosses
 
 
 @pytest.mark.parametrize("preset", PRESETS_SLOWLY)
 def test_memory_of_a_training_step_is_flat(narrow: Narrow, preset: str) -> None:
-    """With `remat`: beyond what the loops carry, K from 1 to 4, T from 2 to 8 cost under 15 %."""
+    """With `remat`: what is needed beside the carried states of T frames and K passes.
+
+    K is counted from 2: with one pass there is no inner loop, which costs its own set of gradient
+    accumulators and one more copy of what it carries, once, however often it runs.
+    """
 
     def temporaries(frames: int, passes: int) -> float:
-        problem = Problem(narrow(preset), frames=frames, passes=passes, batch=4)
+        problem = Problem(narrow(preset), frames=frames, passes=passes)
         compiled = (
             problem.gradient(remat=True)
             .lower(problem.variables["params"], problem.variables["batch_stats"])
             .compile()
         )
-        carried = problem.state, problem.variables["batch_stats"]
-        last = jax.eval_shape(
-            lambda: (
-                rednet.step(
-                    problem.config,
-                    problem.variables,
-                    problem.state,
-                    problem.clips[:, 0],
-                    feedback_steps=1,
-                )[0].response_maps
-            )
-        )
-        size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((carried, last)))
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(problem.state))
         memory: int = compiled.memory_analysis().temp_size_in_bytes
-        return memory - frames * size - passes * size
+        return memory - (frames + passes) * size
 
-    base = temporaries(2, 1)
-    assert temporaries(2, 4) < 1.15 * base
-    assert temporaries(8, 1) < 1.15 * base
+    assert temporaries(2, 4) < 1.15 * temporaries(2, 2)
+    assert temporaries(8, 1) < 1.15 * temporaries(2, 1)
 
 
-@pytest.mark.parametrize("preset", PRESETS_SLOWLY)
+@pytest.mark.parametrize("preset", PRESETS)
 def test_one_compilation_a_shape(narrow: Narrow, preset: str) -> None:
-    """Further frames, and a clip of other pictures, find what the first compiled."""
-    problem = Problem(narrow(preset))
-    frames = list(jnp.moveaxis(problem.clips, 1, 0))
-    stream = jax.jit(
-        functools.partial(rednet.step, problem.config, feedback_steps=1), donate_argnums=1
-    )
-    clip = jax.jit(functools.partial(rednet.align_clip, problem.config, feedback_steps=2))
-
-    def run() -> None:
-        state = problem.state
-        for frame in frames:
-            _, state = stream(problem.variables, jax.tree.map(jnp.copy, state), frame)
-        clip(problem.variables, problem.clips, state)
-
-    assert compilations(run) > 0
-    assert compilations(run) == 0
-
-
-def compilations(run: Callable[[], None]) -> int:
-    """How many programs were compiled while `run` ran."""
-    events: list[str] = []
-
-    def listen(event: str, duration: float, **_: Any) -> None:
-        if event == "/jax/core/compile/backend_compile_duration":
-            events.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        run()
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
-    return len(events)
+    """Every frame of a stream finds what the first compiled; one more face compiles once more."""
+    config = narrow(preset)
+    variables = rednet.init(config, jax.random.key(0))
+    begun = rednet.step._cache_size()
+    for faces in (1, 2):
+        state = rednet.initial_state(config, faces)
+        frames = jnp.ones((faces, config.image_size, config.image_size, 3))
+        for _ in range(3):
+            _, state = rednet.step(config, variables, state, frames, feedback_steps=1)
+        assert rednet.step._cache_size() == begun + faces
 
 
 @pytest.mark.parametrize("preset", PRESETS_SLOWLY)
@@ -292,18 +268,23 @@ def test_compiled_loops_hold_no_slow_convolution(narrow: Narrow, preset: str) ->
     assert set(re.findall(r"dim_labels=(\S+?)[,\s]", text)) == {"b01f_01io->b01f"}
 
 
-@pytest.mark.parametrize("preset", PRESETS_SLOWLY)
+@pytest.mark.parametrize("preset", ["compact", "eccv_vgg"])
 def test_label_map_feedback(narrow: Narrow, preset: str) -> None:
-    """The paper's one-channel map runs in both scans and lets no gradient through."""
-    if preset == "ijcv_resnet":
-        pytest.skip("its sigmoid maps have no background to be a label")
+    """The paper's one-channel map, the same in both scans, with values 0..L."""
     problem = Problem(narrow(preset, feedback="label_map"))
-    params, stats = problem.variables["params"], problem.variables["batch_stats"]
-    one, other = (problem.gradient(SCANS[name])(params, stats) for name in ("scan", "python"))
-    assert distance(one, other) < 1e-3
-    _, state = rednet.step(
-        problem.config, problem.variables, problem.state, problem.clips[:, 0], feedback_steps=1
+    one, other = (
+        rednet.align_clip(
+            problem.config,
+            problem.variables,
+            problem.clips,
+            problem.state,
+            feedback_steps=2,
+            scan=SCANS[name],
+        )
+        for name in ("scan", "python")
     )
+    assert_close(one[:2], other[:2])
+    state = one[1]
     labels = np.unique(state.feedback)
     assert state.feedback.shape[-1] == 1
     assert set(labels) <= set(range(problem.config.landmarks + 1))
@@ -322,16 +303,92 @@ def test_without_feedback_every_pass_is_the_same(narrow: Narrow, preset: str) ->
     )
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("shared", [False, True])
+def test_running_averages_move_as_after_one_visit(
+    narrow: Narrow, preset: str, shared: bool
+) -> None:
+    """However many frames and passes a call has: 0.9 of the old mean is left in every row used.
+
+    Held by means so large that what the batch adds does not count. The head of the 68 maps takes
+    no part in the journal form's coarse pass: where rows are kept apart, its first stays.
+    """
+    config = narrow(preset, feedback_steps=2, statistics_per_pass=not shared, recurrence="none")
+    problem = Problem(config, frames=3, passes=2)
+    high = jax.tree.map(lambda rows: rows + 1e7, problem.variables["batch_stats"])
+    _, _, moved = rednet.align_clip(
+        config,
+        {**problem.variables, "batch_stats": high},
+        problem.clips,
+        problem.state,
+        feedback_steps=2,
+        train=True,
+    )
+    for path, rows in jax.tree_util.tree_leaves_with_path(moved):
+        if path[-1].key != "mean":
+            continue
+        left = np.asarray(rows)[:, 0] / 1e7
+        unused = preset == "ijcv_resnet" and len(left) > 1 and "feedback" in str(path[1])
+        fine = preset == "ijcv_resnet" and len(left) > 1 and path[0].key == "detection"
+        if fine:
+            np.testing.assert_allclose(left[0], 1, atol=1e-3)
+            left = left[1:]
+        if not unused:
+            np.testing.assert_allclose(left, 0.9, atol=1e-3, err_msg=str(path))
+
+
+def test_moments_are_global_under_a_mapped_axis(narrow: Narrow) -> None:
+    """Two halves of a batch under one axis name train as the whole batch does."""
+    problem = Problem(narrow("compact"), frames=1)
+    images = problem.clips[:, 0]
+
+    def train(images: jax.Array, axis_name: str | None) -> tuple[jax.Array, Tree]:
+        out, stats = rednet.align_image(
+            problem.config,
+            problem.variables,
+            images,
+            feedback_steps=2,
+            train=True,
+            axis_name=axis_name,
+        )
+        return out.landmarks, stats
+
+    whole, stats = train(images, None)
+    halves = images.reshape(2, 2, *images.shape[1:])
+    found, both = jax.vmap(lambda half: train(half, "device"), axis_name="device")(halves)
+    np.testing.assert_allclose(found.reshape(whole.shape), whole, atol=1e-3)
+    assert_close(jax.tree.map(lambda leaf: leaf[0], both), stats)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_half_precision_pictures_give_points_in_single(narrow: Narrow, preset: str) -> None:
+    """bfloat16 crops with float32 parameters: the maps are half, the points near and single."""
+    problem = Problem(narrow(preset), frames=1)
+    images = problem.clips[:, 0]
+    single, _ = rednet.align_image(problem.config, problem.variables, images, feedback_steps=1)
+    half, _ = rednet.align_image(
+        problem.config, problem.variables, images.astype(jnp.bfloat16), feedback_steps=1
+    )
+    assert half.response_maps.dtype == jnp.bfloat16
+    assert half.landmarks.dtype == jnp.float32
+    if preset != "ijcv_resnet":  # untrained, its peaks are anywhere
+        assert float(jnp.abs(half.landmarks - single.landmarks).max()) < 1
+
+
 def test_wrong_shapes_and_no_pass_are_refused(narrow: Narrow) -> None:
     config = narrow("compact")
     variables = rednet.init(config, jax.random.key(0))
     images = jnp.zeros((1, config.image_size, config.image_size, 3))
-    with pytest.raises(ValueError, match="feedback_steps is 0"):
+    with pytest.raises(RednetError, match="feedback_steps is 0"):
         rednet.align_image(config, variables, images, feedback_steps=0)
-    with pytest.raises(ValueError, match="crops are"):
+    with pytest.raises(RednetError, match="crops are"):
         rednet.align_image(config, variables, images[:, 1:], feedback_steps=1)
+    with pytest.raises(RednetError, match="crops are uint8, not floating"):
+        rednet.align_image(config, variables, images.astype(jnp.uint8), feedback_steps=1)
     state = rednet.initial_state(config, 1)
-    with pytest.raises(ValueError, match="crops are"):
+    with pytest.raises(RednetError, match="crops are bfloat16, not float32"):
+        rednet.step(config, variables, state, images.astype(jnp.bfloat16), feedback_steps=1)
+    with pytest.raises(RednetError, match="crops are"):
         rednet.align_clip(config, variables, images, state, feedback_steps=1)
 
 
