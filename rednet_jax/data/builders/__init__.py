@@ -4,6 +4,7 @@ Each is a `GeneratorBasedBuilder` of TensorFlow Datasets that writes ArrayRecord
 `tfds.builder_from_directory(folder).as_data_source(split)`.
 """
 
+from rednet_jax.data.builders.aflw import RednetAFLW
 from rednet_jax.data.builders.base import FaceBuilder
 from rednet_jax.data.builders.clips_300vw import Rednet300VW
 from rednet_jax.data.builders.faces_300w import Rednet300W
@@ -17,5 +18,6 @@ BUILDERS: dict[str, type[FaceBuilder]] = {
     "ytf68": RednetYTF68,
     "lfw": RednetLFW,
     "helen": RednetHelen,
+    "aflw": RednetAFLW,
 }
 """The data sets that can be prepared, by the name that commands know them by."""
