@@ -38,17 +38,20 @@ def test_the_motion_is_smooth_and_keeps_the_face_in_view():
     assert 11 < turns.max() < 13 and -13 < turns.min() < -11
 
 
-def test_quickstart_leaves_its_three_files(network, tmp_path):
+def test_quickstart_leaves_its_three_files(network, tmp_path, monkeypatch):
+    """A short one: what it takes in full is for the end-to-end test."""
+    frames = 10
+    monkeypatch.setattr(module, "FRAMES", frames)
     told = []
     shown = quickstart(
         tmp_path / "out",
         checkpoint=network,
         report=lambda done, total: told.append((done, total)),
     )
-    assert told == [(n + 1, 3 * FRAMES) for n in range(3 * FRAMES)]
+    assert told == [(n + 1, 3 * frames) for n in range(3 * frames)]
     assert [row.feedback_steps for row in shown.figures] == [1, 2, 3]
     for row in shown.figures:
-        assert 0 < row.found <= FRAMES
+        assert 0 < row.found <= frames
         assert row.milliseconds > 0
         assert row.jitter > 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
@@ -60,12 +63,12 @@ def test_quickstart_leaves_its_three_files(network, tmp_path):
         tmp_path / "out" / name for name in ("overlay.png", "track.mp4", "landmarks.csv")
     )
     names, landmarks = read_landmarks_csv(shown.landmarks)
-    assert names == [str(n + 1) for n in range(FRAMES)]
+    assert names == [str(n + 1) for n in range(frames)]
     assert (~np.isnan(landmarks[:, 0, 0])).sum() == shown.figures[-1].found
     assert read_picture(shown.overlay).shape == (512, 512, 3)
     with VideoReader(shown.video) as video:
         assert video.size == (3 * SIDE, SIDE)
-        assert len(list(video)) == FRAMES
+        assert len(list(video)) == frames
 
 
 @pytest.mark.parametrize("noise", [0.0, 1.0])
