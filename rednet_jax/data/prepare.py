@@ -116,7 +116,7 @@ def prepare(
                 os.replace(place, partial / "replaced")
             os.replace(builder.data_dir, place)
     except OSError as error:
-        raise RednetError(f"{root}: cannot be written ({error.strerror or error})") from error
+        raise RednetError(f"{name} cannot be prepared: {error}") from error
     samples = {split: info.num_examples for split, info in builder.info.splits.items()}
     return Prepared(place, samples, tuple(builder.left_out), tuple(skipped), built=True)
 

@@ -101,7 +101,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
 
     @abstractmethod
     def list_splits(self) -> dict[str, list[str]]:
-        """Returns the names of each split's samples, unique, in the order they are stored in."""
+        """Returns the names of each split's samples, in the order they are stored in."""
 
     @abstractmethod
     def read(self, name: str) -> Example:
@@ -132,7 +132,6 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
         return face_features()
 
     def _info(self) -> tfds.core.DatasetInfo:
-        # Samples keep the order of their names: readers shuffle, by a seed of their own.
         return tfds.core.DatasetInfo(
             builder=self, features=self._features(), disable_shuffling=True
         )
@@ -158,11 +157,42 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
             self.bad.tried[self.kind] += 1
             self._report(self.bad.tried[self.kind], self._total)
             try:
+                if not name.isprintable():
+                    raise RednetError(f"{name!r}: its name is not UTF-8, or not printable")
                 sample = self.read(name)
             except RednetError as cause:
                 self.bad.skip(self.kind, cause)
             else:
                 yield name, sample
+
+    def _generate_splits(self, dl_manager: object, download_config: object) -> list[Any]:
+        """Writes each split as it is read.
+
+        TFDS's own way gathers a split to shuffle it, and needs TensorFlow for one beyond 1 GB.
+        """
+        generators = self._split_generators(dl_manager)
+        return [self._write_split(split, samples) for split, samples in generators.items()]
+
+    def _write_split(self, split: str, samples: Iterator[tuple[str, Example]]) -> Any:
+        features = self.info.features
+        serializer = tfds.core.ExampleSerializer(features.get_serialized_info())
+        template = self._get_filename_template(split_name=split)
+        path = template.sharded_filepath(shard_index=0, num_shards=1)
+        count = 0
+
+        def records() -> Iterator[tuple[str, bytes]]:
+            nonlocal count
+            for name, sample in samples:
+                count += 1
+                yield name, serializer.serialize_example(features.encode_example(sample))
+
+        self._example_writer().write(path, records())
+        return tfds.core.SplitInfo(
+            name=split,
+            shard_lengths=[count],
+            num_bytes=path.stat().length,
+            filename_template=template,
+        )
 
     def _download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
         super()._download_and_prepare(*args, **kwargs)

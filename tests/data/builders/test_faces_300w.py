@@ -55,10 +55,11 @@ def test_pictures_are_stored_as_their_own_bytes(tree, build) -> None:
     file = save_picture(tree / "afw/5_1.jpg", quality=70, exif=turned)
     folder = build("300w", tree).folder
     builder = tfds.builder_from_directory(folder)
-    stored = builder.as_data_source("train", decoders={"image": tfds.decode.SkipDecoding()})[0]
-    assert stored["image"] == file.read_bytes()
+    skip = {"image": tfds.decode.SkipDecoding()}
+    stored = list(builder.as_data_source("train", decoders=skip))
+    assert file.read_bytes() in [face["image"] for face in stored]
     # The labels were made on stored pixels: turning the picture would tear them off.
-    assert builder.as_data_source("train")[0]["image"].shape == PICTURE.shape
+    assert {face["image"].shape for face in builder.as_data_source("train")} == {PICTURE.shape}
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "I;16"])

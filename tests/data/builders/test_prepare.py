@@ -71,6 +71,21 @@ def test_killed_half_way_it_leaves_what_was_there(tree, tmp_path) -> None:
     assert found is not None and len(read_back(found)["train"]) == 40
 
 
+def test_what_does_not_fit_in_memory_goes_over_disk(tree, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("tensorflow_datasets.core.shuffle.MAX_MEM_BUFFER_SIZE", 10_000)
+    prepared = prepare("300w", tree, tmp_path / "data")
+    assert names(read_back(prepared)["train"]) == [f"afw/{i}" for i in range(100, 140)]
+
+
+def test_a_name_that_is_no_text_is_skipped(tree, tmp_path) -> None:
+    for ending in (".png", ".pts"):
+        file = tree / f"afw/100{ending}"
+        file.rename(tree / f"afw/\udcff{ending}")
+    prepared = prepare("300w", tree, tmp_path / "data")
+    assert prepared.samples == {"train": 39}
+    assert prepared.skipped == (r"'afw/\udcff': its name is not UTF-8, or not printable",)
+
+
 def test_two_processes_do_not_prepare_one_data_set(tree, tmp_path) -> None:
     def meanwhile(done: int, total: int | None) -> None:
         if done == 1:

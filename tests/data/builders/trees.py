@@ -45,8 +45,9 @@ def write_labels(
 
 
 def read_back(prepared: Prepared) -> dict[str, Samples]:
-    builder = tfds.builder_from_directory(prepared.folder)
-    return {split: list(builder.as_data_source(split)) for split in prepared.samples}
+    """The samples of each split, in the order they are stored in."""
+    source = tfds.builder_from_directory(prepared.folder).as_data_source()
+    return {split: list(source[split]) for split in prepared.samples}
 
 
 def names(samples: Samples) -> list[str]:
