@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 import tensorflow_datasets as tfds
@@ -107,8 +108,11 @@ def prepare(
                 return found
             builder = BUILDERS[name](source=source, data_dir=partial, report=report)
             _build(builder)
-            skipped = [line for lines in builder.bad.lines.values() for line in lines]
-            summary = {"source": fingerprint, "left_out": builder.left_out, "skipped": skipped}
+            summary = {
+                "source": fingerprint,
+                "left_out": builder.left_out,
+                "skipped": builder.bad.lines,
+            }
             write_text(Path(builder.data_dir) / SUMMARY, json.dumps(summary, indent=2) + "\n")
             place.parent.mkdir(parents=True, exist_ok=True)
             if place.exists():
@@ -118,7 +122,7 @@ def prepare(
     except OSError as error:
         raise RednetError(f"{name} cannot be prepared: {error}") from error
     samples = {split: info.num_examples for split, info in builder.info.splits.items()}
-    return Prepared(place, samples, tuple(builder.left_out), tuple(skipped), built=True)
+    return Prepared(place, samples, tuple(builder.left_out), tuple(builder.bad.lines), built=True)
 
 
 def _place(builder: type[FaceBuilder]) -> Path:
@@ -170,11 +174,14 @@ def _empty(folder: Path) -> None:
 
 
 def _fingerprint(builder: type[FaceBuilder], source: Path, besides: Path) -> str:
-    """Returns a digest of names, sizes and times of all files below `source`.
+    """Returns a digest of the split lists and of names, sizes and times of all files of `source`.
 
     What lies below `besides` does not count: a data folder may lie inside the source.
     """
     digest = hashlib.sha256(f"{builder.name} {builder.VERSION}\n".encode())
+    lists = resources.files("rednet_jax.data").joinpath("splits")
+    for split in sorted(lists.iterdir(), key=lambda split: split.name):
+        digest.update(split.read_bytes())
     for folder, folders, files in os.walk(source):
         if Path(folder).resolve() == besides.resolve() != source.resolve():
             folders.clear()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 from abc import abstractmethod
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from importlib import resources
 from itertools import chain
@@ -29,28 +30,36 @@ Example = dict[str, Any]
 class BadFiles:
     """What was tried and what had to be skipped, by kind (`face`, `clip`, `annotation`).
 
-    Attributes:
-        lines: one line for each file skipped, by kind.
-        tried: how many there were.
+    A file counts once, though several splits may hold it.
     """
 
     def __init__(self) -> None:
         """Nothing tried yet."""
-        self.tried: Counter[str] = Counter()
-        self.lines: dict[str, list[str]] = {}
+        self._tried: defaultdict[str, set[str]] = defaultdict(set)
+        self._bad: defaultdict[str, dict[str, str]] = defaultdict(dict)
 
-    def skip(self, kind: str, cause: RednetError) -> None:
-        """Notes a bad file of those tried."""
-        self.lines.setdefault(kind, []).append(str(cause))
+    @property
+    def lines(self) -> list[str]:
+        """One line for each file skipped."""
+        return [line for bad in self._bad.values() for line in bad.values()]
+
+    @contextlib.contextmanager
+    def skipping(self, kind: str, name: str) -> Iterator[None]:
+        """Counts one that is tried inside the block; a RednetError ends the block and is noted."""
+        self._tried[kind].add(name)
+        try:
+            yield
+        except RednetError as cause:
+            self._bad[kind][name] = str(cause)
 
     def check(self) -> None:
         """Raises RednetError if more than `LARGEST_BAD_SHARE` of a kind is bad."""
-        for kind, lines in self.lines.items():
-            if len(lines) > LARGEST_BAD_SHARE * self.tried[kind]:
-                shown = "; ".join(lines[:3])
+        for kind, bad in self._bad.items():
+            if len(bad) > LARGEST_BAD_SHARE * len(self._tried[kind]):
+                shown = "; ".join([*bad.values()][:3])
                 raise RednetError(
-                    f"{len(lines)} of {self.tried[kind]} {kind}s are bad, more than "
-                    f"{LARGEST_BAD_SHARE:.0%}: {shown}{'; ...' if len(lines) > 3 else ''}"
+                    f"{len(bad)} of {len(self._tried[kind])} {kind}s are bad, more than "
+                    f"{LARGEST_BAD_SHARE:.0%}: {shown}{'; ...' if len(bad) > 3 else ''}"
                 )
 
 
@@ -138,7 +147,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
 
     def _split_generators(self, dl_manager: object) -> dict[str, Iterator[tuple[str, Example]]]:
         names = self.list_splits()
-        self._total = sum(map(len, names.values()))
+        self._done, self._total = 0, sum(map(len, names.values()))
         if not self._total:
             raise RednetError(f"{self.root}: no known part of the data set here ({self.tree})")
         generators: dict[str, Iterator[tuple[str, Example]]] = {}
@@ -154,15 +163,14 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
 
     def _generate_examples(self, names: list[str]) -> Iterator[tuple[str, Example]]:
         for name in names:
-            self.bad.tried[self.kind] += 1
-            self._report(self.bad.tried[self.kind], self._total)
-            try:
+            self._done += 1
+            self._report(self._done, self._total)
+            sample = None
+            with self.bad.skipping(self.kind, name):
                 if not name.isprintable():
                     raise RednetError(f"{name!r}: its name is not UTF-8, or not printable")
                 sample = self.read(name)
-            except RednetError as cause:
-                self.bad.skip(self.kind, cause)
-            else:
+            if sample is not None:
                 yield name, sample
 
     def _generate_splits(self, dl_manager: object, download_config: object) -> list[Any]:

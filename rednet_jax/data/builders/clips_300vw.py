@@ -54,7 +54,7 @@ class Rednet300VW(FaceBuilder):
         Raises:
             RednetError: no video, one that does not decode, annotations past its end, or none.
         """
-        landmarks = dict(self._annotations(name))
+        landmarks = self._annotations(name)
         videos = sorted((self.root / name).glob("vid.*"))
         if not videos:
             raise RednetError(f"{self.root / name}: no video vid.EXT")
@@ -87,14 +87,14 @@ class Rednet300VW(FaceBuilder):
     def _features(self) -> tfds.features.FeaturesDict:
         return clip_features()
 
-    def _annotations(self, name: str) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Yields (frame number from 1, landmarks [68, 2]) of the files that are good."""
+    def _annotations(self, name: str) -> dict[int, NDArray[np.float32]]:
+        """Returns {frame number from 1: landmarks [68, 2]} of the files that are good."""
+        landmarks = {}
         for path in sorted((self.root / name / "annot").glob("*.pts")):
-            self.bad.tried["annotation"] += 1
-            try:
-                yield self._annotation(path)
-            except RednetError as cause:
-                self.bad.skip("annotation", cause)
+            with self.bad.skipping("annotation", str(path)):
+                number, points = self._annotation(path)
+                landmarks[number] = points
+        return landmarks
 
     def _annotation(self, path: Path) -> tuple[int, NDArray[np.float32]]:
         if not (path.stem.isdecimal() and int(path.stem) > 0):

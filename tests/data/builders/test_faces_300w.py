@@ -83,6 +83,14 @@ def test_a_tree_of_test_folders_builds_the_test_splits(tmp_path, build) -> None:
     assert len(prepared.left_out) == 5
 
 
+def test_a_bad_file_of_two_splits_counts_once(tmp_path, build) -> None:
+    root = add_faces(tmp_path / "300w", [f"ibug/{i}" for i in range(100, 120)])
+    (root / "ibug/100.png").write_text("no picture")
+    prepared = build("300w", root)
+    assert prepared.samples == {"challenging": 19, "full": 19}
+    assert prepared.skipped == (f"{root}/ibug/100.png: not a picture",)
+
+
 def test_the_real_tree(real_data, build) -> None:
     prepared = build("300w", real_data / "300w")
     assert prepared.samples == {"train": 1812, "validation": 200} and prepared.skipped == ()
