@@ -1,9 +1,7 @@
-"""The head: its draws (who, how it looks, how it moves) and its surface with the 68 points on it.
+"""Who is drawn and how the face moves: every number that a head is built from.
 
 The head's frame: x to the picture's right on a frontal face, y down, z towards the viewer; the unit
-is the larger side of the box around a frontal face's landmarks, as in the mean shape. The surface
-is an ellipsoid, its lower half sheared forward, so that the chin lies under the mouth and the
-frontal outline is the jaw, with bumps along the radius (nose, lips, brows, ...).
+is the larger side of the box around a frontal face's landmarks, as in the mean shape.
 """
 
 from __future__ import annotations
@@ -111,7 +109,6 @@ def _features(n: Array, jitter: Array) -> Array:
     """Neutral points 17 to 67 [51, 2] from normal draws [17] and a little noise a point [51, 2]."""
     points = jnp.asarray(mean_shape(LANDMARKS_68))
     side = jnp.sign(points[:, 0])
-
     brows, brow_side = points[17:27], side[17:27]
     along = jnp.abs(brows[:, 0]) - 0.23
     brows = brows + jnp.stack(
@@ -138,15 +135,19 @@ def _features(n: Array, jitter: Array) -> Array:
     lower = gap > 0
     line = 0.157
     y = mouth[:, 1] - gap - line
-    inner = jnp.arange(20) >= 12
+    inside = jnp.arange(20) >= 12
     full = jnp.where(lower, jnp.exp(0.25 * n[11]), jnp.exp(0.25 * n[12]))
-    y = jnp.where(inner, 0.4 * y, y * full) + line + 0.014 * n[13] + 0.008 * n[10]
+    y = jnp.where(inside, 0.4 * y, y * full) + line + 0.014 * n[13] + 0.008 * n[10]
     mouth = jnp.stack([mouth[:, 0] * jnp.exp(0.09 * n[14]), y], axis=-1)
     return jnp.concatenate([brows, nose, eyes, mouth]) + 0.0025 * jitter
 
 
 def express(identity: Identity, motion: Motion) -> tuple[Array, Identity]:
     """Moves the face.
+
+    Args:
+        identity: whose.
+        motion: expression; pose and gaze change nothing here.
 
     Returns:
         Points 17 to 67 in the (x, y) plane [51, 2], and the identity with its chin lowered.

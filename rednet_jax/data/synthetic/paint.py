@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 from jax import Array
 
@@ -11,10 +13,33 @@ from rednet_jax.data.synthetic.scene import TEXTURE, Scene
 from rednet_jax.landmarks.crops import sample_bilinear
 
 
+class Material(NamedTuple):
+    """What the light meets at each pixel.
+
+    Attributes:
+        colour: [S, S, 3], reflectance.
+        gloss: [S, S], factor on the mirrored light.
+        open: [S, S], how much of the ambient light arrives, 0 (in a fold) to 1.
+    """
+
+    colour: Array
+    gloss: Array
+    open: Array
+
+
 def paint(
     identity: Identity, motion: Motion, scene: Scene, features: Array, points: Surface, pixel: Array
-) -> tuple[Array, Array, Array]:
-    """Reflectance [S, S, 3], gloss [S, S] and occlusion of the ambient light [S, S] of points."""
+) -> Material:
+    """Paints the head.
+
+    Args:
+        identity: whose head; its style decides hairline, beard and make-up.
+        motion: its gaze.
+        scene: its noise is skin's and hair's texture.
+        features: [51, 2], points 17 to 67 in the face's plane, between which features are painted.
+        points: of the surface, one a pixel, head's frame.
+        pixel: side of a pixel, units of the head.
+    """
     x, y, z = points
     soft = jnp.maximum(1.5 * pixel, 0.008)
     around = jnp.arctan2(x, z + 0.1)
@@ -28,22 +53,25 @@ def paint(
     # Redder cheeks and nose.
     blush = jnp.exp(-(((jnp.abs(x) - 0.24) / 0.1) ** 2) - ((y + 0.03) / 0.1) ** 2)
     skin = skin * (1 - 0.12 * style[1] * blush[..., None] * jnp.array([0.0, 1.0, 1.0]))
-    colour, gloss, occlusion = skin, jnp.ones_like(x), jnp.ones_like(x)
-    colour = _beard(identity, features, x, y, z, coarse, strands + fine, colour)
-    colour, occlusion = _nose(features, x, y, colour, occlusion, soft)
-    colour, gloss = _mouth(identity, features, x, y, fine, colour, gloss, soft)
-    for eye in range(2):
-        colour, gloss, occlusion = _eye(
-            identity, motion, features, eye, x, y, colour, gloss, occlusion, soft
-        )
-        colour = _brow(identity, features, eye, x, y, strands + fine, colour)
+    grain = strands + fine
+    bare = _beard(identity, features, x, y, coarse, grain, skin)
+    material = _nose(features, x, y, Material(bare, jnp.ones_like(x), jnp.ones_like(x)))
+    material = _mouth(identity, features, x, y, fine, material, soft)
+    for side in range(2):
+        material = _eye(identity, motion, features[19 + 6 * side :][:6], x, y, material, soft)
+        brow = features[5 * side :][:5]
+        colour = _brow(identity, brow, side == 0, x, y, grain, material.colour)
+        material = material._replace(colour=colour)
     hair = _hair(identity, features, x, y, z, coarse, strands)
     shade = identity.hair * jnp.exp(0.35 * strands + 0.15 * coarse)[..., None]
     front = step(z - 0.05, 0.1)
     shadow = jnp.exp(-(jnp.maximum(-hair, 0) / 0.05)) * 0.35 * (1 - step(hair, 0.02)) * front
     covered = step(hair + 0.02 * strands, 0.05)
-    occlusion = occlusion * (1 - shadow)
-    return over(colour, covered, shade), gloss * (1 - 0.7 * covered), occlusion
+    return Material(
+        over(material.colour, covered, shade),
+        material.gloss * (1 - 0.7 * covered),
+        material.open * (1 - shadow),
+    )
 
 
 def _hair(
@@ -69,11 +97,11 @@ def _beard(
     features: Array,
     x: Array,
     y: Array,
-    z: Array,
     coarse: Array,
     grain: Array,
     colour: Array,
 ) -> Array:
+    """A full beard, one on the chin, a moustache, stubble, or none, laid over the colour."""
     style = identity.style
     mouth = features[31:]
     wide = jnp.abs(mouth[jnp.array([0, 6]), 0]).mean()
@@ -93,9 +121,8 @@ def _beard(
     return over(colour, mask * jnp.clip(thick * (1 + 0.3 * grain), 0, 1), shade)
 
 
-def _nose(
-    features: Array, x: Array, y: Array, colour: Array, occlusion: Array, soft: Array
-) -> tuple[Array, Array]:
+def _nose(features: Array, x: Array, y: Array, material: Material) -> Material:
+    """Nostrils, and the folds beside and below the nose."""
     base, wing = features[16, 1], jnp.abs(features[jnp.array([14, 18]), 0]).mean()
     away = ((jnp.abs(x) - 0.5 * wing) / (0.24 * wing)) ** 2 + ((y - base + 0.010) / 0.012) ** 2
     hole = step(1 - away, 0.9)
@@ -104,17 +131,16 @@ def _nose(
         -(((jnp.abs(x) - wing - 0.006) / 0.012) ** 2) - ((y - base + 0.04) / 0.03) ** 2
     )
     corner = features[31:][jnp.array([0, 6])]
-    fold_x = (
-        wing
-        + 0.02
-        + (y - base)
-        * (jnp.abs(corner[:, 0]).mean() - wing + 0.02)
-        / (jnp.maximum(corner[:, 1].mean() - base, 0.05))
-    )
+    corner_x, corner_y = jnp.abs(corner[:, 0]).mean(), corner[:, 1].mean()
+    slope = (corner_x - wing + 0.02) / jnp.maximum(corner_y - base, 0.05)
+    fold_x = wing + 0.02 + (y - base) * slope
     fold = jnp.exp(-(((jnp.abs(x) - fold_x) / 0.015) ** 2) - ((y - base - 0.05) / 0.08) ** 2)
     under = jnp.exp(-((x / wing) ** 2) - ((y - base - 0.005) / 0.02) ** 2)
-    occlusion = occlusion * (1 - 0.45 * crease) * (1 - 0.18 * fold) * (1 - 0.25 * under)
-    return colour * computed_once(1 - 0.85 * hole)[..., None], computed_once(occlusion)
+    folds = (1 - 0.45 * crease) * (1 - 0.18 * fold) * (1 - 0.25 * under)
+    return material._replace(
+        colour=material.colour * computed_once(1 - 0.85 * hole)[..., None],
+        open=computed_once(material.open * folds),
+    )
 
 
 def _mouth(
@@ -123,10 +149,10 @@ def _mouth(
     x: Array,
     y: Array,
     fine: Array,
-    colour: Array,
-    gloss: Array,
+    material: Material,
     soft: Array,
-) -> tuple[Array, Array]:
+) -> Material:
+    """Lips between their points, and teeth and dark where they part."""
     mouth = features[31:]
     upper_out = curve(mouth[:7], x)
     lower_out = curve(mouth[jnp.array([0, 11, 10, 9, 8, 7, 6])], x)
@@ -138,7 +164,7 @@ def _mouth(
     gap = step(y - upper_in, soft) * step(lower_in - y, soft) * wide
     # Upper lip faces down, the lower one up.
     tone = jnp.where(y < (upper_in + lower_in) / 2, 0.8, 1.08) * (1 + 0.06 * fine)
-    colour = over(colour, 0.9 * lips, identity.lips * tone[..., None])
+    colour = over(material.colour, 0.9 * lips, identity.lips * tone[..., None])
     line = jnp.exp(-(((y - upper_in) / 0.007) ** 2)) * within
     depth = (y - upper_in) / jnp.maximum(lower_in - upper_in, 1e-3)
     teeth = step(0.045 - (y - upper_in), 0.012) * step(
@@ -148,24 +174,23 @@ def _mouth(
     inner = jnp.array([0.07, 0.025, 0.02]) + 0.03 * jnp.clip(depth, 0, 1)[..., None]
     inner = over(inner, teeth * show, jnp.array([0.62, 0.58, 0.5]) * (1 + 0.1 * fine)[..., None])
     colour = over(colour, gap, inner)
-    return colour * computed_once(1 - 0.6 * line * (1 - 0.7 * gap))[..., None], gloss * (
-        1 + 0.3 * lips
-    ) * (1 - gap)
+    return material._replace(
+        colour=colour * computed_once(1 - 0.6 * line * (1 - 0.7 * gap))[..., None],
+        gloss=material.gloss * (1 + 0.3 * lips) * (1 - gap),
+    )
 
 
 def _eye(
     identity: Identity,
     motion: Motion,
-    features: Array,
-    eye: int,
+    points: Array,
     x: Array,
     y: Array,
-    colour: Array,
-    gloss: Array,
-    occlusion: Array,
+    material: Material,
     soft: Array,
-) -> tuple[Array, Array, Array]:
-    p = features[19 + 6 * eye : 25 + 6 * eye]
+) -> Material:
+    """Eyeball between the lids, lashes, and the folds around, for points [6, 2] of one eye."""
+    p = points
     low = p[jnp.array([0, 5, 4, 3])]
     # A lid is smooth where its points are two.
     upper, lower = curve(p[:4], x, 0.03), curve(low, x, 0.03)
@@ -178,37 +203,37 @@ def _eye(
     fold = jnp.exp(-(((above - 0.03) / 0.009) ** 2)) * near
     socket = jnp.exp(-(((above - 0.012) / 0.035) ** 2)) * near
     bag = jnp.exp(-(((y - lower - 0.035) / 0.012) ** 2)) * near
-    occlusion = occlusion * (1 - 0.3 * fold) * (1 - 0.22 * socket) * (1 - 0.12 * bag)
+    folds = (1 - 0.3 * fold) * (1 - 0.22 * socket) * (1 - 0.12 * bag)
     ball = step(y - upper, soft) * step(lower - y, soft) * within
     centre = middle + motion.gaze * width * jnp.array([1.0, 0.35])
     r = jnp.sqrt((x - centre[0]) ** 2 + (y - centre[1]) ** 2)
     radius = 0.215 * width
     white = jnp.array([0.6, 0.56, 0.53]) * (1 - 0.5 * ((x - middle[0]) / width)[..., None] ** 2)
-    sight = over(
-        white,
-        step(radius - r, soft),
-        identity.iris * jnp.where(r > 0.8 * radius, 0.6, 1.0)[..., None],
-    )
+    iris = identity.iris * jnp.where(r > 0.8 * radius, 0.6, 1.0)[..., None]
+    sight = over(white, step(radius - r, soft), iris)
     sight = over(sight, step(0.42 * radius - r, soft), jnp.full(3, 0.01))
     # Shade of the lid on the eyeball, and the light mirrored in it.
     sight = sight * (0.45 + 0.55 * jnp.clip((y - upper) / 0.035, 0, 1))[..., None]
     glint = jnp.exp(-((x - centre[0] - 0.012) ** 2 + (y - centre[1] + 0.012) ** 2) / 0.006**2)
     sight = sight + 0.8 * glint[..., None]
-    colour = over(colour, ball, sight)
+    colour = over(material.colour, ball, sight)
     made_up = 0.5 + 0.5 * identity.style[13]
     lash = jnp.exp(-(((y - upper + 0.002) / 0.0095) ** 2)) * within * made_up
     rim = jnp.exp(-(((y - lower - 0.003) / 0.006) ** 2)) * within * 0.4
-    colour = colour * computed_once((1 - 0.85 * lash) * (1 - rim))[..., None]
-    return colour, gloss * (1 - ball), occlusion
+    return Material(
+        colour * computed_once((1 - 0.85 * lash) * (1 - rim))[..., None],
+        material.gloss * (1 - ball),
+        material.open * folds,
+    )
 
 
 def _brow(
-    identity: Identity, features: Array, side: int, x: Array, y: Array, grain: Array, colour: Array
+    identity: Identity, p: Array, right: bool, x: Array, y: Array, grain: Array, colour: Array
 ) -> Array:
-    p = features[5 * side : 5 * side + 5]
+    """The hairs along points [5, 2] of one brow, thinner towards the temple."""
     line = curve(p, x, 0.03)
     along = (x - p[0, 0]) / (p[4, 0] - p[0, 0])
-    inner = along if side == 0 else 1 - along
+    inner = along if right else 1 - along
     thick = (0.028 + 0.03 * identity.style[14]) * (0.45 + 0.55 * jnp.clip(inner * 1.6, 0, 1))
     # The points lie along the upper half of the hairs.
     across = (y - line - 0.25 * thick) / (0.55 * thick)
@@ -221,8 +246,10 @@ def _brow(
 def glasses(
     identity: Identity, features: Array, points: Surface, lit: Array, pixel: Array
 ) -> Array:
+    """Glasses, clear or dark, on one face in six: the lit picture [S, S, 3] seen through them."""
     style = identity.style
     x, y, z = points
+    # Two draws of the style, added, serve as a third.
     worn = (style[0] + style[9]) % 1 < 0.18
     dark = (style[1] + style[8]) % 1 < 0.3
     eyes = features[19:31].reshape(2, 6, 2).mean(1)
@@ -230,8 +257,8 @@ def glasses(
     half_x, half_y = 0.125 + 0.03 * style[5], 0.075 + 0.05 * style[4]
     across, along = ((jnp.abs(x) - cx) / half_x) ** 2, ((y - cy) / half_y) ** 2
     # From an ellipse to almost a box.
-    round_ = 2 * style[7] - 0.8
-    r = jnp.sqrt(jnp.sqrt(across**2 + along**2 + round_ * across * along + 1e-6))
+    roundness = 2 * style[7] - 0.8
+    r = jnp.sqrt(jnp.sqrt(across**2 + along**2 + roundness * across * along + 1e-6))
     width = 0.04 + 0.16 * style[13]
     frame = step(width / 2 - jnp.abs(r - 1), pixel * 12)
     bridge = step(0.012 - jnp.abs(y - cy + 0.03), 0.01) * step(cx - half_x - jnp.abs(x), 0.02)

@@ -22,6 +22,7 @@ def step(value: Array, softness: Array | float) -> Array:
 
 
 def over(picture: Array, mask: Array, colour: Array) -> Array:
+    """Lays a colour [..., 3] over a picture [S, S, 3] where the mask [S, S] is 1."""
     result: Array = picture + computed_once(mask)[..., None] * (colour - picture)
     return result
 

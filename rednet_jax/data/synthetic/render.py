@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rednet_jax.data.synthetic.head import Identity, Motion
-from rednet_jax.data.synthetic.paint import glasses, paint
+from rednet_jax.data.synthetic.paint import Material, glasses, paint
 from rednet_jax.data.synthetic.planes import Surface, computed_once, over, step
 from rednet_jax.data.synthetic.scene import Scene, occluders, surroundings
 from rednet_jax.data.synthetic.surface import Camera, implicit
@@ -38,7 +38,7 @@ def render(
 
     Args:
         identity: as expressed: the chin where it is now.
-        motion: only the gaze and the lids' state are read.
+        motion: only the gaze is read.
         scene: light and surroundings.
         features: [51, 2], points 17 to 67 in the face's plane, as they are now.
         camera: with the head's pose.
@@ -47,10 +47,10 @@ def render(
     """
     points, inside = _hit(identity, features, camera, size)
     normal = _normal(identity, features, points)
-    colour, gloss, occlusion = paint(identity, motion, scene, features, points, 1 / camera.scale)
+    material = paint(identity, motion, scene, features, points, 1 / camera.scale)
     light = camera.rotation.T @ scene.light
     shadow = _shadow(identity, features, points, light)
-    lit = _light(scene, normal, light, camera.rotation[2], gloss, occlusion, shadow, colour)
+    lit = _light(scene, normal, light, camera.rotation[2], shadow, material)
     lit = glasses(identity, features, points, lit, 1 / camera.scale)
     picture = surroundings(identity, scene, camera, size)
     picture = over(picture, step(inside, 1.5 / (camera.scale * identity.radii[0])), lit)
@@ -67,10 +67,9 @@ def _hit(identity: Identity, features: Array, camera: Camera, size: int) -> tupl
     """
     grid = (jnp.arange(size) - (size - 1) / 2) / camera.scale
     u, v = jnp.meshgrid(grid + camera.centre[0], grid + camera.centre[1])
-
     r = camera.rotation
 
-    def at(depth: Array) -> tuple[Array, Array, Array]:
+    def at(depth: Array) -> Surface:
         # Planes and sums: a product with the matrix would leave the fused loop.
         shrink = 1 - depth / camera.distance
         seen = (u * shrink, v * shrink, depth)
@@ -147,10 +146,8 @@ def _light(
     normal: Surface,
     light: Array,
     view: Array,
-    gloss: Array,
-    occlusion: Array,
     shadow: Array,
-    colour: Array,
+    material: Material,
 ) -> Array:
     """Reflectance to light sent to the camera; light and view are in the head's frame."""
     ambient, main, shine, wrap = scene.levels
@@ -162,11 +159,11 @@ def _light(
     # The sky is brighter than the ground.
     hemisphere = 0.75 - 0.25 * normal[1]
     half = (light + view) / jnp.linalg.norm(light + view)
-    glint = jnp.maximum(along(half), 0) ** 24 * shine * gloss * shadow
+    glint = jnp.maximum(along(half), 0) ** 24 * shine * material.gloss * shadow
     grazing = 0.75 + 0.25 * jnp.clip(along(view), 0, 1)
-    sky = computed_once(ambient * hemisphere * occlusion * grazing)[..., None]
-    sun = computed_once(main * diffuse * (0.4 + 0.6 * occlusion) * grazing)[..., None]
-    lit: Array = colour * (sky + sun * scene.tint) + computed_once(glint)[..., None]
+    sky = computed_once(ambient * hemisphere * material.open * grazing)[..., None]
+    sun = computed_once(main * diffuse * (0.4 + 0.6 * material.open) * grazing)[..., None]
+    lit: Array = material.colour * (sky + sun * scene.tint) + computed_once(glint)[..., None]
     return lit
 
 

@@ -1,4 +1,8 @@
-"""The head's surface: where it is, and where on it the 68 points lie as a camera sees them."""
+"""The head's surface: where it is, and where on it the 68 points lie as a camera sees them.
+
+It is an ellipsoid, its lower half sheared forward, so that the chin lies under the mouth and the
+frontal outline is the jaw, with bumps along the radius (nose, lips, brows, ...).
+"""
 
 from __future__ import annotations
 
@@ -129,7 +133,7 @@ def contour(identity: Identity, features: Array, camera: Camera) -> Array:
     angle = jnp.linspace(0, jnp.pi / 2, _CANDIDATES)
     _, half_width, front = _section(identity, y)
     # Without bumps: they lie inside the outline, but for cheeks and chin, which are low.
-    radius = jnp.sqrt(1 - (jnp.minimum(level, 0.995)) ** 2)
+    radius = jnp.sqrt(1 - jnp.minimum(level, 0.995) ** 2)
     x = (side * half_width * radius)[:, None] * jnp.cos(angle)
     z = front[:, None] + identity.radii[2] * radius[:, None] * jnp.sin(angle)
     places = jnp.stack([x, jnp.broadcast_to(y[:, None], x.shape), z], axis=-1)
