@@ -133,7 +133,8 @@ def _per_step(
 ) -> jax.Array:
     images = crops.astype(jnp.float32) / 255
     out, _ = rednet.align_image(config, variables, images, feedback_steps=feedback_steps)
-    return out.per_step.landmarks
+    landmarks: jax.Array = out.per_step.landmarks
+    return landmarks
 
 
 def align_crops(

@@ -220,7 +220,7 @@ def align_clip(
         )
         return (after, stats), output
 
-    body = run.rematerialised(one)
+    body = run.rematerialised(one, stacked=True)
     carry = (state, variables["batch_stats"])
     (state, stats), outputs = scan(body, carry, jnp.arange(frames))
     per_step = jax.tree.map(
@@ -279,7 +279,9 @@ class _Run(NamedTuple):
     axis_name: str | None
     frames: int
 
-    def rematerialised(self, body: Callable[[Tree, Tree], Tree]) -> Callable[[Tree, Tree], Tree]:
+    def rematerialised(
+        self, body: Callable[[Tree, Tree], Tree], *, stacked: bool
+    ) -> Callable[[Tree, Tree], Tree]:
         """Wraps a loop's body: its gradient keeps nothing, or what is dear to compute again.
 
         A scan stacks all that its gradient keeps, and on a CPU touching so much memory costs more
@@ -288,7 +290,7 @@ class _Run(NamedTuple):
         if self.remat:
             # A while loop keeps the recomputation apart by itself; a Python loop needs a barrier.
             return jax.checkpoint(body, prevent_cse=self.scan is not lax.scan)
-        if self.frames == 1 and self.feedback_steps <= _UNROLLED:
+        if not stacked:
             return body
         keep = jax.checkpoint_policies.save_only_these_names(SAVED)
         return jax.checkpoint(body, prevent_cse=False, policy=keep)
@@ -354,7 +356,9 @@ class _Run(NamedTuple):
             lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
             jax.eval_shape(lambda: refine((z, passes, stats, None), None)[0][3]),
         )
-        carry, per_pass = self.over_passes(self.rematerialised(refine), (z, passes, stats, blank))
+        # Within a frame of a clip, the frame's own rule decides what is kept.
+        body = self.rematerialised(refine, stacked=not recurrent and steps > _UNROLLED)
+        carry, per_pass = self.over_passes(body, (z, passes, stats, blank))
         z, passes, stats, last = carry
         per_step = PerStep(*per_pass)
         output = Output(
