@@ -34,7 +34,7 @@ _HOMES = {
     "track": "rednet_jax.tracking.tracker",
 }
 
-__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604
+__all__ = [*_HOMES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -58,7 +58,7 @@ def narrow() -> Callable[..., RedNetConfig]:
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real faces and clips; a test that asks for it is skipped where there is none."""
+    """The folder of real faces and clips; without one, the test that asks for it is skipped."""
     folder = os.environ.get("REDNET_DATA")
     if not folder:
         pytest.skip("REDNET_DATA is not set: no real faces here")
