@@ -16,6 +16,7 @@ from rednet_jax.data.synthetic.generate import SyntheticConfig, generate, genera
 from rednet_jax.data.synthetic.head import Identity, Motion, draw_identity, express
 from rednet_jax.data.synthetic.render import render
 from rednet_jax.data.synthetic.scene import draw_scene
+from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape, mirror_landmarks
 
 SIZE = 64
@@ -198,3 +199,9 @@ def test_expressions_move_what_they_name(still: Motion, person: Identity) -> Non
     assert brows[17:27, 1].max() < -0.01
     shut = moved(closed=[1.0, 0.0]) - rest
     assert (shut[[37, 38], 1] > 0.02).all() and np.abs(shut[42:48]).max() == 0
+
+
+@pytest.mark.parametrize("bad", [{"size": 0}, {"margin": 0.0}, {"yaw": 90.0}, {"roll": -1.0}])
+def test_what_cannot_be_drawn_is_refused(bad: dict[str, float]) -> None:
+    with pytest.raises(RednetError):
+        SyntheticConfig(**bad)

@@ -3,9 +3,7 @@
     draw = functools.partial(generate, SyntheticConfig())
     images, landmarks = jax.lax.map(draw, jax.random.split(jax.random.key(0), 32))
 
-On a CPU `lax.map` is the faster way to a batch (one face fits the cache), elsewhere `vmap` is.
-
-A picture is the first frame of a clip. Nothing is read from disk and nothing is anyone's face.
+On a CPU `lax.map` is the faster way to a batch (one face fits the cache), elsewhere `vmap` is. A picture is the first frame of a clip. Nothing is read from disk and nothing is anyone's face.
 """
 
 from __future__ import annotations
@@ -57,8 +55,8 @@ class SyntheticConfig:
         """Refuses pictures without pixels and heads that look away."""
         if self.size < 1 or self.margin <= 0:
             raise RednetError(f"no face of {self.size} px with margin {self.margin} can be drawn")
-        if not 0 <= max(self.yaw, self.pitch, self.roll) <= 60:
-            raise RednetError("synthetic.yaw, pitch and roll must lie between 0 and 60 degrees")
+        if not all(0 <= angle <= 60 for angle in (self.yaw, self.pitch, self.roll)):
+            raise RednetError("yaw, pitch and roll of a head must be 0 to 60 degrees")
 
 
 def generate(config: SyntheticConfig, key: Array) -> tuple[Array, Array]:
@@ -142,8 +140,8 @@ def _motion(config: SyntheticConfig, waves: Array, time: Array) -> Motion:
     n = jnp.sqrt(2 / _WAVES) * jnp.cos(waves[0] * time + waves[1]).sum(-1)
     limits = jnp.deg2rad(jnp.array([config.yaw, config.pitch, config.roll]))
     amount = config.expression
-    blink = jax.nn.sigmoid(8 * (n[8] - 1.3))
-    wink = jnp.where(jnp.abs(n[9:11]) > 1.9, 0.8, 1.0)
+    # Both lids fall together, or nearly.
+    blink = jax.nn.sigmoid(8 * (n[8] + 0.1 * n[9:11] - 1.3))
     smile = jnp.clip(0.55 * n[6] + 0.35, -0.5, 1.2)
     return Motion(
         angles=limits * jnp.clip(0.42 * n[:3], -1, 1),
@@ -153,6 +151,6 @@ def _motion(config: SyntheticConfig, waves: Array, time: Array) -> Motion:
         smile=amount * smile,
         pucker=amount * jnp.clip(0.6 * n[7] - 0.5, 0, 1),
         brows=amount * jnp.clip(0.4 * n[11] + 0.05, -0.5, 1),
-        closed=amount * jnp.clip(blink * wink + 0.1, 0, 1),
+        closed=amount * jnp.clip(blink + 0.1, 0, 1),
         gaze=jnp.clip(0.09 * n[12:14], -0.2, 0.2),
     )
