@@ -3,7 +3,8 @@
     draw = functools.partial(generate, SyntheticConfig())
     images, landmarks = jax.lax.map(draw, jax.random.split(jax.random.key(0), 32))
 
-On a CPU `lax.map` is the faster way to a batch (one face fits the cache), elsewhere `vmap` is. A picture is the first frame of a clip. Nothing is read from disk and nothing is anyone's face.
+On a CPU `lax.map` is the faster way to a batch (one face fits the cache), elsewhere `vmap` is. A
+picture is the first frame of a clip. Nothing is read from disk and nothing is anyone's face.
 """
 
 from __future__ import annotations
