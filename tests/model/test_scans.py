@@ -44,7 +44,7 @@ def assert_close(one: Tree, other: Tree) -> None:
         ("compact", "float32"),
         ("compact", "float64"),
         ("eccv_vgg", "float64"),
-        ("ijcv_resnet", "float64"),
+        pytest.param("ijcv_resnet", "float64", marks=pytest.mark.slow),
         pytest.param("eccv_vgg", "float32", marks=pytest.mark.slow),
         pytest.param("ijcv_resnet", "float32", marks=pytest.mark.slow),
     ],
