@@ -339,8 +339,9 @@ class _Run(NamedTuple):
         def refine(carry: Tree, _: None) -> tuple[Tree, tuple[jax.Array, jax.Array, Tree]]:
             z, passes, stats, _ = carry
             net = self._network(params, stats)
-            # The fine head takes no part in a coarse pass: its first row counts as one visit.
-            head = self.mode(passes, frames * steps + config.passes_per_frame)
+            # The fine head takes no part in a coarse pass; that row, where there is one, is a visit.
+            unvisited = config.passes_per_frame if config.statistics_per_pass else 0
+            head = self.mode(passes, frames * steps + unvisited)
             output, after = net.refine(
                 stem, z, memory, coarse, self.mode(passes, visits), head=head
             )
