@@ -339,7 +339,7 @@ class _Run(NamedTuple):
         def refine(carry: Tree, _: None) -> tuple[Tree, tuple[jax.Array, jax.Array, Tree]]:
             z, passes, stats, _ = carry
             net = self._network(params, stats)
-            # The fine head takes no part in a coarse pass; that row, where there is one, is a visit.
+            # A coarse pass leaves the fine head out: its row, where there is one, is a visit.
             unvisited = config.passes_per_frame if config.statistics_per_pass else 0
             head = self.mode(passes, frames * steps + unvisited)
             output, after = net.refine(
