@@ -129,12 +129,12 @@ def list_data(args: argparse.Namespace) -> int:
     for name, builder in BUILDERS.items():
         found = find_prepared(name, args.data_dir)
         state = _counts(found.samples) if found else f"not prepared ({builder.tree})"
-        print(f"{name:6} {state}")
+        print(f"{name:9} {state}")
     return 0
 
 
 def prepare_data(args: argparse.Namespace) -> int:
-    """Build a data set from the folder that its publisher gives out.
+    """Build a data set from the folder that its publisher gives out; `synthetic` from none.
 
     The cards in data/ say where to get each and how its folder lies. Preparing an unchanged folder
     again does nothing.

@@ -1,4 +1,4 @@
-"""Preparing data sets: from a publisher's folder to records in the data folder, once."""
+"""Preparing data sets: from a publisher's folder, or a generator, to records in the data folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 import tensorflow_datasets as tfds
@@ -30,13 +29,15 @@ class Prepared:
 
     Attributes:
         folder: what `tfds.builder_from_directory` reads.
+        source: digest of what it was made from.
         samples: how many each split has.
         left_out: one line for each part that the source did not have or had no labels for.
         skipped: one line for each bad file.
-        built: False if it was there already, made from the same files.
+        built: False if it was there already, made from the same files or generator.
     """
 
     folder: Path
+    source: str
     samples: dict[str, int]
     left_out: tuple[str, ...]
     skipped: tuple[str, ...]
@@ -65,6 +66,7 @@ def find_prepared(name: str, data_dir: Path | None = None) -> Prepared | None:
         return None
     return Prepared(
         folder=folder,
+        source=summary["source"],
         samples={split: info.num_examples for split, info in splits.items()},
         left_out=tuple(summary["left_out"]),
         skipped=tuple(summary["skipped"]),
@@ -84,27 +86,31 @@ def prepare(
 
     Args:
         name: a key of `BUILDERS`.
-        source: the publisher's folder.
+        source: the publisher's folder; None for a data set that is generated.
         data_dir: as in `data_folder`.
         report: called with (done, in all) after each sample tried.
 
     Raises:
-        RednetError: an unknown name, no folder given, a folder with no known part of the data set,
-            one where more than 5 % are bad, or a data folder that cannot be written.
+        RednetError: an unknown name, no folder given or one that is not wanted, a folder with no
+            known part of the data set, one where more than 5 % are bad, or a data folder that
+            cannot be written.
     """
     if name not in BUILDERS:
         raise RednetError(f"no data set '{name}'; known: {', '.join(BUILDERS)}")
-    if source is None:
-        raise RednetError(f"{name} is prepared from the publisher's folder: give --from FOLDER")
-    if not source.is_dir():
-        raise RednetError(f"{source}: no such folder")
+    if BUILDERS[name].needs_source:
+        if source is None:
+            raise RednetError(f"{name} is prepared from the publisher's folder: give --from FOLDER")
+        if not source.is_dir():
+            raise RednetError(f"{source}: no such folder")
+    elif source is not None:
+        raise RednetError(f"{name} is generated, from no folder: leave out --from {source}")
     root = data_folder(data_dir)
     fingerprint = _fingerprint(BUILDERS[name], source, besides=root)
     place = root / _place(BUILDERS[name])
     try:
         with _own_folder(root / f".{name}.partial") as partial:
             found = find_prepared(name, root)
-            if found is not None and _source_of(place) == fingerprint:
+            if found is not None and found.source == fingerprint:
                 return found
             builder = BUILDERS[name](source=source, data_dir=partial, report=report)
             _build(builder)
@@ -122,17 +128,19 @@ def prepare(
     except OSError as error:
         raise RednetError(f"{name} cannot be prepared: {error}") from error
     samples = {split: info.num_examples for split, info in builder.info.splits.items()}
-    return Prepared(place, samples, tuple(builder.left_out), tuple(builder.bad.lines), built=True)
+    return Prepared(
+        folder=place,
+        source=fingerprint,
+        samples=samples,
+        left_out=tuple(builder.left_out),
+        skipped=tuple(builder.bad.lines),
+        built=True,
+    )
 
 
 def _place(builder: type[FaceBuilder]) -> Path:
     """Where TFDS puts a data set below the data folder."""
     return Path(builder.name) / str(builder.VERSION)
-
-
-def _source_of(folder: Path) -> str:
-    fingerprint: str = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["source"]
-    return fingerprint
 
 
 def _build(builder: FaceBuilder) -> None:
@@ -173,15 +181,20 @@ def _empty(folder: Path) -> None:
         shutil.rmtree(entry)
 
 
-def _fingerprint(builder: type[FaceBuilder], source: Path, besides: Path) -> str:
-    """Returns a digest of the split lists and of names, sizes and times of all files of `source`.
+def _fingerprint(builder: type[FaceBuilder], source: Path | None, besides: Path) -> str:
+    """Returns a digest of the builder's recipe and of all files of `source`.
 
     What lies below `besides` does not count: a data folder may lie inside the source.
     """
-    digest = hashlib.sha256(f"{builder.name} {builder.VERSION}\n".encode())
-    lists = resources.files("rednet_jax.data").joinpath("splits")
-    for split in sorted(lists.iterdir(), key=lambda split: split.name):
-        digest.update(split.read_bytes())
+    digest = hashlib.sha256(f"{builder.name} {builder.VERSION}\n".encode() + builder.recipe())
+    if source is not None:
+        for line in _list_files(source, besides):
+            digest.update(line)
+    return digest.hexdigest()
+
+
+def _list_files(source: Path, besides: Path) -> Iterator[bytes]:
+    """Yields a line with name, size and time of each file of `source`."""
     for folder, folders, files in os.walk(source):
         if Path(folder).resolve() == besides.resolve() != source.resolve():
             folders.clear()
@@ -190,6 +203,4 @@ def _fingerprint(builder: type[FaceBuilder], source: Path, besides: Path) -> str
         for name in sorted(files):
             path = Path(folder, name)
             state = path.lstat()
-            line = f"{path.relative_to(source)} {state.st_size} {state.st_mtime_ns}\n"
-            digest.update(os.fsencode(line))
-    return digest.hexdigest()
+            yield os.fsencode(f"{path.relative_to(source)} {state.st_size} {state.st_mtime_ns}\n")

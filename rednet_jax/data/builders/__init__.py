@@ -10,6 +10,7 @@ from rednet_jax.data.builders.clips_300vw import Rednet300VW
 from rednet_jax.data.builders.faces_300w import Rednet300W
 from rednet_jax.data.builders.helen import RednetHelen
 from rednet_jax.data.builders.lfw import RednetLFW
+from rednet_jax.data.builders.synthetic import RednetSynthetic
 from rednet_jax.data.builders.ytf68 import RednetYTF68
 
 BUILDERS: dict[str, type[FaceBuilder]] = {
@@ -19,5 +20,6 @@ BUILDERS: dict[str, type[FaceBuilder]] = {
     "lfw": RednetLFW,
     "helen": RednetHelen,
     "aflw": RednetAFLW,
+    "synthetic": RednetSynthetic,
 }
 """The data sets that can be prepared, by the name that commands know them by."""

@@ -68,6 +68,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
 
     Attributes:
         splits: the splits that it knows.
+        needs_source: False for one that is generated, from no folder.
         source: the folder; None to read what was prepared.
         left_out: one line for each part that `source` does not have, or that has no labels.
         bad: files tried and skipped.
@@ -80,6 +81,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
     kind: ClassVar[str] = "face"
     # What makes a folder one of this data set, for the message where nothing of it is found.
     tree: ClassVar[str]
+    needs_source: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -107,6 +109,13 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
         if not self.source.is_dir():
             raise RednetError(f"{self.source}: no such folder")
         return self.source
+
+    @classmethod
+    def recipe(cls) -> bytes:
+        """Returns what decides the samples besides the files of `source`: the split lists."""
+        lists = resources.files("rednet_jax.data").joinpath("splits")
+        files = sorted(lists.iterdir(), key=lambda file: file.name)
+        return b"".join(file.read_bytes() for file in files)
 
     @abstractmethod
     def list_splits(self) -> dict[str, list[str]]:

@@ -160,6 +160,7 @@ def test_what_cannot_be_prepared_is_said_in_one_line(tree, tmp_path, capfd) -> N
     for words, line in (
         (["coco", "--from", str(tree)], "no data set 'coco'; known: 300w"),
         (["300w"], "300w is prepared from the publisher's folder: give --from FOLDER"),
+        (["synthetic", "--from", str(tree)], "synthetic is generated, from no folder: leave out"),
         (["300w", "--from", str(tmp_path / "none")], f"{tmp_path}/none: no such folder"),
         (
             ["300w", "--from", str(tmp_path / "empty")],
@@ -175,7 +176,9 @@ def test_the_commands(tree, tmp_path, monkeypatch, capfd) -> None:
     monkeypatch.setenv("REDNET_JAX_DATA", str(tmp_path / "data"))
     (tree / "afw/100.png").write_text("no picture")
     assert cli.main(["data", "list"]) == 0
-    assert "300w   not prepared (looked for afw" in capfd.readouterr().out
+    listed = capfd.readouterr().out
+    assert "300w      not prepared (looked for afw" in listed
+    assert "synthetic not prepared (generated: wants no folder)" in listed
     assert cli.main(["data", "prepare", "300w", "--from", str(tree)]) == 1
     out, err = capfd.readouterr()
     assert f"left out: {tree}/ibug: no such folder" in out
@@ -184,7 +187,7 @@ def test_the_commands(tree, tmp_path, monkeypatch, capfd) -> None:
     assert cli.main(["data", "prepare", "300w", "--from", str(tree)]) == 0
     assert "unchanged since it was prepared: nothing to do" in capfd.readouterr().out
     assert cli.main(["data", "list"]) == 0
-    assert "300w   train 39\n" in capfd.readouterr().out
+    assert "300w      train 39\n" in capfd.readouterr().out
 
 
 def test_where_prepared_data_lies(monkeypatch) -> None:
