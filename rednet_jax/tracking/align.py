@@ -15,9 +15,9 @@ from rednet_jax.detection.dlib import FaceDetector
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.protocols import align_crops
 from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop
+from rednet_jax.landmarks.drawing import draw_landmarks, write_picture
 from rednet_jax.landmarks.table import read_boxes_csv, write_landmarks_csv
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.tracking.overlay import draw_landmarks, write_picture
 from rednet_jax.tracking.tracker import most_prominent
 from rednet_jax.weights.store import load
 

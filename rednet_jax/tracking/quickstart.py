@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from rednet_jax.evaluate.metrics import jitter
 from rednet_jax.landmarks.crops import apply_affine, cut_crop
+from rednet_jax.landmarks.drawing import draw_landmarks, write_picture
 from rednet_jax.landmarks.table import write_landmarks_csv
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.tracking.align import align_files, read_picture
-from rednet_jax.tracking.overlay import draw_landmarks, write_picture
 from rednet_jax.tracking.tracker import Tracker, landmark_track
 from rednet_jax.tracking.video import write_video
 from rednet_jax.weights.store import load

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rednet_jax.errors import RednetError
+from rednet_jax.landmarks.drawing import draw_landmarks
 from rednet_jax.landmarks.table import write_landmarks_csv
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.tracking.overlay import draw_landmarks
 from rednet_jax.tracking.tracker import TrackedFrame, Tracker, landmark_track
 from rednet_jax.tracking.video import VideoReader, read_ahead, write_video
 from rednet_jax.weights.store import load

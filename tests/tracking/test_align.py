@@ -8,9 +8,9 @@ from PIL import Image
 
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.boxes import landmark_box
+from rednet_jax.landmarks.drawing import draw_landmarks
 from rednet_jax.landmarks.table import read_landmarks_csv
 from rednet_jax.tracking.align import BATCH, align_files, read_picture
-from rednet_jax.tracking.overlay import draw_landmarks
 
 
 @pytest.fixture

@@ -24,7 +24,11 @@ SUPERSAMPLING = 3
 """Pillow draws without anti-aliasing: lines are drawn larger and shrunk."""
 
 
-def draw_landmarks(image: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> NDArray[np.uint8]:
+def draw_landmarks(
+    image: NDArray[np.uint8],
+    landmarks: NDArray[np.floating],
+    labelled: NDArray[np.bool_] | None = None,
+) -> NDArray[np.uint8]:
     """Returns a copy of a picture with landmarks drawn into it.
 
     Lines and dots grow with the face, so that they can be told apart on 100 px as on 1,000.
@@ -32,8 +36,12 @@ def draw_landmarks(image: NDArray[np.uint8], landmarks: NDArray[np.floating]) ->
     Args:
         image: RGB uint8 [H, W, 3].
         landmarks: [L, 2], pixels of the picture; points may lie outside, none may be nan.
+        labelled: bool [L], which of them are drawn, with lines between neighbours; None for all.
     """
-    low, high = landmarks.min(axis=0), landmarks.max(axis=0)
+    known = np.ones(len(landmarks), bool) if labelled is None else labelled
+    if not known.any():
+        return image.copy()
+    low, high = landmarks[known].min(axis=0), landmarks[known].max(axis=0)
     side = float(max(high - low))
     line, dot = max(1.0, side / 160), max(1.3, side / 90)
     height, width = image.shape[:2]
@@ -47,6 +55,7 @@ def draw_landmarks(image: NDArray[np.uint8], landmarks: NDArray[np.floating]) ->
     _draw(
         ImageDraw.Draw(layer),
         (landmarks - [x0, y0] + 0.5) * scale,
+        known,
         line=line * scale,
         dot=dot * scale,
     )
@@ -57,21 +66,27 @@ def draw_landmarks(image: NDArray[np.uint8], landmarks: NDArray[np.floating]) ->
 
 
 def _draw(
-    draw: ImageDraw.ImageDraw, points: NDArray[np.floating], *, line: float, dot: float
+    draw: ImageDraw.ImageDraw,
+    points: NDArray[np.floating],
+    known: NDArray[np.bool_],
+    *,
+    line: float,
+    dot: float,
 ) -> None:
-    parts = []
-    for (name, members), colour in zip(
-        scheme(len(points)).groups, itertools.cycle(COLOURS), strict=False
-    ):
-        curve = [(float(x), float(y)) for x, y in points[list(members)]]
-        parts.append((curve, colour, any(word in name for word in CLOSED)))
+    places = [(float(x), float(y)) for x, y in points]
+    parts = list(zip(scheme(len(points)).groups, itertools.cycle(COLOURS), strict=False))
     for width, rim in ((line + 2, RIM), (line, None)):
-        for curve, colour, closed in parts:
-            draw.line(curve + curve[:1] * closed, fill=rim or colour, width=max(1, round(width)))
-    for curve, colour, _ in parts:
-        for centre in curve:
-            draw.circle(centre, dot, fill="black")
-            draw.circle(centre, 0.72 * dot, fill=colour)
+        for (name, members), colour in parts:
+            closed = any(word in name for word in CLOSED)
+            for one, other in itertools.pairwise(members + members[:1] * closed):
+                if known[one] and known[other]:
+                    ends = [places[one], places[other]]
+                    draw.line(ends, fill=rim or colour, width=max(1, round(width)))
+    for (_, members), colour in parts:
+        for member in members:
+            if known[member]:
+                draw.circle(places[member], dot, fill="black")
+                draw.circle(places[member], 0.72 * dot, fill=colour)
 
 
 def write_picture(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> None:

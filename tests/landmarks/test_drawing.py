@@ -7,8 +7,8 @@ import pytest
 from PIL import Image, ImageColor
 
 from rednet_jax.errors import RednetError
+from rednet_jax.landmarks.drawing import COLOURS, draw_landmarks, write_picture
 from rednet_jax.landmarks.schemes import LANDMARKS_7, LANDMARKS_68, mean_shape
-from rednet_jax.tracking.overlay import COLOURS, draw_landmarks, write_picture
 
 GREY = np.full((400, 500, 3), 128, np.uint8)
 
@@ -48,6 +48,24 @@ def test_landmarks_outside_draw_nothing():
     for shift in ([-300, 100], [800, 100], [100, -300], [100, 900]):
         drawn = draw_landmarks(GREY, mean_shape(LANDMARKS_68) * 100 + shift)
         np.testing.assert_array_equal(drawn, GREY)
+
+
+def test_a_point_without_label_is_not_drawn():
+    """Nor a line to it; wherever it is said to be, what else is drawn stays the same."""
+    landmarks = np.round(mean_shape(LANDMARKS_68) * 300 + [250, 200])
+    labelled = np.ones(68, bool)
+    labelled[[8, 30, 36, 62]] = False
+    drawn = draw_landmarks(GREY, landmarks, labelled)
+    for x, y in landmarks[~labelled].astype(int):
+        np.testing.assert_array_equal(drawn[y - 3 : y + 4, x - 3 : x + 4], 128)
+    for x, y in landmarks[labelled].astype(int):
+        assert (drawn[y, x] != 128).any()
+    np.testing.assert_array_equal(
+        drawn, draw_landmarks(GREY, np.where(labelled[:, None], landmarks, 0), labelled)
+    )
+    np.testing.assert_array_equal(draw_landmarks(GREY, landmarks, np.zeros(68, bool)), GREY)
+    everything = draw_landmarks(GREY, landmarks, np.ones(68, bool))
+    np.testing.assert_array_equal(everything, draw_landmarks(GREY, landmarks))
 
 
 def test_a_picture_is_written_whole_or_not_at_all(tmp_path):
