@@ -1,10 +1,10 @@
 """Releases the best weights of a finished run: the file, its figures and its model card.
 
-    python experiments/release.py RUN_DIR --name compact --data-dir FOLDER_OF_300W
+    python experiments/release.py RUN_DIR --name compact
 
 writes rednet_jax/weights/NAME.safetensors (float16), measures it by `rednet eval` into
 experiments/results/NAME_300w_validation.json, and writes rednet_jax/weights/NAME.md from that JSON
-alone. 2 CPU cores: about two minutes.
+alone. 300-W must be prepared (`rednet data prepare 300w`). 2 CPU cores: about two minutes.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import jax.numpy as jnp
 
 from rednet_jax import cli
 from rednet_jax.bench.scan import python_loop
+from rednet_jax.data.prepare import data_folder
 from rednet_jax.data.sources import read_split
 from rednet_jax.errors import RednetError
 from rednet_jax.files import write_text
@@ -43,7 +44,7 @@ STEPS = (1, 2, 3)
 def release(
     run_dir: Path,
     name: str,
-    data_dir: Path,
+    data_dir: Path | None = None,
     *,
     weights_dir: Path = WEIGHTS,
     results_dir: Path = RESULTS,
@@ -53,12 +54,12 @@ def release(
     Args:
         run_dir: of the run; need not be finished.
         name: of the release.
-        data_dir: folder of 300-W's official tree.
+        data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
         weights_dir: where weights and card go.
         results_dir: where the figures go.
 
     Raises:
-        RednetError: a folder that holds no run, or data that cannot be read.
+        RednetError: a folder that holds no run, or 300-W is not prepared.
     """
     experiment, curve = _read_run(run_dir)
     config, variables = load(run_dir.resolve())
@@ -67,7 +68,7 @@ def release(
     checkpoint = name if weights_dir == WEIGHTS else str(path)
     result = {
         "name": name,
-        "command": f"python experiments/release.py RUN_DIR --name {name} --data-dir FOLDER_OF_300W",
+        "command": f"python experiments/release.py RUN_DIR --name {name}",
         "git_commit": _git_commit(),
         "seed": experiment["seed"],
         "machine": {"cpu": _cpu(), "cores": os.cpu_count()},
@@ -98,21 +99,20 @@ def _read_run(run_dir: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return experiment, [row for row in map(json.loads, lines) if "validation_nme" in row]
 
 
-def _evaluate(checkpoint: str, name: str, boxes: str, data_dir: Path) -> dict[str, Any]:
-    def words(checkpoint: str, data_dir: str, out: str) -> list[str]:
+def _evaluate(checkpoint: str, name: str, boxes: str, data_dir: Path | None) -> dict[str, Any]:
+    def words(checkpoint: str, out: str) -> list[str]:
         return [
             *("eval", checkpoint, "--data", "300w", "--split", "validation"),
-            *("--data-dir", data_dir, "--feedback-steps", ",".join(map(str, STEPS))),
-            *("--boxes", boxes, "--json", out),
+            *("--feedback-steps", ",".join(map(str, STEPS)), "--boxes", boxes, "--json", out),
         ]
 
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "result.json"
-        # 1: done, but for what `skipped` names.
-        if cli.main(words(checkpoint, str(data_dir), str(out))) > 1:
+        where = ["--data-dir", str(data_folder(data_dir))]
+        if cli.main([*words(checkpoint, str(out)), *where]) != 0:
             raise RednetError(f"{checkpoint}: could not be evaluated with boxes {boxes}")
         measured: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
-    command = " ".join(["rednet", *words(name, "FOLDER_OF_300W", "OUT.json")])
+    command = " ".join(["rednet", *words(name, "OUT.json")])
     return {"command": command, **measured}
 
 
@@ -242,7 +242,7 @@ if __name__ == "__main__":
     )
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     parser.add_argument("--name", required=True)
-    parser.add_argument("--data-dir", type=Path, required=True, metavar="FOLDER_OF_300W")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder of prepared data")
     arguments = parser.parse_args()
     try:
         release(arguments.run_dir, arguments.name, arguments.data_dir)

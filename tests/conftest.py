@@ -1,4 +1,4 @@
-"""What many tests share: narrow networks that compile in seconds, and the folder of real faces."""
+"""What many tests share: narrow networks that compile in seconds, and real faces."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from rednet_jax.data.prepare import prepare
 from rednet_jax.model.config import RedNetConfig
 
 NARROW: dict[str, dict[str, Any]] = {
@@ -63,3 +64,11 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("REDNET_DATA is not set: no real faces here")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def real_300w(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data folder in which the real faces of 300-W are prepared."""
+    folder = tmp_path_factory.mktemp("real_300w")
+    prepare("300w", real_data / "300w", folder)
+    return folder

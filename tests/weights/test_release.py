@@ -14,7 +14,8 @@ import skimage.data
 from PIL import Image
 from train.miniature_300w import draw_300w
 
-from rednet_jax.data.images_300w import validation_names
+from rednet_jax.data.builders.tree_300w import validation_names
+from rednet_jax.data.prepare import prepare
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.protocols import evaluate_split
 from rednet_jax.landmarks.pts import write_pts
@@ -29,12 +30,13 @@ SCRIPT = runpy.run_path(str(EXPERIMENTS / "release.py"))
 
 @pytest.fixture(scope="module")
 def folder(narrow, tmp_path_factory):
-    """run/ with untrained weights, 300w/ with the astronaut in its validation part, and out/."""
+    """run/, untrained; data/, with the astronaut in 300-W's validation; and out/."""
     root = tmp_path_factory.mktemp("release")
-    tree = draw_300w(root / "300w", train=5, validation=3)
+    tree = draw_300w(root / "tree", train=5, validation=3)
     name = validation_names()[0]
     Image.fromarray(skimage.data.astronaut()).save(tree / f"{name}.png")
     write_pts(tree / f"{name}.pts", [222, 125] + 110 * mean_shape(LANDMARKS_68))
+    prepare("300w", tree, root / "data")
     config = narrow("compact")
     run = root / "run"
     write_weights(run / "best.safetensors", config, init(config, jax.random.key(0)))
@@ -44,7 +46,7 @@ def folder(narrow, tmp_path_factory):
     told += [{"step": 100 * i, "validation_nme": [9.0, e]} for i, e in enumerate((8, 6, 7), 1)]
     (run / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in told))
     out = root / "out"
-    SCRIPT["release"](run, "tiny", tree, weights_dir=out, results_dir=out / "results")
+    SCRIPT["release"](run, "tiny", root / "data", weights_dir=out, results_dir=out / "results")
     return root
 
 
@@ -69,7 +71,7 @@ def test_figures_are_those_of_the_evaluation_of_the_released_file(folder, result
             str(folder / "out/tiny.safetensors"),
             "300w",
             "validation",
-            data_dir=folder / "300w",
+            data_dir=folder / "data",
             boxes=measured["boxes"],
         )
         command = measured.pop("command")
@@ -91,8 +93,7 @@ def test_what_was_run_and_where_is_told(folder, result):
 
 
 def test_no_folder_of_this_machine_is_told(folder, result):
-    without_skipped = [{**measured, "skipped": []} for measured in result["results"]]
-    text = json.dumps({**result, "results": without_skipped}) + card(folder)
+    text = json.dumps(result) + card(folder)
     assert str(folder) not in text and str(Path.home()) not in text
 
 
@@ -137,9 +138,19 @@ def test_the_card_agrees_with_the_figures(folder, result):
 
 def test_a_folder_without_a_run_is_one_line(folder, tmp_path):
     with pytest.raises(RednetError, match=r"config\.json") as caught:
-        SCRIPT["release"](tmp_path, "tiny", folder / "300w", weights_dir=tmp_path / "out")
+        SCRIPT["release"](tmp_path, "tiny", folder / "data", weights_dir=tmp_path / "out")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", released())
+def test_the_error_told_is_measured_again(real_300w, name):
+    figures = EXPERIMENTS / "results" / f"{name}_300w_validation.json"
+    told = json.loads(figures.read_text())["results"][0]
+    again = evaluate_split(name, "300w", "validation", data_dir=real_300w, feedback_steps=[1])
+    assert (again["images"], again["boxes"]) == (told["images"], told["boxes"]) == (200, "truth")
+    for figure in ("nme", "median", "auc_8"):
+        assert again["per_step"][0][figure] == pytest.approx(told["per_step"][0][figure], rel=1e-3)
 
 
 def test_the_card_of_every_release_is_written_from_its_figures():

@@ -10,7 +10,8 @@ import tensorflow_datasets as tfds
 from data.builders.trees import LANDMARKS, PICTURE, add_faces, names, read_back, save_picture
 from PIL import Image
 
-from rednet_jax.data.images_300w import SPLITS, photo, read_300w, validation_names
+from rednet_jax.data.builders.tree_300w import SPLITS, photo, split_names, validation_names
+from rednet_jax.data.prepare import find_prepared
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def tree(tmp_path):
     return root
 
 
-def test_splits_are_those_of_the_reader(tree, build) -> None:
+def test_splits_are_those_of_the_tree(tree, build) -> None:
     prepared = build("300w", tree)
     assert prepared.left_out == prepared.skipped == ()
     samples = read_back(prepared)
@@ -34,7 +35,7 @@ def test_splits_are_those_of_the_reader(tree, build) -> None:
         "full": 3,
     }
     for split in SPLITS:
-        assert names(samples[split]) == list(read_300w(tree, split).names)
+        assert names(samples[split]) == split_names(tree, split)
 
 
 def test_a_sample_is_what_the_files_say(tree, build) -> None:
@@ -91,14 +92,11 @@ def test_a_bad_file_of_two_splits_counts_once(tmp_path, build) -> None:
     assert prepared.skipped == (f"{root}/ibug/100.png: not a picture",)
 
 
-def test_the_real_tree(real_data, build) -> None:
-    prepared = build("300w", real_data / "300w")
+def test_the_real_tree(real_300w) -> None:
+    prepared = find_prepared("300w", real_300w)
+    assert prepared is not None
     assert prepared.samples == {"train": 1812, "validation": 200} and prepared.skipped == ()
     assert len(prepared.left_out) == 3
     builder = tfds.builder_from_directory(prepared.folder)
     train, validation = (names(builder.as_data_source(s)) for s in ("train", "validation"))
     assert not {photo(name) for name in train} & {photo(name) for name in validation}
-    read = next(iter(read_300w(real_data / "300w", "validation")))
-    stored = builder.as_data_source("validation")[0]
-    for name in ("image", "landmarks", "labelled", "box"):
-        np.testing.assert_array_equal(stored[name], getattr(read, name))
