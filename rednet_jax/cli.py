@@ -154,6 +154,27 @@ def prepare_data(args: argparse.Namespace) -> int:
     return _failed(prepared.skipped)
 
 
+def show_data(args: argparse.Namespace) -> int:
+    """Draw landmarks into samples of a prepared data set, side by side in one picture.
+
+    Example: rednet data show 300w --split validation --augmented
+    """
+    from rednet_jax.data.show import show_split
+
+    with _progress("sample") as report:
+        sheet = show_split(
+            args.name,
+            args.split,
+            count=args.count,
+            augmented=args.augmented,
+            out=args.out,
+            data_dir=args.data_dir,
+            report=report,
+        )
+    print(sheet)
+    return 0
+
+
 def quickstart(args: argparse.Namespace) -> int:
     """See it work: a portrait moved by code, tracked at K = 1, 2, 3; under a minute, no network.
 
@@ -270,6 +291,13 @@ def parser() -> argparse.ArgumentParser:
     one = command("prepare", prepare_data, verbs)
     one.add_argument("name", metavar="NAME", help="of the data set, as `rednet data list` has it")
     one.add_argument("--from", dest="source", type=Path, metavar="FOLDER", help="the publisher's")
+    _add_data_folder(one)
+    one = command("show", show_data, verbs)
+    one.add_argument("name", metavar="NAME", help="of the data set, as `rednet data list` has it")
+    one.add_argument("--split", default="train", metavar="S", help="(default: %(default)s)")
+    one.add_argument("--count", type=int, metavar="N", help="samples (default: 16; clips: 4)")
+    one.add_argument("--augmented", action="store_true", help="two augmented draws below each")
+    one.add_argument("--out", metavar="OUT.png", help="(default: NAME_SPLIT.png)")
     _add_data_folder(one)
 
     one = command("quickstart", quickstart)

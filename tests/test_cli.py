@@ -103,6 +103,9 @@ WRONG = {
     "missing experiment": ("train none.py", "none.py: no such experiment file"),
     "field without value": ("train none.py --batch", "--batch"),
     "field without name": ("train none.py batch 3", "batch"),
+    "unknown data set, show": ("data show 400w --data-dir .", "no data set '400w'"),
+    "data set to show not prepared": ("data show 300w --data-dir .", "300w is not prepared"),
+    "no sample to show": ("data show 300w --count 0 --data-dir .", "samples, not 0"),
     "unknown bench": ("bench speed", "'speed'"),
     "unknown target": ("export W --to onnx --out x", "'onnx'"),
     "output is a folder": ("track V --checkpoint W --out .", "cannot be written"),
@@ -150,6 +153,10 @@ def test_help_of_every_command_has_an_example(run):
         status, text, errors = run(command, "--help")
         assert (status, errors) == (0, [])
         assert f"Example: rednet {command} " in text
+    for verb in ("list", "prepare", "show"):
+        status, text, errors = run("data", verb, "--help")
+        assert (status, errors) == (0, [])
+        assert f"Example: rednet data {verb}" in text
 
 
 def test_align_prints_the_table_or_writes_it(checkpoint, here, run):

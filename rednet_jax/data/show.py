@@ -1,0 +1,238 @@
+"""Contact sheets of prepared data: samples as training cuts them, and as it augments them."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from rednet_jax.data.augment import Augmentation, Drift, augment, augment_clips
+from rednet_jax.data.samples import ClipSample, Sample
+from rednet_jax.data.sources import Split, holds_clips, read_clips, read_split
+from rednet_jax.errors import RednetError
+from rednet_jax.landmarks.boxes import whole_face_box
+from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop, invert_affine
+from rednet_jax.landmarks.drawing import draw_landmarks, write_picture
+from rednet_jax.landmarks.schemes import LANDMARKS_68
+
+MARGIN, COVER, SIZE = 1.25, 1.6, 128
+"""The network's crop, the room around it, and the crop's pixels: what experiments begin with."""
+
+TILE = 256
+"""Pixels on each side of a face on the sheet, and of the cut that augmentation draws from."""
+
+COLUMNS, FACES, CLIPS, DRAWS = 8, 16, 4, 2
+"""Tiles in a row, samples shown unless told otherwise, and augmented draws of each."""
+
+LONGEST = 50
+"""Rows of samples on a sheet: it is then up to 40,000 pixels high, and few programs show more."""
+
+_GAP, _CAPTION = 4, 20
+
+_BLANK = np.full((TILE, TILE, 3), 40, np.uint8)
+
+S = TypeVar("S")
+Picture = NDArray[np.uint8]
+Report = Callable[[int, int | None], None]
+
+
+class _Cut(NamedTuple):
+    """A face cut out of its picture.
+
+    Attributes:
+        name: of the face.
+        image: uint8 [TILE, TILE, 3].
+        landmarks: float32 [68, 2], pixels of `image`.
+        labelled: bool [68].
+        affine: float32 [2, 3], pixels of `image` -> pixels of the picture.
+    """
+
+    name: str
+    image: Picture
+    landmarks: NDArray[np.float32]
+    labelled: NDArray[np.bool_]
+    affine: NDArray[np.float32]
+
+
+def show_split(
+    data: str,
+    split: str,
+    *,
+    count: int | None = None,
+    augmented: bool = False,
+    out: str | os.PathLike[str] | None = None,
+    data_dir: Path | None = None,
+    report: Report | None = None,
+) -> Path:
+    """Writes a sheet of samples with their labelled landmarks drawn; returns its path.
+
+    Samples lie evenly spread over the split; of a clip, frames over the clip.
+
+    Args:
+        data: name of a prepared data set.
+        split: of the data set.
+        count: samples at most; None for 16 faces or 4 clips.
+        augmented: with two augmented draws below each. The frames of a clip are then every second
+            one about its middle, as near each other as training has them.
+        out: the PNG; None for DATA_SPLIT.png in the current folder.
+        data_dir: as in `rednet_jax.data.prepare.data_folder`.
+        report: called with (done, in all) after each sample.
+
+    Raises:
+        RednetError: a split that cannot be read, a count out of range, or `out` cannot be written.
+    """
+    most = LONGEST if holds_clips(data) else LONGEST * COLUMNS
+    if count is not None and not 1 <= count <= most:
+        raise RednetError(f"a sheet of {data} has 1 to {most} samples, not {count}")
+    if holds_clips(data):
+        clips = _spread(read_clips(data, split, data_dir), count or CLIPS, report)
+        cuts = [cut for clip in clips for cut in _cut_clip(clip, near=augmented)]
+        draw = _draw_clips
+    else:
+        faces = _spread(read_split(data, split, data_dir), count or FACES, report)
+        cuts = [_cut_face(face) for face in faces]
+        draw = _draw_faces
+    rows = [[draw_landmarks(cut.image, cut.landmarks, cut.labelled) for cut in cuts]]
+    if augmented:
+        rows += draw(cuts)
+    path = Path(f"{data}_{split}.png" if out is None else out)
+    write_picture(path, _sheet([_caption(cut) for cut in cuts], rows))
+    return path
+
+
+def _spread(samples: Split[S], count: int, report: Report | None) -> Iterator[S]:
+    count = min(count, len(samples))
+    for done, index in enumerate(_evenly(0, len(samples) - 1, count), 1):
+        yield samples[index]
+        if report is not None:
+            report(done, count)
+
+
+def _evenly(first: int, last: int, count: int) -> list[int]:
+    return [int(place) for place in np.linspace(first, last, count).round()]
+
+
+def _cut_face(face: Sample) -> _Cut:
+    """Cuts a face, or without points the whole picture, which is then its box."""
+    box, margin = face.box, 1.0
+    if face.labelled.any():
+        box, margin = whole_face_box(face.landmarks, face.labelled), COVER * MARGIN
+    return _cut(face.name, face.image, face.landmarks, face.labelled, box, margin)
+
+
+def _cut_clip(clip: ClipSample, *, near: bool) -> list[_Cut]:
+    """Cuts COLUMNS frames, each around the points of the nearest labelled one."""
+    last = len(clip.images) - 1
+    span = min(2 * (COLUMNS - 1), last) if near else last
+    first = (last - span) // 2
+    known = np.flatnonzero(clip.valid)
+    cuts = []
+    for frame in _evenly(first, first + span, COLUMNS):
+        nearest = known[np.argmin(abs(known - frame))]
+        box = whole_face_box(clip.landmarks[nearest], clip.labelled[nearest])
+        name, image = f"{clip.name}/{frame + 1}", clip.images[frame]
+        points, labelled = clip.landmarks[frame], clip.labelled[frame]
+        cuts.append(_cut(name, image, points, labelled, box, COVER * MARGIN))
+    return cuts
+
+
+def _cut(
+    name: str,
+    picture: Picture,
+    landmarks: NDArray[np.float32],
+    labelled: NDArray[np.bool_],
+    box: NDArray[np.float32],
+    margin: float,
+) -> _Cut:
+    affine = crop_transform(box, margin=margin, size=TILE)
+    points = apply_affine(invert_affine(affine), landmarks).astype(np.float32)
+    image = cut_crop(picture, affine, TILE)
+    return _Cut(name, image, points, labelled, affine.astype(np.float32))
+
+
+def _draw_faces(cuts: Sequence[_Cut]) -> list[list[Picture]]:
+    """Returns DRAWS rows of the cuts, augmented; blank where training leaves a face out."""
+    draw = jax.jit(
+        functools.partial(
+            augment, Augmentation(), scheme=LANDMARKS_68, cover=COVER, margin=MARGIN, size=SIZE
+        )
+    )
+    _, images, landmarks, labelled, _ = map(np.stack, zip(*cuts, strict=True))
+    rows = []
+    for seed in range(DRAWS):
+        keys = jax.random.split(jax.random.key(seed), len(cuts))
+        tiles = _tiles(*draw(keys, images, landmarks, labelled))
+        pairs = zip(tiles, cuts, strict=True)
+        rows.append([tile if cut.labelled.any() else _BLANK for tile, cut in pairs])
+    return rows
+
+
+def _draw_clips(cuts: Sequence[_Cut]) -> list[list[Picture]]:
+    """Returns DRAWS rows of the cuts, augmented, every COLUMNS of them as one clip."""
+    draw = jax.jit(
+        functools.partial(
+            augment_clips,
+            Augmentation(),
+            Drift(),
+            scheme=LANDMARKS_68,
+            cover=COVER,
+            margin=MARGIN,
+            size=SIZE,
+        )
+    )
+    _, *arrays = map(np.stack, zip(*cuts, strict=True))
+    arrays = [array.reshape(-1, COLUMNS, *array.shape[1:]) for array in arrays]
+    rows = []
+    for seed in range(DRAWS):
+        keys = jax.random.split(jax.random.key(seed), len(arrays[0]))
+        drawn = draw(keys, *arrays)[:3]
+        rows.append(_tiles(*(array.reshape(-1, *array.shape[2:]) for array in drawn)))
+    return rows
+
+
+def _tiles(images: jax.Array, landmarks: jax.Array, labelled: jax.Array) -> list[Picture]:
+    """Returns N tiles: the pictures [N, SIZE, SIZE, 3] enlarged, with landmarks drawn."""
+    scale = TILE / SIZE
+    tiles = []
+    for image, points, known in zip(*map(np.asarray, (images, landmarks, labelled)), strict=True):
+        small = Image.fromarray(np.rint(255 * image).astype(np.uint8))
+        large = np.asarray(small.resize((TILE, TILE), Image.Resampling.BILINEAR))
+        tiles.append(draw_landmarks(large, (points + 0.5) * scale - 0.5, known))
+    return tiles
+
+
+def _caption(cut: _Cut) -> str:
+    """A face's name, and the number of its points where not all are labelled."""
+    count, every = int(cut.labelled.sum()), len(cut.labelled)
+    return cut.name if count == every else f"{cut.name} ({count} of {every})"
+
+
+def _sheet(captions: Sequence[str], rows: Sequence[Sequence[Picture]]) -> Picture:
+    """Sets tiles out, COLUMNS side by side with the other rows' below, and a caption above each.
+
+    Args:
+        captions: N.
+        rows: tiles uint8 [TILE, TILE, 3], N in each row.
+    """
+    step = TILE + _GAP
+    height = _CAPTION + len(rows) * step
+    bands = -(-len(captions) // COLUMNS)
+    across = min(len(captions), COLUMNS)
+    sheet = Image.new("RGB", (across * step + _GAP, bands * height))
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    for number, caption in enumerate(captions):
+        x, y = _GAP + number % COLUMNS * step, number // COLUMNS * height
+        # The end of a path tells more than where it begins.
+        while font.getlength(caption) > TILE:
+            caption = f"...{caption.removeprefix('...')[1:]}"
+        draw.text((x, y + 2), caption, fill="white", font=font)
+        for i, row in enumerate(rows):
+            sheet.paste(Image.fromarray(row[number]), (x, y + _CAPTION + i * step))
+    return np.asarray(sheet)
