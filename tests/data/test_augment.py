@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import types
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from data.dots import draw_dot, find_dot
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy import ndimage
 from skimage import data
 
-from rednet_jax.data.augment import Augmentation, augment
-from rednet_jax.data.cache import cache_faces
-from rednet_jax.data.samples import Sample
+from rednet_jax.data.augment import Augmentation, Drift, augment
+from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.boxes import landmark_box
 from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop, invert_affine
 from rednet_jax.landmarks.schemes import LANDMARKS_7, LANDMARKS_68, Scheme, mean_shape
 
-OPTIONS = [field.name for field in dataclasses.fields(Augmentation)]
-OFF = dict.fromkeys(OPTIONS, 0.0)
-GEOMETRY = ("rotation", "log_scale", "shift", "mirror")
+DEFAULTS = dataclasses.asdict(Augmentation())
+OFF = dict.fromkeys(DEFAULTS, 0.0)
+GEOMETRY = ("rotation", "log_scale", "shift", "perspective", "mirror")
 COVER, MARGIN, SIZE = 1.6, 1.25, 64
 
 
@@ -43,7 +45,7 @@ def run(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """`augment` with the options as arguments of the program: one compilation for all of them."""
     return augment(
-        Augmentation(**options),
+        types.SimpleNamespace(**options),
         keys,
         images,
         landmarks,
@@ -55,24 +57,20 @@ def run(
     )
 
 
-@pytest.fixture(scope="module")
-def face() -> Sample:
-    turn = np.asarray([[0.98, 0.2], [-0.2, 0.98]])
-    landmarks = (mean_shape(LANDMARKS_68) @ turn * 90 + [224, 134]).astype(np.float32)
-    return Sample(data.astronaut(), landmarks, np.ones(68, bool), landmark_box(landmarks), "a")
+LANDMARKS = (
+    mean_shape(LANDMARKS_68) @ np.asarray([[0.98, 0.2], [-0.2, 0.98]]) * 90 + [224, 134]
+).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
-def draw(face: Sample) -> Callable[..., tuple[NDArray, NDArray, NDArray]]:
+def draw() -> Callable[..., tuple[NDArray, NDArray, NDArray]]:
     """`draw(keys, **options)`: pictures of one face, with every other option switched off."""
-
-    class One(list[Sample]):
-        skipped: list[str] = []  # noqa: RUF012
-
-    cache, _ = cache_faces(One([face]), margin=COVER * MARGIN, size=96)
+    affine = crop_transform(landmark_box(LANDMARKS), margin=COVER * MARGIN, size=96)
+    points = apply_affine(invert_affine(affine), LANDMARKS).astype(np.float32)
+    cached = (cut_crop(data.astronaut(), affine, 96), points, np.ones(68, bool))
 
     def draw(keys: jax.Array, **options: float) -> tuple[NDArray, NDArray, NDArray]:
-        batch = (jnp.repeat(jnp.asarray(part), len(keys), axis=0) for part in cache)
+        batch = (jnp.repeat(jnp.asarray(part)[None], len(keys), axis=0) for part in cached)
         images, landmarks, labelled = run({**OFF, **options}, keys, *batch)
         return np.asarray(images), np.asarray(landmarks), np.asarray(labelled)
 
@@ -81,78 +79,71 @@ def draw(face: Sample) -> Callable[..., tuple[NDArray, NDArray, NDArray]]:
 
 def dots(count: int, side: int) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_]]:
     """Grey pictures with one bright dot each, on the only landmark that is labelled."""
-    rng = np.random.default_rng(3)
     landmarks = np.tile((mean_shape(LANDMARKS_68) * 45 + (side - 1) / 2), (count, 1, 1))
-    chosen = rng.integers(0, 68, count)
+    chosen = np.random.default_rng(3).integers(0, 68, count)
     labelled = np.arange(68) == chosen[:, None]
-    y, x = np.mgrid[:side, :side]
-    away = (x - landmarks[labelled][:, 0, None, None]) ** 2
-    away += (y - landmarks[labelled][:, 1, None, None]) ** 2
-    grey = np.round(60 + 190 * np.exp(-away / (2 * 2.0**2))).astype(np.uint8)
-    images = np.repeat(grey[..., None], 3, -1)
+    images = draw_dot(landmarks[labelled], side)
     return images, np.where(labelled[..., None], landmarks, 0).astype(np.float32), labelled
 
 
-def brightest(image: NDArray[np.floating]) -> NDArray[np.floating]:
-    """The centre (x, y) of the brightest spot: of the mass around the smoothed picture's peak."""
-    grey = ndimage.gaussian_filter(image.mean(-1), 1.5)
-    row, column = np.unravel_index(grey.argmax(), grey.shape)
-    y, x = np.mgrid[: grey.shape[0], : grey.shape[1]]
-    near = (abs(x - column) <= 4) & (abs(y - row) <= 4)
-    weight = np.where(near, grey - grey[near].min(), 0)
-    return np.asarray([(weight * x).sum(), (weight * y).sum()]) / weight.sum()
-
-
 @pytest.mark.parametrize("paint", [False, True], ids=["geometry", "all but occlusion"])
-def test_a_dot_on_a_landmark_is_still_there(paint: bool) -> None:
-    options = {name: getattr(Augmentation(), name) for name in OPTIONS}
-    options |= {"occlusion": 0.0} if paint else {n: 0.0 for n in OPTIONS if n not in GEOMETRY}
+@settings(max_examples=5, deadline=None)
+@given(seed=st.integers(0, 2**31 - 1))
+def test_a_dot_on_a_landmark_is_still_there(paint: bool, seed: int) -> None:
+    options = {**DEFAULTS, "occlusion": 0.0}
+    if not paint:
+        options = {**OFF, **{name: DEFAULTS[name] for name in GEOMETRY}, "perspective": 0.1}
     images, landmarks, labelled = dots(64, 96)
-    drawn, points, known = run(options, keys(64), images, landmarks, labelled)
-    assert (known.sum(1) == 1).all() and (points[~known] == 0).all()
-    mirrored = np.asarray(known) != labelled
-    assert 10 < mirrored.any(1).sum() < 54
-    np.testing.assert_array_equal(
-        np.asarray(known)[mirrored.any(1)], labelled[mirrored.any(1)][:, LANDMARKS_68.mirror]
+    drawn, points, known = map(
+        np.asarray, run(options, keys(64, seed), images, landmarks, labelled)
     )
-    where = np.asarray(points)[np.asarray(known)]
+    assert (known.sum(1) == 1).all() and (points[~known] == 0).all()
+    mirrored = (known != labelled).any(1)
+    assert 8 < mirrored.sum() < 56
+    np.testing.assert_array_equal(known[mirrored], labelled[mirrored][:, LANDMARKS_68.mirror])
+    where = points[known]
     inside = ((where > 6) & (where < SIZE - 7)).all(1)
     assert inside.sum() > 40
-    found = np.stack([brightest(image) for image in np.asarray(drawn)])
-    assert np.abs(found - where)[inside].max() < (0.7 if paint else 0.35)
+    found = np.stack([find_dot(image) for image in drawn[inside]])
+    assert np.abs(found - where[inside]).max() < 0.5
 
 
-def test_nothing_drawn_is_the_plain_crop(draw, face: Sample) -> None:
+def test_nothing_drawn_is_the_plain_crop(draw) -> None:
     images, landmarks, labelled = draw(keys(3))
-    affine = crop_transform(face.box, margin=MARGIN, size=SIZE)
-    plain = apply_affine(invert_affine(affine), face.landmarks)
+    affine = crop_transform(landmark_box(LANDMARKS), margin=MARGIN, size=SIZE)
+    plain = apply_affine(invert_affine(affine), LANDMARKS)
     assert images.dtype == np.float32 and labelled.all()
     np.testing.assert_array_equal(images[0], images[1])
     np.testing.assert_allclose(landmarks, np.tile(plain, (3, 1, 1)), atol=1e-3)
-    crop = cut_crop(face.image, affine, SIZE) / 255
+    crop = cut_crop(data.astronaut(), affine, SIZE) / 255
     assert np.abs(images[0] - crop).mean() < 0.03
 
 
-@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("option", DEFAULTS)
 def test_each_option_draws_alone(draw, option: str) -> None:
     """Switched on alone it changes the pictures, and the points only where it moves them."""
-    amount = {option: 1.0 if option in ("mirror", "grey", "occlusion") else 0.4}
-    if option == "rotation":
-        amount = {option: 20.0}
-    if option.startswith("occlusion"):
-        amount = {"occlusion": 1.0, "occlusion_side": 0.4}
-    if option == "blur":
-        amount = {option: 1.5}
-    plain, plain_points, _ = draw(keys(4))
-    images, points, labelled = draw(keys(4), **amount)
+    alone = {"rotation": 20.0, "perspective": 0.1, "mirror": 1.0, "grey": 1.0, "blur": 1.5}
+    rectangles = {"occlusion": 1.0, "occlusion_side": 0.4}
+    together = {
+        "occlusion": rectangles,
+        "occlusion_side": rectangles,
+        "blocks": {"blocks": 1.0, "worst_quality": 5.0, "best_quality": 5.0},
+        "worst_quality": {"blocks": 1.0, "worst_quality": 5.0, "best_quality": 100.0},
+        "best_quality": {"blocks": 1.0, "best_quality": 10.0},
+    }
+    plain, plain_points, _ = draw(keys(8))
+    amount = together.get(option, {option: alone.get(option, 0.4)})
+    images, points, labelled = draw(keys(8), **amount)
     assert labelled.all()
     assert images.min() >= 0 and images.max() <= 1
     assert np.abs(images - plain).max() > 0.05
     moved = np.abs(points - plain_points).max()
     assert moved > 1 if option in GEOMETRY else moved == 0
-    if option.startswith("occlusion"):
-        for off in ({"occlusion": 1.0}, {"occlusion_side": 0.4}):
-            np.testing.assert_array_equal(draw(keys(4), **off)[0], plain)
+    without, _, _ = draw(keys(8), **{**amount, option: 0.0})
+    if option.endswith("quality"):
+        assert np.abs(without - images).max() > 0.05
+    else:
+        np.testing.assert_array_equal(without, plain)
 
 
 def test_mirror_turns_picture_and_labels_round(draw) -> None:
@@ -164,7 +155,7 @@ def test_mirror_turns_picture_and_labels_round(draw) -> None:
 
 
 def test_a_draw_depends_on_its_own_key_alone(draw) -> None:
-    options = dataclasses.asdict(Augmentation())
+    options = DEFAULTS
     images, points, _ = draw(keys(6), **options)
     again, _, _ = draw(keys(6), **options)
     np.testing.assert_array_equal(images, again)
@@ -177,7 +168,7 @@ def test_a_draw_depends_on_its_own_key_alone(draw) -> None:
 
 def test_a_draw_does_not_depend_on_the_batch() -> None:
     """A face alone is drawn as among others, but for the rounding of another program."""
-    options = dataclasses.asdict(Augmentation())
+    options = DEFAULTS
     images, landmarks, labelled = dots(4, 96)
     together, _, _ = run(options, keys(4), images, landmarks, labelled)
     alone, _, _ = run(options, keys(4)[2:3], images[2:3], landmarks[2:3], labelled[2:3])
@@ -188,7 +179,7 @@ def test_draws_spread_as_promised() -> None:
     """Rotation, log size and shift: normal, cut at 2.5 deviations (which leaves 0.954 of one)."""
     count, side = 4000, 8
     square = np.asarray([[0, 0], [7, 0], [7, 7], [0, 7], [2, 3], [1, 6], [5, 6]], np.float32)
-    options = {**OFF, **{name: getattr(Augmentation(), name) for name in GEOMETRY}}
+    options = {**OFF, **{name: DEFAULTS[name] for name in GEOMETRY}, "perspective": 0.0}
     batch = (np.zeros((count, side, side, 3), np.uint8), np.tile(square, (count, 1, 1)))
     _, points, _ = run(
         options, keys(count), *batch, np.ones((count, 7), bool), scheme=LANDMARKS_7, size=side
@@ -205,7 +196,47 @@ def test_draws_spread_as_promised() -> None:
     linear = np.stack([edge, plain[:, 3] - plain[:, 0]], -1) / 7
     centre = np.linalg.solve(linear, (3.5 - plain[:, 0])[..., None])[..., 0] - 3.5
     shift = centre / (side / (COVER * MARGIN))
-    for draws, deviation in ((rotation, 12), (log_scale, 0.1), (shift, 0.05)):
+    for draws, name in ((rotation, "rotation"), (log_scale, "log_scale"), (shift, "shift")):
+        deviation = DEFAULTS[name]
         assert abs(draws.mean()) < 0.06 * deviation
         assert draws.std() == pytest.approx(0.954 * deviation, rel=0.05)
         assert 2.2 * deviation < abs(draws).max() <= 2.501 * deviation
+
+
+def test_a_tilt_is_the_map_of_a_plane(draw) -> None:
+    """Points go through a projective map that leaves the crop's centre as it is."""
+    amount = 0.1
+    _, plain, _ = draw(keys(64))
+    _, tilted, _ = draw(keys(64), perspective=amount)
+    slopes = []
+    for before, after in zip(plain - (SIZE - 1) / 2, tilted - (SIZE - 1) / 2, strict=True):
+        # v = u / (1 + slope . u / half a side), so u - v = v (slope . u) / half a side.
+        system = (before[..., None] * after[:, None]).reshape(-1, 2) / (SIZE / 2)
+        slope, residual, *_ = np.linalg.lstsq(system, (after - before).ravel(), rcond=None)
+        assert residual < 1e-4
+        slopes.append(slope)
+    assert np.std(slopes) == pytest.approx(0.954 * amount, rel=0.2)
+    assert np.abs(slopes).max() <= 2.501 * amount
+
+
+def test_the_defaults_are_no_narrower_than_jittered_boxes() -> None:
+    """Their deviations in `landmarks.boxes`, of which the cut leaves 0.954."""
+    for name, jitter in (("shift", 0.06), ("log_scale", 0.10)):
+        assert 0.954 * DEFAULTS[name] >= jitter
+
+
+@pytest.mark.parametrize(
+    ("build", "cause"),
+    [
+        (lambda: Augmentation(mirror=1.2), r"augmentation.mirror must be in \[0, 1\], not 1.2"),
+        (lambda: Augmentation(noise=-0.1), "augmentation.noise must be at least 0, not -0.1"),
+        (lambda: Augmentation(perspective=0.3), r"augmentation.perspective must be in \[0, 0.1\]"),
+        (lambda: Augmentation(worst_quality=95), r"augmentation.worst_quality \(95\) must be at"),
+        (lambda: Augmentation(best_quality=101), "augmentation.best_quality must be in"),
+        (lambda: Augmentation(blur=float("nan")), "augmentation.blur must be at least 0, not nan"),
+        (lambda: Drift(shift=-1), "drift.shift must be at least 0, not -1"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(build: Callable[[], object], cause: str) -> None:
+    with pytest.raises(RednetError, match=cause):
+        build()

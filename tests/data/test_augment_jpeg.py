@@ -1,0 +1,75 @@
+"""JPEG's artefacts are those of the library that writes the files."""
+
+from __future__ import annotations
+
+import io
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import fft
+from skimage import data
+
+from rednet_jax.data.augment.jpeg import _cosines, _quantisation, compress
+
+PICTURE = data.astronaut()[:61, 190:257]
+squeeze = jax.jit(compress)
+
+
+def compressed(
+    picture: NDArray[np.uint8], quality: float, corner: tuple[int, int] = (0, 0)
+) -> NDArray[np.floating]:
+    """Of grey values, as `picture`."""
+    images = jnp.asarray(picture, jnp.float32) / 255
+    return np.asarray(squeeze(images, jnp.float32(quality), jnp.asarray(corner))) * 255
+
+
+def saved(picture: NDArray[np.uint8], quality: int) -> Image.Image:
+    """The picture as Pillow reads back what it wrote, colours not subsampled."""
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "JPEG", quality=quality, subsampling=0)
+    return Image.open(file)
+
+
+def decibels(a: NDArray, b: NDArray) -> float:
+    """Peak signal to noise ratio."""
+    return 20 * np.log10(255) - 10 * np.log10(((a - b) ** 2).mean())
+
+
+@pytest.mark.parametrize("quality", [1, 10, 30, 49, 50, 75, 90, 100])
+def test_steps_and_pictures_are_those_of_libjpeg(quality: int) -> None:
+    """61 x 67 pixels: the last blocks are incomplete. Its whole numbers round a wave elsewhere."""
+    file = saved(PICTURE, quality)
+    tables = np.asarray(list(file.quantization.values()))
+    steps = np.asarray(_quantisation(jnp.float32(quality)))
+    np.testing.assert_array_equal(steps, tables[[0, 1, 1]])
+    ours, theirs = compressed(PICTURE, quality), np.asarray(file, np.float64)
+    assert decibels(ours, theirs) > 47
+    assert decibels(theirs, PICTURE) < 38 or quality == 100
+    assert np.abs(ours - theirs).mean() < 0.6
+    assert abs((ours - theirs).mean()) < 0.1
+
+
+def test_the_transform_is_the_cosine_transform() -> None:
+    block = np.random.default_rng(0).uniform(-128, 127, (8, 8))
+    np.testing.assert_allclose(
+        (_cosines() @ block.ravel()).reshape(8, 8), fft.dctn(block, norm="ortho"), atol=1e-9
+    )
+
+
+def test_the_corner_moves_the_blocks() -> None:
+    """As if rows and columns before the picture had been compressed with it."""
+    before = np.pad(PICTURE, ((3, 0), (6, 0), (0, 0)), mode="edge")
+    whole = compressed(before, 20)[3:, 6:]
+    np.testing.assert_allclose(compressed(PICTURE, 20, (3, 6)), whole, atol=1e-3)
+    assert np.abs(compressed(PICTURE, 20) - whole).max() > 5
+
+
+def test_frames_are_compressed_as_single_pictures() -> None:
+    frames = np.stack([PICTURE, PICTURE[::-1], PICTURE[:, ::-1]])
+    together = compressed(frames, 30, (2, 5))
+    for frame, one in zip(frames, together, strict=True):
+        np.testing.assert_allclose(compressed(frame, 30, (2, 5)), one, atol=1e-3)
