@@ -1,6 +1,6 @@
 """`compact` on pictures: the image stage on the 300-W training faces.
 
-    rednet train experiments/compact_300w.py --run-dir RUN --data-dir FOLDER_OF_300W
+    rednet train experiments/compact_300w.py --run-dir RUN --data-dir PREPARED
 
 Hardware: 2 CPU cores, alone: about 0.6 s a step with one pass, 1.0 s with two, so an hour.
 The released weights were begun with `steps` and `one_pass_steps` of 7,000 and 5,000: their first

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,3 +44,49 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8", errors="surrogateescape")
+
+
+@contextlib.contextmanager
+def locked_folder(path: Path, *, wait: bool = False) -> Iterator[Path]:
+    """Yields an empty folder that no other process writes to, and deletes it at the end.
+
+    Args:
+        path: of the folder; what a process that was killed left in it is deleted.
+        wait: for another process that has it.
+
+    Raises:
+        RednetError: another process has it, without `wait`.
+        OSError: it cannot be made or deleted.
+    """
+    while True:
+        path.mkdir(parents=True, exist_ok=True)
+        # A lock goes with its process, however that ends.
+        lock = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            if not _is_still(path, lock):
+                continue
+            _empty(path)
+            try:
+                yield path
+            finally:
+                _empty(path)
+                path.rmdir()
+            return
+        except BlockingIOError:
+            raise RednetError(f"{path}: another process has this folder") from None
+        finally:
+            os.close(lock)
+
+
+def _is_still(path: Path, opened: int) -> bool:
+    """Whether the folder that was opened still has its name: who had it before deleted it."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(opened))
+    except FileNotFoundError:
+        return False
+
+
+def _empty(folder: Path) -> None:
+    for entry in folder.iterdir():
+        shutil.rmtree(entry)

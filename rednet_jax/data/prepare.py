@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,7 @@ import tensorflow_datasets as tfds
 from rednet_jax.data.builders import BUILDERS
 from rednet_jax.data.builders.base import FaceBuilder
 from rednet_jax.errors import RednetError
-from rednet_jax.files import write_text
+from rednet_jax.files import locked_folder, write_text
 
 SUMMARY = "rednet.json"
 
@@ -108,7 +106,7 @@ def prepare(
     fingerprint = _fingerprint(BUILDERS[name], source, besides=root)
     place = root / _place(BUILDERS[name])
     try:
-        with _own_folder(root / f".{name}.partial") as partial:
+        with locked_folder(root / f".{name}.partial") as partial:
             found = find_prepared(name, root)
             if found is not None and found.source == fingerprint:
                 return found
@@ -150,35 +148,6 @@ def _build(builder: FaceBuilder) -> None:
         builder.download_and_prepare(
             download_config=tfds.download.DownloadConfig(try_download_gcs=False)
         )
-
-
-@contextlib.contextmanager
-def _own_folder(path: Path) -> Iterator[Path]:
-    """Yields an empty folder that no other process writes to, and deletes it.
-
-    Raises:
-        RednetError: another process has it.
-    """
-    path.mkdir(parents=True, exist_ok=True)
-    lock = os.open(path, os.O_RDONLY)
-    try:
-        # A lock goes with its process, however that ends; the folder it leaves is emptied here.
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _empty(path)
-        try:
-            yield path
-        finally:
-            _empty(path)
-            path.rmdir()
-    except BlockingIOError:
-        raise RednetError(f"{path}: another process prepares this data set") from None
-    finally:
-        os.close(lock)
-
-
-def _empty(folder: Path) -> None:
-    for entry in folder.iterdir():
-        shutil.rmtree(entry)
 
 
 def _fingerprint(builder: type[FaceBuilder], source: Path | None, besides: Path) -> str:

@@ -1,8 +1,7 @@
-"""What every reader hands out: faces with their labels, and what had to be left out."""
+"""What every reader hands out: labelled faces, in pictures and in the frames of clips."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,8 @@ class Sample:
         landmarks: float32 [68, 2], (x, y) in pixels of `image`, pixel centres at integers; 0 where
             not labelled.
         labelled: bool [68]; a point without label never enters a loss or a metric.
-        box: float32 [4], (x0, y0, x1, y1), smallest and largest labelled point.
+        box: float32 [4], (x0, y0, x1, y1), smallest and largest labelled point; of a face without
+            labels the whole picture.
         name: path below the source folder, without extension.
         identity: number of the person, -1 if unknown.
         style: whose labelling convention the points follow.
@@ -32,19 +32,26 @@ class Sample:
     style: str = "300w"
 
 
-class Samples(Protocol):
-    """A split of a data set, read from disk each time it is gone through.
+@dataclass(frozen=True)
+class ClipSample:
+    """One labelled face in the T frames of a clip.
 
     Attributes:
-        skipped: one line for each file or folder that was left out, filled while reading.
+        images: T pictures uint8 [H, W, 3], each decoded when it is asked for.
+        landmarks: float32 [T, 68, 2], pixels of each picture; 0 where not labelled.
+        labelled: bool [T, 68].
+        box: float32 [T, 4]; 0 where the frame has no labels.
+        valid: bool [T], False where the frame has no labels.
+        name: of the clip.
+        identity: number of the person, -1 if unknown.
+        style: whose labelling convention the points follow.
     """
 
-    skipped: list[str]
-
-    def __len__(self) -> int:
-        """Faces that the split lists, before any bad file is left out."""
-        ...
-
-    def __iter__(self) -> Iterator[Sample]:
-        """Goes through the split in a fixed order."""
-        ...
+    images: Sequence[NDArray[np.uint8]]
+    landmarks: NDArray[np.float32]
+    labelled: NDArray[np.bool_]
+    box: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+    name: str
+    identity: int = -1
+    style: str = "300w"

@@ -1,31 +1,158 @@
-"""The data sets that commands know by name, and where their folder is."""
+"""Prepared data sets, opened by name: any sample of a split by its number."""
 
-import os
-from collections.abc import Callable
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, Generic, TypeVar, overload
 
-from rednet_jax.data.images_300w import read_300w
-from rednet_jax.data.samples import Samples
+import numpy as np
+import tensorflow_datasets as tfds
+from numpy.typing import NDArray
+from PIL import Image
+
+from rednet_jax.data.builders import BUILDERS
+from rednet_jax.data.builders.clips_300vw import EncodedFrames
+from rednet_jax.data.prepare import data_folder, find_prepared
+from rednet_jax.data.samples import ClipSample, Sample
 from rednet_jax.errors import RednetError
 
-READERS: dict[str, Callable[[Path, str], Samples]] = {"300w": read_300w}
+S = TypeVar("S")
 
 
-def read_split(data: str, split: str, data_dir: Path | None = None) -> Samples:
-    """Opens a split of a data set by name.
+class Split(Generic[S]):
+    """A split of a prepared data set; a sample is read and decoded when it is asked for.
 
-    Args:
-        data: the data set's name, a key of `READERS`.
-        split: a split of it.
-        data_dir: the folder of its official tree; None for $REDNET_JAX_DATA.
+    Threads may read at the same time.
+
+    Attributes:
+        data: name of the data set.
+        split: name of the split.
+        source: digest of what the data set was prepared from.
+    """
+
+    def __init__(
+        self, data: str, split: str, source: str, records: Sequence[Any], read: Callable[[Any], S]
+    ) -> None:
+        """Of records, and a function that makes a sample of one."""
+        self.data, self.split, self.source = data, split, source
+        self._records, self._read = records, read
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> S:
+        """Returns a sample by its number from 0, in the order that the split is stored in."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        return self._read(self._records[index])
+
+    def __iter__(self) -> Iterator[S]:
+        """Goes through the split in that order."""
+        return (self[i] for i in range(len(self)))
+
+
+def holds_clips(data: str) -> bool:
+    """Returns whether the samples of a data set are clips.
 
     Raises:
-        RednetError: an unknown name or split, no folder given, or a folder without the data.
+        RednetError: an unknown name.
     """
-    if data not in READERS:
-        raise RednetError(f"no data set '{data}'; known: {', '.join(READERS)}")
-    if data_dir is None:
-        if not os.environ.get("REDNET_JAX_DATA"):
-            raise RednetError(f"where is {data}? give --data-dir FOLDER or set REDNET_JAX_DATA")
-        data_dir = Path(os.environ["REDNET_JAX_DATA"])
-    return READERS[data](data_dir, split)
+    if data not in BUILDERS:
+        raise RednetError(f"no data set '{data}'; known: {', '.join(BUILDERS)}")
+    return BUILDERS[data].kind == "clip"
+
+
+def read_split(data: str, split: str, data_dir: Path | None = None) -> Split[Sample]:
+    """Opens a split of faces in pictures.
+
+    Args:
+        data: the data set's name, a key of `BUILDERS`.
+        split: a split of it.
+        data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
+
+    Raises:
+        RednetError: an unknown name or split, a data set of clips or one that is not prepared.
+    """
+    if holds_clips(data):
+        raise RednetError(f"{data} holds clips, no single pictures")
+    return Split(data, split, *_open(data, split, data_dir), read=_sample)
+
+
+def read_clips(data: str, split: str, data_dir: Path | None = None) -> Split[ClipSample]:
+    """Opens a split of clips; arguments and errors as in `read_split`, for a data set of clips."""
+    if not holds_clips(data):
+        raise RednetError(f"{data} holds single pictures, no clips")
+    return Split(data, split, *_open(data, split, data_dir), read=_clip)
+
+
+def _open(data: str, split: str, data_dir: Path | None) -> tuple[str, Sequence[Any]]:
+    builder = BUILDERS[data]
+    if split not in builder.splits:
+        raise RednetError(f"{data} has no split '{split}'; known: {', '.join(builder.splits)}")
+    prepared = find_prepared(data, data_dir)
+    if prepared is None:
+        origin = " --from FOLDER" if builder.needs_source else ""
+        raise RednetError(
+            f"{data_folder(data_dir)}: {data} is not prepared here; "
+            f"do `rednet data prepare {data}{origin}` first"
+        )
+    if split not in prepared.samples:
+        raise RednetError(f"{prepared.folder}: was prepared from a folder without {data} {split}")
+    decoders = {"image": EncodedFrames() if holds_clips(data) else tfds.decode.SkipDecoding()}
+    records = tfds.builder_from_directory(prepared.folder).as_data_source(split, decoders=decoders)
+    return prepared.source, records
+
+
+def _sample(record: dict[str, Any]) -> Sample:
+    return Sample(
+        image=decode(record["image"]),
+        landmarks=record["landmarks"],
+        labelled=record["labelled"],
+        box=record["box"],
+        **_names(record),
+    )
+
+
+def _clip(record: dict[str, Any]) -> ClipSample:
+    return ClipSample(
+        images=_Pictures(record["image"]),
+        landmarks=record["landmarks"],
+        labelled=record["labelled"],
+        box=record["box"],
+        valid=record["valid"],
+        **_names(record),
+    )
+
+
+def _names(record: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": record["name"].decode(),
+        "identity": int(record["identity"]),
+        "style": record["style"].decode(),
+    }
+
+
+def decode(data: bytes) -> NDArray[np.uint8]:
+    """Returns an encoded picture as RGB uint8 [H, W, 3], not turned by its EXIF data."""
+    with Image.open(io.BytesIO(data)) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+class _Pictures(Sequence[NDArray[np.uint8]]):
+    def __init__(self, encoded: Sequence[bytes]) -> None:
+        self._encoded = encoded
+
+    def __len__(self) -> int:
+        return len(self._encoded)
+
+    @overload
+    def __getitem__(self, index: int) -> NDArray[np.uint8]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[NDArray[np.uint8]]: ...
+    def __getitem__(self, index: int | slice) -> NDArray[np.uint8] | list[NDArray[np.uint8]]:
+        if isinstance(index, slice):
+            return [decode(data) for data in self._encoded[index]]
+        return decode(self._encoded[index])

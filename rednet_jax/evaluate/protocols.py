@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from rednet_jax.data.samples import Sample, Samples
-from rednet_jax.data.sources import read_split
+from rednet_jax.data.samples import Sample
+from rednet_jax.data.sources import Split, read_split
 from rednet_jax.detection.dlib import FaceDetector
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.metrics import (
@@ -50,7 +50,6 @@ class Crops(NamedTuple):
         landmarks: float32 [N, L, 2], picture pixels.
         labelled: bool [N, L].
         missed: names of the faces that the detector did not find; they are not in the arrays.
-        skipped: one line for each file that could not be read.
     """
 
     names: list[str]
@@ -59,11 +58,10 @@ class Crops(NamedTuple):
     landmarks: NDArray[np.float32]
     labelled: NDArray[np.bool_]
     missed: list[str]
-    skipped: list[str]
 
 
 def cut_split(
-    samples: Samples,
+    samples: Split[Sample],
     config: RedNetConfig,
     boxes: Boxes = "truth",
     report: Callable[[int, int], None] = lambda done, total: None,
@@ -98,10 +96,7 @@ def cut_split(
         landmarks.append(sample.landmarks[indices])
         labelled.append(sample.labelled[indices])
     if not names:
-        raise RednetError(
-            f"no face left of {len(samples)}: {len(samples.skipped)} could not be read, "
-            f"{len(missed)} were not found by the detector"
-        )
+        raise RednetError(f"the detector found none of {len(samples)} faces")
     return Crops(
         names,
         np.stack(images),
@@ -109,7 +104,6 @@ def cut_split(
         np.stack(landmarks),
         np.stack(labelled),
         missed,
-        list(samples.skipped),
     )
 
 
@@ -187,7 +181,7 @@ def evaluate_split(
         checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
         data: name of the data set.
         split: of the data set.
-        data_dir: folder of the data set; None for $REDNET_JAX_DATA.
+        data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
         feedback_steps: every K to measure.
         boxes: as in `cut_split`.
         predictions: CSV file for the landmarks at the largest K.
@@ -195,9 +189,9 @@ def evaluate_split(
 
     Returns:
         `images` (how many are measured), `missed` (how many the detector did not find; they are
-        not measured), `skipped` (a line for each file that could not be read), `normaliser`,
-        `boxes`, `crop_margin`, and `per_step`, a row for each K: `feedback_steps`, `nme`, `median`,
-        `failure_rate_8`, `failure_rate_10`, `auc_8`, all in percent.
+        not measured), `normaliser`, `boxes`, `crop_margin`, and `per_step`, a row for each K:
+        `feedback_steps`, `nme`, `median`, `failure_rate_8`, `failure_rate_10`, `auc_8`, all in
+        percent.
 
     Raises:
         RednetError: a K below 1, an unknown data set or split, a bad checkpoint, no face that can
@@ -232,7 +226,6 @@ def evaluate_split(
     return {
         "images": int(known.sum()),
         "missed": len(crops.missed),
-        "skipped": crops.skipped,
         "normaliser": NORMALISER,
         "boxes": boxes,
         "crop_margin": config.crop_margin,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
+
 
 def landmark_box(
     landmarks: NDArray[np.floating], labelled: NDArray[np.bool_] | None = None
@@ -22,6 +24,35 @@ def landmark_box(
     if not len(points):
         raise ValueError("a box needs at least one labelled landmark")
     return np.concatenate([points.min(0), points.max(0)]).astype(np.float32)
+
+
+def whole_face_box(
+    landmarks: NDArray[np.floating], labelled: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """Returns the box [4] float32 of the 68 landmarks of a face of which some are not labelled.
+
+    Those are taken from the mean shape, turned, scaled and moved onto the labelled ones: the box of
+    the eyes alone, or of a face without its chin, is not where a face's box would be.
+
+    Args:
+        landmarks: [68, 2], pixels (x, y).
+        labelled: [68].
+
+    Raises:
+        ValueError: fewer than two landmarks are labelled.
+    """
+    if labelled.all():
+        return landmark_box(landmarks)
+    if labelled.sum() < 2:
+        raise ValueError("the box of a whole face needs at least two labelled landmarks")
+    # As complex numbers a similarity is z -> a z + b, and its least squares are a division.
+    shape, found = (points @ [1, 1j] for points in (mean_shape(LANDMARKS_68), landmarks))
+    middle, place = shape[labelled].mean(), found[labelled].mean()
+    known = shape[labelled] - middle
+    factor = np.vdot(known, found[labelled] - place) / np.vdot(known, known)
+    fitted = place + factor * (shape - middle)
+    whole = np.where(labelled, found, fitted)
+    return landmark_box(np.stack([whole.real, whole.imag], axis=-1))
 
 
 def jitter_box(

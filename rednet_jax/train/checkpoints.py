@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import jax
 from jax.sharding import SingleDeviceSharding
@@ -56,18 +56,21 @@ class Checkpoints:
         metrics = (one.metrics for one in self._checkpointer.checkpoints)
         return min((float(one["nme"]) for one in metrics if one), default=float("inf"))
 
-    def save(self, step: int, state: TrainState, nme: float) -> None:
+    def save(self, step: int, state: TrainState, reader: dict[str, Any], nme: float) -> None:
         """Copies the state off the device and writes it while training goes on.
 
         Args:
             step: number of the checkpoint.
             state: may be donated as soon as this returns.
+            reader: where the reader of batches is, plain JSON.
             nme: validation NME of the averaged weights, percent.
         """
         self._checkpointer.wait()
-        self._checkpointer.save_async(step, state, force=True, metrics={"nme": nme})
+        self._checkpointer.save_async(
+            step, state, force=True, metrics={"nme": nme}, custom_metadata={"reader": reader}
+        )
 
-    def load(self, step: int, like: TrainState) -> TrainState:
+    def load(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """Reads a checkpoint.
 
         Args:
@@ -75,7 +78,7 @@ class Checkpoints:
             like: the tree of `jax.ShapeDtypeStruct`s that it must have.
 
         Returns:
-            The state, on the default device.
+            The state, on the default device, and where the reader was.
 
         Raises:
             RednetError: it is damaged, or of another network.
@@ -84,12 +87,13 @@ class Checkpoints:
         like = jax.tree.map(lambda leaf: leaf.update(sharding=device), like)
         try:
             state: TrainState = self._checkpointer.load(step, like)
-        except (OSError, KeyError, ValueError) as error:
+            reader: dict[str, Any] = self._checkpointer.metadata(step).custom_metadata["reader"]
+        except (OSError, KeyError, TypeError, ValueError) as error:
             first_line = (str(error).splitlines() or [type(error).__name__])[0]
             raise RednetError(
                 f"{self._checkpointer.directory}/{step}: cannot be restored ({first_line})"
             ) from error
-        return state
+        return state, reader
 
     def __enter__(self) -> Self:
         """For `with`."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rednet_jax.data.augment import Augmentation
+from rednet_jax.data.synthetic.generate import SyntheticConfig
 from rednet_jax.errors import RednetError
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.train.losses import LossConfig
@@ -18,26 +19,56 @@ from rednet_jax.train.losses import LossConfig
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What is trained on.
+    """Prepared data sets that are trained on, mixed.
 
     Attributes:
-        name: data set, as `rednet_jax.data.sources` knows it.
-        train: split that is trained on.
-        validation: split that checkpoints are chosen by.
-        cached_size: pixels on each side of a cached face.
+        train: NAME/SPLIT of each; of one that holds clips, every labelled frame is a face.
+        weights: of each of `train`; a weight's part of their sum is its part of every batch, or
+            of some batches where the parts do not come out even.
+        validation: NAME/SPLIT that checkpoints are chosen by.
+        styles: whose labels are trained on; points labelled by others' conventions do not count.
+        cached_size: pixels on each side of a cached face, twice what the network sees.
         cover: side of a cached face in sides of the network's crop: the room that augmentation has.
     """
 
-    name: str = "300w"
-    train: str = "train"
-    validation: str = "validation"
+    train: tuple[str, ...] = ("300w/train",)
+    weights: tuple[float, ...] = (1.0,)
+    validation: str = "300w/validation"
+    styles: tuple[str, ...] = ("300w",)
     cached_size: int = 256
     cover: float = 1.6
 
     def __post_init__(self) -> None:
-        """Refuses a cached face that is empty or smaller than what the network sees."""
+        """Refuses a mix that says nothing, and a cached face smaller than what the network sees."""
+        for split in (*self.train, self.validation):
+            if split.count("/") != 1:
+                raise RednetError(f"data: '{split}' is not NAME/SPLIT, such as 300w/train")
+        if not self.train or len(self.weights) != len(self.train) or min(self.weights) <= 0:
+            raise RednetError(
+                f"data.weights needs a weight above 0 for each of data.train ({len(self.train)})"
+            )
         _at_least("data.cached_size", self.cached_size, 1)
         _at_least("data.cover", self.cover, 1)
+
+
+@dataclass(frozen=True)
+class GeneratedData:
+    """Faces that the step draws on the device: nothing is prepared or read.
+
+    The generator displaces its crops and paints noise and occluders itself, so these faces are not
+    augmented again.
+
+    Attributes:
+        faces: how far the draws go; `size` and `margin` are those of the network's crop.
+        validation: generated faces that checkpoints are chosen by.
+    """
+
+    faces: SyntheticConfig = field(default_factory=SyntheticConfig)
+    validation: int = 128
+
+    def __post_init__(self) -> None:
+        """Refuses a validation without faces."""
+        _at_least("data.validation", self.validation, 1)
 
 
 @dataclass(frozen=True)
@@ -77,7 +108,7 @@ class Experiment:
         name: of the run, for people.
         model: the network; its `feedback_steps` is the number of passes trained with.
         data: what is trained on.
-        augmentation: draws on the training pictures.
+        augmentation: draws on the training pictures, if they are not generated.
         losses: terms and weights.
         optimiser: of the parameters.
         steps: optimiser steps in total; the schedule ends there.
@@ -95,7 +126,7 @@ class Experiment:
 
     name: str
     model: RedNetConfig
-    data: DataConfig = field(default_factory=DataConfig)
+    data: DataConfig | GeneratedData = field(default_factory=DataConfig)
     augmentation: Augmentation = field(default_factory=Augmentation)
     losses: LossConfig = field(default_factory=LossConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
@@ -120,6 +151,13 @@ class Experiment:
         for name, value in within.items():
             if value >= self.steps:
                 raise RednetError(f"{name} ({value}) must be below steps ({self.steps})")
+        if isinstance(self.data, GeneratedData):
+            drawn = (self.data.faces.size, self.data.faces.margin)
+            if drawn != (self.model.image_size, self.model.crop_margin):
+                raise RednetError(
+                    f"data.faces are drawn with (size, margin) {drawn}, but the network sees "
+                    f"{(self.model.image_size, self.model.crop_margin)}"
+                )
         if self.model.architecture == "ijcv_resnet":
             raise RednetError(
                 "model.architecture is ijcv_resnet, whose maps have no background class; "

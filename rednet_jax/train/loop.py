@@ -12,30 +12,21 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from rednet_jax.data.cache import FaceCache, cache_faces
-from rednet_jax.data.samples import Samples
-from rednet_jax.data.sources import read_split
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.metrics import face_errors, measurable
-from rednet_jax.evaluate.protocols import Crops, align_crops, cut_split, in_picture
+from rednet_jax.evaluate.protocols import Crops, align_crops, in_picture
 from rednet_jax.files import write_text
-from rednet_jax.landmarks.schemes import scheme
 from rednet_jax.train.checkpoints import Checkpoints
 from rednet_jax.train.experiment import Experiment
+from rednet_jax.train.inputs import BatchReader, open_batches, validation_crops
 from rednet_jax.train.state import TrainState, initial_train_state
-from rednet_jax.train.step import batch_indices, train_step
+from rednet_jax.train.step import train_step
 from rednet_jax.weights.store import BEST, Variables, write_weights
+
+_STEPS_AHEAD = 2
 
 _NAMED_FACES = 5
 """A broken step names so many of its faces; where all are broken, the names say nothing."""
-
-
-class Faces(NamedTuple):
-    """Training faces on the device, their names, and the validation crops on the host."""
-
-    train: FaceCache
-    names: list[str]
-    validation: Crops
 
 
 class Pending(NamedTuple):
@@ -43,12 +34,12 @@ class Pending(NamedTuple):
 
     Attributes:
         step: steps done with it.
-        indices: of its faces.
+        names: of its faces.
         metrics: of `train_step`.
     """
 
     step: int
-    indices: np.ndarray
+    names: list[str]
     metrics: dict[str, jax.Array]
 
 
@@ -56,7 +47,7 @@ def train(
     experiment: Experiment,
     run_dir: Path,
     *,
-    data_root: Path | None = None,
+    data_dir: Path | None = None,
     steps: int | None = None,
 ) -> TrainState:
     """Trains to the end of the experiment, or resumes where the run folder was left.
@@ -67,7 +58,7 @@ def train(
     Args:
         experiment: what to train.
         run_dir: the run's folder, made if need be.
-        data_root: the data set's folder; None for $REDNET_JAX_DATA.
+        data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
         steps: stop after so many optimiser steps in total and save there; changes no schedule.
 
     Returns:
@@ -80,22 +71,24 @@ def train(
     if steps is not None and steps < 1:
         raise RednetError(f"--steps must be at least 1, not {steps}")
     last = experiment.steps if steps is None else min(steps, experiment.steps)
-    data = experiment.data
-    splits = [read_split(data.name, split, data_root) for split in (data.train, data.validation)]
+    validation = validation_crops(experiment, data_dir)
+    reader = open_batches(experiment, data_dir)
     _claim(run_dir, experiment)
-    faces = _read_faces(experiment, *splits)
     try:
         with Checkpoints(run_dir / "checkpoints", experiment.keep) as checkpoints:
             if (found := checkpoints.latest) is None:
                 state = initial_train_state(experiment)
             else:
                 like = jax.eval_shape(functools.partial(initial_train_state, experiment))
-                state = checkpoints.load(found, like)
+                state, place = checkpoints.load(found, like)
+                reader.set_state(place)
                 print(f"{run_dir}: goes on at step {found}", flush=True)
             # Committed to the device in either case: one program, whether begun or resumed.
             state = jax.device_put(state, jax.devices()[0])
             with _Metrics(run_dir / "metrics.jsonl", kept_until=found or 0) as metrics:
-                return _run(experiment, run_dir, state, last, faces, checkpoints, metrics)
+                return _run(
+                    experiment, run_dir, state, last, reader, validation, checkpoints, metrics
+                )
     except OSError as error:
         raise RednetError(f"{error.filename or run_dir}: {error.strerror or error}") from error
 
@@ -105,38 +98,43 @@ def _run(
     run_dir: Path,
     state: TrainState,
     last: int,
-    faces: Faces,
+    reader: BatchReader,
+    validation: Crops,
     checkpoints: Checkpoints,
     metrics: _Metrics,
 ) -> TrainState:
     first = int(state.step)
     best = checkpoints.best_nme
     pending: list[Pending] = []
-    since = time.perf_counter()
+    since, waited = time.perf_counter(), 0.0
     with tqdm(total=last, initial=first, unit="step", disable=None, leave=False) as bar:
         for step in range(first, last):
             done, passes = step + 1, _passes(experiment, step)
             if step == first or passes != _passes(experiment, step - 1):
                 tqdm.write(f"step {done}: compiling for {passes} passes of the feedback loop")
-            indices = batch_indices(
-                experiment.seed, step, batch=experiment.batch, faces=len(faces.names)
-            )
-            state, measured = train_step(experiment, passes, state, faces.train, indices)
-            pending.append(Pending(done, indices, measured))
+            asked = time.perf_counter()
+            batch = next(reader)
+            waited += time.perf_counter() - asked
+            state, measured = train_step(experiment, passes, state, batch)
+            pending.append(Pending(done, reader.names(batch), measured))
+            if len(pending) > _STEPS_AHEAD:
+                # Steps are dispatched without waiting, and each holds its batch on the device.
+                jax.block_until_ready(pending[-1 - _STEPS_AHEAD].metrics)
             bar.update()
             saved = done % experiment.evaluate_every == 0 or done == last
             if not saved and done % experiment.log_every:
                 continue
-            row = _read_out(pending, faces.names, checkpoints)
-            now = time.perf_counter()
-            row["images_per_second"] = len(pending) * experiment.batch / (now - since)
+            row = _read_out(pending, checkpoints)
+            seconds = time.perf_counter() - since
+            row["images_per_second"] = len(pending) * experiment.batch / seconds
+            row["waiting"] = 100 * waited / seconds
             metrics.write(row)
             line = "loss {loss:.3f}  nme {nme:.2f} %  {images_per_second:.0f} images/s".format(
                 **row
             )
             bar.set_postfix_str(line)
             if saved:
-                nme = validation_nme(experiment, state.average, faces.validation, passes)
+                nme = validation_nme(experiment, state.average, validation, passes)
                 if not np.isfinite(nme).all():
                     raise _broken(f"validation NME is not finite at step {done}", checkpoints)
                 metrics.write({"step": done, "validation_nme": nme})
@@ -144,11 +142,11 @@ def _run(
                 if nme[-1] < best:
                     best = nme[-1]
                     write_weights(run_dir / BEST, experiment.model, state.average)
-                checkpoints.save(done, state, nme[-1])
+                checkpoints.save(done, state, reader.get_state(), nme[-1])
                 by_pass = " ".join(f"{value:.2f}" for value in nme)
                 tqdm.write(f"step {done}/{last}  {line}  validation nme {by_pass} %")
             pending.clear()
-            since = time.perf_counter()
+            since, waited = time.perf_counter(), 0.0
     return state
 
 
@@ -174,32 +172,14 @@ def _passes(experiment: Experiment, step: int) -> int:
     return 1 if step < experiment.one_pass_steps else experiment.model.feedback_steps
 
 
-def _read_faces(experiment: Experiment, train_split: Samples, validation_split: Samples) -> Faces:
-    model = experiment.model
-    cache, names = cache_faces(
-        train_split,
-        margin=model.crop_margin * experiment.data.cover,
-        size=experiment.data.cached_size,
-    )
-    points = list(scheme(model.landmarks).from_68)
-    cache = FaceCache(cache.images, cache.landmarks[:, points], cache.labelled[:, points])
-    validation = cut_split(validation_split, model)
-    for line in dict.fromkeys((*train_split.skipped, *validation.skipped)):
-        print(f"left out: {line}", flush=True)
-    print(f"{len(names)} faces to train on, {len(validation.names)} to validate", flush=True)
-    return Faces(jax.device_put(cache), names, validation)
-
-
-def _read_out(
-    pending: list[Pending], names: list[str], checkpoints: Checkpoints
-) -> dict[str, float]:
+def _read_out(pending: list[Pending], checkpoints: Checkpoints) -> dict[str, float]:
     """The newest step's metrics as numbers; every step since the last call is checked."""
     fetched = jax.device_get([one.metrics for one in pending])
     for one, metrics in zip(pending, fetched, strict=True):
         finite = np.isfinite(metrics["loss_of_face"])
         if finite.all() and np.isfinite(metrics["gradient_norm"]):
             continue
-        broken = [names[i] for i in one.indices[~finite]]
+        broken = [name for name, good in zip(one.names, finite, strict=True) if not good]
         more = f" and {len(broken) - _NAMED_FACES} more" if len(broken) > _NAMED_FACES else ""
         where = ", ".join(broken[:_NAMED_FACES]) + more or "none by itself"
         what = f"loss or gradient is not finite at step {one.step}, faces: {where}"

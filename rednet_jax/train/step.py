@@ -1,65 +1,76 @@
-"""One optimiser step as a pure function of state, cached faces and indices."""
+"""One optimiser step as a pure function of the state and a batch."""
 
 import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import Array
 
 from rednet_jax.data.augment import augment
-from rednet_jax.data.cache import FaceCache
+from rednet_jax.data.pipeline import Batch
+from rednet_jax.data.synthetic.generate import generate
 from rednet_jax.landmarks.schemes import scheme
 from rednet_jax.model import rednet
-from rednet_jax.train.experiment import Experiment
+from rednet_jax.train.experiment import Experiment, GeneratedData
+from rednet_jax.train.inputs import GeneratedBatch
 from rednet_jax.train.losses import Targets, pass_losses
 from rednet_jax.train.state import TrainState, averaged, followed, optimiser
 
 
-def batch_indices(seed: int, step: int, *, batch: int, faces: int) -> np.ndarray:
-    """Faces of a step: the next `batch` places in an endless row of seeded permutations.
+def draw(
+    experiment: Experiment, step: Array, batch: Batch | GeneratedBatch
+) -> tuple[Array, Targets]:
+    """Draws the pictures of a step: augmented faces of a batch, or generated ones.
 
-    A function of its arguments alone, so a run that resumes at a step needs nothing but the step.
+    Every draw comes from (seed, step, row of the batch), never from a device.
 
     Args:
-        seed: of the order.
-        step: counted from 0.
-        batch: faces a step; may exceed `faces`.
-        faces: in the training split.
+        experiment: the run.
+        step: int32 [], steps done before.
+        batch: B faces.
 
     Returns:
-        int32 [batch].
+        Pictures float32 [B, S, S, 3] in [0, 1], and what they should come out as.
     """
-    places = np.arange(step * batch, (step + 1) * batch)
-    epochs, within = np.divmod(places, faces)
-    order = {epoch: _permutation(seed, int(epoch), faces) for epoch in np.unique(epochs)}
-    return np.array(
-        [order[epoch][place] for epoch, place in zip(epochs, within, strict=True)], np.int32
+    # 1 keeps the draws apart from those of the initial weights.
+    run = jax.random.fold_in(jax.random.key(experiment.seed), 1)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(run, step), batch.row)
+    config = experiment.model
+    points = scheme(config.landmarks)
+    if isinstance(experiment.data, GeneratedData):
+        images, landmarks = jax.vmap(functools.partial(generate, experiment.data.faces))(keys)
+        landmarks = landmarks[:, points.from_68]
+        return images, Targets(landmarks, jnp.ones(landmarks.shape[:2], bool))
+    assert isinstance(batch, Batch)
+    images, landmarks, labelled = augment(
+        experiment.augmentation,
+        keys,
+        jnp.asarray(batch.images),
+        jnp.asarray(batch.landmarks),
+        jnp.asarray(batch.labelled),
+        scheme=points,
+        cover=experiment.data.cover,
+        margin=config.crop_margin,
+        size=config.image_size,
     )
-
-
-@functools.lru_cache(maxsize=4)
-def _permutation(seed: int, epoch: int, faces: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(faces)
+    return images, Targets(landmarks, labelled)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
 def train_step(
-    experiment: Experiment, feedback_steps: int, state: TrainState, faces: FaceCache, indices: Array
+    experiment: Experiment, feedback_steps: int, state: TrainState, batch: Batch | GeneratedBatch
 ) -> tuple[TrainState, dict[str, Array]]:
     """Draws the batch on the device, runs all passes forward and back, and moves the weights.
 
-    Faces stay on the device, and only the indices (4 bytes a face) come from the host, without
-    anything waiting for them. Compiled once for each K.
+    Compiled once for each K.
 
     Args:
         experiment: the run.
         feedback_steps: K of this step.
         state: donated; its arrays are gone after the call.
-        faces: the whole training split.
-        indices: int32 [B].
+        batch: B faces; of host arrays, or on the device.
 
     Returns:
         The next state, and metrics: `loss`, its terms and `nme` (of the last pass), each a mean
@@ -67,21 +78,8 @@ def train_step(
         float32 [B]. Loss and terms are means over the passes.
     """
     config = experiment.model
-    points = scheme(config.landmarks)
-    # Sample by sample from (seed, step, sample); 1 keeps the draws apart from the initial weights.
-    run = jax.random.fold_in(jax.random.key(experiment.seed), 1)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(run, state.step), indices)
-    images, landmarks, labelled = augment(
-        experiment.augmentation,
-        keys,
-        jnp.asarray(faces.images)[indices],
-        jnp.asarray(faces.landmarks)[indices],
-        jnp.asarray(faces.labelled)[indices],
-        scheme=points,
-        cover=experiment.data.cover,
-        margin=config.crop_margin,
-        size=config.image_size,
-    )
+    losses_of = pass_losses(experiment.losses, scheme(config.landmarks), config.image_size)
+    images, targets = draw(experiment, state.step, batch)
 
     def loss_of(params: Any) -> tuple[Array, tuple[Any, dict[str, Array]]]:
         out, batch_stats = rednet.align_image(
@@ -90,8 +88,8 @@ def train_step(
             images,
             feedback_steps=feedback_steps,
             train=True,
-            loss=pass_losses(experiment.losses, points, config.image_size),
-            targets=Targets(landmarks, labelled),
+            loss=losses_of,
+            targets=targets,
         )
         losses = out.per_step.losses
         return jnp.mean(losses["total"]), (batch_stats, losses)

@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rednet_jax.landmarks.boxes import intersection_over_union, jitter_box, landmark_box
+from rednet_jax.landmarks.boxes import (
+    intersection_over_union,
+    jitter_box,
+    landmark_box,
+    whole_face_box,
+)
+from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
 
 POINTS = np.asarray([[3.5, 10], [-1, 4], [8, 6]], np.float32)
 
@@ -16,6 +22,30 @@ def test_landmark_box_holds_the_labelled_points() -> None:
     np.testing.assert_array_equal(landmark_box(POINTS, labelled), [3.5, 6, 8, 10])
     with pytest.raises(ValueError, match="at least one labelled"):
         landmark_box(POINTS, np.zeros(3, bool))
+
+
+@pytest.mark.parametrize("known", [slice(17, 68), slice(36, 48), slice(36, 38)])
+def test_the_box_of_a_whole_face_from_some_of_its_points(known: slice) -> None:
+    """Of a mean face, turned and scaled, any two points tell where all the others are."""
+    turn = np.asarray([[0.9, 0.4], [-0.4, 0.9]])
+    landmarks = mean_shape(LANDMARKS_68) @ turn * 80 + [50, 70]
+    labelled = np.zeros(68, bool)
+    labelled[known] = True
+    expected = landmark_box(landmarks)
+    box = whole_face_box(np.where(labelled[:, None], landmarks, 0), labelled)
+    np.testing.assert_allclose(box, expected, atol=0.01)
+    assert box.dtype == np.float32
+
+
+def test_the_box_of_a_whole_face_holds_labelled_points_as_they_are() -> None:
+    landmarks = mean_shape(LANDMARKS_68) * 80
+    landmarks[8] = [0, 70]
+    np.testing.assert_array_equal(
+        whole_face_box(landmarks, np.ones(68, bool)), landmark_box(landmarks)
+    )
+    assert whole_face_box(landmarks, np.arange(68) != 30)[3] == 70
+    with pytest.raises(ValueError, match="at least two labelled"):
+        whole_face_box(landmarks, np.arange(68) == 30)
 
 
 def test_jitter_spreads_as_promised() -> None:

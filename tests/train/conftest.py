@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from train.miniature_300w import draw_300w
+from train.miniature_300w import prepare_300w
 
 from rednet_jax.train.experiment import DataConfig, Experiment, OptimiserConfig
 from rednet_jax.train.loop import train
@@ -22,8 +22,8 @@ class Run(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def tree(tmp_path_factory) -> Path:
-    return draw_300w(tmp_path_factory.mktemp("300w"), train=6, validation=3)
+def data_dir(tmp_path_factory) -> Path:
+    return prepare_300w(tmp_path_factory.mktemp("300w"), train=6, validation=3)
 
 
 @pytest.fixture(scope="session")
@@ -43,9 +43,9 @@ def experiment(narrow) -> Experiment:
 
 
 @pytest.fixture(scope="session")
-def finished(experiment, tree, tmp_path_factory) -> Run:
+def finished(experiment, data_dir, tmp_path_factory) -> Run:
     """The uninterrupted run."""
     folder = tmp_path_factory.mktemp("runs") / "finished"
     before = train_step._cache_size()
-    state = train(experiment, folder, data_root=tree)
+    state = train(experiment, folder, data_dir=data_dir)
     return Run(folder, state, train_step._cache_size() - before)

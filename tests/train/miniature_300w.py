@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from rednet_jax.data.images_300w import validation_names
+from rednet_jax.data.builders.tree_300w import validation_names
+from rednet_jax.data.prepare import prepare
 from rednet_jax.landmarks.pts import write_pts
 from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
 
@@ -24,6 +25,13 @@ def draw_300w(root: Path, *, train: int = 6, validation: int = 3) -> Path:
         Image.fromarray(image).save(root / f"{name}.png")
         write_pts(root / f"{name}.pts", landmarks)
     return root
+
+
+def prepare_300w(folder: Path, *, train: int = 6, validation: int = 3) -> Path:
+    """Prepares a tree of drawn faces, and returns the data folder that commands read."""
+    tree = draw_300w(folder / "tree", train=train, validation=validation)
+    prepare("300w", tree, folder / "prepared")
+    return folder / "prepared"
 
 
 def draw_face(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:

@@ -9,6 +9,8 @@ from rednet_jax.errors import RednetError
 from rednet_jax.train.checkpoints import Checkpoints
 from rednet_jax.train.state import TrainState
 
+PLACE = {"next_index": 7}
+
 
 def some_state(value=0.0, size=1000):
     params = {"kernel": jnp.full((size, 3), value), "scale": jnp.arange(5.0)}
@@ -29,12 +31,13 @@ def test_a_state_that_is_donated_while_it_is_written_is_saved_as_it_was(tmp_path
     state = on(some_state(size=300_000))
     expected = jax.tree.map(np.array, state)
     with Checkpoints(tmp_path, keep=2) as checkpoints:
-        checkpoints.save(1, state, nme=3.0)
+        checkpoints.save(1, state, PLACE, nme=3.0)
         for _ in range(30):
             state = on(state)
         jax.block_until_ready(state)
         assert not same(state, expected)
-        assert same(checkpoints.load(checkpoints.latest, shapes_of(state)), expected)
+        loaded, place = checkpoints.load(checkpoints.latest, shapes_of(state))
+        assert same(loaded, expected) and place == PLACE
 
 
 def test_the_latest_and_the_best_are_kept(tmp_path):
@@ -42,18 +45,19 @@ def test_the_latest_and_the_best_are_kept(tmp_path):
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         assert checkpoints.latest is None and checkpoints.best_nme == float("inf")
         for step, value in nme.items():
-            checkpoints.save(step, some_state(step), value)
+            checkpoints.save(step, some_state(step), {"next_index": step}, value)
     assert sorted(int(path.name) for path in tmp_path.iterdir()) == [10, 20, 25]
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         assert checkpoints.latest == 25
         assert checkpoints.best_nme == 3.0
-        best = checkpoints.load(10, shapes_of(some_state()))
+        best, place = checkpoints.load(10, shapes_of(some_state()))
+        assert place == {"next_index": 10}
         assert int(best.step) == 10 and same(best, some_state(10.0))
 
 
 def test_a_checkpoint_that_was_cut_short_is_not_seen(tmp_path):
     with Checkpoints(tmp_path, keep=2) as checkpoints:
-        checkpoints.save(5, some_state(5.0), 1.0)
+        checkpoints.save(5, some_state(5.0), PLACE, 1.0)
     whole = tmp_path / "5"
     whole.rename(tmp_path / "10.orbax-checkpoint-tmp")
     with Checkpoints(tmp_path, keep=2) as checkpoints:
@@ -62,7 +66,7 @@ def test_a_checkpoint_that_was_cut_short_is_not_seen(tmp_path):
 
 def test_another_network_is_refused_in_one_line(tmp_path):
     with Checkpoints(tmp_path, keep=2) as checkpoints:
-        checkpoints.save(5, some_state(5.0), 1.0)
+        checkpoints.save(5, some_state(5.0), PLACE, 1.0)
         with pytest.raises(RednetError, match=r"5: cannot be restored") as caught:
             checkpoints.load(checkpoints.latest, shapes_of(some_state(size=7)))
         assert "\n" not in str(caught.value)
@@ -70,7 +74,7 @@ def test_another_network_is_refused_in_one_line(tmp_path):
 
 def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path):
     with Checkpoints(tmp_path, keep=2) as checkpoints:
-        checkpoints.save(5, some_state(5.0), 1.0)
+        checkpoints.save(5, some_state(5.0), PLACE, 1.0)
     for path in (tmp_path / "5").rglob("*"):
         if path.is_file() and path.stat().st_size > 1000:
             path.write_bytes(path.read_bytes()[:500])

@@ -1,6 +1,7 @@
 """The loop: what a run folder holds, exact resumption, and the ways in which a run stops."""
 
 import dataclasses
+import itertools
 import json
 import os
 import signal
@@ -11,25 +12,23 @@ import time
 import jax
 import numpy as np
 import pytest
-from train.miniature_300w import draw_300w
 
-from rednet_jax.data.sources import read_split
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.protocols import evaluate_split
 from rednet_jax.landmarks.schemes import LANDMARKS_7
-from rednet_jax.train import loop
+from rednet_jax.train import inputs, loop
 from rednet_jax.train.checkpoints import Checkpoints
+from rednet_jax.train.inputs import open_batches, validation_crops
 from rednet_jax.train.loop import train
-from rednet_jax.train.step import batch_indices, train_step
+from rednet_jax.train.step import train_step
 from rednet_jax.weights.store import load
 
 
 def rows(folder):
     """metrics.jsonl without what depends on the clock."""
     lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [
-        {k: v for k, v in json.loads(line).items() if k != "images_per_second"} for line in lines
-    ]
+    clock = ("images_per_second", "waiting")
+    return [{k: v for k, v in json.loads(line).items() if k not in clock} for line in lines]
 
 
 def validations(folder):
@@ -81,17 +80,17 @@ def test_the_newest_checkpoint_and_the_best_are_kept(finished):
 def test_best_weights_are_the_average_of_the_best_checkpoint(finished):
     best = min((nme[-1], step) for step, nme in validations(finished.folder).items())[1]
     with Checkpoints(finished.folder / "checkpoints", keep=1) as checkpoints:
-        state = checkpoints.load(best, jax.eval_shape(lambda: finished.state))
+        state, _ = checkpoints.load(best, jax.eval_shape(lambda: finished.state))
     assert_same(load(str(finished.folder))[1], state.average)
 
 
-def test_validation_is_what_evaluation_says(finished, tree, experiment):
+def test_validation_is_what_evaluation_says(finished, data_dir, experiment):
     """The two border on each other in code and must not differ: same crops, same weights."""
     result = evaluate_split(
         (experiment.model, finished.state.average),
         "300w",
         "validation",
-        data_dir=tree,
+        data_dir=data_dir,
         feedback_steps=(1, 2),
     )
     measured = [row["nme"] for row in result["per_step"]]
@@ -100,14 +99,14 @@ def test_validation_is_what_evaluation_says(finished, tree, experiment):
 
 @pytest.mark.parametrize("stops", [(10,), (3, 7, 12), (20,)], ids=str)
 def test_a_run_that_was_stopped_ends_bit_for_bit_like_one_that_was_not(
-    finished, experiment, tree, tmp_path, stops
+    finished, experiment, data_dir, tmp_path, stops
 ):
     """On the border of one pass and two, off every interval, and with nothing left to do."""
     before = train_step._cache_size()
     for stop in stops:
-        state = train(experiment, tmp_path, data_root=tree, steps=stop)
+        state = train(experiment, tmp_path, data_dir=data_dir, steps=stop)
         assert int(state.step) == stop and saved(tmp_path)[-1] == stop
-    state = train(experiment, tmp_path, data_root=tree)
+    state = train(experiment, tmp_path, data_dir=data_dir)
     assert_same(state, finished.state)
     assert train_step._cache_size() == before, "a state from disk was compiled for anew"
     there = [row for row in rows(finished.folder) if "loss" in row]
@@ -120,41 +119,47 @@ def test_a_run_that_was_stopped_ends_bit_for_bit_like_one_that_was_not(
     assert validations(finished.folder).items() <= validations(tmp_path).items()
 
 
-def test_steps_beyond_the_end_and_below_what_was_done_change_nothing(finished, experiment, tree):
+def test_steps_beyond_the_end_and_below_what_was_done_change_nothing(
+    finished, experiment, data_dir
+):
     before = rows(finished.folder)
     for steps in (3, 20, 100):
-        assert_same(train(experiment, finished.folder, data_root=tree, steps=steps), finished.state)
+        assert_same(
+            train(experiment, finished.folder, data_dir=data_dir, steps=steps), finished.state
+        )
     assert rows(finished.folder) == before
 
 
-def test_lines_of_steps_that_are_run_again_are_cut(finished, experiment, tree, tmp_path):
-    train(experiment, tmp_path, data_root=tree, steps=10)
+def test_lines_of_steps_that_are_run_again_are_cut(finished, experiment, data_dir, tmp_path):
+    train(experiment, tmp_path, data_dir=data_dir, steps=10)
     with (tmp_path / "metrics.jsonl").open("a") as file:
         # A run that came to step 12 and was killed before its next checkpoint, in mid-line.
         file.write('{"step": 12, "loss": 99.0}\n{"step": 1')
-    train(experiment, tmp_path, data_root=tree)
+    train(experiment, tmp_path, data_dir=data_dir)
     assert rows(tmp_path) == rows(finished.folder)
 
 
-def test_the_best_is_remembered_across_a_restart(finished, experiment, tree, tmp_path, monkeypatch):
+def test_the_best_is_remembered_across_a_restart(
+    finished, experiment, data_dir, tmp_path, monkeypatch
+):
     told = {5: [3.0], 10: [4.0], 15: [2.0, 3.5], 20: [5.0, 2.5]}
     step = iter(told)
     monkeypatch.setattr(loop, "validation_nme", lambda *_: told[next(step)])
     best = tmp_path / "best.safetensors"
-    train(experiment, tmp_path, data_root=tree, steps=5)
+    train(experiment, tmp_path, data_dir=data_dir, steps=5)
     first = best.read_bytes()
-    train(experiment, tmp_path, data_root=tree, steps=15)
+    train(experiment, tmp_path, data_dir=data_dir, steps=15)
     assert best.read_bytes() == first and saved(tmp_path) == [5, 15]
-    train(experiment, tmp_path, data_root=tree)
+    train(experiment, tmp_path, data_dir=data_dir)
     assert best.read_bytes() != first and saved(tmp_path) == [20]
     assert_same(load(str(tmp_path))[1], finished.state.average)
 
 
-def test_progress_is_told(experiment, tree, tmp_path, capsys):
-    train(experiment, tmp_path, data_root=tree, steps=12)
-    train(experiment, tmp_path, data_root=tree, steps=14)
+def test_progress_is_told(experiment, data_dir, tmp_path, capsys):
+    train(experiment, tmp_path, data_dir=data_dir, steps=12)
+    train(experiment, tmp_path, data_dir=data_dir, steps=14)
     lines = capsys.readouterr().out.splitlines()
-    assert "6 faces to train on, 3 to validate" in lines
+    assert "300w/train: 6 faces" in lines
     compiled = [line for line in lines if "compiling" in line]
     assert [line.split(":")[0] for line in compiled] == ["step 1", "step 11", "step 13"]
     assert any("goes on at step 12" in line for line in lines)
@@ -162,9 +167,9 @@ def test_progress_is_told(experiment, tree, tmp_path, capsys):
     assert "validation nme" in told and "images/s" in told
 
 
-def refused(experiment, folder, tree, **options) -> str:
+def refused(experiment, folder, data_dir, **options) -> str:
     with pytest.raises(RednetError) as caught:
-        train(experiment, folder, data_root=tree, **options)
+        train(experiment, folder, data_dir=data_dir, **options)
     text = str(caught.value)
     assert "\n" not in text
     return text
@@ -178,136 +183,127 @@ def refused(experiment, folder, tree, **options) -> str:
         ({"model": {"crop_margin": 1.5}}, "model.crop_margin was 1.25, now is 1.5"),
     ],
 )
-def test_another_experiment_does_not_resume(finished, experiment, tree, changes, told):
+def test_another_experiment_does_not_resume(finished, experiment, data_dir, changes, told):
     for name, value in changes.items():
         if isinstance(value, dict):
             value = dataclasses.replace(getattr(experiment, name), **value)
         experiment = dataclasses.replace(experiment, **{name: value})
     before = rows(finished.folder)
-    text = refused(experiment, finished.folder, tree)
+    text = refused(experiment, finished.folder, data_dir)
     assert told in text and "config.json" in text
     assert rows(finished.folder) == before
 
 
-def test_a_config_that_is_no_json_is_refused(experiment, tree, tmp_path):
+def test_a_config_that_is_no_json_is_refused(experiment, data_dir, tmp_path):
     (tmp_path / "config.json").write_text("{")
-    assert "not a run's config" in refused(experiment, tmp_path, tree)
+    assert "not a run's config" in refused(experiment, tmp_path, data_dir)
 
 
-def test_a_file_in_the_folders_place(experiment, tree, tmp_path):
+def test_a_file_in_the_folders_place(experiment, data_dir, tmp_path):
     place = tmp_path / "run"
     place.write_text("in the way")
-    assert str(place) in refused(experiment, place, tree)
-    assert str(place) in refused(experiment, place / "below", tree)
+    assert str(place) in refused(experiment, place, data_dir)
+    assert str(place) in refused(experiment, place / "below", data_dir)
     assert place.read_text() == "in the way"
 
 
 @pytest.mark.parametrize("name", ["checkpoints", "metrics.jsonl"])
-def test_something_else_in_a_files_place(experiment, tree, tmp_path, name):
+def test_something_else_in_a_files_place(experiment, data_dir, tmp_path, name):
     if name == "checkpoints":
         (tmp_path / name).write_text("in the way")
     else:
         (tmp_path / name).mkdir()
-    assert name in refused(experiment, tmp_path, tree)
+    assert name in refused(experiment, tmp_path, data_dir)
 
 
-def test_data_that_is_not_there_claims_no_folder(experiment, tree, tmp_path, monkeypatch):
-    monkeypatch.delenv("REDNET_JAX_DATA", raising=False)
+def test_data_that_is_not_there_claims_no_folder(experiment, data_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv("REDNET_JAX_DATA", str(tmp_path / "elsewhere"))
     run = tmp_path / "run"
-    assert "--data-dir" in refused(experiment, run, None)
-    assert "no such folder" in refused(experiment, run, tmp_path / "absent")
+    for folder in ("elsewhere", "absent"):
+        where = None if folder == "elsewhere" else tmp_path / folder
+        assert f"{folder}: 300w is not prepared" in refused(experiment, run, where)
     other = dataclasses.replace(
-        experiment, data=dataclasses.replace(experiment.data, validation="valid")
+        experiment, data=dataclasses.replace(experiment.data, validation="300w/valid")
     )
-    assert "'valid'" in refused(other, run, tree)
+    assert "'valid'" in refused(other, run, data_dir)
     assert not run.exists()
 
 
-def test_no_steps_at_all_are_refused(experiment, tree, tmp_path):
-    assert "--steps" in refused(experiment, tmp_path / "run", tree, steps=0)
+def test_no_steps_at_all_are_refused(experiment, data_dir, tmp_path):
+    assert "--steps" in refused(experiment, tmp_path / "run", data_dir, steps=0)
 
 
-def poisoned(monkeypatch, face):
+def poisoned(monkeypatch, name):
     """From here on one label of the face is not a number."""
-    read = loop.cache_faces
+    read = inputs.face_crops
 
-    def cache_faces(*args, **kwargs):
-        cache, names = read(*args, **kwargs)
-        cache.landmarks[names.index(face), 30] = np.nan
-        return cache, names
+    def face_crops(*args, **kwargs):
+        crops = read(*args, **kwargs)
+        crops.landmarks[list(crops.names).index(name), 30] = np.nan
+        return crops
 
-    monkeypatch.setattr(loop, "cache_faces", cache_faces)
+    monkeypatch.setattr(inputs, "face_crops", face_crops)
 
 
-def first_with(face, start, experiment):
+def first_with(name, start, experiment, data_dir):
     """Number of the first step from `start` on that trains on the face."""
-    for step in range(start, start + 9):
-        if face in batch_indices(experiment.seed, step, batch=experiment.batch, faces=6):
-            return step + 1
-    raise AssertionError
+    reader = open_batches(experiment, data_dir)
+    reader.set_state({"next_index": start})
+    return next(step for step in itertools.count(start + 1) if name in reader.names(next(reader)))
 
 
 @pytest.mark.parametrize(("start", "last_good"), [(0, "no checkpoint yet"), (5, "step 5")])
 def test_a_poisoned_label_stops_the_run_and_is_named(
-    experiment, tree, tmp_path, monkeypatch, start, last_good
+    experiment, data_dir, tmp_path, monkeypatch, start, last_good
 ):
     if start:
-        train(experiment, tmp_path, data_root=tree, steps=start)
-    poisoned(monkeypatch, "helen/trainset/face4")
-    text = refused(experiment, tmp_path, tree)
-    assert f"not finite at step {first_with(4, start, experiment)}," in text
+        train(experiment, tmp_path, data_dir=data_dir, steps=start)
+    face = "helen/trainset/face4"
+    poisoned(monkeypatch, face)
+    text = refused(experiment, tmp_path, data_dir)
+    assert f"not finite at step {first_with(face, start, experiment, data_dir)}," in text
     assert "faces: helen/trainset/face4;" in text and last_good in text
     assert saved(tmp_path) == ([start] if start else [])
     assert all(np.isfinite(row["loss"]) for row in rows(tmp_path) if "loss" in row)
     # With the label mended it goes on from there.
     monkeypatch.undo()
-    assert int(train(experiment, tmp_path, data_root=tree, steps=start + 2).step) == start + 2
+    assert int(train(experiment, tmp_path, data_dir=data_dir, steps=start + 2).step) == start + 2
 
 
 def test_a_step_that_breaks_for_all_faces_names_a_few(tmp_path):
     def pending(step, loss, norm=1.0):
         metrics = {"loss_of_face": np.array(loss), "gradient_norm": np.array(norm)}
-        return loop.Pending(step, np.arange(len(loss)), metrics)
+        return loop.Pending(step, [f"face{i}" for i in range(len(loss))], metrics)
 
-    names = [f"face{i}" for i in range(9)]
     with Checkpoints(tmp_path, keep=1) as checkpoints:
         with pytest.raises(RednetError, match=r"step 7, faces: face0, .*face4 and 4 more; no"):
-            loop._read_out([pending(6, [1.0] * 9), pending(7, [np.nan] * 9)], names, checkpoints)
+            loop._read_out([pending(6, [1.0] * 9), pending(7, [np.nan] * 9)], checkpoints)
         with pytest.raises(RednetError, match=r"step 3, faces: none by itself"):
-            loop._read_out([pending(3, [1.0] * 9, np.inf)], names, checkpoints)
-        row = loop._read_out([pending(3, [1.0]), pending(4, [1.0], 2.5)], names, checkpoints)
+            loop._read_out([pending(3, [1.0] * 9, np.inf)], checkpoints)
+        row = loop._read_out([pending(3, [1.0]), pending(4, [1.0], 2.5)], checkpoints)
     assert row == {"step": 4, "gradient_norm": 2.5}
 
 
-def test_weights_that_cannot_be_validated_are_not_saved(experiment, tree, tmp_path, monkeypatch):
+def test_weights_that_cannot_be_validated_are_not_saved(
+    experiment, data_dir, tmp_path, monkeypatch
+):
     monkeypatch.setattr(loop, "validation_nme", lambda *_: [float("nan")])
-    text = refused(experiment, tmp_path, tree)
+    text = refused(experiment, tmp_path, data_dir)
     assert "validation NME is not finite at step 5; no checkpoint yet" in text
     assert saved(tmp_path) == []
 
 
-def test_seven_points_are_taken_out_of_the_68(experiment, narrow, tree):
+def test_seven_points_are_taken_out_of_the_68(experiment, narrow, data_dir):
     seven = dataclasses.replace(experiment, model=narrow("compact", landmarks=7))
-    splits = [read_split("300w", split, tree) for split in ("train", "validation")]
-    faces, all_faces = (loop._read_faces(one, *splits) for one in (seven, experiment))
-    assert faces.validation.landmarks.shape == (3, 7, 2)
     picked = list(LANDMARKS_7.from_68)
-    np.testing.assert_array_equal(faces.train.landmarks, all_faces.train.landmarks[:, picked])
-    assert faces.train.labelled.shape == (6, 7)
-
-
-def test_a_picture_that_cannot_be_read_is_left_out_and_named(experiment, tmp_path, capsys):
-    tree = draw_300w(tmp_path, train=3, validation=1)
-    (tree / "helen/trainset/face1.png").write_bytes(b"no picture")
-    splits = [read_split("300w", split, tree) for split in ("train", "validation")]
-    assert loop._read_faces(experiment, *splits).names == [
-        f"helen/trainset/face{i}" for i in (0, 2)
-    ]
-    assert "left out: " in (out := capsys.readouterr().out) and "face1.png" in out
+    assert validation_crops(seven, data_dir).landmarks.shape == (3, 7, 2)
+    few, whole = (next(open_batches(one, data_dir)) for one in (seven, experiment))
+    np.testing.assert_array_equal(few.landmarks, whole.landmarks[:, picked])
+    assert few.labelled.shape == (4, 7)
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_goes_on_bit_for_bit(finished, experiment, tree, tmp_path):
+def test_a_run_that_is_killed_goes_on_bit_for_bit(finished, experiment, data_dir, tmp_path):
     """In fresh processes: SIGKILL after the first checkpoint, then the rest."""
     script = tmp_path / "run.py"
     script.write_text(
@@ -316,9 +312,9 @@ def test_a_run_that_is_killed_goes_on_bit_for_bit(finished, experiment, tree, tm
         "from rednet_jax.train.losses import LossConfig\n"
         "from rednet_jax.data.augment import Augmentation\n"
         "from rednet_jax.train.loop import train\n"
-        f"train({experiment!r}, Path(sys.argv[1]), data_root=Path(sys.argv[2]))\n"
+        f"train({experiment!r}, Path(sys.argv[1]), data_dir=Path(sys.argv[2]))\n"
     )
-    command = [sys.executable, str(script), str(tmp_path / "run"), str(tree)]
+    command = [sys.executable, str(script), str(tmp_path / "run"), str(data_dir)]
     process = subprocess.Popen(command)
     checkpoint = tmp_path / "run" / "checkpoints" / "5"
     deadline = time.monotonic() + 300
@@ -329,6 +325,6 @@ def test_a_run_that_is_killed_goes_on_bit_for_bit(finished, experiment, tree, tm
     assert checkpoint.exists() and not (tmp_path / "run" / "checkpoints" / "20").exists()
     subprocess.run(command, check=True)
     with Checkpoints(tmp_path / "run" / "checkpoints", keep=1) as checkpoints:
-        state = checkpoints.load(20, jax.eval_shape(lambda: finished.state))
+        state, _ = checkpoints.load(20, jax.eval_shape(lambda: finished.state))
     assert_same(state, finished.state)
     assert rows(tmp_path / "run") == rows(finished.folder)

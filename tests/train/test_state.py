@@ -1,4 +1,4 @@
-"""Average, schedule, statistics of passes not run yet, and the order of faces."""
+"""Average, schedule and statistics of passes not run yet."""
 
 import itertools
 
@@ -9,7 +9,6 @@ import pytest
 
 from rednet_jax.train.experiment import OptimiserConfig
 from rednet_jax.train.state import averaged, followed, optimiser
-from rednet_jax.train.step import batch_indices
 
 
 def test_the_average_of_the_same_is_the_same():
@@ -70,23 +69,3 @@ def test_passes_not_run_yet_have_the_statistics_of_the_last_that_was():
         after = followed(stats, passes)
         np.testing.assert_array_equal(after["stem"], stats["stem"])
         np.testing.assert_array_equal(after["loop"], stats["loop"][jnp.asarray(rows)])
-
-
-@pytest.mark.parametrize(("batch", "faces"), [(4, 10), (4, 6), (7, 3), (5, 5)])
-def test_every_face_comes_once_an_epoch(batch, faces):
-    drawn = np.concatenate([batch_indices(3, step, batch=batch, faces=faces) for step in range(60)])
-    epochs = drawn[: len(drawn) // faces * faces].reshape(-1, faces)
-    np.testing.assert_array_equal(
-        np.sort(epochs, axis=1), np.tile(np.arange(faces), (len(epochs), 1))
-    )
-    assert len({tuple(epoch) for epoch in epochs}) > 1
-
-
-def test_the_order_is_a_function_of_seed_and_step():
-    def row(seed):
-        return np.stack([batch_indices(seed, step, batch=4, faces=100) for step in range(9)])
-
-    backwards = [batch_indices(1, step, batch=4, faces=100) for step in range(8, -1, -1)]
-    np.testing.assert_array_equal(row(1), backwards[::-1])
-    assert (row(1) != row(2)).any()
-    assert row(1).dtype == np.int32

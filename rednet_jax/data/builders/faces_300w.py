@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from rednet_jax.data.builders.base import Example, FaceBuilder, face_example, read_picture
-from rednet_jax.data.images_300w import (
+from rednet_jax.data.builders.tree_300w import (
     CHALLENGING_FOLDERS,
     COMMON_FOLDERS,
     SPLITS,

@@ -14,7 +14,7 @@ from rednet_jax.data.builders.base import (
     without_ending,
 )
 from rednet_jax.data.builders.machine_labels import FILE, MachineLabels
-from rednet_jax.data.images_300w import find_picture, photo, read_labels, validation_names
+from rednet_jax.data.builders.tree_300w import find_picture, photo, read_labels, validation_names
 
 _PICTURES = ("*.jpg", "*.png", "*/*.jpg", "*/*.png")
 

@@ -15,7 +15,7 @@ from data.builders.trees import (
 )
 
 from rednet_jax.data.builders.machine_labels import FILE
-from rednet_jax.data.images_300w import photo, validation_names
+from rednet_jax.data.builders.tree_300w import photo, validation_names
 
 HELD_OUT = next(name for name in validation_names() if name.startswith("helen/")).split("/")[-1]
 

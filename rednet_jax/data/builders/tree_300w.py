@@ -1,18 +1,15 @@
-"""300-W read straight from its official tree: NAME.jpg or NAME.png beside NAME.pts, 68 points."""
+"""300-W's official tree, its files and splits: NAME.jpg or NAME.png beside NAME.pts, 68 points."""
 
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
-from rednet_jax.data.samples import Sample
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.boxes import landmark_box
 from rednet_jax.landmarks.pts import read_pts
@@ -29,68 +26,6 @@ SPLITS = {
 }
 POINTS = 68
 _PICTURES = (".jpg", ".png")
-
-
-@dataclass
-class Samples300W:
-    """A split of 300-W, decoded one face at a time: whole pictures would not fit in memory.
-
-    Attributes:
-        root: the folder that holds `afw`, `helen`, ...
-        split: one of `SPLITS`.
-        names: paths below `root` without extension, sorted.
-        missing: folders of the split that `root` does not have.
-        skipped: one line for each of `missing` and each file left out, filled while reading.
-    """
-
-    root: Path
-    split: str
-    names: tuple[str, ...]
-    missing: tuple[str, ...] = ()
-    skipped: list[str] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        """Faces that the split lists, before any bad file is left out."""
-        return len(self.names)
-
-    def __iter__(self) -> Iterator[Sample]:
-        """Yields the faces in the order of `names`; a bad file goes to `skipped` instead."""
-        self.skipped[:] = [f"{self.root / folder}: no such folder" for folder in self.missing]
-        for name in self.names:
-            try:
-                yield _read_face(self.root, name)
-            except RednetError as cause:
-                self.skipped.append(str(cause))
-
-
-def read_300w(root: Path | str, split: str) -> Samples300W:
-    """Lists a split of 300-W.
-
-    Args:
-        root: the folder of the official tree.
-        split: `train`, `validation` (a fixed tenth of the three training folders, by photo),
-            `common`, `challenging` or `full`.
-
-    Returns:
-        The split, nothing of it read yet.
-
-    Raises:
-        RednetError: an unknown split, a folder that holds no part of the split, or a split
-            without faces.
-    """
-    root = Path(root)
-    if split not in SPLITS:
-        raise RednetError(f"300w has no split '{split}'; known: {', '.join(SPLITS)}")
-    if not root.is_dir():
-        raise RednetError(f"{root}: no such folder")
-    present = [folder for folder in SPLITS[split] if (root / folder).is_dir()]
-    missing = tuple(folder for folder in SPLITS[split] if folder not in present)
-    if not present:
-        raise RednetError(f"{root}: no part of 300w {split} here (looked for {', '.join(missing)})")
-    names = split_names(root, split)
-    if not names:
-        raise RednetError(f"{root}: no faces of 300w {split} here")
-    return Samples300W(root, split, tuple(names), missing)
 
 
 def split_names(root: Path, split: str) -> list[str]:
@@ -178,25 +113,3 @@ def find_picture(root: Path, name: str) -> Path:
     if picture is None:
         raise RednetError(f"{root / name}: has labels but no picture (.jpg or .png)")
     return picture
-
-
-def _read_face(root: Path, name: str) -> Sample:
-    landmarks = read_labels(root, name)
-    return Sample(
-        image=_decode(find_picture(root, name)),
-        landmarks=landmarks,
-        labelled=np.ones(POINTS, bool),
-        box=landmark_box(landmarks),
-        name=name,
-    )
-
-
-def _decode(path: Path) -> NDArray[np.uint8]:
-    # Not turned upright by EXIF data: the labels are in pixels as the file stores them.
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except UnidentifiedImageError:
-        raise RednetError(f"{path}: not a picture") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as cause:
-        raise RednetError(f"{path}: cannot be decoded ({cause})") from cause

@@ -1,0 +1,113 @@
+"""What the input of training costs: reading, augmenting, and what a step waits for."""
+
+from __future__ import annotations
+
+import functools
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from rednet_jax.data.crops import FaceCrops
+from rednet_jax.data.pipeline import read_batches
+from rednet_jax.data.synthetic.generate import SyntheticConfig, generate
+from rednet_jax.landmarks.schemes import scheme
+from rednet_jax.model.config import RedNetConfig
+from rednet_jax.train.experiment import DataConfig, Experiment
+from rednet_jax.train.state import initial_train_state
+from rednet_jax.train.step import draw, train_step
+
+_DRAWN = 64
+"""Generated faces; the file that is read holds each of them several times."""
+
+
+def bench_input(
+    experiment: Experiment | None = None, *, faces: int = 2_048, steps: int = 20
+) -> dict[str, float | int | str]:
+    """Measures the reader alone, augmentation alone, and both in front of training steps.
+
+    The faces are generated, and lie in a temporary file of the form that prepared data are cut to.
+
+    Args:
+        experiment: the run; the preset `compact` with K = 1 and 32 faces a step if None.
+        faces: in the file.
+        steps: of training, after two that are not counted.
+
+    Returns:
+        `reader_faces_per_second`; `augmentation_faces_per_second` and `augmentation_share`, its
+        part of a training step, percent; `step_ms`, the median; and `waiting_share`, the part of
+        the training time that passes until the next batch is on the device, percent.
+    """
+    experiment = experiment or Experiment(
+        name="bench", model=RedNetConfig.preset("compact", feedback_steps=1), batch=32
+    )
+    assert isinstance(experiment.data, DataConfig)
+    with tempfile.TemporaryDirectory() as folder:
+        crops = _write_faces(Path(folder), experiment, faces)
+        reader = read_batches(
+            [(crops, 1.0)],
+            batch=experiment.batch,
+            scheme=scheme(experiment.model.landmarks),
+            seed=experiment.seed,
+        )
+        batch = jax.device_put(next(reader))
+        read = [_seconds(lambda: next(reader)) for _ in range(10 * steps)]
+        drawing = jax.jit(functools.partial(draw, experiment))
+        jax.block_until_ready(drawing(0, batch))
+        drawn = [_seconds(lambda: drawing(0, batch)) for _ in range(steps)]
+        state = initial_train_state(experiment)
+        waited, trained = [], []
+        for _ in range(steps + 2):
+            begin = time.perf_counter()
+            batch = jax.block_until_ready(jax.device_put(next(reader)))
+            there = time.perf_counter()
+            state, _ = jax.block_until_ready(
+                train_step(experiment, experiment.model.feedback_steps, state, batch)
+            )
+            waited.append(there - begin)
+            trained.append(time.perf_counter() - there)
+    step = statistics.median(trained[2:])
+    return {
+        "device": jax.devices()[0].device_kind,
+        "network": experiment.model.architecture,
+        "feedback_steps": experiment.model.feedback_steps,
+        "batch": experiment.batch,
+        "reader_faces_per_second": experiment.batch * len(read) / sum(read),
+        "augmentation_faces_per_second": experiment.batch / statistics.median(drawn),
+        "augmentation_share": 100 * statistics.median(drawn) / step,
+        "step_ms": 1e3 * step,
+        "waiting_share": 100 * sum(waited[2:]) / (sum(waited[2:]) + sum(trained[2:])),
+    }
+
+
+def _write_faces(folder: Path, experiment: Experiment, count: int) -> FaceCrops:
+    data, model = experiment.data, experiment.model
+    assert isinstance(data, DataConfig)
+    size = data.cached_size
+    config = SyntheticConfig(size=size, margin=model.crop_margin * data.cover)
+    faces = jax.jit(functools.partial(jax.lax.map, functools.partial(generate, config)))
+    images, landmarks = jax.device_get(faces(jax.random.split(jax.random.key(0), _DRAWN)))
+    order = np.arange(count) % _DRAWN
+    stored = np.memmap(folder / "faces", np.uint8, mode="w+", shape=(count, size, size, 3))
+    stored[:] = np.round(255 * images).astype(np.uint8)[order]
+    stored.flush()
+    return FaceCrops(
+        images=np.memmap(folder / "faces", np.uint8, mode="r", shape=stored.shape),
+        landmarks=landmarks[order],
+        labelled=np.ones((count, 68), bool),
+        affines=np.tile(np.eye(2, 3, dtype=np.float32), (count, 1, 1)),
+        starts=np.arange(count + 1),
+        names=np.array([f"generated face {i}" for i in order]),
+        styles=np.full(count, "300w"),
+    )
+
+
+def _seconds(run: Callable[[], Any]) -> float:
+    begin = time.perf_counter()
+    jax.block_until_ready(run())
+    return time.perf_counter() - begin

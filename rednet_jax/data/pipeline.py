@@ -1,0 +1,208 @@
+"""Endless training batches of cut faces: shuffled, mixed by weight, shared out to processes.
+
+What a batch holds is a function of the seed and its number alone. A process of several reads every
+so-many-th row of the same batches, and a reader that is set back to a saved state goes on exactly.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import grain
+import numpy as np
+from numpy.typing import NDArray
+
+from rednet_jax.data.crops import FaceCrops
+from rednet_jax.errors import RednetError
+from rednet_jax.landmarks.schemes import Scheme
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """How clips of T frames are cut out of longer ones.
+
+    Attributes:
+        frames: T.
+        largest_stride: every stride from 1 to this is drawn as often.
+        reverse: probability that a clip runs backwards.
+    """
+
+    frames: int = 10
+    largest_stride: int = 2
+    reverse: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuses clips without frames."""
+        if self.frames < 1 or self.largest_stride < 1 or not 0 <= self.reverse <= 1:
+            raise RednetError(
+                "clips need frames and largest_stride of at least 1 and reverse within [0, 1], "
+                f"not {self.frames}, {self.largest_stride} and {self.reverse}"
+            )
+
+
+class Batch(NamedTuple):
+    """Faces of one step; a pytree. With clips every array but `row` has T after B.
+
+    Attributes:
+        images: uint8 [B, C, C, 3], cut around the face.
+        landmarks: float32 [B, L, 2], pixels of `images`; 0 where not labelled.
+        labelled: bool [B, L].
+        affines: float32 [B, 2, 3], from pixels of `images` to pixels of the picture.
+        face: int32 [B], which of all faces of the reader.
+        row: int32 [B], place in the batch of all processes: what random draws come from.
+    """
+
+    images: NDArray[np.uint8]
+    landmarks: NDArray[np.float32]
+    labelled: NDArray[np.bool_]
+    affines: NDArray[np.float32]
+    face: NDArray[np.int32]
+    row: NDArray[np.int32]
+
+
+class Reader(Iterator[Batch]):
+    """An endless iterator of batches, whose place can be saved as plain JSON."""
+
+    def __init__(self, batches: Any, names: NDArray[np.str_]) -> None:
+        """Of Grain's iterator, and the names of all faces, as `Batch.face` numbers them."""
+        self._batches = batches
+        self._names = names
+
+    def __next__(self) -> Batch:
+        """Returns the next batch."""
+        batch: Batch = next(self._batches)
+        return batch
+
+    def names(self, batch: Batch) -> list[str]:
+        """Returns the names of a batch's faces, of clips those of the first frames."""
+        first = batch.face.reshape(len(batch.row), -1)[:, 0]
+        return list(map(str, self._names[first]))
+
+    def get_state(self) -> dict[str, Any]:
+        """Returns the place after the last batch handed out."""
+        return dict(self._batches.get_state())
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes to a place that was saved."""
+        self._batches.set_state(state)
+
+
+def read_batches(
+    sources: Sequence[tuple[FaceCrops, float]],
+    *,
+    batch: int,
+    scheme: Scheme,
+    seed: int,
+    styles: Sequence[str] = ("300w",),
+    clips: ClipConfig | None = None,
+    process: int = 0,
+    processes: int = 1,
+    threads: int = 2,
+) -> Reader:
+    """Opens a reader.
+
+    Each source is gone through in an order of its own that is drawn anew each time, and gives its
+    weight's share of every stretch of faces. Single faces are read from clips, too.
+
+    Args:
+        sources: faces and their weight, above 0.
+        batch: B of all processes together.
+        scheme: of the landmarks, taken out of the 68.
+        seed: of all orders, places and strides.
+        styles: points labelled in another style count as not labelled; faces without labelled
+            points are left out.
+        clips: read clips, as this says; None reads single faces.
+        process: number of this process.
+        processes: how many there are.
+        threads: that read ahead.
+
+    Raises:
+        RednetError: a batch that the processes do not divide, a weight of 0, or a source of which
+            nothing is left.
+    """
+    if batch % processes:
+        raise RednetError(f"a batch of {batch} cannot be shared out to {processes} processes")
+    if not sources or min(weight for _, weight in sources) <= 0:
+        raise RednetError("every source of training data needs a weight above 0")
+    parts, offset = [], 0
+    for number, (crops, _) in enumerate(sources):
+        labelled = crops.labelled[:, scheme.from_68] & np.isin(crops.styles, styles)[:, None]
+        faces = _Faces(crops, crops.landmarks[:, scheme.from_68], labelled, offset)
+        places = _labelled_faces(faces) if clips is None else _windows(faces, clips.frames)
+        if not len(places):
+            what = "face" if clips is None else f"clip of {clips.frames} frames"
+            raise RednetError(f"{crops.names[0]}, ...: no labelled {what} in these {len(crops)}")
+        order = np.random.default_rng([seed, number]).integers(2**32)
+        part = grain.MapDataset.source(places).seed(int(order)).shuffle().repeat()
+        if clips is not None:
+            part = part.random_map(functools.partial(_draw_frames, clips, crops.starts))
+        parts.append(part.map(faces.at))
+        offset += len(crops)
+    mixed = grain.MapDataset.mix(parts, [weight for _, weight in sources])
+    rows = mixed.map_with_index(functools.partial(_numbered, batch))
+    batches = rows[process::processes].batch(batch // processes, drop_remainder=True)
+    ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    names = np.concatenate([crops.names for crops, _ in sources])
+    return Reader(iter(batches.to_iter_dataset(ahead)), names)
+
+
+class _Faces(NamedTuple):
+    """A source as it is read: points of the scheme wanted, and the number of its first face."""
+
+    crops: FaceCrops
+    landmarks: NDArray[np.float32]
+    labelled: NDArray[np.bool_]
+    offset: int
+
+    def at(self, places: Any) -> Batch:
+        """Returns the faces at a place, or at several, as one row of a batch."""
+        return Batch(
+            self.crops.images[places],
+            np.where(self.labelled[places][..., None], self.landmarks[places], 0),
+            self.labelled[places],
+            self.crops.affines[places],
+            np.asarray(self.offset + places, np.int32),
+            np.array(0, np.int32),
+        )
+
+
+def _numbered(batch: int, place: int, row: Batch) -> Batch:
+    return row._replace(row=np.array(place % batch, np.int32))
+
+
+def _labelled_faces(faces: _Faces) -> NDArray[np.int64]:
+    return np.flatnonzero(faces.labelled.any(axis=1))
+
+
+def _windows(faces: _Faces, frames: int) -> NDArray[np.int64]:
+    """Returns [W, 2], clip and first frame, of the stretches of T that have a labelled frame."""
+    known: NDArray[np.bool_] = np.any(faces.labelled, axis=1)
+    windows = [
+        (clip, begin - start)
+        for clip, (start, end) in enumerate(itertools.pairwise(faces.crops.starts))
+        for begin in range(start, end - frames + 1, frames)
+        if known[begin : begin + frames].any()
+    ]
+    return np.array(windows, np.int64).reshape(-1, 2)
+
+
+def _draw_frames(
+    config: ClipConfig,
+    starts: NDArray[np.int64],
+    window: NDArray[np.int64],
+    rng: np.random.Generator,
+) -> NDArray[np.int64]:
+    """Returns the places [T] of a clip's frames that begin near a window."""
+    clip, begin = window
+    length = starts[clip + 1] - starts[clip]
+    longest = (length - 1) // max(config.frames - 1, 1)
+    stride = rng.integers(1, min(config.largest_stride, longest) + 1) if longest > 1 else 1
+    last = length - 1 - stride * (config.frames - 1)
+    first = min(begin + rng.integers(config.frames), last)
+    frames = first + stride * np.arange(config.frames)
+    places: NDArray[np.int64] = starts[clip] + frames
+    return places[::-1] if rng.random() < config.reverse else places

@@ -1,0 +1,40 @@
+"""A 300-VW tree of moving drawn faces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+from train.miniature_300w import SIDE, draw_face
+
+from rednet_jax.data.prepare import prepare
+from rednet_jax.landmarks.pts import write_pts
+
+FRAMES = {"one": 12, "two": 7}
+UNLABELLED = {("one", 1), ("one", 2), ("one", 6), ("two", 7)}
+"""Frames, counted from 1, that have no file of landmarks."""
+
+
+def prepare_300vw(folder: Path) -> Path:
+    """Prepares two clips, of 12 and 7 frames, and returns the data folder that commands read.
+
+    Frame t shows a drawn face t - 1 pixels to the right of where frame 1 has it.
+    """
+    for seed, (name, frames) in enumerate(FRAMES.items()):
+        image, landmarks = draw_face(seed)
+        clip = folder / "clips" / name
+        (clip / "annot").mkdir(parents=True)
+        with av.open(str(clip / "vid.avi"), "w") as file:
+            # Lossless, so that a frame is the picture that was drawn.
+            stream = file.add_stream("ffv1", rate=25, width=SIDE, height=SIDE, pix_fmt="bgr0")
+            for shift in range(frames):
+                moved = np.roll(image, shift, axis=1)
+                file.mux(stream.encode(av.VideoFrame.from_ndarray(moved, format="rgb24")))
+                if (name, shift + 1) not in UNLABELLED:
+                    write_pts(
+                        clip / "annot" / f"{shift + 1:06d}.pts", landmarks + np.array([shift, 0])
+                    )
+            file.mux(stream.encode())
+    prepare("300vw", folder / "clips", folder / "prepared")
+    return folder / "prepared"

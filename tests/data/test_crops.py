@@ -1,0 +1,157 @@
+"""Faces cut once: by the crop rule, kept in the data folder, made anew when the data set is."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data.miniature_300vw import prepare_300vw
+from train.miniature_300w import draw_300w, prepare_300w
+
+from rednet_jax.data import crops
+from rednet_jax.data.crops import face_crops
+from rednet_jax.data.prepare import prepare
+from rednet_jax.data.samples import Sample
+from rednet_jax.data.sources import Split, read_clips, read_split
+from rednet_jax.errors import RednetError
+from rednet_jax.landmarks.boxes import landmark_box
+from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop
+
+SPLIT = {"margin": 2.0, "size": 80}
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    return prepare_300w(tmp_path, train=3, validation=1)
+
+
+def test_faces_are_cut_by_the_crop_rule(data_dir: Path) -> None:
+    cut = face_crops("300w", "train", **SPLIT, data_dir=data_dir)
+    assert len(cut) == 3 and list(cut.starts) == [0, 1, 2, 3]
+    assert cut.images.shape == (3, 80, 80, 3) and cut.images.dtype == np.uint8
+    assert cut.landmarks.dtype == cut.affines.dtype == np.float32
+    for i, sample in enumerate(read_split("300w", "train", data_dir)):
+        affine = crop_transform(sample.box, **SPLIT)
+        assert (cut.names[i], cut.styles[i]) == (sample.name, "300w")
+        np.testing.assert_array_equal(cut.images[i], cut_crop(sample.image, affine, 80))
+        np.testing.assert_allclose(cut.affines[i], affine, rtol=1e-6)
+        there = apply_affine(cut.affines[i], cut.landmarks[i])
+        np.testing.assert_allclose(there, sample.landmarks, atol=1e-3)
+        low, high = cut.landmarks[i].min(0), cut.landmarks[i].max(0)
+        np.testing.assert_allclose((low + high) / 2, 39.5, atol=1e-4)
+        np.testing.assert_allclose((high - low).max(), 40, atol=1e-4)
+
+
+def test_a_face_with_few_labels_is_left_out_and_one_with_some_is_cut_whole(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = read_split("300w", "train", data_dir)
+
+    def part(number: int, known: slice) -> Sample:
+        labelled = np.zeros(68, bool)
+        labelled[known] = True
+        whole = split[number]
+        landmarks = np.where(labelled[:, None], whole.landmarks, 0)
+        box = landmark_box(landmarks, labelled)
+        return Sample(whole.image, landmarks, labelled, box, whole.name)
+
+    some = [part(0, slice(17, 68)), part(1, slice(30, 31))]
+    monkeypatch.setattr(crops, "read_split", lambda *_: Split("", "", "", some, lambda one: one))
+    cut = face_crops("300w", "train", **SPLIT, data_dir=data_dir)
+    assert list(cut.names) == ["helen/trainset/face0"]
+    assert (cut.landmarks[0, :17] == 0).all() and cut.labelled[0].sum() == 51
+    # The jaw is not in the labels, but in the crop: the eyes are above its middle.
+    assert cut.landmarks[0, 36:48, 1].mean() < 36
+
+
+def test_frames_of_clips_follow_the_face(tmp_path: Path) -> None:
+    """A frame without labels is cut where the nearest labelled one is."""
+    data_dir = prepare_300vw(tmp_path)
+    cut = face_crops("300vw", "train", **SPLIT, data_dir=data_dir)
+    assert list(cut.starts) == [0, 12, 19]
+    assert (cut.names[0], cut.names[18]) == ("one/1", "two/7")
+    valid = np.concatenate([clip.valid for clip in read_clips("300vw", "train", data_dir)])
+    np.testing.assert_array_equal(cut.labelled.all(axis=1), valid)
+    assert not valid[[0, 1, 5, 18]].any() and valid.sum() == 15
+    shift = cut.affines[:, 0, 2]
+    np.testing.assert_allclose(np.diff(shift[2:5]), 1, atol=1e-3)
+    np.testing.assert_array_equal(shift[[0, 1, 5, 18]], shift[[2, 2, 4, 17]])
+    labelled = cut.landmarks[:12][valid[:12]]
+    np.testing.assert_allclose(labelled, np.broadcast_to(labelled[:1], labelled.shape), atol=1e-3)
+
+
+def test_the_second_call_cuts_nothing_and_a_new_data_set_is_cut_anew(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = face_crops("300w", "train", **SPLIT, data_dir=data_dir)
+    with monkeypatch.context() as patch:
+        patch.setattr(crops, "cut_crop", None)
+        again = face_crops("300w", "train", **SPLIT, data_dir=data_dir)
+    np.testing.assert_array_equal(first.images, again.images)
+    draw_300w(data_dir.parent / "tree", train=5, validation=1)
+    prepare("300w", data_dir.parent / "tree", data_dir)
+    assert len(face_crops("300w", "train", **SPLIT, data_dir=data_dir)) == 5
+    folders = sorted(path.name for path in (data_dir / "crops").iterdir())
+    assert folders == ["300w-train-80px-2"]
+
+
+def test_crops_that_were_cut_short_are_not_taken_for_whole(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def fails_at_the_third(*args: object) -> object:
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return cut_crop(*args)
+
+    monkeypatch.setattr(crops, "cut_crop", fails_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        face_crops("300w", "train", **SPLIT, data_dir=data_dir)
+    assert not any((data_dir / "crops").iterdir())
+    # What a killed process leaves is swept away by the next.
+    left = data_dir / "crops" / ".300w-train-80px-2.partial" / "new"
+    left.mkdir(parents=True)
+    (left / "images.u8").write_bytes(b"half")
+    monkeypatch.undo()
+    assert len(face_crops("300w", "train", **SPLIT, data_dir=data_dir)) == 3
+    assert not left.exists()
+
+
+def test_of_two_that_begin_together_one_cuts(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def counted(*args: object) -> object:
+        calls.append(args)
+        return cut_crop(*args)
+
+    monkeypatch.setattr(crops, "cut_crop", counted)
+    results = []
+
+    def run() -> None:
+        results.append(len(face_crops("300w", "train", **SPLIT, data_dir=data_dir)))
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [3] * 4 and len(calls) == 3
+
+
+def test_a_split_without_labels_and_a_folder_that_cannot_be_written(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(crops, "read_split", lambda *_: Split("x", "y", "", [], lambda one: one))
+        with pytest.raises(RednetError, match="x y: no face is labelled"):
+            face_crops("300w", "train", **SPLIT, data_dir=data_dir)
+    (data_dir / "crops").rmdir()
+    (data_dir / "crops").write_text("in the way")
+    with pytest.raises(RednetError, match="crops"):
+        face_crops("300w", "train", **SPLIT, data_dir=data_dir)

@@ -1,0 +1,30 @@
+"""Results say where they come from."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import jax
+
+from rednet_jax.evaluate import provenance as module
+from rednet_jax.evaluate.provenance import provenance
+
+
+def test_command_commit_seed_machine_and_versions_are_named():
+    result = provenance("rednet x RUN_DIR", seed=7)
+    assert json.loads(json.dumps(result)) == result
+    assert (result["command"], result["seed"]) == ("rednet x RUN_DIR", 7)
+    assert result["versions"]["jax"] == jax.__version__
+    assert result["machine"]["cores"] == os.cpu_count()
+    head = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True
+    )
+    if head.returncode == 0:
+        assert result["git_commit"].removesuffix("-dirty") == head.stdout.strip()
+
+
+def test_without_a_checkout_the_commit_is_unknown(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "provenance.py"))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    assert provenance("x", seed=0)["git_commit"] == "unknown"
