@@ -8,14 +8,18 @@ The released weights were begun with `steps` and `one_pass_steps` of 7,000 and 5
 """
 
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.train.experiment import Experiment, OptimiserConfig
+from rednet_jax.train.experiment import Experiment, OptimiserConfig, Stage
 
 experiment = Experiment(
     name="compact_300w",
     model=RedNetConfig.preset("compact"),
-    optimiser=OptimiserConfig(learning_rate=2e-3, warmup_steps=300, weight_decay=0.01),
-    steps=4_500,
-    one_pass_steps=3_500,
-    batch=32,
+    stages=(
+        Stage(
+            optimiser=OptimiserConfig(learning_rate=2e-3, warmup_steps=300),
+            steps=4_500,
+            one_pass_steps=3_500,
+            batch=32,
+        ),
+    ),
     evaluate_every=250,
 )

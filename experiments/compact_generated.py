@@ -8,14 +8,18 @@ quarter of an hour. What real faces make of it is in results/generated_faces.jso
 """
 
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.train.experiment import Experiment, GeneratedData, OptimiserConfig
+from rednet_jax.train.experiment import Experiment, GeneratedData, OptimiserConfig, Stage
 
 experiment = Experiment(
     name="compact_generated",
     model=RedNetConfig.preset("compact", feedback_steps=1),
-    data=GeneratedData(),
-    optimiser=OptimiserConfig(learning_rate=2e-3, warmup_steps=100),
-    steps=1_000,
-    batch=32,
+    stages=(
+        Stage(
+            data=GeneratedData(),
+            optimiser=OptimiserConfig(learning_rate=2e-3, warmup_steps=100),
+            steps=1_000,
+            batch=32,
+        ),
+    ),
     evaluate_every=250,
 )

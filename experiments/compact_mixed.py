@@ -7,18 +7,22 @@ Expects 300w, helen, ytf68, lfw and 300vw prepared (see data/). Hardware: 2 CPU 
 """
 
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.train.experiment import DataConfig, Experiment, OptimiserConfig
+from rednet_jax.train.experiment import DataConfig, Experiment, OptimiserConfig, Stage
 
 experiment = Experiment(
     name="compact_mixed",
     model=RedNetConfig.preset("compact"),
-    data=DataConfig(
-        train=("300w/train", "helen/train", "ytf68/train", "lfw/train", "300vw/train"),
-        weights=(0.5, 0.15, 0.15, 0.1, 0.1),
+    stages=(
+        Stage(
+            data=DataConfig(
+                train=("300w/train", "helen/train", "ytf68/train", "lfw/train", "300vw/train"),
+                weights=(0.5, 0.15, 0.15, 0.1, 0.1),
+            ),
+            optimiser=OptimiserConfig(learning_rate=2e-3, warmup_steps=500),
+            steps=13_000,
+            one_pass_steps=11_500,
+            batch=32,
+        ),
     ),
-    optimiser=OptimiserConfig(learning_rate=2e-3, warmup_steps=500, weight_decay=0.01),
-    steps=13_000,
-    one_pass_steps=11_500,
-    batch=32,
     evaluate_every=500,
 )

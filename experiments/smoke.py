@@ -8,7 +8,7 @@ are drawn on the device in each step, and the validation NME falls from about 30
 
 from rednet_jax.data.synthetic.generate import SyntheticConfig
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.train.experiment import Experiment, GeneratedData, OptimiserConfig
+from rednet_jax.train.experiment import Experiment, GeneratedData, OptimiserConfig, Stage
 
 experiment = Experiment(
     name="smoke",
@@ -20,10 +20,14 @@ experiment = Experiment(
         recurrent_width=8,
         regression_width=24,
     ),
-    data=GeneratedData(SyntheticConfig(size=64), validation=64),
-    optimiser=OptimiserConfig(learning_rate=5e-3, warmup_steps=10),
-    steps=80,
-    batch=16,
+    stages=(
+        Stage(
+            data=GeneratedData(SyntheticConfig(size=64), validation=64),
+            optimiser=OptimiserConfig(learning_rate=5e-3, warmup_steps=10, epsilon=1e-3),
+            steps=80,
+            batch=16,
+        ),
+    ),
     evaluate_every=40,
     log_every=10,
 )

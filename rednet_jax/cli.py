@@ -105,15 +105,31 @@ def train(args: argparse.Namespace) -> int:
 
     Example: rednet train experiments/compact_300w.py --data-dir DIR --run-dir RUN --batch 32
     """
-    from rednet_jax.train.experiment import load_experiment
+    from rednet_jax.train.load import load_experiment
     from rednet_jax.train.loop import train
 
     train(
-        load_experiment(args.experiment, args.fields),
+        load_experiment(args.experiment, {**args.mesh, **args.fields}),
         args.run_dir or Path("runs") / args.experiment.stem,
         data_dir=args.data_dir,
         steps=args.steps,
+        parallel=args.parallel,
+        init_from=args.init_from,
+        profile=args.profile,
     )
+    return 0
+
+
+def report(args: argparse.Namespace) -> int:
+    """Write RUN_DIR/report.html: a run's progress, curves, pictures and config on one page.
+
+    The page needs nothing beside it, and can be written while the run goes on.
+
+    Example: rednet report runs/compact_300w
+    """
+    from rednet_jax.train.report import write_report
+
+    print(write_report(args.run_dir))
     return 0
 
 
@@ -283,8 +299,26 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("experiment", type=Path, metavar="EXPERIMENT", help="builds one Experiment")
     one.add_argument("--run-dir", type=Path, metavar="DIR", help="(default: runs/EXPERIMENT)")
     one.add_argument("--steps", type=int, metavar="N", help="stop after N steps in total")
+    one.add_argument(
+        "--mesh",
+        type=_mesh,
+        default={},
+        metavar="data=N,fsdp=M",
+        help="devices: parts of a batch, and of these as many hold parts of large parameters",
+    )
+    one.add_argument(
+        "--parallel",
+        choices=("jit", "pmap"),
+        default="jit",
+        help="one program over the mesh (default), or one a device",
+    )
+    one.add_argument("--init-from", metavar="C", help=f"weights to begin with: {CHECKPOINT}")
+    one.add_argument("--profile", type=int, default=0, metavar="N", help="trace N steps")
     _add_data_dir(one)
     one.set_defaults(fields={})
+
+    one = command("report", report)
+    one.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="the folder of a run")
 
     text = "List and prepare data sets."
     one = commands.add_parser("data", help=text, description=text)
@@ -377,6 +411,13 @@ def _add_data_dir(one: argparse.ArgumentParser) -> None:
 
 def _add_json(one: argparse.ArgumentParser) -> None:
     one.add_argument("--json", metavar="OUT", help="figures as JSON; - is standard output")
+
+
+def _mesh(text: str) -> dict[str, str]:
+    axes = dict(part.partition("=")[::2] for part in text.split(","))
+    if not set(axes) <= {"data", "fsdp"} or not all(size.isdecimal() for size in axes.values()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not like data=4,fsdp=2")
+    return {f"mesh.{axis}": size for axis, size in axes.items()}
 
 
 def _whole_numbers(text: str) -> tuple[int, ...]:

@@ -11,6 +11,8 @@ os.environ["XLA_FLAGS"] = " ".join(
         os.environ.get("XLA_FLAGS", ""),
         "--xla_backend_optimization_level=0",
         "--xla_cpu_use_fusion_emitters=false",
+        # For meshes; what names no device runs on the first, as ever.
+        "--xla_force_host_platform_device_count=8",
     ]
 )
 

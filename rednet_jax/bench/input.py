@@ -18,9 +18,10 @@ from rednet_jax.data.pipeline import read_batches
 from rednet_jax.data.synthetic.generate import SyntheticConfig, generate
 from rednet_jax.landmarks.schemes import scheme
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.train.experiment import DataConfig, Experiment
+from rednet_jax.train.draw import draw
+from rednet_jax.train.experiment import DataConfig, Experiment, GeneratedData, Stage
+from rednet_jax.train.parallel import devices
 from rednet_jax.train.state import initial_train_state
-from rednet_jax.train.step import draw, train_step
 
 _DRAWN = 64
 """Generated faces; the file that is read holds each of them several times."""
@@ -34,59 +35,63 @@ def bench_input(
     The faces are generated, and lie in a temporary file of the form that prepared data are cut to.
 
     Args:
-        experiment: the run; the preset `compact` with K = 1 and 32 faces a step if None.
+        experiment: whose first stage is measured; the preset `compact` with K = 1 and 32 faces a
+            step if None.
         faces: in the file.
         steps: of training, after two that are not counted.
 
     Returns:
         `reader_faces_per_second`; `augmentation_faces_per_second` and `augmentation_share`, its
         part of a training step, percent; `step_ms`, the median; and `waiting_share`, the part of
-        the training time that passes until the next batch is on the device, percent.
+        the training time that passes until the reader hands the next batch out, percent.
     """
     experiment = experiment or Experiment(
-        name="bench", model=RedNetConfig.preset("compact", feedback_steps=1), batch=32
+        name="bench",
+        model=RedNetConfig.preset("compact", feedback_steps=1),
+        stages=(Stage(batch=32),),
     )
-    assert isinstance(experiment.data, DataConfig)
+    stage = experiment.stages[0]
     with tempfile.TemporaryDirectory() as folder:
-        crops = _write_faces(Path(folder), experiment, faces)
+        crops = _write_faces(Path(folder), experiment.model, stage.data, faces)
         reader = read_batches(
             [(crops, 1.0)],
-            batch=experiment.batch,
+            batch=stage.batch,
             scheme=scheme(experiment.model.landmarks),
             seed=experiment.seed,
         )
         batch = jax.device_put(next(reader))
         read = [_seconds(lambda: next(reader)) for _ in range(10 * steps)]
-        drawing = jax.jit(functools.partial(draw, experiment))
+        drawing = jax.jit(functools.partial(draw, experiment, stage))
         jax.block_until_ready(drawing(0, batch))
         drawn = [_seconds(lambda: drawing(0, batch)) for _ in range(steps)]
-        state = initial_train_state(experiment)
+        placed = devices(experiment, "jit")
+        state = placed.place(initial_train_state(experiment))
+        step = placed.step(0, experiment.model.feedback_steps)
         waited, trained = [], []
         for _ in range(steps + 2):
             begin = time.perf_counter()
-            batch = jax.block_until_ready(jax.device_put(next(reader)))
+            batch = next(reader)
             there = time.perf_counter()
-            state, _ = jax.block_until_ready(
-                train_step(experiment, experiment.model.feedback_steps, state, batch)
-            )
+            state, _ = jax.block_until_ready(step(state, batch))
             waited.append(there - begin)
             trained.append(time.perf_counter() - there)
-    step = statistics.median(trained[2:])
+    step_seconds = statistics.median(trained[2:])
     return {
         "device": jax.devices()[0].device_kind,
         "network": experiment.model.architecture,
         "feedback_steps": experiment.model.feedback_steps,
-        "batch": experiment.batch,
-        "reader_faces_per_second": experiment.batch * len(read) / sum(read),
-        "augmentation_faces_per_second": experiment.batch / statistics.median(drawn),
-        "augmentation_share": 100 * statistics.median(drawn) / step,
-        "step_ms": 1e3 * step,
+        "batch": stage.batch,
+        "reader_faces_per_second": stage.batch * len(read) / sum(read),
+        "augmentation_faces_per_second": stage.batch / statistics.median(drawn),
+        "augmentation_share": 100 * statistics.median(drawn) / step_seconds,
+        "step_ms": 1e3 * step_seconds,
         "waiting_share": 100 * sum(waited[2:]) / (sum(waited[2:]) + sum(trained[2:])),
     }
 
 
-def _write_faces(folder: Path, experiment: Experiment, count: int) -> FaceCrops:
-    data, model = experiment.data, experiment.model
+def _write_faces(
+    folder: Path, model: RedNetConfig, data: DataConfig | GeneratedData, count: int
+) -> FaceCrops:
     assert isinstance(data, DataConfig)
     size = data.cached_size
     config = SyntheticConfig(size=size, margin=model.crop_margin * data.cover)
@@ -104,6 +109,7 @@ def _write_faces(folder: Path, experiment: Experiment, count: int) -> FaceCrops:
         starts=np.arange(count + 1),
         names=np.array([f"generated face {i}" for i in order]),
         styles=np.full(count, "300w"),
+        identities=np.full(count, -1),
     )
 
 

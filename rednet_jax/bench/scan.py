@@ -98,7 +98,9 @@ def _training_step(config: RedNetConfig, variables: Tree, scan: rednet.Scan) -> 
     size = config.image_size
     clips = jax.random.uniform(keys[0], (BATCH, FRAMES, size, size, 3))
     points = jax.random.uniform(keys[1], (BATCH, FRAMES, config.landmarks, 2), maxval=size - 1)
-    targets = Targets(points, jnp.ones(points.shape[:-1], bool))
+    targets = Targets(
+        points, jnp.ones(points.shape[:-1], bool), jnp.full(points.shape[:-2], -1, jnp.int32)
+    )
     state = rednet.initial_state(config, BATCH)
     loss = pass_losses(LossConfig(), scheme(config.landmarks), size)
 

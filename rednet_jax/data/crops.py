@@ -28,7 +28,7 @@ from rednet_jax.files import locked_folder, write_text
 from rednet_jax.landmarks.boxes import whole_face_box
 from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop, invert_affine
 
-_VERSION = 1
+_VERSION = 2
 """Of the files' form and of how a face is cut; counts as part of their source."""
 
 _IMAGES, _LABELS, _SOURCE = "images.u8", "labels.npz", "source.json"
@@ -49,6 +49,7 @@ class FaceCrops:
         starts: int64 [M + 1], the first face of each of M pictures or clips, and N.
         names: N names of the samples, of frames with the frame's number from 1.
         styles: N, whose labelling convention the points follow.
+        identities: int64 [N], number of the person, -1 if unknown.
     """
 
     images: NDArray[np.uint8]
@@ -58,6 +59,7 @@ class FaceCrops:
     starts: NDArray[np.int64]
     names: NDArray[np.str_]
     styles: NDArray[np.str_]
+    identities: NDArray[np.int64]
 
     def __len__(self) -> int:
         """Number of faces, N."""
@@ -70,6 +72,7 @@ class _Face(NamedTuple):
     sample: int
     name: str
     style: str
+    identity: int
     picture: Callable[[], NDArray[np.uint8]]
     landmarks: NDArray[np.float32]
     labelled: NDArray[np.bool_]
@@ -134,7 +137,7 @@ def _cut(
         return face, affine, cut_crop(face.picture(), affine, size)
 
     folder.mkdir()
-    landmarks, labelled, affines, names, styles, owners = [], [], [], [], [], []
+    landmarks, labelled, affines, names, styles, identities, owners = [], [], [], [], [], [], []
     faces = _faces(samples)
     title = f"{samples.data} {samples.split}: cutting faces"
     with (
@@ -152,6 +155,7 @@ def _cut(
                 affines.append(affine)
                 names.append(face.name)
                 styles.append(face.style)
+                identities.append(face.identity)
                 owners.append(face.sample)
             bar.update(len(some))
     if not names:
@@ -165,6 +169,7 @@ def _cut(
         starts=starts,
         names=np.asarray(names),
         styles=np.asarray(styles),
+        identities=np.asarray(identities, np.int64),
     )
 
 
@@ -178,6 +183,7 @@ def _faces(samples: Split[ClipSample] | Split[Sample]) -> Iterator[_Face]:
                 number,
                 sample.name,
                 sample.style,
+                sample.identity,
                 functools.partial(getattr, sample, "image"),
                 sample.landmarks,
                 sample.labelled,
@@ -193,6 +199,7 @@ def _frames(number: int, clip: ClipSample) -> Iterator[_Face]:
             number,
             f"{clip.name}/{frame + 1}",
             clip.style,
+            clip.identity,
             functools.partial(clip.images.__getitem__, frame),
             clip.landmarks[frame],
             clip.labelled[frame],

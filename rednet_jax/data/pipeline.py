@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -52,6 +52,7 @@ class Batch(NamedTuple):
         landmarks: float32 [B, L, 2], pixels of `images`; 0 where not labelled.
         labelled: bool [B, L].
         affines: float32 [B, 2, 3], from pixels of `images` to pixels of the picture.
+        identity: int32 [B], class of the person, -1 if unknown.
         face: int32 [B], which of all faces of the reader.
         row: int32 [B], place in the batch of all processes: what random draws come from.
     """
@@ -60,6 +61,7 @@ class Batch(NamedTuple):
     landmarks: NDArray[np.float32]
     labelled: NDArray[np.bool_]
     affines: NDArray[np.float32]
+    identity: NDArray[np.int32]
     face: NDArray[np.int32]
     row: NDArray[np.int32]
 
@@ -98,6 +100,7 @@ def read_batches(
     scheme: Scheme,
     seed: int,
     styles: Sequence[str] = ("300w",),
+    people: NDArray[np.int64] | None = None,
     clips: ClipConfig | None = None,
     process: int = 0,
     processes: int = 1,
@@ -115,6 +118,8 @@ def read_batches(
         seed: of all orders, places and strides.
         styles: points labelled in another style count as not labelled; faces without labelled
             points are left out.
+        people: numbers of the persons whose place here is their class; None for those of the
+            sources in rising order.
         clips: read clips, as this says; None reads single faces.
         process: number of this process.
         processes: how many there are.
@@ -128,10 +133,12 @@ def read_batches(
         raise RednetError(f"a batch of {batch} cannot be shared out to {processes} processes")
     if not sources or min(weight for _, weight in sources) <= 0:
         raise RednetError("every source of training data needs a weight above 0")
+    people = known_people(crops for crops, _ in sources) if people is None else people
     parts, offset = [], 0
     for number, (crops, _) in enumerate(sources):
         labelled = crops.labelled[:, scheme.from_68] & np.isin(crops.styles, styles)[:, None]
-        faces = _Faces(crops, crops.landmarks[:, scheme.from_68], labelled, offset)
+        landmarks = crops.landmarks[:, scheme.from_68]
+        faces = _Faces(crops, landmarks, labelled, _classes(crops.identities, people), offset)
         places = _labelled_faces(faces) if clips is None else _windows(faces, clips.frames)
         if not len(places):
             what = "face" if clips is None else f"clip of {clips.frames} frames"
@@ -150,12 +157,26 @@ def read_batches(
     return Reader(iter(batches.to_iter_dataset(ahead)), names)
 
 
+def known_people(crops: Iterable[FaceCrops]) -> NDArray[np.int64]:
+    """Returns the numbers of all persons in some faces, rising."""
+    numbers = np.unique(np.concatenate([one.identities for one in crops]))
+    return numbers[numbers >= 0]
+
+
+def _classes(identities: NDArray[np.int64], people: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Returns the place of each identity among `people`, -1 for others."""
+    places = np.searchsorted(people, identities)
+    found = np.append(people, -1)[places] == identities
+    return np.where(found & (identities >= 0), places, -1).astype(np.int32)
+
+
 class _Faces(NamedTuple):
-    """A source as it is read: points of the scheme wanted, and the number of its first face."""
+    """A source as it is read: points and classes wanted, and the number of its first face."""
 
     crops: FaceCrops
     landmarks: NDArray[np.float32]
     labelled: NDArray[np.bool_]
+    identities: NDArray[np.int32]
     offset: int
 
     def at(self, places: Any) -> Batch:
@@ -165,6 +186,7 @@ class _Faces(NamedTuple):
             np.where(self.labelled[places][..., None], self.landmarks[places], 0),
             self.labelled[places],
             self.crops.affines[places],
+            self.identities[places],
             np.asarray(self.offset + places, np.int32),
             np.array(0, np.int32),
         )

@@ -4,8 +4,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import jax
-from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import v1 as ocp
 
 from rednet_jax.errors import RednetError
@@ -50,12 +48,6 @@ class Checkpoints:
         newest = self._checkpointer.latest
         return None if newest is None else int(newest.step)
 
-    @property
-    def best_nme(self) -> float:
-        """Smallest validation NME of the checkpoints here; infinite without one."""
-        metrics = (one.metrics for one in self._checkpointer.checkpoints)
-        return min((float(one["nme"]) for one in metrics if one), default=float("inf"))
-
     def save(self, step: int, state: TrainState, reader: dict[str, Any], nme: float) -> None:
         """Copies the state off the device and writes it while training goes on.
 
@@ -63,7 +55,8 @@ class Checkpoints:
             step: number of the checkpoint.
             state: may be donated as soon as this returns.
             reader: where the reader of batches is, plain JSON.
-            nme: validation NME of the averaged weights, percent.
+            nme: validation NME of the averaged weights, percent; infinite where it was not
+                measured.
         """
         self._checkpointer.wait()
         self._checkpointer.save_async(
@@ -75,16 +68,15 @@ class Checkpoints:
 
         Args:
             step: which.
-            like: the tree of `jax.ShapeDtypeStruct`s that it must have.
+            like: the tree of `jax.ShapeDtypeStruct`s that it must have, with the shardings that it
+                is wanted in; those that it was saved from do not matter.
 
         Returns:
-            The state, on the default device, and where the reader was.
+            The state, and where the reader was.
 
         Raises:
             RednetError: it is damaged, or of another network.
         """
-        device = SingleDeviceSharding(jax.devices()[0])
-        like = jax.tree.map(lambda leaf: leaf.update(sharding=device), like)
         try:
             state: TrainState = self._checkpointer.load(step, like)
             reader: dict[str, Any] = self._checkpointer.metadata(step).custom_metadata["reader"]

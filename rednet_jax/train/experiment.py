@@ -1,20 +1,22 @@
-"""One frozen description of a run, the Python file that builds it, and changes from a command."""
+"""One frozen description of a run: the network, and the stages that it is trained in."""
 
 import dataclasses
 import json
-import math
-import runpy
 import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
-from rednet_jax.data.augment import Augmentation
+from rednet_jax.data.augment import Augmentation, Drift
+from rednet_jax.data.pipeline import ClipConfig
 from rednet_jax.data.synthetic.generate import SyntheticConfig
 from rednet_jax.errors import RednetError
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.train.losses import LossConfig
+
+
+def _at_least(name: str, value: float, least: int) -> None:
+    if value < least:
+        raise RednetError(f"{name} must be at least {least}, not {value}")
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class DataConfig:
     """Prepared data sets that are trained on, mixed.
 
     Attributes:
-        train: NAME/SPLIT of each; of one that holds clips, every labelled frame is a face.
+        train: NAME/SPLIT of each; where single faces are wanted, every labelled frame of a clip is
+            one.
         weights: of each of `train`; a weight's part of their sum is its part of every batch, or
             of some batches where the parts do not come out even.
         validation: NAME/SPLIT that checkpoints are chosen by.
@@ -73,31 +76,134 @@ class GeneratedData:
 
 @dataclass(frozen=True)
 class OptimiserConfig:
-    """AdamW, its schedule and the average of the weights.
+    """AdamW, its schedule, what of the network it moves, and the average of the weights.
 
     Attributes:
         learning_rate: at the end of the warm-up; falls to 0 along a cosine.
         warmup_steps: linear from 0.
         weight_decay: on arrays of two and more axes only, so not on scales and offsets.
         clip_norm: largest norm of the whole gradient.
+        epsilon: what AdamW adds to the root of the squared gradients' average: below it, rounding
+            is not blown up to a step of full length.
         average: decay of the averaged weights a step; the first steps average faster.
+        frozen: parts of the network, such as `encoder` or `decoder/convs`, that stay as they are,
+            batch statistics too.
+        rates: parts of the network and the factor on their learning rate, as `encoder*0.1`; of
+            several that match, the first counts.
     """
 
     learning_rate: float = 2e-3
     warmup_steps: int = 500
     weight_decay: float = 0.01
     clip_norm: float = 1.0
+    epsilon: float = 1e-8
     average: float = 0.999
+    frozen: tuple[str, ...] = ()
+    rates: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuses numbers with which nothing would be learned."""
-        for name in ("learning_rate", "clip_norm"):
+        for name in ("learning_rate", "clip_norm", "epsilon"):
             if getattr(self, name) <= 0:
                 raise RednetError(f"optimiser.{name} must be above 0, not {getattr(self, name)}")
         for name in ("warmup_steps", "weight_decay", "average"):
             _at_least(f"optimiser.{name}", getattr(self, name), 0)
         if self.average >= 1:
             raise RednetError(f"optimiser.average must be below 1, not {self.average}")
+        self.factors()
+
+    def factors(self) -> tuple[tuple[str, float], ...]:
+        """Returns the parts named and the factor on their learning rate, 0 for the frozen ones."""
+        factors = [(part, 0.0) for part in self.frozen]
+        for text in self.rates:
+            part, _, factor = text.partition("*")
+            try:
+                factors.append((part, float(factor)))
+            except ValueError:
+                raise RednetError(
+                    f"optimiser.rates: '{text}' is not PART*FACTOR, such as encoder*0.1"
+                ) from None
+            if not 0 < factors[-1][1] < float("inf"):
+                raise RednetError(f"optimiser.rates: the factor of '{text}' must be above 0")
+        return tuple(factors)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of training with data, losses and a schedule of its own.
+
+    The weights, their average and the batch statistics go on from the stage before; the optimiser
+    starts anew.
+
+    Attributes:
+        name: of the stage, for people and for changes from the command line.
+        steps: optimiser steps; the schedule ends there.
+        data: what is trained on.
+        clips: clips through both scans, as this says; None trains on single pictures.
+        augmentation: draws on the training pictures, if they are not generated.
+        drift: how the crop of a clip wanders.
+        losses: terms and weights.
+        optimiser: of the parameters.
+        one_pass_steps: the first so many steps run a single pass of the feedback loop: while its
+            maps say little, a second pass costs its time and teaches nothing.
+        batch: faces, or clips, a step.
+        accumulate: parts of a batch that are gone through one after the other, and whose gradients
+            are averaged: less memory, and batch moments of the parts.
+    """
+
+    name: str = "images"
+    steps: int = 30_000
+    data: DataConfig | GeneratedData = field(default_factory=DataConfig)
+    clips: ClipConfig | None = None
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    drift: Drift = field(default_factory=Drift)
+    losses: LossConfig = field(default_factory=LossConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    one_pass_steps: int = 0
+    batch: int = 64
+    accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuses numbers that contradict each other."""
+        for name in ("steps", "batch", "accumulate"):
+            _at_least(name, getattr(self, name), 1)
+        _at_least("one_pass_steps", self.one_pass_steps, 0)
+        within = {
+            "one_pass_steps": self.one_pass_steps,
+            "optimiser.warmup_steps": self.optimiser.warmup_steps,
+        }
+        for name, value in within.items():
+            if value >= self.steps:
+                raise RednetError(f"{name} ({value}) must be below steps ({self.steps})")
+        if self.batch % self.accumulate:
+            raise RednetError(f"batch ({self.batch}) is no multiple of accumulate")
+        if self.losses.identity and isinstance(self.data, GeneratedData):
+            raise RednetError("losses.identity: generated faces are nobody's")
+        if self.losses.stability and self.clips is None:
+            raise RednetError("losses.stability needs clips")
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """How the devices of all processes are laid out.
+
+    Attributes:
+        data: parts of a batch that are worked on at the same time.
+        fsdp: the same, and over these large parameters and their moments are laid out, too.
+    """
+
+    data: int = 1
+    fsdp: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuses an axis without devices."""
+        for name in ("data", "fsdp"):
+            _at_least(f"mesh.{name}", getattr(self, name), 1)
+
+    @property
+    def devices(self) -> int:
+        """How many there are."""
+        return self.data * self.fsdp
 
 
 @dataclass(frozen=True)
@@ -107,15 +213,10 @@ class Experiment:
     Attributes:
         name: of the run, for people.
         model: the network; its `feedback_steps` is the number of passes trained with.
-        data: what is trained on.
-        augmentation: draws on the training pictures, if they are not generated.
-        losses: terms and weights.
-        optimiser: of the parameters.
-        steps: optimiser steps in total; the schedule ends there.
-        one_pass_steps: the first so many steps run a single pass of the feedback loop: while its
-            maps say little, a second pass costs its time and teaches nothing.
-        batch: faces a step.
+        stages: gone through one after the other.
         seed: of the initial weights, the order of the faces and every draw.
+        compute: dtype of activations; parameters, statistics and losses are float32 in any case.
+        mesh: of devices; a run may go on with another.
         evaluate_every: steps between validations; a checkpoint is written at each.
         log_every: steps between lines of metrics.jsonl; NaN is noticed then.
         keep: checkpoints kept, beside the best.
@@ -126,125 +227,65 @@ class Experiment:
 
     name: str
     model: RedNetConfig
-    data: DataConfig | GeneratedData = field(default_factory=DataConfig)
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    losses: LossConfig = field(default_factory=LossConfig)
-    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
-    steps: int = 30_000
-    one_pass_steps: int = 0
-    batch: int = 64
+    stages: tuple[Stage, ...] = (Stage(),)
     seed: int = 0
+    compute: Literal["float32", "bfloat16"] = "float32"
+    mesh: MeshConfig = field(default_factory=MeshConfig)
     evaluate_every: int = 1_000
     log_every: int = 50
     keep: int = 2
 
     def __post_init__(self) -> None:
         """Refuses numbers that contradict each other."""
-        for name in ("steps", "batch", "evaluate_every", "log_every", "keep"):
+        for name in ("evaluate_every", "log_every", "keep"):
             _at_least(name, getattr(self, name), 1)
-        for name in ("one_pass_steps", "seed"):
-            _at_least(name, getattr(self, name), 0)
-        within = {
-            "one_pass_steps": self.one_pass_steps,
-            "optimiser.warmup_steps": self.optimiser.warmup_steps,
-        }
-        for name, value in within.items():
-            if value >= self.steps:
-                raise RednetError(f"{name} ({value}) must be below steps ({self.steps})")
-        if isinstance(self.data, GeneratedData):
-            drawn = (self.data.faces.size, self.data.faces.margin)
-            if drawn != (self.model.image_size, self.model.crop_margin):
-                raise RednetError(
-                    f"data.faces are drawn with (size, margin) {drawn}, but the network sees "
-                    f"{(self.model.image_size, self.model.crop_margin)}"
-                )
+        _at_least("seed", self.seed, 0)
+        names = [stage.name for stage in self.stages]
+        if not names or len(set(names)) < len(names):
+            raise RednetError(f"stages need one name each, not {', '.join(names) or 'none'}")
+        for stage in self.stages:
+            self._check(stage)
         if self.model.architecture == "ijcv_resnet":
             raise RednetError(
                 "model.architecture is ijcv_resnet, whose maps have no background class; "
                 "the losses here need one"
             )
 
+    def _check(self, stage: Stage) -> None:
+        parts = self.mesh.devices * stage.accumulate
+        if stage.batch % parts:
+            raise RednetError(
+                f"{stage.name}: a batch of {stage.batch} cannot be divided by mesh data="
+                f"{self.mesh.data},fsdp={self.mesh.fsdp} and accumulate={stage.accumulate}"
+            )
+        if isinstance(stage.data, GeneratedData):
+            drawn = (stage.data.faces.size, stage.data.faces.margin)
+            if drawn != (self.model.image_size, self.model.crop_margin):
+                raise RednetError(
+                    f"{stage.name}: data.faces are drawn with (size, margin) {drawn}, but the "
+                    f"network sees {(self.model.image_size, self.model.crop_margin)}"
+                )
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of all stages."""
+        return sum(stage.steps for stage in self.stages)
+
+    def stage_at(self, step: int) -> tuple[int, int]:
+        """Returns the stage of a step counted from 0, and the step's number within it."""
+        for number, stage in enumerate(self.stages):
+            if step < stage.steps:
+                return number, step
+            step -= stage.steps
+        raise ValueError(f"{self.name} has no step {step} beyond its end")
+
+    def passes(self, step: int) -> int:
+        """Returns K, the passes of the feedback loop, of a step counted from 0."""
+        number, within = self.stage_at(step)
+        return 1 if within < self.stages[number].one_pass_steps else self.model.feedback_steps
+
     def to_json(self) -> dict[str, Any]:
         """Plain dicts, lists, numbers and strings."""
         plain = dataclasses.asdict(self)
         plain["model"] = self.model.to_json()
         return typing.cast(dict[str, Any], json.loads(json.dumps(plain)))
-
-
-def _at_least(name: str, value: float, least: int) -> None:
-    if value < least:
-        raise RednetError(f"{name} must be at least {least}, not {value}")
-
-
-def load_experiment(path: Path | str, overrides: Mapping[str, str] | None = None) -> Experiment:
-    """Runs the Python file and takes its `experiment`.
-
-    Args:
-        path: a file that assigns an `Experiment` to the name `experiment`.
-        overrides: field to new value as typed, fields of parts with dots:
-            {'steps': '100', 'optimiser.learning_rate': '1e-3'}.
-
-    Raises:
-        RednetError: no such file, the file fails, it builds no experiment, or a field or value
-            that does not fit.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise RednetError(f"{path}: no such experiment file")
-    try:
-        experiment = runpy.run_path(str(path)).get("experiment")
-    except RednetError as cause:
-        raise RednetError(f"{path}: {cause}") from cause
-    except Exception as cause:
-        first_line = (str(cause).splitlines() or [""])[0]
-        raise RednetError(f"{path}: {type(cause).__name__}: {first_line}") from cause
-    if not isinstance(experiment, Experiment):
-        raise RednetError(f"{path}: assigns no Experiment to the name 'experiment'")
-    # All at once, part by part: two changes that only fit together are checked together.
-    changed: Experiment = _replaced(experiment, dict(overrides or {}), "")
-    return changed
-
-
-def _replaced(part: Any, changes: dict[str, str], prefix: str) -> Any:
-    hints = typing.get_type_hints(type(part))
-    nested: dict[str, dict[str, str]] = {}
-    values: dict[str, Any] = {}
-    for dotted, text in changes.items():
-        name, _, rest = dotted.partition(".")
-        if name not in hints:
-            raise RednetError(f"no field '{prefix}{name}'; known: {', '.join(sorted(hints))}")
-        is_part = dataclasses.is_dataclass(getattr(part, name))
-        if is_part and not rest:
-            raise RednetError(f"{prefix}{name}: give one of its fields, as {prefix}{name}.FIELD")
-        if rest and not is_part:
-            raise RednetError(f"{prefix}{name} has no field '{rest}'")
-        if is_part:
-            nested.setdefault(name, {})[rest] = text
-        else:
-            values[name] = _parse(hints[name], text, f"{prefix}{name}")
-    for name, inner in nested.items():
-        values[name] = _replaced(getattr(part, name), inner, f"{prefix}{name}.")
-    return dataclasses.replace(part, **values)
-
-
-def _parse(hint: Any, text: str, name: str) -> Any:
-    """The value that `text` stands for in a field of type `hint`."""
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin is tuple:
-        return tuple(_parse(inner[0], item, name) for item in text.split(",") if item.strip())
-    if origin is Literal:
-        if text in inner:
-            return text
-        raise RednetError(f"{name}: '{text}' is not one of {', '.join(inner)}")
-    if hint is bool:
-        if text.lower() in ("true", "false"):
-            return text.lower() == "true"
-        raise RednetError(f"{name}: '{text}' is not true or false")
-    try:
-        value = hint(text)
-    except ValueError as cause:
-        kind = "a whole number" if hint is int else "a number"
-        raise RednetError(f"{name}: '{text}' is not {kind}") from cause
-    if hint is float and not math.isfinite(value):
-        raise RednetError(f"{name}: '{text}' is not a finite number")
-    return value

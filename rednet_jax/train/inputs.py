@@ -5,29 +5,21 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from rednet_jax.data.crops import face_crops
-from rednet_jax.data.pipeline import Batch, read_batches
+from rednet_jax.data.crops import FaceCrops, face_crops
+from rednet_jax.data.pipeline import Batch, known_people, read_batches
 from rednet_jax.data.sources import read_split
 from rednet_jax.data.synthetic.generate import generate
+from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.protocols import Crops, cut_split
 from rednet_jax.landmarks.schemes import scheme
-from rednet_jax.train.experiment import Experiment, GeneratedData
-
-
-class GeneratedBatch(NamedTuple):
-    """A batch that the step draws itself; a pytree.
-
-    Attributes:
-        row: int32 [B], place in the batch of all processes: what random draws come from.
-    """
-
-    row: NDArray[np.int32]
+from rednet_jax.train.draw import GeneratedBatch
+from rednet_jax.train.experiment import Experiment, GeneratedData, Stage
 
 
 class BatchReader(Protocol):
@@ -53,9 +45,9 @@ class BatchReader(Protocol):
 class GeneratedReader(Iterator[GeneratedBatch]):
     """The rows of every batch: what is on them is drawn from (seed, step, row)."""
 
-    def __init__(self, batch: int) -> None:
-        """Of a batch's size B."""
-        self._rows = np.arange(batch, dtype=np.int32)
+    def __init__(self, rows: NDArray[np.int32]) -> None:
+        """Of this process's rows of every batch."""
+        self._rows = rows
         self._done = 0
 
     def __next__(self) -> GeneratedBatch:
@@ -76,37 +68,90 @@ class GeneratedReader(Iterator[GeneratedBatch]):
         self._done = state["next_index"]
 
 
-def open_batches(experiment: Experiment, data_dir: Path | None = None) -> BatchReader:
-    """Opens the training faces of an experiment; the first time they are cut.
+class Inputs:
+    """The data of a run: opened before anything is compiled, and read stage by stage.
 
-    Args:
-        experiment: the run.
-        data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
-
-    Raises:
-        RednetError: a data set that is not prepared, or has no labelled faces.
+    Attributes:
+        validation: of each stage, the faces that checkpoints are chosen by, in truth boxes.
     """
-    data, model = experiment.data, experiment.model
-    if isinstance(data, GeneratedData):
-        return GeneratedReader(experiment.batch)
-    crops = []
-    for name, split in (part.split("/") for part in data.train):
-        margin = model.crop_margin * data.cover
-        faces = face_crops(name, split, margin=margin, size=data.cached_size, data_dir=data_dir)
-        print(f"{name}/{split}: {len(faces)} faces", flush=True)
-        crops.append(faces)
-    return read_batches(
-        list(zip(crops, data.weights, strict=True)),
-        batch=experiment.batch,
-        scheme=scheme(model.landmarks),
-        seed=experiment.seed,
-        styles=data.styles,
-    )
+
+    def __init__(self, experiment: Experiment, data_dir: Path | None = None) -> None:
+        """Opens everything that the stages read; the first time faces are cut.
+
+        Args:
+            experiment: the run.
+            data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or
+                ~/.cache/rednet_jax.
+
+        Raises:
+            RednetError: a data set that is not prepared, has no labelled faces, or shows more
+                people than f_CLS tells apart.
+        """
+        self._experiment = experiment
+        self.validation = [_validation(experiment, stage, data_dir) for stage in experiment.stages]
+        self._crops = [_crops(experiment, stage, data_dir) for stage in experiment.stages]
+        told = dict.fromkeys(
+            f"{split}: {len(crops)} faces" for part in self._crops for split, crops in part
+        )
+        for line in told:
+            print(line, flush=True)
+        # The same classes in all stages, so that a later one goes on with f_CLS.
+        self._people = np.unique(
+            np.concatenate(
+                [np.empty(0, np.int64)]
+                + [
+                    known_people(crops for _, crops in part)
+                    for part, stage in zip(self._crops, experiment.stages, strict=True)
+                    if stage.losses.identity
+                ]
+            )
+        )
+        if len(self._people) > experiment.model.identities:
+            raise RednetError(
+                f"{len(self._people)} people to be told apart, and model.identities is "
+                f"{experiment.model.identities}"
+            )
+
+    def open(self, number: int) -> BatchReader:
+        """Returns a reader of a stage's batches, for this process.
+
+        Raises:
+            RednetError: a source has no labelled face, or no clip as long as is asked for.
+        """
+        stage = self._experiment.stages[number]
+        process, processes = jax.process_index(), jax.process_count()
+        if isinstance(stage.data, GeneratedData):
+            return GeneratedReader(np.arange(process, stage.batch, processes, dtype=np.int32))
+        crops = [crops for _, crops in self._crops[number]]
+        return read_batches(
+            list(zip(crops, stage.data.weights, strict=True)),
+            batch=stage.batch,
+            scheme=scheme(self._experiment.model.landmarks),
+            seed=self._experiment.seed,
+            styles=stage.data.styles,
+            people=self._people,
+            clips=stage.clips,
+            process=process,
+            processes=processes,
+        )
 
 
-def validation_crops(experiment: Experiment, data_dir: Path | None = None) -> Crops:
-    """Returns the faces that checkpoints are chosen by, in truth boxes; arguments as above."""
-    data, model = experiment.data, experiment.model
+def _crops(
+    experiment: Experiment, stage: Stage, data_dir: Path | None
+) -> list[tuple[str, FaceCrops]]:
+    """The training faces of a stage by NAME/SPLIT."""
+    if isinstance(stage.data, GeneratedData):
+        return []
+    margin, size = experiment.model.crop_margin * stage.data.cover, stage.data.cached_size
+    parts = [(place, *place.split("/")) for place in stage.data.train]
+    return [
+        (place, face_crops(name, split, margin=margin, size=size, data_dir=data_dir))
+        for place, name, split in parts
+    ]
+
+
+def _validation(experiment: Experiment, stage: Stage, data_dir: Path | None) -> Crops:
+    data, model = stage.data, experiment.model
     if isinstance(data, GeneratedData):
         return _generated_crops(experiment, data)
     name, split = data.validation.split("/")

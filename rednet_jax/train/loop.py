@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
-import functools
-import json
+import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.metrics import face_errors, measurable
 from rednet_jax.evaluate.protocols import Crops, align_crops, in_picture
-from rednet_jax.files import write_text
 from rednet_jax.train.checkpoints import Checkpoints
-from rednet_jax.train.experiment import Experiment
-from rednet_jax.train.inputs import BatchReader, open_batches, validation_crops
-from rednet_jax.train.state import TrainState, initial_train_state
-from rednet_jax.train.step import train_step
+from rednet_jax.train.experiment import Experiment, GeneratedData, Stage
+from rednet_jax.train.folder import best_nme, claim
+from rednet_jax.train.inputs import BatchReader, Inputs
+from rednet_jax.train.parallel import Devices, Parallel, devices
+from rednet_jax.train.state import (
+    TrainState,
+    check_parts,
+    initial_train_state,
+    stage_optimiser,
+    with_weights,
+)
+from rednet_jax.train.watch import VALIDATION, RunLog, faces_to_show
 from rednet_jax.weights.store import BEST, Variables, write_weights
 
 _STEPS_AHEAD = 2
+"""Steps are dispatched without waiting for them, and each holds its batch on the device."""
 
 _NAMED_FACES = 5
 """A broken step names so many of its faces; where all are broken, the names say nothing."""
@@ -34,7 +46,7 @@ class Pending(NamedTuple):
 
     Attributes:
         step: steps done with it.
-        names: of its faces.
+        names: of this process's faces.
         metrics: of `train_step`.
     """
 
@@ -49,127 +61,257 @@ def train(
     *,
     data_dir: Path | None = None,
     steps: int | None = None,
+    parallel: Parallel = "jit",
+    init_from: str | None = None,
+    profile: int = 0,
 ) -> TrainState:
     """Trains to the end of the experiment, or resumes where the run folder was left.
 
-    The folder holds config.json, metrics.jsonl, checkpoints/ and best.safetensors (the averaged
-    weights with the smallest validation NME at the last trained pass).
+    The folder holds config.json, metrics.jsonl, checkpoints/, pictures/, tensorboard/ and
+    best.safetensors (the averaged weights with the smallest validation NME at the last trained
+    pass). SIGTERM saves a checkpoint and ends the run, as pre-emptible machines need.
 
     Args:
         experiment: what to train.
         run_dir: the run's folder, made if need be.
         data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
         steps: stop after so many optimiser steps in total and save there; changes no schedule.
+        parallel: one program over the mesh (`jit`), or one a device (`pmap`).
+        init_from: checkpoint whose weights a new run begins with; a run that goes on has its own.
+        profile: write a trace of so many steps, after the first two, to RUN/profile.
 
     Returns:
         The state at the end.
 
     Raises:
         RednetError: a folder of another experiment or that cannot be written, data that cannot be
-            read, a loss that is not finite.
+            read, a mesh that does not fit, a loss that is not finite.
     """
     if steps is not None and steps < 1:
         raise RednetError(f"--steps must be at least 1, not {steps}")
     last = experiment.steps if steps is None else min(steps, experiment.steps)
-    validation = validation_crops(experiment, data_dir)
-    reader = open_batches(experiment, data_dir)
-    _claim(run_dir, experiment)
+    check_parts(experiment)
+    placed = devices(experiment, parallel)
+    inputs = Inputs(experiment, data_dir)
+    if jax.process_index() == 0:
+        claim(run_dir, experiment)
     try:
         with Checkpoints(run_dir / "checkpoints", experiment.keep) as checkpoints:
-            if (found := checkpoints.latest) is None:
-                state = initial_train_state(experiment)
+            found = checkpoints.latest
+            if found is None:
+                state, place = initial_train_state(experiment), None
+                if init_from is not None:
+                    state = with_weights(state, experiment.model, init_from)
             else:
-                like = jax.eval_shape(functools.partial(initial_train_state, experiment))
-                state, place = checkpoints.load(found, like)
-                reader.set_state(place)
-                print(f"{run_dir}: goes on at step {found}", flush=True)
-            # Committed to the device in either case: one program, whether begun or resumed.
-            state = jax.device_put(state, jax.devices()[0])
-            with _Metrics(run_dir / "metrics.jsonl", kept_until=found or 0) as metrics:
-                return _run(
-                    experiment, run_dir, state, last, reader, validation, checkpoints, metrics
-                )
+                state, place = checkpoints.load(found, placed.abstract())
+                _say(f"{run_dir}: goes on at step {found}")
+            with _run_log(run_dir, found or 0) as log, _asked_to_stop() as stop:
+                run = _Run(experiment, run_dir, placed, inputs, checkpoints, log, stop, profile)
+                return run.to(last, placed.place(state), place)
     except OSError as error:
         raise RednetError(f"{error.filename or run_dir}: {error.strerror or error}") from error
 
 
-def _run(
-    experiment: Experiment,
-    run_dir: Path,
-    state: TrainState,
-    last: int,
-    reader: BatchReader,
-    validation: Crops,
-    checkpoints: Checkpoints,
-    metrics: _Metrics,
-) -> TrainState:
-    first = int(state.step)
-    best = checkpoints.best_nme
-    pending: list[Pending] = []
-    since, waited = time.perf_counter(), 0.0
-    with tqdm(total=last, initial=first, unit="step", disable=None, leave=False) as bar:
-        for step in range(first, last):
-            done, passes = step + 1, _passes(experiment, step)
-            if step == first or passes != _passes(experiment, step - 1):
-                tqdm.write(f"step {done}: compiling for {passes} passes of the feedback loop")
+class _Run(NamedTuple):
+    """What stays the same through all steps of one call."""
+
+    experiment: Experiment
+    run_dir: Path
+    devices: Devices
+    inputs: Inputs
+    checkpoints: Checkpoints
+    log: RunLog | None
+    stop: threading.Event
+    profile: int
+
+    def to(self, last: int, state: TrainState, place: dict[str, Any] | None) -> TrainState:
+        """Goes on from a state, and a place of its stage's reader, until `last` steps are done."""
+        done = int(self.devices.gathered(state).step)
+        with tqdm(total=last, initial=done, unit="step", disable=None, leave=False) as bar:
+            while done < last and not self.stop.is_set():
+                number, within = self.experiment.stage_at(done)
+                reader = self.inputs.open(number)
+                if within and place is not None:
+                    reader.set_state(place)
+                if not within and done:
+                    _say(f"step {done + 1}: stage {self.experiment.stages[number].name}")
+                    state = self._with_new_optimiser(number, state)
+                end = min(last, done - within + self.experiment.stages[number].steps)
+                state = self._through_stage(number, reader, state, done, end, bar)
+                done = int(self.devices.gathered(state).step)
+        return self.devices.gathered(state)
+
+    def _with_new_optimiser(self, number: int, state: TrainState) -> TrainState:
+        fresh = jax.jit(stage_optimiser(self.experiment.stages[number]).init)
+        state = self.devices.gathered(state)
+        return self.devices.place(state._replace(opt_state=fresh(state.params)))
+
+    def _through_stage(
+        self, number: int, reader: BatchReader, state: TrainState, first: int, end: int, bar: tqdm
+    ) -> TrainState:
+        experiment, stage = self.experiment, self.experiment.stages[number]
+        best = best_nme(self.run_dir, after=_first_step_like(experiment, number))
+        pending: list[Pending] = []
+        since, waited = time.perf_counter(), 0.0
+        for step in range(first, end):
+            done, passes = step + 1, experiment.passes(step)
+            if step == first or passes != experiment.passes(step - 1):
+                _say(f"step {done}: compiling for {passes} passes of the feedback loop")
+            self._trace(step - first)
             asked = time.perf_counter()
             batch = next(reader)
             waited += time.perf_counter() - asked
-            state, measured = train_step(experiment, passes, state, batch)
+            state, measured = self.devices.step(number, passes)(state, batch)
             pending.append(Pending(done, reader.names(batch), measured))
             if len(pending) > _STEPS_AHEAD:
-                # Steps are dispatched without waiting, and each holds its batch on the device.
                 jax.block_until_ready(pending[-1 - _STEPS_AHEAD].metrics)
             bar.update()
-            saved = done % experiment.evaluate_every == 0 or done == last
-            if not saved and done % experiment.log_every:
+            stopping = self._stops(done)
+            saved = done % experiment.evaluate_every == 0 or done == end
+            if not (saved or stopping) and done % experiment.log_every:
                 continue
-            row = _read_out(pending, checkpoints)
+            row = _read_out(pending, self.checkpoints)
             seconds = time.perf_counter() - since
-            row["images_per_second"] = len(pending) * experiment.batch / seconds
+            row["images_per_second"] = len(pending) * stage.batch / seconds
             row["waiting"] = 100 * waited / seconds
-            metrics.write(row)
+            self._log(row)
             line = "loss {loss:.3f}  nme {nme:.2f} %  {images_per_second:.0f} images/s".format(
                 **row
             )
             bar.set_postfix_str(line)
             if saved:
-                nme = validation_nme(experiment, state.average, validation, passes)
-                if not np.isfinite(nme).all():
-                    raise _broken(f"validation NME is not finite at step {done}", checkpoints)
-                metrics.write({"step": done, "validation_nme": nme})
-                # Before the checkpoint: one without its weights would never be written again.
-                if nme[-1] < best:
-                    best = nme[-1]
-                    write_weights(run_dir / BEST, experiment.model, state.average)
-                checkpoints.save(done, state, reader.get_state(), nme[-1])
-                by_pass = " ".join(f"{value:.2f}" for value in nme)
-                tqdm.write(f"step {done}/{last}  {line}  validation nme {by_pass} %")
+                best = self._save(number, done, passes, state, reader, best, line)
+            elif stopping:
+                self.checkpoints.save(
+                    done, self.devices.gathered(state), reader.get_state(), float("inf")
+                )
+                _say(f"step {done}: asked to stop, saved")
+            if stopping:
+                self.stop.set()
+                break
             pending.clear()
             since, waited = time.perf_counter(), 0.0
-    return state
+        self._trace(-1)
+        return state
+
+    def _save(
+        self,
+        number: int,
+        done: int,
+        passes: int,
+        state: TrainState,
+        reader: BatchReader,
+        best: float,
+        line: str,
+    ) -> float:
+        """Validates, keeps the weights if they are the best, and saves; returns the best NME."""
+        state = self.devices.gathered(state)
+        average = whole(state.average)
+        crops = self.inputs.validation[number]
+        landmarks = align_crops(self.experiment.model, average, crops.images, passes)
+        nme = validation_nme(landmarks, crops)
+        if not np.isfinite(nme).all():
+            raise _broken(f"validation NME is not finite at step {done}", self.checkpoints)
+        self._log({"step": done, VALIDATION: nme})
+        if self.log is not None:
+            errors = _errors(landmarks[-1], crops)
+            self.log.pictures(done, faces_to_show(crops, landmarks[-1], errors))
+        # Before the checkpoint: one without its weights would never be written again.
+        if nme[-1] < best:
+            best = nme[-1]
+            if jax.process_index() == 0:
+                write_weights(self.run_dir / BEST, self.experiment.model, average)
+        self.checkpoints.save(done, state, reader.get_state(), nme[-1])
+        by_pass = " ".join(f"{value:.2f}" for value in nme)
+        _say(f"step {done}/{self.experiment.steps}  {line}  validation nme {by_pass} %")
+        return best
+
+    def _stops(self, done: int) -> bool:
+        """Whether the run was asked to stop; of many processes all agree on the step."""
+        if jax.process_count() > 1:
+            return bool(multihost_utils.reached_preemption_sync_point(done))
+        return self.stop.is_set()
+
+    def _log(self, row: dict[str, Any]) -> None:
+        if self.log is not None:
+            self.log.write(row)
+
+    def _trace(self, step: int) -> None:
+        """Begins or ends the profile around step 2 and those after it; -1 at the stage's end."""
+        if not self.profile:
+            return
+        folder = str(self.run_dir / "profile")
+        if step == 2:
+            jax.profiler.start_trace(folder)
+        elif step == 2 + self.profile:
+            jax.profiler.stop_trace()
 
 
-def validation_nme(
-    experiment: Experiment, variables: Variables, crops: Crops, passes: int
-) -> list[float]:
+def _first_step_like(experiment: Experiment, number: int) -> int:
+    """Steps before the first of the stages up to this one that validate on the same faces."""
+
+    def faces(stage: Stage) -> object:
+        return stage.data if isinstance(stage.data, GeneratedData) else stage.data.validation
+
+    stages = experiment.stages
+    while number and faces(stages[number - 1]) == faces(stages[number]):
+        number -= 1
+    return sum(stage.steps for stage in stages[:number])
+
+
+def whole(variables: Variables) -> Variables:
+    """Returns weights as host arrays, of a tree that may lie on the devices of many processes."""
+    if jax.process_count() > 1:
+        gathered: Variables = multihost_utils.process_allgather(variables, tiled=True)
+        return gathered
+    host: Variables = jax.device_get(variables)
+    return host
+
+
+def validation_nme(landmarks: NDArray[np.floating], crops: Crops) -> list[float]:
     """Returns the NME after each of the passes, percent; nan where a landmark is not finite.
 
     Args:
-        experiment: of the network.
-        variables: the averaged weights.
-        crops: validation faces, truth boxes.
-        passes: K.
+        landmarks: [K, N, L, 2], crop pixels.
+        crops: the faces.
     """
-    landmarks = in_picture(crops, align_crops(experiment.model, variables, crops.images, passes))
     known = measurable(crops.labelled)
-    return [
-        float(face_errors(one, crops.landmarks, crops.labelled)[known].mean()) for one in landmarks
-    ]
+    return [float(_errors(one, crops)[known].mean()) for one in landmarks]
 
 
-def _passes(experiment: Experiment, step: int) -> int:
-    return 1 if step < experiment.one_pass_steps else experiment.model.feedback_steps
+def _errors(landmarks: NDArray[np.floating], crops: Crops) -> NDArray[np.floating]:
+    """Percent, of each face [N]; nan where it cannot be measured."""
+    errors = face_errors(in_picture(crops, landmarks), crops.landmarks, crops.labelled)
+    return np.where(measurable(crops.labelled), errors, np.nan)
+
+
+@contextmanager
+def _run_log(run_dir: Path, kept_until: int) -> Iterator[RunLog | None]:
+    """Yields the run's log; of many processes the first one writes it, and the others get None."""
+    if jax.process_index():
+        yield None
+        return
+    with RunLog(run_dir, kept_until) as log:
+        yield log
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[threading.Event]:
+    """Yields what SIGTERM sets."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _say(line: str) -> None:
+    if jax.process_index() == 0:
+        tqdm.write(line)
 
 
 def _read_out(pending: list[Pending], checkpoints: Checkpoints) -> dict[str, float]:
@@ -179,7 +321,7 @@ def _read_out(pending: list[Pending], checkpoints: Checkpoints) -> dict[str, flo
         finite = np.isfinite(metrics["loss_of_face"])
         if finite.all() and np.isfinite(metrics["gradient_norm"]):
             continue
-        broken = [name for name, good in zip(one.names, finite, strict=True) if not good]
+        broken = [name for name, good in zip(one.names, finite, strict=False) if not good]
         more = f" and {len(broken) - _NAMED_FACES} more" if len(broken) > _NAMED_FACES else ""
         where = ", ".join(broken[:_NAMED_FACES]) + more or "none by itself"
         what = f"loss or gradient is not finite at step {one.step}, faces: {where}"
@@ -193,58 +335,3 @@ def _broken(what: str, checkpoints: Checkpoints) -> RednetError:
     kept = checkpoints.latest
     where = "no checkpoint yet" if kept is None else f"last good checkpoint: step {kept}"
     return RednetError(f"{what}; {where}")
-
-
-def _claim(run_dir: Path, experiment: Experiment) -> None:
-    """Makes the folder this experiment's, or refuses one that is another's."""
-    config = run_dir / "config.json"
-    wanted = experiment.to_json()
-    try:
-        found = json.loads(config.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        write_text(config, json.dumps(wanted, indent=2) + "\n")
-        return
-    except OSError as error:
-        raise RednetError(f"{config}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise RednetError(f"{config}: not a run's config ({error})") from error
-    if difference := _first_difference(found, wanted, ""):
-        raise RednetError(f"{config}: the folder holds another run; {difference}")
-
-
-def _first_difference(found: Any, wanted: Any, name: str) -> str | None:
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        for key in sorted({*found, *wanted}):
-            inner = _first_difference(found.get(key), wanted.get(key), f"{name}.{key}".lstrip("."))
-            if inner:
-                return inner
-        return None
-    return None if found == wanted else f"{name} was {found}, now is {wanted}"
-
-
-class _Metrics:
-    """RUN/metrics.jsonl: a JSON object a line. Lines of steps that are run again are dropped."""
-
-    def __init__(self, path: Path, kept_until: int) -> None:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        kept = [line for line in lines if _step_of(line) <= kept_until]
-        write_text(path, "".join(f"{line}\n" for line in kept))
-        self._file = path.open("a", encoding="utf-8")
-
-    def write(self, row: dict[str, Any]) -> None:
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
-
-    def __enter__(self) -> _Metrics:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-
-def _step_of(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        # Half a line, left by a run that was killed while it wrote.
-        return float("inf")

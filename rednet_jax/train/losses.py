@@ -24,12 +24,17 @@ class Targets(NamedTuple):
     """What a batch should come out as.
 
     Attributes:
-        landmarks: float32 [B, L, 2], crop pixels.
-        labelled: bool [B, L].
+        landmarks: float32 [B, L, 2], crop pixels; of clips [B, T, L, 2].
+        labelled: bool [B, L]; of clips [B, T, L].
+        identity: int32 [B], class of f_CLS, -1 if unknown; of clips [B, T].
     """
 
     landmarks: Array
     labelled: Array
+    identity: Array
+
+
+_TERMS = ("detection", "map_landmarks", "landmarks", "confidence", "identity")
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,8 @@ class LossConfig:
         map_landmarks: weight of the points read off the maps.
         landmarks: weight of the regression head's points.
         confidence: weight of the binary cross entropy of the confidence.
+        identity: weight of the cross entropy of f_CLS over people; faces of nobody known count 0.
+        stability: weight of the change of the regression head's error from frame to frame.
         sigma: standard deviation of the target's peaks, map pixels.
         background_share: total weight of the background's pixels, in the total of the peaks.
         coordinate: `l1`, or `wing` (Feng et al. 2018), which pulls harder on small errors.
@@ -55,6 +62,8 @@ class LossConfig:
     map_landmarks: float = 5.0
     landmarks: float = 10.0
     confidence: float = 0.1
+    identity: float = 0.0
+    stability: float = 0.0
     sigma: float = 1.0
     background_share: float = 0.5
     coordinate: Literal["l1", "wing"] = "l1"
@@ -65,7 +74,7 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         """Refuses weights below 0 and lengths that are not above it."""
-        for name in ("detection", "map_landmarks", "landmarks", "confidence", "background_share"):
+        for name in (*_TERMS, "stability", "background_share"):
             if getattr(self, name) < 0:
                 raise RednetError(f"losses.{name} must be at least 0, not {getattr(self, name)}")
         for name in ("sigma", "wing_width", "wing_curvature", "correct_below"):
@@ -166,6 +175,48 @@ def confidence_loss(
     return loss
 
 
+def identity_loss(logits: Array, identity: Array) -> Array:
+    """Cross entropy of f_CLS (ECCV paper, section 3.4).
+
+    Args:
+        logits: float32 [B, identities].
+        identity: int32 [B], -1 if unknown.
+
+    Returns:
+        float32 [B], 0 where the identity is unknown.
+    """
+    _expect(identity, logits.shape[:1])
+    known = jnp.maximum(identity, 0)
+    loss: Array = optax.softmax_cross_entropy_with_integer_labels(logits, known)
+    return jnp.where(identity >= 0, loss, 0)
+
+
+def stability_loss(landmarks: Array, targets: Targets, scheme: Scheme) -> Array:
+    """How much the error changes from a frame to the next: what a viewer sees as jitter.
+
+    A constant error costs nothing here, and a face that moves costs nothing for moving.
+
+    Args:
+        landmarks: float32 [K, B, T, L, 2], crop pixels.
+        targets: of the clips.
+        scheme: of the points.
+
+    Returns:
+        float32 [B]: mean L1 distance of the errors of frames t and t - 1, in inter-ocular
+        distances, over the passes and over the points labelled in both frames.
+    """
+    batch, frames, points = targets.labelled.shape
+    _expect(landmarks[0], targets.landmarks.shape)
+    flat = Targets(*(leaf.reshape(batch * frames, *leaf.shape[2:]) for leaf in targets))
+    eyes, eyes_known = (one.reshape(batch, frames) for one in inter_ocular(flat, scheme))
+    known = targets.labelled & eyes_known[..., None]
+    error = jnp.where(known[..., None], landmarks - targets.landmarks, 0) / eyes[..., None, None]
+    change = jnp.mean(jnp.abs(error[:, :, 1:] - error[:, :, :-1]), axis=(0, -1))
+    both = known[:, 1:] & known[:, :-1]
+    shape = (batch, (frames - 1) * points)
+    return _mean(change.reshape(shape), both.reshape(shape))
+
+
 def inter_ocular(targets: Targets, scheme: Scheme) -> tuple[Array, Array]:
     """Distance of the outer eye corners, float32 [B], and whether both are labelled, bool [B]."""
     right, left = scheme.outer_eyes
@@ -188,11 +239,16 @@ def pass_losses(
 
     Returns:
         A function to {`total`, `detection`, `map_landmarks`, `landmarks`, `confidence`, `nme`},
-        each float32 [B]; `total` is the weighted sum, `nme` the mean error of the regression head's
-        points (percent of the inter-ocular distance), nan where the eye corners have no label.
+        and `identity` where it has a weight, each float32 [B]; `total` is the weighted sum, `nme`
+        the mean error of the regression head's points (percent of the inter-ocular distance), nan
+        where the eye corners have no label.
     """
 
     def losses(output: PassOutput, targets: Targets) -> dict[str, Array]:
+        # Activations may be half as precise; a sum over thousands of pixels may not.
+        output = jax.tree.map(
+            lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), output
+        )
         height, width, classes = output.logits.shape[1:]
         _expect(targets.landmarks, (output.logits.shape[0], classes - 1, 2))
         labelled = targets.labelled
@@ -220,6 +276,8 @@ def pass_losses(
             "landmarks": _mean(regressed, used),
             "confidence": _mean(confidence, known),
         }
+        if config.identity:
+            terms["identity"] = identity_loss(output.identity_logits, targets.identity)
         total = sum(getattr(config, name) * value for name, value in terms.items())
         nme = 100 * _mean(distance / eyes[:, None], known)
         return {"total": total, **terms, "nme": jnp.where(eyes_known, nme, jnp.nan)}

@@ -8,8 +8,11 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from rednet_jax.errors import RednetError
 from rednet_jax.model import rednet
-from rednet_jax.train.experiment import Experiment, OptimiserConfig
+from rednet_jax.model.config import RedNetConfig
+from rednet_jax.train.experiment import Experiment, OptimiserConfig, Stage
+from rednet_jax.weights.store import load
 
 Tree = Any
 
@@ -42,14 +45,69 @@ def optimiser(config: OptimiserConfig, steps: int) -> optax.GradientTransformati
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, config.learning_rate, config.warmup_steps, steps
     )
+
+    def scale_by_part(updates: Tree, *, frozen_only: bool) -> Tree:
+        """Zeroes the frozen parts, or multiplies each part by its factor."""
+        factors = rates(config, updates)
+        if frozen_only:
+            factors = jax.tree.map(bool, factors)
+        return jax.tree.map(jnp.multiply, updates, factors)
+
     return optax.chain(
+        # First of all: what does not move must not count in the norm that is clipped.
+        optax.stateless(lambda updates, _: scale_by_part(updates, frozen_only=True)),
         optax.clip_by_global_norm(config.clip_norm),
         optax.adamw(
             schedule,
+            eps=config.epsilon,
             weight_decay=config.weight_decay,
             mask=lambda params: jax.tree.map(lambda x: x.ndim >= 2, params),
         ),
+        optax.stateless(lambda updates, _: scale_by_part(updates, frozen_only=False)),
     )
+
+
+def rates(config: OptimiserConfig, tree: Tree) -> Tree:
+    """Returns the factor on the learning rate of each array of a tree of the network's parts.
+
+    Args:
+        config: what is frozen (0), and what moves at another rate.
+        tree: parameters or batch statistics, whole.
+    """
+    factors = config.factors()
+    return jax.tree.map_with_path(
+        lambda path, _: next((f for part, f in factors if _is_of(_path(path), part)), 1.0), tree
+    )
+
+
+def check_parts(experiment: Experiment) -> None:
+    """Looks up the parts that the stages' optimisers name.
+
+    Raises:
+        RednetError: one is no part of the network.
+    """
+    params = jax.eval_shape(functools.partial(initial_train_state, experiment)).params
+    paths = [_path(path) for path, _ in jax.tree.leaves_with_path(params)]
+    for stage in experiment.stages:
+        for part, _ in stage.optimiser.factors():
+            if not any(_is_of(path, part) for path in paths):
+                parts = ", ".join(sorted({path.split("/")[0] for path in paths}))
+                raise RednetError(
+                    f"{stage.name}: optimiser: '{part}' is no part of the network; known: {parts}"
+                )
+
+
+def _path(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _is_of(path: str, part: str) -> bool:
+    return path == part or path.startswith(f"{part}/")
+
+
+def stage_optimiser(stage: Stage) -> optax.GradientTransformation:
+    """Returns the optimiser of a stage."""
+    return optimiser(stage.optimiser, stage.steps)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -57,10 +115,29 @@ def initial_train_state(experiment: Experiment) -> TrainState:
     """Fresh weights from the experiment's seed."""
     variables = rednet.init(experiment.model, jax.random.key(experiment.seed))
     params = variables["params"]
-    opt_state = optimiser(experiment.optimiser, experiment.steps).init(params)
+    opt_state = stage_optimiser(experiment.stages[0]).init(params)
     # A copy: the step's buffers are donated, and one buffer cannot be given away twice.
     average = jax.tree.map(jnp.copy, {"params": params, "batch_stats": variables["batch_stats"]})
     return TrainState(jnp.int32(0), params, variables["batch_stats"], average, opt_state)
+
+
+def with_weights(state: TrainState, config: RedNetConfig, checkpoint: str) -> TrainState:
+    """Returns a fresh state that begins with the weights of a checkpoint.
+
+    Args:
+        state: of `initial_train_state`.
+        config: of its network.
+        checkpoint: a released name, a safetensors file, or a run folder.
+
+    Raises:
+        RednetError: a checkpoint that cannot be read, or of another network.
+    """
+    found, variables = load(checkpoint)
+    same = jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, state.average)
+    if found.architecture != config.architecture or not same:
+        raise RednetError(f"{checkpoint}: holds another network than the experiment's")
+    copies = [jax.tree.map(jnp.array, variables) for _ in range(2)]
+    return state._replace(**copies[0], average=copies[1])
 
 
 def averaged(average: Tree, current: Tree, step: Array, decay: float) -> Tree:

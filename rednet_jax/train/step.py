@@ -1,122 +1,168 @@
 """One optimiser step as a pure function of the state and a batch."""
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax import Array
+from jax import Array, lax
 
-from rednet_jax.data.augment import augment
 from rednet_jax.data.pipeline import Batch
-from rednet_jax.data.synthetic.generate import generate
 from rednet_jax.landmarks.schemes import scheme
 from rednet_jax.model import rednet
-from rednet_jax.train.experiment import Experiment, GeneratedData
-from rednet_jax.train.inputs import GeneratedBatch
-from rednet_jax.train.losses import Targets, pass_losses
-from rednet_jax.train.state import TrainState, averaged, followed, optimiser
+from rednet_jax.train.draw import GeneratedBatch, draw
+from rednet_jax.train.experiment import Experiment, Stage
+from rednet_jax.train.losses import pass_losses, stability_loss
+from rednet_jax.train.state import TrainState, averaged, followed, rates, stage_optimiser
+
+Tree = Any
+Metrics = dict[str, Array]
 
 
-def draw(
-    experiment: Experiment, step: Array, batch: Batch | GeneratedBatch
-) -> tuple[Array, Targets]:
-    """Draws the pictures of a step: augmented faces of a batch, or generated ones.
-
-    Every draw comes from (seed, step, row of the batch), never from a device.
-
-    Args:
-        experiment: the run.
-        step: int32 [], steps done before.
-        batch: B faces.
-
-    Returns:
-        Pictures float32 [B, S, S, 3] in [0, 1], and what they should come out as.
-    """
-    # 1 keeps the draws apart from those of the initial weights.
-    run = jax.random.fold_in(jax.random.key(experiment.seed), 1)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(run, step), batch.row)
-    config = experiment.model
-    points = scheme(config.landmarks)
-    if isinstance(experiment.data, GeneratedData):
-        images, landmarks = jax.vmap(functools.partial(generate, experiment.data.faces))(keys)
-        landmarks = landmarks[:, points.from_68]
-        return images, Targets(landmarks, jnp.ones(landmarks.shape[:2], bool))
-    assert isinstance(batch, Batch)
-    images, landmarks, labelled = augment(
-        experiment.augmentation,
-        keys,
-        jnp.asarray(batch.images),
-        jnp.asarray(batch.landmarks),
-        jnp.asarray(batch.labelled),
-        scheme=points,
-        cover=experiment.data.cover,
-        margin=config.crop_margin,
-        size=config.image_size,
-    )
-    return images, Targets(landmarks, labelled)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
 def train_step(
-    experiment: Experiment, feedback_steps: int, state: TrainState, batch: Batch | GeneratedBatch
-) -> tuple[TrainState, dict[str, Array]]:
+    experiment: Experiment,
+    stage: Stage,
+    passes: int,
+    state: TrainState,
+    batch: Batch | GeneratedBatch,
+    *,
+    axis_name: str | None = None,
+) -> tuple[TrainState, Metrics]:
     """Draws the batch on the device, runs all passes forward and back, and moves the weights.
 
-    Compiled once for each K.
-
     Args:
         experiment: the run.
-        feedback_steps: K of this step.
-        state: donated; its arrays are gone after the call.
-        batch: B faces; of host arrays, or on the device.
+        stage: of it.
+        passes: K of this step.
+        state: before the step.
+        batch: B faces or clips; under `jax.pmap` this device's.
+        axis_name: the mapped axis under `jax.pmap`, for global moments, gradients and metrics.
 
     Returns:
         The next state, and metrics: `loss`, its terms and `nme` (of the last pass), each a mean
         over faces, and `gradient_norm` (before the clip), all float32 []; `loss_of_face`
-        float32 [B]. Loss and terms are means over the passes.
+        float32 [B]. Loss and terms are means over passes and frames.
     """
-    config = experiment.model
-    losses_of = pass_losses(experiment.losses, scheme(config.landmarks), config.image_size)
-    images, targets = draw(experiment, state.step, batch)
-
-    def loss_of(params: Any) -> tuple[Array, tuple[Any, dict[str, Array]]]:
-        out, batch_stats = rednet.align_image(
-            config,
-            {"params": params, "batch_stats": state.batch_stats},
-            images,
-            feedback_steps=feedback_steps,
-            train=True,
-            loss=losses_of,
-            targets=targets,
-        )
-        losses = out.per_step.losses
-        return jnp.mean(losses["total"]), (batch_stats, losses)
-
-    (loss, (batch_stats, losses)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
-        state.params
+    gradients, batch_stats, faces = _gradients(
+        experiment, stage, passes, state, batch, axis_name=axis_name
     )
-    updates, opt_state = optimiser(experiment.optimiser, experiment.steps).update(
-        gradients, state.opt_state, state.params
-    )
+    if axis_name is not None:
+        gradients = lax.pmean(gradients, axis_name)
+        faces = lax.all_gather(faces, axis_name, tiled=True)
+    updates, opt_state = stage_optimiser(stage).update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
+    batch_stats = jax.tree.map(
+        lambda new, old, rate: new if rate else old,
+        batch_stats,
+        state.batch_stats,
+        rates(stage.optimiser, batch_stats),
+    )
     average = averaged(
         state.average,
         {"params": params, "batch_stats": batch_stats},
         state.step,
-        experiment.optimiser.average,
+        stage.optimiser.average,
     )
+    frames = 1 if stage.clips is None else stage.clips.frames
+    visited = frames * (passes + experiment.model.passes_per_frame)
     batch_stats, average["batch_stats"] = (
-        followed(rows, feedback_steps + config.passes_per_frame)
-        for rows in (batch_stats, average["batch_stats"])
+        followed(rows, visited) for rows in (batch_stats, average["batch_stats"])
     )
-    terms = {name: jnp.mean(value) for name, value in losses.items() if name != "total"}
-    metrics = {
-        **terms,
-        "loss": loss,
-        "nme": jnp.nanmean(losses["nme"][-1]),
+    metrics = {name: jnp.mean(value) for name, value in faces.items() if name != "total"}
+    metrics |= {
+        "loss": jnp.mean(faces["total"]),
+        "nme": jnp.nanmean(faces["nme"]),
         "gradient_norm": optax.tree.norm(gradients),
-        "loss_of_face": jnp.mean(losses["total"], axis=0),
+        "loss_of_face": faces["total"],
     }
     return TrainState(state.step + 1, params, batch_stats, average, opt_state), metrics
+
+
+def _gradients(
+    experiment: Experiment,
+    stage: Stage,
+    passes: int,
+    state: TrainState,
+    batch: Batch | GeneratedBatch,
+    *,
+    axis_name: str | None,
+) -> tuple[Tree, Tree, Metrics]:
+    """Gradient of the mean loss, moved batch statistics, and terms of each face, float32 [B]."""
+
+    def part_gradient(batch_stats: Tree, part: Batch | GeneratedBatch) -> tuple[Tree, Tree]:
+        def loss_of(params: Tree) -> tuple[Array, tuple[Tree, Metrics]]:
+            variables = {"params": params, "batch_stats": batch_stats}
+            stats, terms = _losses(
+                experiment, stage, passes, variables, state.step, part, axis_name=axis_name
+            )
+            return jnp.mean(terms["total"]), (stats, terms)
+
+        gradients, (stats, terms) = jax.grad(loss_of, has_aux=True)(state.params)
+        return stats, (gradients, terms)
+
+    if stage.accumulate == 1:
+        batch_stats, (gradients, faces) = part_gradient(state.batch_stats, batch)
+        return gradients, batch_stats, faces
+
+    # Every so-many-th row makes a part, so that a part lies on all devices as the batch does.
+    def parted(leaf: Array) -> Array:
+        split = jnp.reshape(leaf, (-1, stage.accumulate, *leaf.shape[1:]))
+        return jnp.swapaxes(split, 0, 1)
+
+    def together(leaf: Array) -> Array:
+        return jnp.swapaxes(leaf, 0, 1).reshape(-1)
+
+    def accumulate(carry: tuple[Tree, Tree], part: Tree) -> tuple[tuple[Tree, Tree], Metrics]:
+        batch_stats, total = carry
+        batch_stats, (gradients, terms) = part_gradient(batch_stats, part)
+        return (batch_stats, jax.tree.map(jnp.add, total, gradients)), terms
+
+    zero = jax.tree.map(jnp.zeros_like, state.params)
+    (batch_stats, total), faces = lax.scan(
+        accumulate, (state.batch_stats, zero), jax.tree.map(parted, batch)
+    )
+    gradients = jax.tree.map(lambda leaf: leaf / stage.accumulate, total)
+    return gradients, batch_stats, jax.tree.map(together, faces)
+
+
+def _losses(
+    experiment: Experiment,
+    stage: Stage,
+    passes: int,
+    variables: dict[str, Tree],
+    step: Array,
+    batch: Batch | GeneratedBatch,
+    *,
+    axis_name: str | None,
+) -> tuple[Tree, Metrics]:
+    """Moved batch statistics, and `total`, its terms and `nme` of each face, float32 [B]."""
+    config = experiment.model
+    points = scheme(config.landmarks)
+    drawn = draw(experiment, stage, step, batch)
+    images, targets = drawn.images.astype(experiment.compute), drawn.targets
+    how = {
+        "feedback_steps": passes,
+        "train": True,
+        "loss": pass_losses(stage.losses, points, config.image_size),
+        "axis_name": axis_name,
+    }
+    if stage.clips is None:
+        out, batch_stats = rednet.align_image(config, variables, images, targets=targets, **how)
+    else:
+        before = rednet.initial_state(config, len(images), images.dtype)
+        out, _, batch_stats = rednet.align_clip(
+            config, variables, images, before, drawn.warps, targets=targets, **how
+        )
+    per_pass = out.per_step.losses
+    terms = {name: _mean_but_first(value.swapaxes(0, 1)) for name, value in per_pass.items()}
+    last = per_pass["nme"][-1]
+    terms["nme"] = jnp.nanmean(last.reshape(len(last), -1), axis=-1)
+    if stage.losses.stability:
+        landmarks = out.per_step.landmarks.astype(jnp.float32)
+        terms["stability"] = stability_loss(landmarks, targets, points)
+        terms["total"] += stage.losses.stability * terms["stability"]
+    return batch_stats, terms
+
+
+def _mean_but_first(leaf: Array) -> Array:
+    return jnp.mean(leaf.reshape(len(leaf), -1), axis=-1)

@@ -8,13 +8,12 @@ import numpy as np
 
 from rednet_jax.bench.input import bench_input
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.train.experiment import DataConfig, Experiment
+from rednet_jax.train.experiment import DataConfig, Experiment, Stage
 
 
 def test_reading_augmenting_and_waiting_are_measured(narrow: Callable[..., RedNetConfig]) -> None:
-    experiment = Experiment(
-        name="bench", model=narrow("compact"), data=DataConfig(cached_size=80), batch=4
-    )
+    stage = Stage(data=DataConfig(cached_size=80), batch=4)
+    experiment = Experiment(name="bench", model=narrow("compact"), stages=(stage,))
     result = bench_input(experiment, faces=10, steps=3)
     numbers = [value for value in result.values() if not isinstance(value, str)]
     assert all(np.isfinite(value) and value > 0 for value in numbers)

@@ -34,7 +34,7 @@ def test_faces_are_cut_by_the_crop_rule(data_dir: Path) -> None:
     assert cut.landmarks.dtype == cut.affines.dtype == np.float32
     for i, sample in enumerate(read_split("300w", "train", data_dir)):
         affine = crop_transform(sample.box, **SPLIT)
-        assert (cut.names[i], cut.styles[i]) == (sample.name, "300w")
+        assert (cut.names[i], cut.styles[i], cut.identities[i]) == (sample.name, "300w", -1)
         np.testing.assert_array_equal(cut.images[i], cut_crop(sample.image, affine, 80))
         np.testing.assert_allclose(cut.affines[i], affine, rtol=1e-6)
         there = apply_affine(cut.affines[i], cut.landmarks[i])

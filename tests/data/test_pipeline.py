@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rednet_jax.data.crops import FaceCrops
-from rednet_jax.data.pipeline import Batch, ClipConfig, Reader, read_batches
+from rednet_jax.data.pipeline import Batch, ClipConfig, Reader, known_people, read_batches
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.schemes import LANDMARKS_7, LANDMARKS_68
 
@@ -28,6 +28,7 @@ def numbered(prefix: str, clips: list[int], style: str = "300w") -> FaceCrops:
         starts=np.cumsum([0, *clips]),
         names=np.array([f"{prefix}{i}" for i in order]),
         styles=np.full(count, style),
+        identities=order % 3 - 1,
     )
 
 
@@ -136,6 +137,20 @@ def test_points_are_of_the_scheme_and_of_the_styles_asked_for() -> None:
     with pytest.raises(RednetError, match=r"b0, \.\.\.: no labelled face in these 2"):
         read((other, 1.0))
     assert set(names(read((other, 1.0), styles=("300w", "other")), 4)) == {"b0", "b1"}
+
+
+def test_people_are_classes_over_all_sources() -> None:
+    one, other = faces("a", 4), faces("b", 4)
+    one.identities[:], other.identities[:] = [70, -1, 30, 70], [30, 90, -1, 10]
+    reader = read((one, 1.0), (other, 1.0), batch=8)
+    expected = {"a0": 2, "a1": -1, "a2": 1, "a3": 2, "b0": 1, "b1": 3, "b2": -1, "b3": 0}
+    batch = next(reader)
+    assert dict(zip(reader.names(batch), batch.identity.tolist(), strict=True)) == expected
+    np.testing.assert_array_equal(known_people([one, other]), [10, 30, 70, 90])
+    batch = next(reader := read((one, 1.0), people=np.array([30, 99])))
+    known = dict(zip(reader.names(batch), batch.identity.tolist(), strict=True))
+    assert known == {"a0": -1, "a1": -1, "a2": 0, "a3": -1}
+    assert (next(read((faces("c", 4), 1.0), people=np.empty(0))).identity == -1).all()
 
 
 def test_clips_have_a_stride_and_some_run_backwards() -> None:

@@ -7,14 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from rednet_jax.data.pipeline import ClipConfig
+from rednet_jax.data.synthetic.generate import SyntheticConfig
 from rednet_jax.errors import RednetError
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.train.experiment import (
     DataConfig,
     Experiment,
+    GeneratedData,
+    MeshConfig,
     OptimiserConfig,
-    load_experiment,
+    Stage,
 )
+from rednet_jax.train.load import load_experiment
+from rednet_jax.train.losses import LossConfig
 
 FOLDER = Path(__file__).parents[2] / "experiments"
 
@@ -30,11 +36,13 @@ def file(tmp_path):
     path = tmp_path / "some.py"
     path.write_text(
         "from rednet_jax.model.config import RedNetConfig\n"
-        "from rednet_jax.train.experiment import Experiment, OptimiserConfig\n"
+        "from rednet_jax.train.experiment import *\n"
+        "optimiser = OptimiserConfig(warmup_steps=300)\n"
         "experiment = Experiment(\n"
-        "    name='some', model=RedNetConfig.preset('compact'),\n"
-        "    steps=7_000, one_pass_steps=5_000,\n"
-        "    optimiser=OptimiserConfig(warmup_steps=300),\n"
+        "    name='some', model=RedNetConfig.preset('compact'), stages=(\n"
+        "        Stage('one', steps=7_000, one_pass_steps=5_000, optimiser=optimiser),\n"
+        "        Stage('two', steps=3_000, one_pass_steps=0, optimiser=optimiser),\n"
+        "    ),\n"
         ")\n"
     )
     return path
@@ -65,21 +73,50 @@ def test_fields_of_each_type_can_be_changed(file):
             "name": "other",
             "steps": "1_000",
             "one_pass_steps": "0",
+            "two.one_pass_steps": "500",
             "optimiser.learning_rate": "1e-3",
+            "optimiser.frozen": "encoder,heads",
             "losses.coordinate": "wing",
             "model.feedback": "none",
             "model.statistics_per_pass": "False",
             "model.widths": "8, 8,16,16,32,32,8",
             "data.cover": "2",
+            "data.train": "300w/train,helen/train",
+            "data.weights": "3,1",
+            "mesh.data": "2",
+            "compute": "bfloat16",
         },
     )
-    assert (changed.name, changed.steps, changed.one_pass_steps) == ("other", 1000, 0)
-    assert changed.optimiser == OptimiserConfig(1e-3, 300)
-    assert (changed.losses.coordinate, changed.model.feedback) == ("wing", "none")
+    one, two = changed.stages
+    assert (changed.name, changed.steps, changed.compute) == ("other", 2000, "bfloat16")
+    assert (one.steps, one.one_pass_steps, two.one_pass_steps) == (1000, 0, 500)
+    assert one.optimiser == OptimiserConfig(1e-3, 300, frozen=("encoder", "heads"))
+    assert (one.losses.coordinate, changed.model.feedback) == ("wing", "none")
     assert changed.model.statistics_per_pass is False
     assert changed.model.widths == (8, 8, 16, 16, 32, 32, 8)
-    assert changed.data == DataConfig(cover=2.0) and type(changed.data.cover) is float
+    assert two.data == DataConfig(("300w/train", "helen/train"), (3.0, 1.0), cover=2.0)
+    assert changed.mesh == MeshConfig(2, 1)
     assert load_experiment(file, {}) == load_experiment(file)
+
+
+def test_one_stage_can_be_changed_by_its_name(file):
+    changed = load_experiment(file, {"two.batch": "8", "batch": "32", "one.losses.sigma": "2"})
+    assert [stage.batch for stage in changed.stages] == [32, 8]
+    assert [stage.losses.sigma for stage in changed.stages] == [2.0, 1.0]
+
+
+def test_steps_belong_to_stages_and_passes(file):
+    experiment = load_experiment(file)
+    assert experiment.steps == 10_000
+    assert [experiment.stage_at(step) for step in (0, 6_999, 7_000, 9_999)] == [
+        (0, 0),
+        (0, 6_999),
+        (1, 0),
+        (1, 2_999),
+    ]
+    assert [experiment.passes(step) for step in (0, 4_999, 5_000, 7_000)] == [1, 1, 2, 2]
+    with pytest.raises(ValueError, match="no step"):
+        experiment.stage_at(10_000)
 
 
 def test_changes_that_only_fit_together_are_checked_together(file):
@@ -94,6 +131,23 @@ def test_changes_that_only_fit_together_are_checked_together(file):
     ("field", "text", "told"),
     [
         ("stepz", "3", "stepz.*known: .*steps"),
+        ("stages", "3", "no field 'stages'.*batch.*one.FIELD, two.FIELD"),
+        ("stages.0.batch", "3", "no field 'stages'"),
+        ("one.stepz", "3", "stepz.*known: .*steps"),
+        ("one", "3", "no field 'one'"),
+        ("clips", "3", "clips can be changed in the experiment's file alone"),
+        ("data.train", "300w", "'300w' is not NAME/SPLIT"),
+        ("data.train", "a/b,c/d", r"data.weights needs a weight.*data.train \(2\)"),
+        ("data.weights", "0", "data.weights needs a weight above 0"),
+        ("compute", "float16", "'float16' is not one of float32, bfloat16"),
+        ("optimiser.rates", "encoder", r"'encoder' is not PART\*FACTOR"),
+        ("optimiser.rates", "encoder*0", r"factor of 'encoder\*0' must be above 0"),
+        ("optimiser.epsilon", "0", "optimiser.epsilon.*above 0"),
+        ("mesh.data", "0", "mesh.data must be at least 1"),
+        ("mesh.data", "3", "one: a batch of 64 cannot be divided by mesh data=3,fsdp=1"),
+        ("accumulate", "6", "64.*no multiple of accumulate"),
+        ("losses.stability", "1", "losses.stability needs clips"),
+        ("losses.identity", "-1", "losses.identity must be at least 0"),
         ("model.depth", "3", "model.depth.*known: .*widths"),
         ("model", "compact", "model.*model.FIELD"),
         ("steps.more", "3", "steps.*more"),
@@ -106,7 +160,7 @@ def test_changes_that_only_fit_together_are_checked_together(file):
         ("model.widths", "8,x", "model.widths.*'x'.*whole number"),
         ("batch", "0", "batch.*at least 1.*0"),
         ("seed", "-1", "seed.*-1"),
-        ("one_pass_steps", "7000", "one_pass_steps.*7000.*steps"),
+        ("one.one_pass_steps", "7000", "one_pass_steps.*7000.*steps"),
         ("steps", "200", "one_pass_steps|warmup_steps"),
         ("optimiser.warmup_steps", "7000", "warmup_steps.*7000.*steps"),
         ("optimiser.learning_rate", "-1", "optimiser.learning_rate.*above 0"),
@@ -121,6 +175,21 @@ def test_what_does_not_fit_is_one_line_that_names_the_field(file, field, text, t
     with pytest.raises(RednetError, match=told) as caught:
         load_experiment(file, {field: text})
     one_line(caught)
+
+
+def test_parts_of_an_experiment_must_fit_each_other():
+    compact = RedNetConfig.preset("compact")
+    generated = GeneratedData(SyntheticConfig(size=64))
+    with pytest.raises(RednetError, match=r"\(64, 1.25\), but the network sees \(128, 1.25\)"):
+        Experiment("x", compact, (Stage(data=generated),))
+    with pytest.raises(RednetError, match="generated faces are nobody's"):
+        Stage(data=GeneratedData(), losses=LossConfig(identity=1.0))
+    assert Stage(clips=ClipConfig(), losses=LossConfig(stability=1.0)).clips.frames == 10
+    for stages, told in (((), "not none"), ((Stage("a"), Stage("a")), "not a, a")):
+        with pytest.raises(RednetError, match=f"stages need one name each, {told}"):
+            Experiment("x", compact, stages)
+    with pytest.raises(RednetError, match=r"data\.validation must be at least 1"):
+        GeneratedData(validation=0)
 
 
 def test_maps_without_background_have_no_loss_yet():
@@ -160,4 +229,4 @@ def test_experiments_are_frozen_and_hashable(file):
     experiment = load_experiment(file)
     assert hash(experiment) == hash(load_experiment(file))
     with pytest.raises(dataclasses.FrozenInstanceError):
-        experiment.steps = 3
+        experiment.seed = 3

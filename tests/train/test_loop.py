@@ -12,15 +12,16 @@ import time
 import jax
 import numpy as np
 import pytest
+from train.conftest import compilations
 
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.protocols import evaluate_split
 from rednet_jax.landmarks.schemes import LANDMARKS_7
 from rednet_jax.train import inputs, loop
 from rednet_jax.train.checkpoints import Checkpoints
-from rednet_jax.train.inputs import open_batches, validation_crops
+from rednet_jax.train.inputs import Inputs
+from rednet_jax.train.load import changed
 from rednet_jax.train.loop import train
-from rednet_jax.train.step import train_step
 from rednet_jax.weights.store import load
 
 
@@ -51,8 +52,13 @@ def test_the_run_folder(finished, experiment):
         "best.safetensors",
         "checkpoints",
         "config.json",
+        "environment.jsonl",
         "metrics.jsonl",
+        "pictures",
+        "tensorboard",
     ]
+    pictures = [path.name for path in sorted((finished.folder / "pictures").iterdir())]
+    assert pictures == [f"step_{step:08d}.png" for step in (5, 10, 15, 20)]
     config = json.loads((finished.folder / "config.json").read_text())
     assert config == experiment.to_json()
     trained = [row for row in rows(finished.folder) if "loss" in row]
@@ -102,13 +108,13 @@ def test_a_run_that_was_stopped_ends_bit_for_bit_like_one_that_was_not(
     finished, experiment, data_dir, tmp_path, stops
 ):
     """On the border of one pass and two, off every interval, and with nothing left to do."""
-    before = train_step._cache_size()
+    before = compilations(experiment)
     for stop in stops:
         state = train(experiment, tmp_path, data_dir=data_dir, steps=stop)
         assert int(state.step) == stop and saved(tmp_path)[-1] == stop
     state = train(experiment, tmp_path, data_dir=data_dir)
     assert_same(state, finished.state)
-    assert train_step._cache_size() == before, "a state from disk was compiled for anew"
+    assert compilations(experiment) == before, "a state from disk was compiled for anew"
     there = [row for row in rows(finished.folder) if "loss" in row]
     here = [
         row
@@ -163,7 +169,7 @@ def test_progress_is_told(experiment, data_dir, tmp_path, capsys):
     compiled = [line for line in lines if "compiling" in line]
     assert [line.split(":")[0] for line in compiled] == ["step 1", "step 11", "step 13"]
     assert any("goes on at step 12" in line for line in lines)
-    told = next(line for line in lines if line.startswith("step 5/12"))
+    told = next(line for line in lines if line.startswith("step 5/20"))
     assert "validation nme" in told and "images/s" in told
 
 
@@ -178,18 +184,14 @@ def refused(experiment, folder, data_dir, **options) -> str:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"batch": 3}, "batch was 4, now is 3"),
-        ({"losses": {"sigma": 2.0}}, "losses.sigma was 1.0, now is 2.0"),
-        ({"model": {"crop_margin": 1.5}}, "model.crop_margin was 1.25, now is 1.5"),
+        ({"batch": "3"}, "stages.0.batch was 4, now is 3"),
+        ({"losses.sigma": "2"}, "stages.0.losses.sigma was 1.0, now is 2.0"),
+        ({"model.crop_margin": "1.5"}, "model.crop_margin was 1.25, now is 1.5"),
     ],
 )
 def test_another_experiment_does_not_resume(finished, experiment, data_dir, changes, told):
-    for name, value in changes.items():
-        if isinstance(value, dict):
-            value = dataclasses.replace(getattr(experiment, name), **value)
-        experiment = dataclasses.replace(experiment, **{name: value})
     before = rows(finished.folder)
-    text = refused(experiment, finished.folder, data_dir)
+    text = refused(changed(experiment, changes), finished.folder, data_dir)
     assert told in text and "config.json" in text
     assert rows(finished.folder) == before
 
@@ -222,9 +224,7 @@ def test_data_that_is_not_there_claims_no_folder(experiment, data_dir, tmp_path,
     for folder in ("elsewhere", "absent"):
         where = None if folder == "elsewhere" else tmp_path / folder
         assert f"{folder}: 300w is not prepared" in refused(experiment, run, where)
-    other = dataclasses.replace(
-        experiment, data=dataclasses.replace(experiment.data, validation="300w/valid")
-    )
+    other = changed(experiment, {"data.validation": "300w/valid"})
     assert "'valid'" in refused(other, run, data_dir)
     assert not run.exists()
 
@@ -247,7 +247,7 @@ def poisoned(monkeypatch, name):
 
 def first_with(name, start, experiment, data_dir):
     """Number of the first step from `start` on that trains on the face."""
-    reader = open_batches(experiment, data_dir)
+    reader = Inputs(experiment, data_dir).open(0)
     reader.set_state({"next_index": start})
     return next(step for step in itertools.count(start + 1) if name in reader.names(next(reader)))
 
@@ -296,8 +296,9 @@ def test_weights_that_cannot_be_validated_are_not_saved(
 def test_seven_points_are_taken_out_of_the_68(experiment, narrow, data_dir):
     seven = dataclasses.replace(experiment, model=narrow("compact", landmarks=7))
     picked = list(LANDMARKS_7.from_68)
-    assert validation_crops(seven, data_dir).landmarks.shape == (3, 7, 2)
-    few, whole = (next(open_batches(one, data_dir)) for one in (seven, experiment))
+    few, whole = (Inputs(one, data_dir) for one in (seven, experiment))
+    assert few.validation[0].landmarks.shape == (3, 7, 2)
+    few, whole = (next(one.open(0)) for one in (few, whole))
     np.testing.assert_array_equal(few.landmarks, whole.landmarks[:, picked])
     assert few.labelled.shape == (4, 7)
 

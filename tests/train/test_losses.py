@@ -20,6 +20,7 @@ from rednet_jax.train.losses import (
     detection_targets,
     inter_ocular,
     pass_losses,
+    stability_loss,
 )
 
 CROP, MAP = 32, 8
@@ -29,7 +30,8 @@ LABELLED[1, [1, 4]] = False
 LABELLED[2] = False
 TRUTH = RNG.uniform(4, 28, (3, 7, 2))
 TRUTH[0, 5] = -3, 40  # beyond the crop
-TARGETS = Targets(jnp.asarray(TRUTH, jnp.float32), jnp.asarray(LABELLED))
+PEOPLE = jnp.asarray([1, -1, 0])
+TARGETS = Targets(jnp.asarray(TRUTH, jnp.float32), jnp.asarray(LABELLED), PEOPLE)
 
 
 def some_output(dtype=np.float32, batch=3, points=7):
@@ -146,7 +148,7 @@ def test_confidence_pulls_on_no_point():
 def test_inter_ocular_has_a_floor_and_says_what_it_does_not_know():
     landmarks = jnp.zeros((4, 7, 2)).at[0, 3].set([3.0, 4.0]).at[1, 3].set([0.1, 0.0])
     labelled = jnp.ones((4, 7), bool).at[2, 0].set(False)
-    distance, known = inter_ocular(Targets(landmarks, labelled), LANDMARKS_7)
+    distance, known = inter_ocular(Targets(landmarks, labelled, PEOPLE), LANDMARKS_7)
     np.testing.assert_allclose(distance, [5, 1, 1, 1])
     assert known.tolist() == [True, True, False, True]
 
@@ -186,7 +188,7 @@ def test_unit_crop_measures_in_sides_of_the_crop():
 
 def test_without_eye_corners_only_what_needs_no_unit_is_trained():
     labelled = TARGETS.labelled.at[0, 3].set(False)
-    targets = Targets(TARGETS.landmarks, labelled)
+    targets = TARGETS._replace(labelled=labelled)
     losses = losses_of(LossConfig(), some_output(), targets)
     assert float(losses["landmarks"][0]) == float(losses["confidence"][0]) == 0
     assert float(losses["detection"][0]) > 0 and np.isnan(losses["nme"][0])
@@ -208,7 +210,7 @@ def gradients(config, output, targets):
 @pytest.mark.parametrize("form", ["l1", "wing"])
 def test_a_face_without_labels_costs_nothing_and_pulls_on_nothing(form, nothing):
     truth = jnp.where(TARGETS.labelled[..., None], TARGETS.landmarks, nothing)
-    targets = Targets(truth, TARGETS.labelled)
+    targets = TARGETS._replace(landmarks=truth)
     config = LossConfig(coordinate=form)
     losses = losses_of(config, some_output(), targets)
     assert float(losses["total"][2]) == 0
@@ -223,7 +225,7 @@ def test_a_face_without_labels_costs_nothing_and_pulls_on_nothing(form, nothing)
 @pytest.mark.parametrize("form", ["l1", "wing"])
 def test_gradients_agree_with_finite_differences(form):
     with jax.enable_x64(True):
-        targets = Targets(jnp.asarray(TRUTH, jnp.float64), jnp.asarray(LABELLED))
+        targets = Targets(jnp.asarray(TRUTH, jnp.float64), jnp.asarray(LABELLED), PEOPLE)
         config = LossConfig(coordinate=form, wing_width=0.4, confidence=1.0)
         output = some_output(np.float64)
         total, gradient = gradients(config, output, targets)
@@ -247,7 +249,7 @@ def test_shapes_that_do_not_fit_are_refused():
             LossConfig(),
             some_output(),
             scheme=LANDMARKS_68,
-            targets=Targets(jnp.zeros((3, 68, 2)), jnp.ones((3, 68), bool)),
+            targets=Targets(jnp.zeros((3, 68, 2)), jnp.ones((3, 68), bool), PEOPLE),
         )
     with pytest.raises(ValueError, match="shape"):
         coordinate_loss(jnp.zeros((3, 7, 2)), jnp.zeros((7, 2)), jnp.ones(3), LossConfig())
@@ -260,3 +262,53 @@ def test_shapes_that_do_not_fit_are_refused():
 def test_a_config_that_cannot_be_is_refused_by_name(field, value):
     with pytest.raises(RednetError, match=f"losses.{field} .*{value}"):
         dataclasses.replace(LossConfig(), **{field: value})
+
+
+def test_identity_is_a_cross_entropy_over_the_people_that_are_known():
+    output = some_output()
+    plain, told = (losses_of(LossConfig(identity=weight), output) for weight in (0.0, 2.0))
+    assert "identity" not in plain
+    expected = -scipy.special.log_softmax(np.asarray(output.identity_logits), axis=-1)
+    expected = [expected[0, 1], 0, expected[2, 0]]
+    np.testing.assert_allclose(told["identity"], expected, rtol=1e-5)
+    np.testing.assert_allclose(told["total"] - plain["total"], 2 * np.array(expected), rtol=1e-4)
+
+
+def test_losses_of_half_precision_are_float32():
+    halves = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), some_output())
+    whole = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), halves)
+    for half, full in zip(
+        losses_of(LossConfig(), halves).values(),
+        losses_of(LossConfig(), whole).values(),
+        strict=True,
+    ):
+        assert half.dtype == jnp.float32
+        np.testing.assert_array_equal(half, full)
+
+
+def some_clip():
+    """Two clips of three frames, eyes 10 px apart, and an error that is the same in all frames."""
+    truth = np.tile(RNG.uniform(4, 28, (2, 1, 7, 2)), (1, 3, 1, 1)) + np.arange(3)[:, None, None]
+    truth[..., 0, :], truth[..., 3, :] = [[5, 8], [15, 8]]
+    known = np.ones((2, 3, 7), bool)
+    targets = Targets(jnp.asarray(truth), jnp.asarray(known), jnp.full((2, 3), -1))
+    return jnp.asarray(truth + RNG.normal(size=(2, 2, 1, 7, 2))), targets
+
+
+def test_an_error_that_stays_the_same_is_stable():
+    landmarks, targets = some_clip()
+    np.testing.assert_allclose(stability_loss(landmarks, targets, LANDMARKS_7), 0, atol=1e-6)
+
+
+def test_instability_is_the_change_of_the_error_in_inter_ocular_distances():
+    landmarks, targets = some_clip()
+    # One axis of one point of seven jumps by 3 px in the middle frame, in one of two passes.
+    landmarks = landmarks.at[1, 0, 1, 5, 0].add(3.0)
+    loss = np.asarray(stability_loss(landmarks, targets, LANDMARKS_7))
+    np.testing.assert_allclose(loss, [0.3 * 2 / (2 * 2 * 2 * 7), 0], rtol=1e-5, atol=1e-7)
+    # Where the point has no label in that frame, nothing is known of a change.
+    hidden = targets._replace(labelled=targets.labelled.at[0, 1, 5].set(False))
+    np.testing.assert_allclose(stability_loss(landmarks, hidden, LANDMARKS_7), 0, atol=1e-6)
+    # Nor where the eyes are not labelled.
+    hidden = targets._replace(labelled=targets.labelled.at[0, 1, 0].set(False))
+    np.testing.assert_allclose(stability_loss(landmarks, hidden, LANDMARKS_7), 0, atol=1e-6)

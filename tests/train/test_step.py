@@ -12,9 +12,9 @@ from rednet_jax.data.augment import Augmentation
 from rednet_jax.data.pipeline import Batch
 from rednet_jax.landmarks.boxes import landmark_box
 from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop, invert_affine
-from rednet_jax.train.experiment import DataConfig, OptimiserConfig
+from rednet_jax.train.experiment import DataConfig, OptimiserConfig, Stage
+from rednet_jax.train.parallel import devices
 from rednet_jax.train.state import initial_train_state
-from rednet_jax.train.step import train_step
 
 
 def drawn(faces: int, *, side: int, margin: float) -> Batch:
@@ -27,24 +27,30 @@ def drawn(faces: int, *, side: int, margin: float) -> Batch:
     rows = np.arange(faces, dtype=np.int32)
     affines = np.tile(np.eye(2, 3, dtype=np.float32), (faces, 1, 1))
     known = np.ones((faces, 68), bool)
-    return Batch(np.stack(images), np.stack(landmarks), known, affines, rows, rows)
+    nobody = np.full(faces, -1, np.int32)
+    return Batch(np.stack(images), np.stack(landmarks), known, affines, nobody, rows, rows)
+
+
+def run_step(experiment, passes, state, faces):
+    return devices(experiment, "jit").step(0, passes)(state, faces)
 
 
 def test_a_narrow_network_learns_four_faces_by_heart(experiment):
     """100 steps leave 0.6 % of the inter-ocular distance; a wrong gradient leaves above 2 %."""
     still = Augmentation(**dict.fromkeys(map(_name, dataclasses.fields(Augmentation)), 0.0))
-    overfit = dataclasses.replace(
-        experiment,
+    stage = Stage(
+        steps=200,
         data=DataConfig(cached_size=64, cover=1.0),
         augmentation=still,
         optimiser=OptimiserConfig(learning_rate=1e-2, warmup_steps=10),
-        steps=200,
+        batch=4,
     )
+    overfit = dataclasses.replace(experiment, stages=(stage,))
     faces = drawn(4, side=64, margin=experiment.model.crop_margin)
     state = initial_train_state(overfit)
     rows = []
     for _ in range(100):
-        state, metrics = train_step(overfit, 2, state, faces)
+        state, metrics = run_step(overfit, 2, state, faces)
         rows.append(metrics)
     first, last = jax.device_get((rows[0], rows[-1]))
     assert first["nme"] > 20
@@ -67,16 +73,16 @@ def state(finished):
 
 @pytest.fixture
 def faces(experiment):
-    data, margin = experiment.data, experiment.model.crop_margin
+    data, margin = experiment.stages[0].data, experiment.model.crop_margin
     return drawn(4, side=data.cached_size, margin=margin * data.cover)
 
 
 def test_metrics_are_means_over_faces_and_passes(experiment, state, faces):
-    _, metrics = train_step(experiment, 2, state, faces)
+    _, metrics = run_step(experiment, 2, state, faces)
     assert metrics["loss_of_face"].shape == (4,)
     assert float(metrics["loss"]) == pytest.approx(float(metrics["loss_of_face"].mean()), rel=1e-6)
     terms = ("detection", "map_landmarks", "landmarks", "confidence")
-    total = sum(getattr(experiment.losses, name) * float(metrics[name]) for name in terms)
+    total = sum(getattr(experiment.stages[0].losses, name) * float(metrics[name]) for name in terms)
     assert float(metrics["loss"]) == pytest.approx(total, rel=1e-5)
 
 
@@ -85,7 +91,7 @@ def test_faces_without_labels_do_not_lower_the_mean_error(experiment, state, fac
         known = np.zeros_like(faces.labelled)
         known[list(labelled)] = True
         some = faces._replace(labelled=known)
-        _, metrics = train_step(experiment, 1, jax.tree.map(jnp.copy, state), some)
+        _, metrics = run_step(experiment, 1, jax.tree.map(jnp.copy, state), some)
         assert np.isfinite(metrics["loss"])
         return float(metrics["nme"])
 
@@ -95,11 +101,11 @@ def test_faces_without_labels_do_not_lower_the_mean_error(experiment, state, fac
 
 def test_one_pass_steps_hand_their_statistics_to_the_second_pass(experiment, state, faces):
     """Else evaluation with two passes begins with the statistics of an untrained network."""
-    state, _ = train_step(experiment, 1, state, faces)
+    state, _ = run_step(experiment, 1, state, faces)
     for stats in (state.batch_stats, state.average["batch_stats"]):
         for rows in map(np.asarray, jax.tree.leaves(stats)):
             np.testing.assert_array_equal(rows[0], rows[-1])
-    state, _ = train_step(experiment, 2, state, faces)
+    state, _ = run_step(experiment, 2, state, faces)
     for stats in (state.batch_stats, state.average["batch_stats"]):
         in_loop = [rows for rows in jax.tree.leaves(stats) if len(rows) == 2]
         # Where a narrow layer has died, what goes in does not matter.

@@ -1,0 +1,165 @@
+"""A step on many devices: one program over a mesh (`jax.jit`), or one a device (`jax.pmap`)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
+
+import jax
+import numpy as np
+
+from rednet_jax.data.pipeline import Batch
+from rednet_jax.errors import RednetError
+from rednet_jax.train.draw import GeneratedBatch
+from rednet_jax.train.experiment import Experiment
+from rednet_jax.train.sharding import batch_sharding, make_mesh, replicated, shardings
+from rednet_jax.train.state import TrainState, initial_train_state
+from rednet_jax.train.step import Metrics, train_step
+
+Parallel = Literal["jit", "pmap"]
+Step = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
+
+_AXIS = "data"
+
+
+class Devices(Protocol):
+    """How a state lies on devices, and the step over them."""
+
+    def abstract(self) -> TrainState:
+        """Returns shapes, types and shardings of a state as checkpoints hold it."""
+        ...
+
+    def place(self, state: TrainState) -> TrainState:
+        """Lays a state of `abstract`'s form out for the step."""
+        ...
+
+    def gathered(self, state: TrainState) -> TrainState:
+        """Returns a state of `abstract`'s form of one that was laid out."""
+        ...
+
+    def step(self, stage: int, passes: int) -> Step:
+        """Returns the compiled step of a stage with K passes; it takes a host's batch."""
+        ...
+
+
+def devices(experiment: Experiment, parallel: Parallel) -> Devices:
+    """Opens the devices of an experiment's mesh.
+
+    Raises:
+        RednetError: fewer devices than the mesh needs, or a mesh with `fsdp` under pmap.
+    """
+    return Mapped(experiment) if parallel == "pmap" else Sharded(experiment)
+
+
+class Sharded:
+    """`jax.jit` over the mesh: XLA splits one program by the shardings of what goes in and out."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        """Of the experiment's mesh."""
+        self._experiment = experiment
+        self._mesh = make_mesh(experiment.mesh)
+        shapes = jax.eval_shape(functools.partial(initial_train_state, experiment))
+        self._layout = shardings(self._mesh, shapes)
+        self._abstract: TrainState = jax.tree.map(
+            lambda leaf, layout: leaf.update(sharding=layout), shapes, self._layout
+        )
+
+    def abstract(self) -> TrainState:
+        """See `Devices`."""
+        return self._abstract
+
+    def place(self, state: TrainState) -> TrainState:
+        """See `Devices`."""
+        placed: TrainState = jax.device_put(state, self._layout)
+        return placed
+
+    def gathered(self, state: TrainState) -> TrainState:
+        """See `Devices`."""
+        return state
+
+    def step(self, stage: int, passes: int) -> Step:
+        """See `Devices`."""
+        compiled = _sharded_step(self._experiment, self._mesh, stage, passes)
+        rows = batch_sharding(self._mesh)
+
+        def step(state: TrainState, batch: Batch | GeneratedBatch) -> tuple[TrainState, Metrics]:
+            laid_out = jax.tree.map(
+                functools.partial(jax.make_array_from_process_local_data, rows), batch
+            )
+            return compiled(state, laid_out)
+
+        return step
+
+
+@functools.cache
+def _sharded_step(experiment: Experiment, mesh: jax.sharding.Mesh, stage: int, passes: int) -> Step:
+    shapes = jax.eval_shape(functools.partial(initial_train_state, experiment))
+    layout = shardings(mesh, shapes)
+    return jax.jit(
+        functools.partial(train_step, experiment, experiment.stages[stage], passes),
+        in_shardings=(layout, batch_sharding(mesh)),
+        out_shardings=(layout, replicated(mesh)),
+        donate_argnums=0,
+    )
+
+
+class Mapped:
+    """`jax.pmap`: the same program on every device, with its own copy of the state."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        """Of the experiment's mesh."""
+        if experiment.mesh.fsdp > 1:
+            raise RednetError(
+                f"--parallel pmap has the axis data alone, not fsdp={experiment.mesh.fsdp}"
+            )
+        mesh = make_mesh(experiment.mesh)
+        self._experiment = experiment
+        self._local = tuple(mesh.local_devices)
+        one = jax.sharding.SingleDeviceSharding(self._local[0])
+        shapes = jax.eval_shape(functools.partial(initial_train_state, experiment))
+        self._abstract: TrainState = jax.tree.map(lambda leaf: leaf.update(sharding=one), shapes)
+
+    def abstract(self) -> TrainState:
+        """See `Devices`."""
+        return self._abstract
+
+    def place(self, state: TrainState) -> TrainState:
+        """See `Devices`."""
+        copies = jax.tree.map(lambda leaf: np.stack([leaf] * len(self._local)), state)
+        placed: TrainState = jax.pmap(lambda leaf: leaf, devices=self._local)(copies)
+        return placed
+
+    def gathered(self, state: TrainState) -> TrainState:
+        """See `Devices`."""
+        first: TrainState = jax.tree.map(lambda leaf: leaf[0], state)
+        return first
+
+    def step(self, stage: int, passes: int) -> Step:
+        """See `Devices`."""
+        compiled = _mapped_step(self._experiment, self._local, stage, passes)
+
+        def step(state: TrainState, batch: Batch | GeneratedBatch) -> tuple[TrainState, Metrics]:
+            split = jax.tree.map(
+                lambda leaf: leaf.reshape(len(self._local), -1, *leaf.shape[1:]), batch
+            )
+            state, metrics = compiled(state, split)
+            return state, jax.tree.map(lambda leaf: leaf[0], metrics)
+
+        return step
+
+
+@functools.cache
+def _mapped_step(
+    experiment: Experiment, local: tuple[jax.Device, ...], stage: int, passes: int
+) -> Step:
+    compiled: Step = jax.pmap(
+        functools.partial(
+            train_step, experiment, experiment.stages[stage], passes, axis_name=_AXIS
+        ),
+        axis_name=_AXIS,
+        # Of many processes each maps its own devices of the one axis.
+        devices=None if jax.process_count() > 1 else local,
+        donate_argnums=0,
+    )
+    return compiled

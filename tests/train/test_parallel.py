@@ -1,0 +1,186 @@
+"""A step on many devices is the step on one."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from rednet_jax.data.synthetic.generate import SyntheticConfig
+from rednet_jax.errors import RednetError
+from rednet_jax.train import sharding
+from rednet_jax.train.draw import GeneratedBatch
+from rednet_jax.train.experiment import (
+    Experiment,
+    GeneratedData,
+    MeshConfig,
+    OptimiserConfig,
+    Stage,
+)
+from rednet_jax.train.parallel import devices
+from rednet_jax.train.sharding import make_mesh, partition_spec
+from rednet_jax.train.state import initial_train_state
+
+STEPS = 3
+ROWS = GeneratedBatch(np.arange(8, dtype=np.int32))
+
+
+@pytest.fixture(scope="module")
+def experiment(narrow):
+    stage = Stage(
+        steps=10,
+        data=GeneratedData(SyntheticConfig(size=64)),
+        # Where the squared gradients' average is smaller than rounding, Adam takes full steps in
+        # the direction of that rounding; epsilon keeps it out.
+        optimiser=OptimiserConfig(learning_rate=5e-3, warmup_steps=1, epsilon=1e-3),
+        batch=8,
+    )
+    return Experiment("miniature", narrow("compact"), (stage,))
+
+
+def after_some_steps(experiment, parallel="jit", passes=2):
+    placed = devices(experiment, parallel)
+    state = placed.place(initial_train_state(experiment))
+    step = placed.step(0, passes)
+    for _ in range(STEPS):
+        state, metrics = step(state, ROWS)
+    return jax.device_get(placed.gathered(state)), jax.device_get(metrics), state
+
+
+@pytest.fixture(scope="module")
+def alone(experiment):
+    return after_some_steps(experiment)
+
+
+def with_mesh(experiment, **axes):
+    return dataclasses.replace(experiment, mesh=MeshConfig(**axes))
+
+
+def assert_close(one, other):
+    """Sums over a batch in another order differ by float32's rounding; three steps carry it on."""
+    for (path, mine), theirs in zip(
+        jax.tree.leaves_with_path(one), jax.tree.leaves(other), strict=True
+    ):
+        name = jax.tree_util.keystr(path)
+        np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("axes", "parallel"),
+    [
+        ({"data": 4}, "jit"),
+        ({"fsdp": 4}, "jit"),
+        ({"data": 2, "fsdp": 2}, "jit"),
+        ({"data": 2, "fsdp": 4}, "jit"),
+        ({"data": 4}, "pmap"),
+        ({"data": 8}, "pmap"),
+    ],
+    ids=str,
+)
+def test_many_devices_do_the_steps_of_one(experiment, alone, monkeypatch, axes, parallel):
+    monkeypatch.setattr(sharding, "SMALLEST", 64)
+    state, metrics, laid_out = after_some_steps(with_mesh(experiment, **axes), parallel)
+    assert_close(state, alone[0])
+    assert set(metrics) == set(alone[1])
+    assert_close(metrics, alone[1])
+    fsdp = axes.get("fsdp", 1)
+    spread = [leaf for leaf in jax.tree.leaves(laid_out) if not leaf.is_fully_replicated]
+    if parallel == "jit":
+        # Parameters, their average and both moments: four trees alike.
+        assert len(spread) % 4 == 0 and (len(spread) > 40) == (fsdp > 1)
+        for leaf in spread:
+            assert leaf.addressable_shards[0].data.size * fsdp == leaf.size
+
+
+def test_the_moments_of_a_batch_are_global(experiment, alone):
+    """Else four devices would normalise two faces each, and statistics would differ by far more."""
+    (stage,) = experiment.stages
+    small = dataclasses.replace(experiment, stages=(dataclasses.replace(stage, accumulate=4),))
+    state, _, _ = after_some_steps(small)
+    mean = jax.tree.leaves(alone[0].batch_stats)
+    apart = [
+        np.abs(a - b).max() for a, b in zip(jax.tree.leaves(state.batch_stats), mean, strict=True)
+    ]
+    assert max(apart) > 1e-2
+
+
+@pytest.mark.parametrize("axes", [{"data": 4}, {"data": 2, "fsdp": 2}], ids=str)
+def test_accumulated_gradients_are_those_of_one_device(experiment, monkeypatch, axes):
+    monkeypatch.setattr(sharding, "SMALLEST", 64)
+    (stage,) = experiment.stages
+    parts = dataclasses.replace(experiment, stages=(dataclasses.replace(stage, accumulate=2),))
+    expected, metrics, _ = after_some_steps(parts)
+    assert metrics["loss_of_face"].shape == (8,)
+    state, there, _ = after_some_steps(with_mesh(parts, **axes))
+    assert_close(state, expected)
+    assert_close(there, metrics)
+
+
+def test_accumulation_is_the_mean_gradient_of_the_parts(experiment, alone):
+    """The loss of a face in a part is that of the part alone: rows 0, 2, ... and rows 1, 3, ..."""
+    (stage,) = experiment.stages
+    parts = dataclasses.replace(stage, accumulate=2)
+    half = dataclasses.replace(stage, batch=4)
+    placed, small = (
+        devices(dataclasses.replace(experiment, stages=(one,)), "jit") for one in (parts, half)
+    )
+    _, metrics = placed.step(0, 2)(initial_train_state(experiment), ROWS)
+    for start in (0, 1):
+        rows = GeneratedBatch(np.arange(start, 8, 2, dtype=np.int32))
+        _, alone_ = small.step(0, 2)(initial_train_state(experiment), rows)
+        np.testing.assert_allclose(
+            metrics["loss_of_face"][start::2], alone_["loss_of_face"], rtol=1e-4
+        )
+
+
+def test_bfloat16_computes_in_halves_and_keeps_the_rest_whole(experiment, alone):
+    half = dataclasses.replace(experiment, compute="bfloat16")
+    state, metrics, _ = after_some_steps(half)
+    assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {
+        np.dtype("float32"),
+        np.dtype("int32"),
+    }
+    assert all(value.dtype == np.float32 for value in metrics.values())
+    difference = abs(metrics["loss"] - alone[1]["loss"]) / alone[1]["loss"]
+    assert 1e-5 < difference < 0.05
+
+
+def test_a_mesh_that_does_not_fit_is_refused_with_the_numbers(experiment):
+    with pytest.raises(RednetError, match="batch of 8 cannot be divided by mesh data=3,fsdp=1"):
+        with_mesh(experiment, data=3)
+    with pytest.raises(RednetError, match="data=8,fsdp=1 and accumulate=2"):
+        stage = dataclasses.replace(experiment.stages[0], accumulate=2)
+        dataclasses.replace(experiment, stages=(stage,), mesh=MeshConfig(8))
+    stage = dataclasses.replace(experiment.stages[0], batch=64)
+    large = dataclasses.replace(experiment, stages=(stage,), mesh=MeshConfig(8, 2))
+    with pytest.raises(RednetError, match="data=8,fsdp=2 needs 16 devices, and there are 8"):
+        make_mesh(large.mesh)
+    with pytest.raises(RednetError, match="pmap has the axis data alone, not fsdp=2"):
+        devices(with_mesh(experiment, fsdp=2), "pmap")
+
+
+@pytest.mark.parametrize(
+    ("path", "shape", "fsdp", "spec"),
+    [
+        ("params/encoder/conv/kernel", (3, 3, 64, 128), 4, P(None, None, None, "fsdp")),
+        ("opt_state/1/0/mu/encoder/conv/kernel", (3, 3, 64, 128), 4, P(None, None, None, "fsdp")),
+        ("params/identity/logits/kernel", (256, 300), 4, P(None, "fsdp")),
+        ("params/identity/logits/kernel", (256, 301), 4, P()),
+        ("params/encoder/conv/kernel", (3, 3, 3, 64), 4, P()),
+        ("params/encoder/norm/scale", (2**15,), 4, P()),
+        ("batch_stats/encoder/norm/mean", (2, 2**15), 4, P()),
+        ("step", (), 4, P()),
+    ],
+)
+def test_the_table_of_partition_specs(path, shape, fsdp, spec):
+    assert partition_spec(path, shape, fsdp) == spec
+
+
+def test_a_step_does_not_keep_the_state_it_was_given(experiment):
+    placed = devices(with_mesh(experiment, data=4), "jit")
+    state = placed.place(initial_train_state(experiment))
+    placed.step(0, 2)(state, ROWS)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
