@@ -103,6 +103,7 @@ WRONG = {
     "missing experiment": ("train none.py", "none.py: no such experiment file"),
     "field without value": ("train none.py --batch", "--batch"),
     "field without name": ("train none.py batch 3", "batch"),
+    "report of no run": ("report .", "no run's folder"),
     "unknown data set, show": ("data show 400w --data-dir .", "no data set '400w'"),
     "data set to show not prepared": ("data show 300w --data-dir .", "300w is not prepared"),
     "no sample to show": ("data show 300w --count 0 --data-dir .", "samples, not 0"),
@@ -148,7 +149,7 @@ def test_what_is_wrong_is_one_line_and_status_2(
 def test_help_of_every_command_has_an_example(run):
     status, out, errors = run("--help")
     assert (status, errors) == (0, [])
-    for command in ("align", "track", "eval", "train", "quickstart", "export", "bench"):
+    for command in "align", "track", "eval", "train", "report", "quickstart", "export", "bench":
         assert command in out
         status, text, errors = run(command, "--help")
         assert (status, errors) == (0, [])
@@ -232,6 +233,15 @@ def test_train_hands_over_folder_steps_and_fields(here, run, monkeypatch):
     assert options == {"data_dir": None, "steps": 7}
     (_, folder), options = calls[1]
     assert (str(folder), str(options["data_dir"]), options["steps"]) == ("r", "d", None)
+
+
+def test_report_writes_a_page_and_names_it(here, run):
+    (here / "runs").mkdir()
+    stage = {"name": "images", "steps": 5, "losses": {}}
+    (here / "runs/config.json").write_text(json.dumps({"name": "tiny", "stages": [stage]}))
+    status, out, errors = run("report", "runs")
+    assert (status, out, errors) == (0, "runs/report.html\n", [])
+    assert "step 0 of 5" in (here / "runs/report.html").read_text()
 
 
 def test_export_writes_and_tells_the_difference(checkpoint, here, run):

@@ -1,0 +1,276 @@
+"""What a run writes for people to watch: figures, TensorBoard's events, pictures, its machine."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from rednet_jax.evaluate.protocols import Crops
+from rednet_jax.evaluate.provenance import provenance
+from rednet_jax.files import write_text
+from rednet_jax.landmarks.crops import apply_affine, invert_affine
+from rednet_jax.landmarks.drawing import draw_landmarks, write_picture
+
+METRICS, ENVIRONMENT, PICTURES = "metrics.jsonl", "environment.jsonl", "pictures"
+"""Names in a run's folder."""
+
+VALIDATION = "validation_nme"
+"""The entry of a row that holds the validation NME after each pass, percent."""
+
+COLUMNS = 6
+"""Faces in a row of a picture: so many of the worst, and below them so many typical ones."""
+
+_TILE, _GAP, _CAPTION = 192, 4, 20
+
+Row = dict[str, Any]
+Indices = NDArray[np.intp]
+
+
+class Face(NamedTuple):
+    """A validation face and what the network makes of it.
+
+    Attributes:
+        name: of the face.
+        image: uint8 [S, S, 3], as the network sees it.
+        landmarks: float [L, 2], the network's, pixels of `image`.
+        truth: float [L, 2], pixels of `image`.
+        labelled: bool [L], which of `truth` are known.
+        nme: percent.
+    """
+
+    name: str
+    image: NDArray[np.uint8]
+    landmarks: NDArray[np.floating]
+    truth: NDArray[np.floating]
+    labelled: NDArray[np.bool_]
+    nme: float
+
+
+class RunLog:
+    """Everything in a run's folder that is there to be watched; a context manager.
+
+    metrics.jsonl holds a JSON object a line; tensorboard/ the same figures and the pictures as
+    events; pictures/ a PNG for each step that had some; environment.jsonl the machine, commit and
+    versions that the run went on with from a step on.
+    """
+
+    def __init__(self, run_dir: Path, kept_until: int) -> None:
+        """Opens the files; what they hold of later steps, which will be run again, is dropped.
+
+        Args:
+            run_dir: the run's folder.
+            kept_until: steps done by the state that the run goes on with.
+
+        Raises:
+            RednetError: a file cannot be written.
+            OSError: the same, of TensorBoard's events.
+        """
+        self._pictures = run_dir / PICTURES
+        for path in picture_files(run_dir):
+            if picture_step(path) > kept_until:
+                path.unlink()
+        self._events = _Events(run_dir / "tensorboard", kept_until)
+        # Without command and seed: config.json decides the run.
+        here = provenance("rednet train", seed=0)
+        here = {key: here[key] for key in ("git_commit", "machine", "versions")}
+        # What another process began with at this very step led to nothing that is kept.
+        with _append_to(run_dir / ENVIRONMENT, kept_until - 1) as file:
+            file.write(json.dumps({"step": kept_until, **here}) + "\n")
+        self._metrics = _append_to(run_dir / METRICS, kept_until)
+
+    def write(self, row: Row) -> None:
+        """Adds a row of figures.
+
+        Args:
+            row: `step`, and numbers by name; or `validation_nme`, a list of them, one for each
+                pass. Numbers go to TensorBoard as train/NAME, the list as validation/nme_passK.
+        """
+        self._metrics.write(json.dumps(row) + "\n")
+        self._metrics.flush()
+        by_pass = enumerate(row.get(VALIDATION, ()), 1)
+        figures = {f"validation/nme_pass{number}": value for number, value in by_pass}
+        figures |= {
+            f"train/{name}": value
+            for name, value in row.items()
+            if name != "step" and isinstance(value, int | float)
+        }
+        self._events.scalars(row["step"], figures)
+
+    def pictures(self, step: int, faces: Sequence[Face]) -> None:
+        """Writes pictures/step_STEP.png: faces with the network's landmarks, the truth as dots.
+
+        Args:
+            step: steps done.
+            faces: set out in rows of COLUMNS, as `faces_to_show` has them.
+
+        Raises:
+            RednetError: the file cannot be written.
+        """
+        path = self._pictures / f"step_{step:08d}.png"
+        sheet = _sheet(faces)
+        write_picture(path, sheet)
+        self._events.picture(step, "validation/faces", path.read_bytes(), sheet.shape)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._metrics.close()
+        self._events.close()
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Returns the rows of a file of JSON lines; none where there is no file.
+
+    Half a line, left by a run that was killed while it wrote, or is writing now, is left out.
+    """
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    rows = []
+    for line in text.splitlines():
+        try:
+            row = json.loads(line)
+            float(row["step"])
+        except (ValueError, KeyError, TypeError):
+            continue
+        rows.append(row)
+    return rows
+
+
+def picture_files(run_dir: Path) -> list[Path]:
+    """Returns the pictures of a run, the oldest first."""
+    return sorted((run_dir / PICTURES).glob("step_*.png"), key=picture_step)
+
+
+def picture_step(path: Path) -> int:
+    """Returns the step of a run's picture."""
+    return int(path.stem.removeprefix("step_"))
+
+
+def worst_and_typical(errors: NDArray[np.floating], count: int) -> Indices:
+    """Returns `count` faces with the largest errors, then as many of the rest near the median.
+
+    Args:
+        errors: [N]; a face whose error is nan is not chosen.
+        count: of each kind; with few faces there are fewer.
+
+    Returns:
+        int [2 * count]: the worst, the largest error first; then the typical, the error nearest
+        the median first.
+    """
+    known = np.flatnonzero(~np.isnan(errors))
+    order = known[np.argsort(-errors[known], kind="stable")]
+    worst, rest = order[:count], order[count:]
+    if not len(rest):
+        return worst
+    away = np.abs(errors[rest] - np.median(errors[known]))
+    return np.concatenate([worst, rest[np.argsort(away, kind="stable")[:count]]])
+
+
+def faces_to_show(
+    crops: Crops, landmarks: NDArray[np.floating], errors: NDArray[np.floating]
+) -> list[Face]:
+    """Returns the COLUMNS worst and COLUMNS typical faces of a split.
+
+    Args:
+        crops: N faces.
+        landmarks: [N, L, 2], the network's, crop pixels.
+        errors: [N], percent; nan where a face is not measurable.
+    """
+    return [
+        Face(
+            crops.names[index],
+            crops.images[index],
+            landmarks[index],
+            apply_affine(invert_affine(crops.affines[index]), crops.landmarks[index]),
+            crops.labelled[index],
+            float(errors[index]),
+        )
+        for index in worst_and_typical(errors, COLUMNS)
+    ]
+
+
+class _Events:
+    """TensorBoard's events of a run.
+
+    tensorboardX's own SummaryWriter hands events to a thread through a queue of ten: where the
+    thread has died of a full disk, the run would wait for it forever. Here a write that fails says
+    so, and what was written before a checkpoint is on disk with it.
+    """
+
+    def __init__(self, folder: Path, kept_until: int) -> None:
+        # Imported late: the rest of training needs none of it.
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        self._event, self._summary = Event, Summary
+        folder.mkdir(parents=True, exist_ok=True)
+        # Files are read in the order of their names, which begin with the second of their making.
+        self._writer = EventsWriter(str(folder / "events"), f".{kept_until:08d}")
+        # TensorBoard forgets, at this event, what it has read of its step and of later ones.
+        begin = Event(step=kept_until + 1, session_log=SessionLog(status=SessionLog.START))
+        self._write(begin)
+
+    def scalars(self, step: int, figures: dict[str, float]) -> None:
+        values = [{"tag": tag, "simple_value": value} for tag, value in figures.items()]
+        self._write(self._event(step=step, summary=self._summary(value=values)))
+
+    def picture(self, step: int, tag: str, png: bytes, shape: tuple[int, ...]) -> None:
+        height, width, channels = shape
+        image = self._summary.Image(
+            height=height, width=width, colorspace=channels, encoded_image_string=png
+        )
+        self._write(
+            self._event(step=step, summary=self._summary(value=[{"tag": tag, "image": image}]))
+        )
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def _write(self, event: Any) -> None:
+        event.wall_time = time.time()
+        self._writer.write_event(event)
+        self._writer.flush()
+
+
+def _append_to(path: Path, kept_until: int) -> TextIO:
+    """Opens a file of JSON lines for more; those of later steps are dropped."""
+    kept = [row for row in read_rows(path) if row["step"] <= kept_until]
+    write_text(path, "".join(f"{json.dumps(row)}\n" for row in kept))
+    return path.open("a", encoding="utf-8")
+
+
+def _sheet(faces: Sequence[Face]) -> NDArray[np.uint8]:
+    """Sets faces out, COLUMNS side by side, with their names and errors above."""
+    step = _TILE + _GAP
+    across, bands = min(len(faces), COLUMNS), -(-len(faces) // COLUMNS)
+    size = (across * step + _GAP, bands * (_CAPTION + step))
+    sheet = Image.new("RGB", size)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    for number, face in enumerate(faces):
+        x, y = _GAP + number % COLUMNS * step, number // COLUMNS * (_CAPTION + step)
+        name, error = face.name, f"  {face.nme:.2f} %"
+        # The end of a path tells more than where it begins.
+        while font.getlength(name + error) > _TILE:
+            name = f"...{name.removeprefix('...')[1:]}"
+        draw.text((x, y + 2), name + error, fill="white", font=font)
+        sheet.paste(Image.fromarray(_tile(face)), (x, y + _CAPTION))
+    return np.asarray(sheet)
+
+
+def _tile(face: Face) -> NDArray[np.uint8]:
+    scale = _TILE / face.image.shape[0]
+    image = Image.fromarray(face.image).resize((_TILE, _TILE), Image.Resampling.BILINEAR)
+    drawn = draw_landmarks(np.asarray(image), (face.landmarks + 0.5) * scale - 0.5)
+    tile = Image.fromarray(drawn)
+    draw = ImageDraw.Draw(tile)
+    for x, y in (face.truth[face.labelled] + 0.5) * scale - 0.5:
+        draw.circle((float(x), float(y)), 1.2, fill="white", outline="black")
+    return np.asarray(tile)
