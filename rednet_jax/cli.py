@@ -133,19 +133,6 @@ def report(args: argparse.Namespace) -> int:
     return 0
 
 
-def report(args: argparse.Namespace) -> int:
-    """Write RUN_DIR/report.html: a run's progress, curves, pictures and config on one page.
-
-    The page needs nothing beside it, and can be written while the run goes on.
-
-    Example: rednet report runs/compact_300w
-    """
-    from rednet_jax.train.report import write_report
-
-    print(write_report(args.run_dir))
-    return 0
-
-
 def list_data(args: argparse.Namespace) -> int:
     """Name the data sets that can be prepared, and those that are.
 
@@ -329,9 +316,6 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--profile", type=int, default=0, metavar="N", help="trace N steps")
     _add_data_dir(one)
     one.set_defaults(fields={})
-
-    one = command("report", report)
-    one.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="the folder of a run")
 
     one = command("report", report)
     one.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="the folder of a run")
