@@ -237,7 +237,7 @@ def test_train_hands_over_folder_steps_and_fields(here, run, monkeypatch):
 
 def test_report_writes_a_page_and_names_it(here, run):
     (here / "runs").mkdir()
-    stage = {"name": "images", "steps": 5, "losses": {}}
+    stage = {"name": "images", "steps": 5, "data": {}, "losses": {}}
     (here / "runs/config.json").write_text(json.dumps({"name": "tiny", "stages": [stage]}))
     status, out, errors = run("report", "runs")
     assert (status, out, errors) == (0, "runs/report.html\n", [])

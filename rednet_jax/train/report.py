@@ -53,7 +53,7 @@ _STYLE: dict[Any, Any] = {
     "ytick.labelcolor": _INK,
 }
 
-_NEEDED = {"name", "steps", "losses"}
+_NEEDED = {"name", "steps", "data", "losses"}
 """What is read of a stage's config."""
 
 _FEW = 40
@@ -112,8 +112,8 @@ def _page(run_dir: Path) -> str:
     names = [stage["name"] for stage in config["stages"]]
     *begins, total = itertools.accumulate((s["steps"] for s in config["stages"]), initial=0)
     begun = [stage for stage in zip(begins, names, strict=True) if stage[0] < max(done, 1)]
-    # The last pass's, which weights are chosen by.
     measured = [(row[VALIDATION][-1], row["step"]) for row in rows if VALIDATION in row]
+    after = _comparable_after(config["stages"], begins, measured[-1][1]) if measured else 0
     pictures = picture_files(run_dir)
     machines = [(row.pop("step"), row) for row in read_rows(run_dir / ENVIRONMENT)]
     environment = jinja2.Environment(
@@ -127,7 +127,7 @@ def _page(run_dir: Path) -> str:
         done=done,
         total=total,
         stage=begun[-1][1],
-        best=min(measured, default=None),
+        best=min((one for one in measured if one[1] > after), default=None),
         newest=measured[-1] if measured else None,
         plots=[(plot.title, _svg(plot, begun, done)) for plot in plots(config, rows)],
         picture=_data_uri(pictures[-1]) if pictures else None,
@@ -148,6 +148,22 @@ def _read_config(path: Path) -> dict[str, Any]:
     except (ValueError, LookupError, TypeError):
         pass
     raise RednetError(f"{path}: not the config of a run with stages")
+
+
+def _comparable_after(stages: Sequence[Any], begins: Sequence[int], step: int) -> int:
+    """Steps before the first stage that validates, like all up to `step`, on the same faces.
+
+    Weights are chosen by what was measured since then.
+    """
+
+    def faces(number: int) -> Any:
+        data = stages[number]["data"]
+        return data if "faces" in data else data["validation"]
+
+    number = max(number for number, begin in enumerate(begins) if begin < step)
+    while number and faces(number - 1) == faces(number):
+        number -= 1
+    return begins[number]
 
 
 def plots(config: Mapping[str, Any], rows: Sequence[Row]) -> list[Plot]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import re
 from html.parser import HTMLParser
@@ -22,8 +23,20 @@ CONFIG = {
     "seed": 7,
     "mesh": {"data": 1, "fsdp": 1},
     "stages": [
-        {"name": "images", "steps": 30, "clips": None, "losses": {"detection": 1.0}},
-        {"name": "$clips$ & more", "steps": 20, "clips": {"frames": 5}, "losses": {"other": 0.5}},
+        {
+            "name": "images",
+            "steps": 30,
+            "clips": None,
+            "data": {"train": ["300w/train"], "validation": "300w/validation"},
+            "losses": {"detection": 1.0},
+        },
+        {
+            "name": "$clips$ & more",
+            "steps": 20,
+            "clips": {"frames": 5},
+            "data": {"train": ["300vw/train"], "validation": "300w/validation"},
+            "losses": {"other": 0.5},
+        },
     ],
 }
 
@@ -91,6 +104,14 @@ def test_what_the_page_says(run):
     ):
         assert said in text, said
     assert text.count("abacus") == 1
+
+
+def test_best_is_of_the_faces_that_the_newest_stage_validates_on(run):
+    config = copy.deepcopy(CONFIG)
+    config["stages"][1]["data"]["validation"] = "300vw/validation"
+    (run / "config.json").write_text(json.dumps(config))
+    text = Reader(write_report(run).read_text()).text
+    assert "Best validation NME 5.00 % at step 40," in text
 
 
 def test_the_page_needs_nothing_beside_it(run):
