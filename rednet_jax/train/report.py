@@ -222,9 +222,10 @@ def _svg(plot: Plot, begun: Sequence[tuple[int, str]], last: int) -> str:
         axes = figure.add_subplot()
         for curve, colour in zip(plot.curves, itertools.cycle(_SERIES), strict=False):
             marker = "." if len(curve.points) <= _FEW else ""
-            axes.plot(
-                *zip(*curve.points, strict=True), color=colour, label=curve.name, marker=marker
-            )
+            steps, values = zip(*curve.points, strict=True)
+            (line,) = axes.plot(steps, values, color=colour, label=curve.name, marker=marker)
+            # The last point lies on the frame.
+            line.set_clip_on(False)
         axes.grid(axis="y")
         axes.set_xlim(0, last)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
