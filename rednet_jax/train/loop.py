@@ -24,6 +24,7 @@ from rednet_jax.train.experiment import Experiment, GeneratedData, Stage
 from rednet_jax.train.folder import best_nme, claim
 from rednet_jax.train.inputs import BatchReader, Inputs
 from rednet_jax.train.parallel import Devices, Parallel, devices
+from rednet_jax.train.report import write_report
 from rednet_jax.train.state import (
     TrainState,
     check_parts,
@@ -36,6 +37,9 @@ from rednet_jax.weights.store import BEST, Variables, write_weights
 
 _STEPS_AHEAD = 2
 """Steps are dispatched without waiting for them, and each holds its batch on the device."""
+
+_PROFILED_FROM = 2
+"""Steps before the ones that are traced: the first of a stage compiles."""
 
 _NAMED_FACES = 5
 """A broken step names so many of its faces; where all are broken, the names say nothing."""
@@ -67,9 +71,10 @@ def train(
 ) -> TrainState:
     """Trains to the end of the experiment, or resumes where the run folder was left.
 
-    The folder holds config.json, metrics.jsonl, checkpoints/, pictures/, tensorboard/ and
-    best.safetensors (the averaged weights with the smallest validation NME at the last trained
-    pass). SIGTERM saves a checkpoint and ends the run, as pre-emptible machines need.
+    The folder holds config.json, environment.jsonl, metrics.jsonl, checkpoints/, pictures/,
+    tensorboard/, report.html and best.safetensors (the averaged weights with the smallest
+    validation NME at the last trained pass). SIGTERM saves a checkpoint and ends the run, as
+    pre-emptible machines need.
 
     Args:
         experiment: what to train.
@@ -107,7 +112,11 @@ def train(
                 _say(f"{run_dir}: goes on at step {found}")
             with _run_log(run_dir, found or 0) as log, _asked_to_stop() as stop:
                 run = _Run(experiment, run_dir, placed, inputs, checkpoints, log, stop, profile)
-                return run.to(last, placed.place(state), place)
+                state = run.to(last, placed.place(state), place)
+        # Who asks a run to stop does not wait long.
+        if jax.process_index() == 0 and not stop.is_set():
+            write_report(run_dir)
+        return state
     except OSError as error:
         raise RednetError(f"{error.filename or run_dir}: {error.strerror or error}") from error
 
@@ -157,7 +166,10 @@ class _Run(NamedTuple):
             done, passes = step + 1, experiment.passes(step)
             if step == first or passes != experiment.passes(step - 1):
                 _say(f"step {done}: compiling for {passes} passes of the feedback loop")
-            self._trace(step - first)
+            if self.profile and step - first == _PROFILED_FROM:
+                jax.profiler.start_trace(str(self.run_dir / "profile"))
+            elif self.profile and step - first == _PROFILED_FROM + self.profile:
+                jax.profiler.stop_trace()
             asked = time.perf_counter()
             batch = next(reader)
             waited += time.perf_counter() - asked
@@ -191,7 +203,8 @@ class _Run(NamedTuple):
                 break
             pending.clear()
             since, waited = time.perf_counter(), 0.0
-        self._trace(-1)
+        if _PROFILED_FROM < done - first <= _PROFILED_FROM + self.profile:
+            jax.profiler.stop_trace()
         return state
 
     def _save(
@@ -235,16 +248,6 @@ class _Run(NamedTuple):
     def _log(self, row: dict[str, Any]) -> None:
         if self.log is not None:
             self.log.write(row)
-
-    def _trace(self, step: int) -> None:
-        """Begins or ends the profile around step 2 and those after it; -1 at the stage's end."""
-        if not self.profile:
-            return
-        folder = str(self.run_dir / "profile")
-        if step == 2:
-            jax.profiler.start_trace(folder)
-        elif step == 2 + self.profile:
-            jax.profiler.stop_trace()
 
 
 def _first_step_like(experiment: Experiment, number: int) -> int:

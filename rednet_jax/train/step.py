@@ -154,15 +154,12 @@ def _losses(
             config, variables, images, before, drawn.warps, targets=targets, **how
         )
     per_pass = out.per_step.losses
-    terms = {name: _mean_but_first(value.swapaxes(0, 1)) for name, value in per_pass.items()}
-    last = per_pass["nme"][-1]
-    terms["nme"] = jnp.nanmean(last.reshape(len(last), -1), axis=-1)
+    faces = drawn.images.shape[0]
+    # [K, B], and of clips [K, T, B].
+    terms = {name: jnp.mean(value.reshape(-1, faces), axis=0) for name, value in per_pass.items()}
+    terms["nme"] = jnp.nanmean(per_pass["nme"][-1].reshape(-1, faces), axis=0)
     if stage.losses.stability:
         landmarks = out.per_step.landmarks.astype(jnp.float32)
         terms["stability"] = stability_loss(landmarks, targets, points)
         terms["total"] += stage.losses.stability * terms["stability"]
     return batch_stats, terms
-
-
-def _mean_but_first(leaf: Array) -> Array:
-    return jnp.mean(leaf.reshape(len(leaf), -1), axis=-1)

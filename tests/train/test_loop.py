@@ -55,6 +55,7 @@ def test_the_run_folder(finished, experiment):
         "environment.jsonl",
         "metrics.jsonl",
         "pictures",
+        "report.html",
         "tensorboard",
     ]
     pictures = [path.name for path in sorted((finished.folder / "pictures").iterdir())]

@@ -111,7 +111,10 @@ def test_the_moments_of_a_batch_are_global(experiment, alone):
 def test_accumulated_gradients_are_those_of_one_device(experiment, monkeypatch, axes):
     monkeypatch.setattr(sharding, "SMALLEST", 64)
     (stage,) = experiment.stages
-    parts = dataclasses.replace(experiment, stages=(dataclasses.replace(stage, accumulate=2),))
+    # With seed 0, 6 of 1,080 weights of one kernel jump: a unit there comes to within rounding of
+    # a kink.
+    stages = (dataclasses.replace(stage, accumulate=2),)
+    parts = dataclasses.replace(experiment, stages=stages, seed=1)
     expected, metrics, _ = after_some_steps(parts)
     assert metrics["loss_of_face"].shape == (8,)
     state, there, _ = after_some_steps(with_mesh(parts, **axes))
