@@ -191,10 +191,18 @@ def _faces(samples: Split[ClipSample] | Split[Sample]) -> Iterator[_Face]:
             )
 
 
+def nearest_labelled(valid: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Returns, for each frame [T], the labelled frame that is nearest to it; none of none."""
+    labelled = np.flatnonzero(valid)
+    if not len(labelled):
+        return labelled
+    away = abs(np.arange(len(valid))[:, None] - labelled)
+    nearest: NDArray[np.int64] = labelled[np.argmin(away, axis=1)]
+    return nearest
+
+
 def _frames(number: int, clip: ClipSample) -> Iterator[_Face]:
-    labelled = np.flatnonzero(clip.valid)
-    for frame in range(len(clip.images) if len(labelled) else 0):
-        nearest = labelled[np.argmin(abs(labelled - frame))]
+    for frame, nearest in enumerate(nearest_labelled(clip.valid)):
         yield _Face(
             number,
             f"{clip.name}/{frame + 1}",

@@ -11,15 +11,16 @@ from typing import NamedTuple, TypeVar
 import jax
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from rednet_jax.data.augment import Augmentation, Drift, augment, augment_clips
+from rednet_jax.data.crops import nearest_labelled
 from rednet_jax.data.samples import ClipSample, Sample
 from rednet_jax.data.sources import Split, holds_clips, read_clips, read_split
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.boxes import whole_face_box
 from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop, invert_affine
-from rednet_jax.landmarks.drawing import draw_landmarks, write_picture
+from rednet_jax.landmarks.drawing import contact_sheet, draw_landmarks, write_picture
 from rednet_jax.landmarks.schemes import LANDMARKS_68
 
 MARGIN, COVER, SIZE = 1.25, 1.6, 128
@@ -33,8 +34,6 @@ COLUMNS, FACES, CLIPS, DRAWS = 8, 16, 4, 2
 
 LONGEST = 50
 """Rows of samples on a sheet: it is then up to 40,000 pixels high, and few programs show more."""
-
-_GAP, _CAPTION = 4, 20
 
 _BLANK = np.full((TILE, TILE, 3), 40, np.uint8)
 
@@ -103,7 +102,7 @@ def show_split(
     if augmented:
         rows += draw(cuts)
     path = Path(f"{data}_{split}.png" if out is None else out)
-    write_picture(path, _sheet([_caption(cut) for cut in cuts], rows))
+    write_picture(path, contact_sheet([_caption(cut) for cut in cuts], rows, COLUMNS))
     return path
 
 
@@ -132,10 +131,10 @@ def _cut_clip(clip: ClipSample, *, near: bool) -> list[_Cut]:
     last = len(clip.images) - 1
     span = min(2 * (COLUMNS - 1), last) if near else last
     first = (last - span) // 2
-    known = np.flatnonzero(clip.valid)
+    nearest_to = nearest_labelled(clip.valid)
     cuts = []
     for frame in _evenly(first, first + span, COLUMNS):
-        nearest = known[np.argmin(abs(known - frame))]
+        nearest = nearest_to[frame]
         box = whole_face_box(clip.landmarks[nearest], clip.labelled[nearest])
         name, image = f"{clip.name}/{frame + 1}", clip.images[frame]
         points, labelled = clip.landmarks[frame], clip.labelled[frame]
@@ -212,27 +211,3 @@ def _caption(cut: _Cut) -> str:
     """A face's name, and the number of its points where not all are labelled."""
     count, every = int(cut.labelled.sum()), len(cut.labelled)
     return cut.name if count == every else f"{cut.name} ({count} of {every})"
-
-
-def _sheet(captions: Sequence[str], rows: Sequence[Sequence[Picture]]) -> Picture:
-    """Sets tiles out, COLUMNS side by side with the other rows' below, and a caption above each.
-
-    Args:
-        captions: N.
-        rows: tiles uint8 [TILE, TILE, 3], N in each row.
-    """
-    step = TILE + _GAP
-    height = _CAPTION + len(rows) * step
-    bands = -(-len(captions) // COLUMNS)
-    across = min(len(captions), COLUMNS)
-    sheet = Image.new("RGB", (across * step + _GAP, bands * height))
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-    for number, caption in enumerate(captions):
-        x, y = _GAP + number % COLUMNS * step, number // COLUMNS * height
-        # The end of a path tells more than where it begins.
-        while font.getlength(caption) > TILE:
-            caption = f"...{caption.removeprefix('...')[1:]}"
-        draw.text((x, y + 2), caption, fill="white", font=font)
-        for i, row in enumerate(rows):
-            sheet.paste(Image.fromarray(row[number]), (x, y + _CAPTION + i * step))
-    return np.asarray(sheet)

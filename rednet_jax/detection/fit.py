@@ -49,8 +49,23 @@ def right_detections(labels: Iterable[Path]) -> NDArray[np.float64]:
     return np.array(rows).reshape(-1, 5)
 
 
+def box_errors(rows: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Returns how corrected boxes err, [N, 3]: centre (x, y) and logarithm of the larger side.
+
+    Args:
+        rows: of `right_detections`.
+
+    Returns:
+        In units of the landmark box's larger side.
+    """
+    found, truth = np.asarray(VIEW_CORRECTIONS)[rows[:, 0].astype(int)], rows[:, 1:]
+    side = truth[:, 2:].max(axis=1, keepdims=True)
+    size = np.log(found[:, 2:].max(axis=1, keepdims=True) / side)
+    return np.concatenate([(found[:, :2] - truth[:, :2]) / side, size], axis=1)
+
+
 def main(folder: Path) -> None:
-    """Prints, for each of dlib's views, the medians that `VIEW_CORRECTIONS` holds."""
+    """Prints the medians that `VIEW_CORRECTIONS` holds for each view, and how its boxes err."""
     labels = sorted(folder.rglob("*.pts"))
     rows = right_detections(labels)
     print(f"{len(rows)} of {len(labels)} pictures with IoU > {RIGHT_IOU}")
@@ -59,6 +74,8 @@ def main(folder: Path) -> None:
         medians = ", ".join(f"{value:.3f}" for value in np.median(mine, axis=0))
         spreads = ", ".join(f"{value:.3f}" for value in mine.std(axis=0))
         print(f"view {view}: {len(mine)} faces, [{medians}], standard deviations [{spreads}]")
+    x, y, size = box_errors(rows).std(axis=0)
+    print(f"corrected boxes: centre +-{x:.3f}, +-{y:.3f} sides, logarithm of the side +-{size:.3f}")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
-"""Landmarks drawn into a picture: a line along each part of the face, a dot on each point."""
+"""Landmarks drawn into a picture, and pictures set out on a sheet."""
 
 from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from rednet_jax.files import replacing
 from rednet_jax.landmarks.schemes import scheme
@@ -22,6 +23,9 @@ RIM = "#00000096"
 
 SUPERSAMPLING = 3
 """Pillow draws without anti-aliasing: lines are drawn larger and shrunk."""
+
+_GAP, _CAPTION = 4, 20
+"""Of a contact sheet, pixels."""
 
 
 def draw_landmarks(
@@ -87,6 +91,35 @@ def _draw(
             if known[member]:
                 draw.circle(places[member], dot, fill="black")
                 draw.circle(places[member], 0.72 * dot, fill=colour)
+
+
+def contact_sheet(
+    captions: Sequence[str], rows: Sequence[Sequence[NDArray[np.uint8]]], columns: int
+) -> NDArray[np.uint8]:
+    """Sets tiles out in columns, with a caption above each and the other rows' tiles below it.
+
+    Args:
+        captions: N; cut at the front to a tile's width, since the end of a path tells more.
+        rows: tiles RGB uint8 [S, S, 3], N in each row.
+        columns: tiles side by side; more captions begin another band below.
+
+    Returns:
+        RGB uint8 [H, W, 3].
+    """
+    tile = rows[0][0].shape[0]
+    step = tile + _GAP
+    height = _CAPTION + len(rows) * step
+    across, bands = min(len(captions), columns), -(-len(captions) // columns)
+    sheet = Image.new("RGB", (across * step + _GAP, bands * height))
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    for number, caption in enumerate(captions):
+        x, y = _GAP + number % columns * step, number // columns * height
+        while font.getlength(caption) > tile:
+            caption = f"...{caption.removeprefix('...')[1:]}"
+        draw.text((x, y + 2), caption, fill="white", font=font)
+        for i, row in enumerate(rows):
+            sheet.paste(Image.fromarray(row[number]), (x, y + _CAPTION + i * step))
+    return np.asarray(sheet)
 
 
 def write_picture(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> None:

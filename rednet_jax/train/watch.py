@@ -10,13 +10,13 @@ from typing import Any, NamedTuple, Self, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from rednet_jax.evaluate.protocols import Crops
 from rednet_jax.evaluate.provenance import provenance
 from rednet_jax.files import write_text
 from rednet_jax.landmarks.crops import apply_affine, invert_affine
-from rednet_jax.landmarks.drawing import draw_landmarks, write_picture
+from rednet_jax.landmarks.drawing import contact_sheet, draw_landmarks, write_picture
 
 METRICS, ENVIRONMENT, PICTURES = "metrics.jsonl", "environment.jsonl", "pictures"
 """Names in a run's folder."""
@@ -27,7 +27,7 @@ VALIDATION = "validation_nme"
 COLUMNS = 6
 """Faces in a row of a picture: so many of the worst, and below them so many typical ones."""
 
-_TILE, _GAP, _CAPTION = 192, 4, 20
+_TILE = 192
 
 Row = dict[str, Any]
 Indices = NDArray[np.intp]
@@ -114,7 +114,8 @@ class RunLog:
             RednetError: the file cannot be written.
         """
         path = self._pictures / f"step_{step:08d}.png"
-        sheet = _sheet(faces)
+        captions, tiles = [_caption(face) for face in faces], [_tile(face) for face in faces]
+        sheet = contact_sheet(captions, [tiles], COLUMNS)
         write_picture(path, sheet)
         self._events.picture(step, "validation/faces", path.read_bytes(), sheet.shape)
 
@@ -247,22 +248,8 @@ def _append_to(path: Path, kept_until: int) -> TextIO:
     return path.open("a", encoding="utf-8")
 
 
-def _sheet(faces: Sequence[Face]) -> NDArray[np.uint8]:
-    """Sets faces out, COLUMNS side by side, with their names and errors above."""
-    step = _TILE + _GAP
-    across, bands = min(len(faces), COLUMNS), -(-len(faces) // COLUMNS)
-    size = (across * step + _GAP, bands * (_CAPTION + step))
-    sheet = Image.new("RGB", size)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-    for number, face in enumerate(faces):
-        x, y = _GAP + number % COLUMNS * step, number // COLUMNS * (_CAPTION + step)
-        name, error = face.name, f"  {face.nme:.2f} %"
-        # The end of a path tells more than where it begins.
-        while font.getlength(name + error) > _TILE:
-            name = f"...{name.removeprefix('...')[1:]}"
-        draw.text((x, y + 2), name + error, fill="white", font=font)
-        sheet.paste(Image.fromarray(_tile(face)), (x, y + _CAPTION))
-    return np.asarray(sheet)
+def _caption(face: Face) -> str:
+    return f"{face.name}  {face.nme:.2f} %"
 
 
 def _tile(face: Face) -> NDArray[np.uint8]:

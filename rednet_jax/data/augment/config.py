@@ -20,11 +20,10 @@ class Augmentation:
 
     `shift` and `log_scale` stand for the error of the box that a face is looked for in. As
     `python -m rednet_jax.detection.fit` prints it, dlib's corrected boxes spread about those of the
-    landmarks, view by view, by 0.048 to 0.075 (x) and 0.040 to 0.044 (y) in the centre and by 0.074
-    to 0.097 in width and height, all in sides of dlib's square (1,914 faces of the 300-W training
-    set). Over all views that is 0.060, 0.045 and 0.096 for centre and logarithm of the side, in
-    sides of the landmarks' box; evaluation's jittered boxes have 0.06 and 0.10. The cut leaves
-    0.954 of a deviation, so that the defaults spread by 0.062 and 0.100.
+    landmarks by 0.060 (x) and 0.045 (y) sides of the landmarks' box in the centre, and by 0.096 in
+    the logarithm of the side (1,914 faces of the 300-W training set); evaluation's jittered boxes
+    have 0.06 and 0.10. The cut leaves 0.954 of a deviation, so that the defaults spread by 0.062
+    and 0.100.
 
     Attributes:
         rotation: degrees, standard deviation.
