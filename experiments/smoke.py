@@ -2,8 +2,10 @@
 
     rednet train experiments/smoke.py --run-dir RUN
 
-Hardware: anything; 2 CPU cores, alone: a quarter of a minute, most of it compiling. Faces of 64 px
-are drawn on the device in each step, and the validation NME falls from about 30 % to half of that.
+Hardware: anything; on 2 CPU cores most of its minute goes to compiling. Faces of 64 px are drawn on
+the device in each step. The optimiser is AdamW in form alone: with so large an epsilon, and steps
+that grow slowly, rounding is not blown up, so that 8 steps on one device and on a mesh of four agree
+within 1e-4 in every parameter. The validation NME falls from 34 % to about 25 %.
 """
 
 from rednet_jax.data.synthetic.generate import SyntheticConfig
@@ -23,11 +25,11 @@ experiment = Experiment(
     stages=(
         Stage(
             data=GeneratedData(SyntheticConfig(size=64), validation=64),
-            optimiser=OptimiserConfig(learning_rate=5e-3, warmup_steps=10, epsilon=1e-3),
-            steps=80,
+            optimiser=OptimiserConfig(learning_rate=0.3, warmup_steps=60, epsilon=1.0),
+            steps=120,
             batch=16,
         ),
     ),
-    evaluate_every=40,
+    evaluate_every=60,
     log_every=10,
 )

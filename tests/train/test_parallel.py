@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -20,6 +21,7 @@ from rednet_jax.train.experiment import (
     OptimiserConfig,
     Stage,
 )
+from rednet_jax.train.load import load_experiment
 from rednet_jax.train.parallel import devices
 from rednet_jax.train.sharding import make_mesh, partition_spec
 from rednet_jax.train.state import initial_train_state
@@ -71,12 +73,12 @@ def assert_close(one, other):
 @pytest.mark.parametrize(
     ("axes", "parallel"),
     [
-        ({"data": 4}, "jit"),
-        ({"fsdp": 4}, "jit"),
+        pytest.param({"data": 4}, "jit", marks=pytest.mark.slow),
+        pytest.param({"fsdp": 4}, "jit", marks=pytest.mark.slow),
         ({"data": 2, "fsdp": 2}, "jit"),
-        ({"data": 2, "fsdp": 4}, "jit"),
+        pytest.param({"data": 2, "fsdp": 4}, "jit", marks=pytest.mark.slow),
         ({"data": 4}, "pmap"),
-        ({"data": 8}, "pmap"),
+        pytest.param({"data": 8}, "pmap", marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -95,6 +97,20 @@ def test_many_devices_do_the_steps_of_one(experiment, alone, monkeypatch, axes, 
             assert leaf.addressable_shards[0].data.size * fsdp == leaf.size
 
 
+@pytest.mark.slow
+def test_smoke_on_a_mesh_is_smoke_on_one_device():
+    smoke = load_experiment(Path(__file__).parents[2] / "experiments" / "smoke.py")
+    states = []
+    for mesh in (MeshConfig(), MeshConfig(2, 2)):
+        placed = devices(dataclasses.replace(smoke, mesh=mesh), "jit")
+        state, step = placed.place(initial_train_state(smoke)), placed.step(0, 2)
+        for _ in range(8):
+            state, _ = step(state, GeneratedBatch(np.arange(16, dtype=np.int32)))
+        states.append(jax.device_get(state.params))
+    for one, other in zip(*map(jax.tree.leaves, states), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)
+
+
 def test_the_moments_of_a_batch_are_global(experiment, alone):
     """Else four devices would normalise two faces each, and statistics would differ by far more."""
     (stage,) = experiment.stages
@@ -107,6 +123,7 @@ def test_the_moments_of_a_batch_are_global(experiment, alone):
     assert max(apart) > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axes", [{"data": 4}, {"data": 2, "fsdp": 2}], ids=str)
 def test_accumulated_gradients_are_those_of_one_device(experiment, monkeypatch, axes):
     monkeypatch.setattr(sharding, "SMALLEST", 64)
