@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
-from rednet_jax.landmarks.schemes import scheme
 from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.train.experiment import OptimiserConfig
-from rednet_jax.train.losses import LossConfig, Targets, pass_losses
+from rednet_jax.train.losses import LossConfig, pass_losses
 from rednet_jax.train.state import optimiser
+from rednet_jax.train.terms import Targets
 
 FRAMES = 3
 PASSES = 2
@@ -102,7 +102,7 @@ def _training_step(config: RedNetConfig, variables: Tree, scan: rednet.Scan) -> 
         points, jnp.ones(points.shape[:-1], bool), jnp.full(points.shape[:-2], -1, jnp.int32)
     )
     state = rednet.initial_state(config, BATCH)
-    loss = pass_losses(LossConfig(), scheme(config.landmarks), size)
+    loss = pass_losses(LossConfig(), config)
 
     chain = optimiser(OptimiserConfig(), steps=1_000)
 

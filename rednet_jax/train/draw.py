@@ -14,7 +14,7 @@ from rednet_jax.data.pipeline import Batch
 from rednet_jax.data.synthetic.generate import generate, generate_clip
 from rednet_jax.landmarks.schemes import Scheme, scheme
 from rednet_jax.train.experiment import Experiment, GeneratedData, Stage
-from rednet_jax.train.losses import Targets
+from rednet_jax.train.terms import Targets
 
 
 class GeneratedBatch(NamedTuple):

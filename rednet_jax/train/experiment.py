@@ -245,11 +245,6 @@ class Experiment:
             raise RednetError(f"stages need one name each, not {', '.join(names) or 'none'}")
         for stage in self.stages:
             self._check(stage)
-        if self.model.architecture == "ijcv_resnet":
-            raise RednetError(
-                "model.architecture is ijcv_resnet, whose maps have no background class; "
-                "the losses here need one"
-            )
 
     def _check(self, stage: Stage) -> None:
         parts = self.mesh.devices * stage.accumulate
@@ -257,6 +252,11 @@ class Experiment:
             raise RednetError(
                 f"{stage.name}: a batch of {stage.batch} cannot be divided by mesh data="
                 f"{self.mesh.data},fsdp={self.mesh.fsdp} and accumulate={stage.accumulate}"
+            )
+        if stage.losses.stability and self.model.architecture == "ijcv_resnet":
+            raise RednetError(
+                f"{stage.name}: losses.stability needs points with a gradient, and those of "
+                "ijcv_resnet are read off peaks"
             )
         if isinstance(stage.data, GeneratedData):
             drawn = (stage.data.faces.size, stage.data.faces.margin)

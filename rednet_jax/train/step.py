@@ -12,8 +12,9 @@ from rednet_jax.landmarks.schemes import scheme
 from rednet_jax.model import rednet
 from rednet_jax.train.draw import GeneratedBatch, draw
 from rednet_jax.train.experiment import Experiment, Stage
-from rednet_jax.train.losses import pass_losses, stability_loss
+from rednet_jax.train.losses import pass_losses
 from rednet_jax.train.state import TrainState, averaged, followed, rates, stage_optimiser
+from rednet_jax.train.terms import stability_loss
 
 Tree = Any
 Metrics = dict[str, Array]
@@ -143,7 +144,7 @@ def _losses(
     how = {
         "feedback_steps": passes,
         "train": True,
-        "loss": pass_losses(stage.losses, points, config.image_size),
+        "loss": pass_losses(stage.losses, config),
         "axis_name": axis_name,
     }
     if stage.clips is None:

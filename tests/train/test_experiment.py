@@ -192,9 +192,13 @@ def test_parts_of_an_experiment_must_fit_each_other():
         GeneratedData(validation=0)
 
 
-def test_maps_without_background_have_no_loss_yet():
-    with pytest.raises(RednetError, match=r"model.architecture.*ijcv_resnet"):
-        Experiment(name="journal", model=RedNetConfig.preset("ijcv_resnet"))
+def test_points_without_gradient_cannot_be_made_stable():
+    journal = RedNetConfig.preset("ijcv_resnet")
+    clips = Stage("clips", clips=ClipConfig())
+    assert Experiment("journal", journal, (clips,)).stages == (clips,)
+    stable = dataclasses.replace(clips, losses=LossConfig(stability=1.0))
+    with pytest.raises(RednetError, match=r"clips: losses.stability needs .*ijcv_resnet"):
+        Experiment("journal", journal, (stable,))
 
 
 @pytest.mark.parametrize(
