@@ -20,10 +20,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from rednet_jax.data.prepare import prepare
 from rednet_jax.model.config import RedNetConfig
+
+# On a busy machine any example may take longer than Hypothesis allows.
+hypothesis.settings.register_profile("busy", deadline=None)
+hypothesis.settings.load_profile("busy")
 
 NARROW: dict[str, dict[str, Any]] = {
     "compact": {
