@@ -111,6 +111,7 @@ def test_smoke_on_a_mesh_is_smoke_on_one_device():
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_moments_of_a_batch_are_global(experiment, alone):
     """Else four devices would normalise two faces each, and statistics would differ by far more."""
     (stage,) = experiment.stages
@@ -139,6 +140,7 @@ def test_accumulated_gradients_are_those_of_one_device(experiment, monkeypatch, 
     assert_close(there, metrics)
 
 
+@pytest.mark.slow
 def test_accumulation_is_the_mean_gradient_of_the_parts(experiment, alone):
     """The loss of a face in a part is that of the part alone: rows 0, 2, ... and rows 1, 3, ..."""
     (stage,) = experiment.stages
@@ -156,6 +158,7 @@ def test_accumulation_is_the_mean_gradient_of_the_parts(experiment, alone):
         )
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_in_halves_and_keeps_the_rest_whole(experiment, alone):
     half = dataclasses.replace(experiment, compute="bfloat16")
     state, metrics, _ = after_some_steps(half)
@@ -200,7 +203,7 @@ def test_the_table_of_partition_specs(path, shape, fsdp, spec):
 
 
 def test_a_step_does_not_keep_the_state_it_was_given(experiment):
-    placed = devices(with_mesh(experiment, data=4), "jit")
+    placed = devices(experiment, "jit")
     state = placed.place(initial_train_state(experiment))
     placed.step(0, 2)(state, ROWS)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
