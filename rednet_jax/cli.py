@@ -1,7 +1,7 @@
 """The command `rednet`: parses, calls one function of the library, prints.
 
 Exit status: 0 done; 1 done but for the failures named on standard error, a line each; 2 what was
-asked for cannot be done, said in one line.
+asked for cannot be done, said in one line; 3 another process of the same run is gone.
 """
 
 from __future__ import annotations
@@ -103,20 +103,24 @@ def train(args: argparse.Namespace) -> int:
 
     Any field of the experiment is an option: --field VALUE, --part.field VALUE.
 
+    Several processes that srun or GKE started join by themselves; see experiments/launch/.
+
     Example: rednet train experiments/compact_300w.py --data-dir DIR --run-dir RUN --batch 32
     """
+    from rednet_jax.train.distributed import joined
     from rednet_jax.train.load import load_experiment
     from rednet_jax.train.loop import train
 
-    train(
-        load_experiment(args.experiment, {**args.mesh, **args.fields}),
-        args.run_dir or Path("runs") / args.experiment.stem,
-        data_dir=args.data_dir,
-        steps=args.steps,
-        parallel=args.parallel,
-        init_from=args.init_from,
-        profile=args.profile,
-    )
+    with joined(args.coordinator, args.processes, args.process_id):
+        train(
+            load_experiment(args.experiment, {**args.mesh, **args.fields}),
+            args.run_dir or Path("runs") / args.experiment.stem,
+            data_dir=args.data_dir,
+            steps=args.steps,
+            parallel=args.parallel,
+            init_from=args.init_from,
+            profile=args.profile,
+        )
     return 0
 
 
@@ -314,6 +318,13 @@ def parser() -> argparse.ArgumentParser:
     )
     one.add_argument("--init-from", metavar="C", help=f"weights to begin with: {CHECKPOINT}")
     one.add_argument("--profile", type=int, default=0, metavar="N", help="trace N steps")
+    one.add_argument(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="where process 0 of several listens; auto: what SLURM, Open MPI or a TPU says",
+    )
+    one.add_argument("--processes", type=int, metavar="N", help="how many train together")
+    one.add_argument("--process-id", type=int, metavar="I", help="this one's number, from 0")
     _add_data_dir(one)
     one.set_defaults(fields={})
 

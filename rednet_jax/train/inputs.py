@@ -93,7 +93,7 @@ class Inputs:
         told = dict.fromkeys(
             f"{split}: {len(crops)} faces" for part in self._crops for split, crops in part
         )
-        for line in told:
+        for line in told if jax.process_index() == 0 else ():
             print(line, flush=True)
         # The same classes in all stages, so that a later one goes on with f_CLS.
         self._people = np.unique(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.metrics import face_errors, measurable
 from rednet_jax.evaluate.protocols import Crops, align_crops, in_picture
 from rednet_jax.train.checkpoints import Checkpoints
+from rednet_jax.train.distributed import after_the_first, check_shared
 from rednet_jax.train.experiment import Experiment, GeneratedData, Stage
 from rednet_jax.train.folder import best_nme, claim
 from rednet_jax.train.inputs import BatchReader, Inputs
@@ -97,12 +98,13 @@ def train(
     last = experiment.steps if steps is None else min(steps, experiment.steps)
     check_parts(experiment)
     placed = devices(experiment, parallel)
-    inputs = Inputs(experiment, data_dir)
+    inputs = after_the_first(lambda: Inputs(experiment, data_dir))
     if jax.process_index() == 0:
         claim(run_dir, experiment)
     try:
         with Checkpoints(run_dir / "checkpoints", experiment.keep) as checkpoints:
             found = checkpoints.latest
+            check_shared(run_dir, found)
             if found is None:
                 state, place = initial_train_state(experiment), None
                 if init_from is not None:
@@ -110,8 +112,11 @@ def train(
             else:
                 state, place = checkpoints.load(found, placed.abstract())
                 _say(f"{run_dir}: goes on at step {found}")
-            with _run_log(run_dir, found or 0) as log, _asked_to_stop() as stop:
-                run = _Run(experiment, run_dir, placed, inputs, checkpoints, log, stop, profile)
+            begun = found or 0
+            with _run_log(run_dir, begun) as log, _asked_to_stop() as stop:
+                run = _Run(
+                    experiment, run_dir, placed, inputs, checkpoints, log, stop, profile, begun
+                )
                 state = run.to(last, placed.place(state), place)
         # Who asks a run to stop does not wait long.
         if jax.process_index() == 0 and not stop.is_set():
@@ -132,11 +137,14 @@ class _Run(NamedTuple):
     log: RunLog | None
     stop: threading.Event
     profile: int
+    begun: int
 
     def to(self, last: int, state: TrainState, place: dict[str, Any] | None) -> TrainState:
         """Goes on from a state, and a place of its stage's reader, until `last` steps are done."""
         done = int(self.devices.gathered(state).step)
-        with tqdm(total=last, initial=done, unit="step", disable=None, leave=False) as bar:
+        # Only on a terminal, and of many processes in the first.
+        silent = True if jax.process_index() else None
+        with tqdm(total=last, initial=done, unit="step", disable=silent, leave=False) as bar:
             while done < last and not self.stop.is_set():
                 number, within = self.experiment.stage_at(done)
                 reader = self.inputs.open(number)
@@ -182,7 +190,7 @@ class _Run(NamedTuple):
             saved = done % experiment.evaluate_every == 0 or done == end
             if not (saved or stopping) and done % experiment.log_every:
                 continue
-            row = _read_out(pending, self.checkpoints)
+            row = _read_out(pending, self.checkpoints, self.devices.names)
             seconds = time.perf_counter() - since
             row["images_per_second"] = len(pending) * stage.batch / seconds
             row["waiting"] = 100 * waited / seconds
@@ -242,7 +250,8 @@ class _Run(NamedTuple):
     def _stops(self, done: int) -> bool:
         """Whether the run was asked to stop; of many processes all agree on the step."""
         if jax.process_count() > 1:
-            return bool(multihost_utils.reached_preemption_sync_point(done))
+            # From 1 in every process: of a signal before the first call JAX makes the call 1.
+            return bool(multihost_utils.reached_preemption_sync_point(done - self.begun))
         return self.stop.is_set()
 
     def _log(self, row: dict[str, Any]) -> None:
@@ -264,10 +273,13 @@ def _first_step_like(experiment: Experiment, number: int) -> int:
 
 def whole(variables: Variables) -> Variables:
     """Returns weights as host arrays, of a tree that may lie on the devices of many processes."""
-    if jax.process_count() > 1:
-        gathered: Variables = multihost_utils.process_allgather(variables, tiled=True)
-        return gathered
-    host: Variables = jax.device_get(variables)
+
+    def one(leaf: jax.Array) -> Any:
+        if leaf.is_fully_addressable:
+            return leaf
+        return multihost_utils.process_allgather(leaf, tiled=True)
+
+    host: Variables = jax.device_get(jax.tree.map(one, variables))
     return host
 
 
@@ -300,9 +312,9 @@ def _run_log(run_dir: Path, kept_until: int) -> Iterator[RunLog | None]:
 
 @contextmanager
 def _asked_to_stop() -> Iterator[threading.Event]:
-    """Yields what SIGTERM sets."""
+    """Yields what SIGTERM sets; of many processes JAX listens for it, see `_Run._stops`."""
     stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
+    if jax.process_count() > 1 or threading.current_thread() is not threading.main_thread():
         yield stop
         return
     before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
@@ -317,14 +329,22 @@ def _say(line: str) -> None:
         tqdm.write(line)
 
 
-def _read_out(pending: list[Pending], checkpoints: Checkpoints) -> dict[str, float]:
-    """The newest step's metrics as numbers; every step since the last call is checked."""
+def _read_out(
+    pending: list[Pending],
+    checkpoints: Checkpoints,
+    of_all: Callable[[list[str]], list[str]] = list,
+) -> dict[str, float]:
+    """The newest step's metrics as numbers; every step since the last call is checked.
+
+    `of_all` is `Devices.names`: where one process finds a face broken, so do all.
+    """
     fetched = jax.device_get([one.metrics for one in pending])
     for one, metrics in zip(pending, fetched, strict=True):
         finite = np.isfinite(metrics["loss_of_face"])
         if finite.all() and np.isfinite(metrics["gradient_norm"]):
             continue
-        broken = [name for name, good in zip(one.names, finite, strict=False) if not good]
+        names = of_all(one.names)
+        broken = [name for name, good in zip(names, finite, strict=True) if not good]
         more = f" and {len(broken) - _NAMED_FACES} more" if len(broken) > _NAMED_FACES else ""
         where = ", ".join(broken[:_NAMED_FACES]) + more or "none by itself"
         what = f"loss or gradient is not finite at step {one.step}, faces: {where}"

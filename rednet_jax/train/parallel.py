@@ -8,6 +8,8 @@ from typing import Any, Literal, Protocol
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 
 from rednet_jax.data.pipeline import Batch
 from rednet_jax.errors import RednetError
@@ -21,6 +23,9 @@ Parallel = Literal["jit", "pmap"]
 Step = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
 
 _AXIS = "data"
+
+_NAME_BYTES = 256
+"""Longer names of faces are cut where processes tell them each other."""
 
 
 class Devices(Protocol):
@@ -39,7 +44,14 @@ class Devices(Protocol):
         ...
 
     def step(self, stage: int, passes: int) -> Step:
-        """Returns the compiled step of a stage with K passes; it takes a host's batch."""
+        """Returns the compiled step of a stage with K passes; it takes a process's batch."""
+        ...
+
+    def names(self, names: list[str]) -> list[str]:
+        """Returns the names of the faces of all processes' batches, as `loss_of_face` has them.
+
+        All processes call this at the same time, each with the names of its batch.
+        """
         ...
 
 
@@ -91,6 +103,10 @@ class Sharded:
 
         return step
 
+    def names(self, names: list[str]) -> list[str]:
+        """See `Devices`."""
+        return _names_on(self._mesh, names)
+
 
 @functools.cache
 def _sharded_step(experiment: Experiment, mesh: jax.sharding.Mesh, stage: int, passes: int) -> Step:
@@ -113,12 +129,14 @@ class Mapped:
             raise RednetError(
                 f"--parallel pmap has the axis data alone, not fsdp={experiment.mesh.fsdp}"
             )
-        mesh = make_mesh(experiment.mesh)
         self._experiment = experiment
-        self._local = tuple(mesh.local_devices)
-        one = jax.sharding.SingleDeviceSharding(self._local[0])
+        self._mesh = make_mesh(experiment.mesh)
+        self._local = tuple(self._mesh.local_devices)
+        self._whole = replicated(self._mesh)
         shapes = jax.eval_shape(functools.partial(initial_train_state, experiment))
-        self._abstract: TrainState = jax.tree.map(lambda leaf: leaf.update(sharding=one), shapes)
+        self._abstract: TrainState = jax.tree.map(
+            lambda leaf: leaf.update(sharding=self._whole), shapes
+        )
 
     def abstract(self) -> TrainState:
         """See `Devices`."""
@@ -132,8 +150,11 @@ class Mapped:
 
     def gathered(self, state: TrainState) -> TrainState:
         """See `Devices`."""
-        first: TrainState = jax.tree.map(lambda leaf: leaf[0], state)
-        return first
+        gathered: TrainState = jax.tree.map(
+            lambda leaf: jax.make_array_from_process_local_data(self._whole, np.asarray(leaf[0])),
+            state,
+        )
+        return gathered
 
     def step(self, stage: int, passes: int) -> Step:
         """See `Devices`."""
@@ -147,6 +168,10 @@ class Mapped:
             return state, jax.tree.map(lambda leaf: leaf[0], metrics)
 
         return step
+
+    def names(self, names: list[str]) -> list[str]:
+        """See `Devices`."""
+        return _names_on(self._mesh, names)
 
 
 @functools.cache
@@ -163,3 +188,16 @@ def _mapped_step(
         donate_argnums=0,
     )
     return compiled
+
+
+def _names_on(mesh: Mesh, names: list[str]) -> list[str]:
+    """Names of a batch in the order in which its rows lie on the devices of a mesh."""
+    if jax.process_count() == 1:
+        return names
+    cut = np.array([name.encode() for name in names], f"S{_NAME_BYTES}")
+    told = multihost_utils.process_allgather(cut.view(np.uint8)).view(cut.dtype)
+    # Every device has as many rows as the others, and a process's rows are its devices' in turn.
+    left = [iter(row) for row in told.reshape(jax.process_count(), -1)]
+    owners = [device.process_index for device in mesh.devices.flat]
+    each = len(names) * jax.process_count() // len(owners)
+    return [next(left[owner]).decode(errors="replace") for owner in owners for _ in range(each)]
