@@ -1,0 +1,342 @@
+"""Many processes train as one, and end together."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax._src.clusters import cloud_tpu_cluster, cluster
+
+from rednet_jax.errors import RednetError
+from rednet_jax.train import loop
+from rednet_jax.train.checkpoints import Checkpoints
+from rednet_jax.train.distributed import find_place
+from rednet_jax.train.experiment import (
+    DataConfig,
+    Experiment,
+    MeshConfig,
+    OptimiserConfig,
+    Stage,
+)
+from rednet_jax.train.load import load_experiment
+from rednet_jax.train.peers import LOST, Place
+from rednet_jax.train.state import TrainState, initial_train_state
+
+SOON = 30
+"""Seconds in which processes end after one of them was killed."""
+
+STEPS = 24
+
+SLURM = {
+    "SLURM_JOB_ID": "4099",
+    "SLURM_STEP_NODELIST": "node[3-4]",
+    "SLURM_NTASKS": "4",
+    "SLURM_PROCID": "3",
+    "SLURM_LOCALID": "1",
+}
+
+TPU = {
+    "TPU_WORKER_HOSTNAMES": "localhost,other",
+    "TPU_WORKER_ID": "1",
+    # JAX asks the machine for what is not set here.
+    "MEGASCALE_COORDINATOR_ADDRESS": "",
+    "MEGASCALE_NUM_SLICES": "",
+    "MEGASCALE_SLICE_ID": "",
+}
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch):
+    """Not on a cluster, whatever the tests run on."""
+    for name in (*SLURM, *TPU, "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("environment", "arguments", "place"),
+    [
+        ({}, (None, None, None), None),
+        ({}, ("host:1234", 2, 1), Place("host", 1234, 2, 1)),
+        ({}, ("[::1]:1234", 2, 0), Place("::1", 1234, 2, 0)),
+        ({}, ("host:1234", 1, 0), None),
+        # The shell of an allocation: JAX alone would wait for three others.
+        (SLURM, (None, None, None), None),
+        (
+            SLURM | {"SLURM_STEP_NUM_TASKS": "4"},
+            (None, None, None),
+            Place("node3", 61443, 4, 3, [1]),
+        ),
+        (SLURM, ("auto", None, None), Place("node3", 61443, 4, 3, [1])),
+        (SLURM | {"SLURM_STEP_NUM_TASKS": "4"}, (None, 1, None), None),
+        (SLURM | {"SLURM_STEP_NUM_TASKS": "4"}, ("host:1234", 2, 1), Place("host", 1234, 2, 1)),
+        (
+            SLURM | {"SLURM_STEP_NUM_TASKS": "4", "JAX_LOCAL_DEVICE_IDS": "0,1"},
+            (None, None, None),
+            Place("node3", 61443, 4, 3),
+        ),
+        (TPU, (None, None, None), Place("localhost", 8482, 2, 1)),
+        (TPU | {"TPU_WORKER_HOSTNAMES": "localhost"}, (None, None, None), None),
+    ],
+)
+def test_the_place_of_a_process(monkeypatch, environment, arguments, place):
+    for module in (cluster, cloud_tpu_cluster):
+        monkeypatch.setattr(module, "running_in_cloud_tpu_vm", environment.keys() >= TPU.keys())
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert find_place(*arguments) == place
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("host", 2, 0), "'host' is neither HOST:PORT nor auto"),
+        ((":1234", 2, 0), "':1234' is neither"),
+        (("host:70000", 2, 0), "'host:70000' is neither"),
+        (("host:1234", None, 0), "host:1234 needs --processes and --process-id"),
+        (("host:1234", 2, None), "host:1234 needs --processes and --process-id"),
+        (("host:1234", 2, 2), "--process-id must be from 0 to 1, not 2"),
+        (("host:1234", 0, 0), "--processes must be at least 1, not 0"),
+        ((None, 2, None), "need --coordinator HOST:PORT"),
+        (("auto", None, 1), "need --coordinator HOST:PORT"),
+        (("auto", None, None), "JAX finds no SLURM, Open MPI, TPU or Kubernetes job here"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(arguments, told):
+    with pytest.raises(RednetError, match=re.escape(told)) as caught:
+        find_place(*arguments)
+    assert "\n" not in str(caught.value)
+
+
+class Processes:
+    """Two that run together, with two devices each; killed at the end of the block."""
+
+    def __init__(self, folder: Path, command: Callable[[int, int], Sequence[object]]) -> None:
+        """Of a command for a port and a process's number."""
+        with socket.create_server(("", 0)) as server:
+            self.port = server.getsockname()[1]
+        flags = re.sub(r"(device_count)=\d+", r"\1=2", os.environ["XLA_FLAGS"])
+        environment = os.environ | {"XLA_FLAGS": flags, "TF_CPP_MIN_LOG_LEVEL": "3"}
+        folder.mkdir(exist_ok=True)
+        self._files = [folder / f"process{number}" for number in (0, 1)]
+        self.all = []
+        for number, path in enumerate(self._files):
+            words = [str(word) for word in command(self.port, number)]
+            out, errors = path.with_suffix(".out"), path.with_suffix(".err")
+            with out.open("w") as told, errors.open("w") as complained:
+                self.all.append(
+                    subprocess.Popen(words, stdout=told, stderr=complained, env=environment)
+                )
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 280
+        while not condition():
+            assert time.monotonic() < deadline
+            assert all(one.poll() is None for one in self.all), "a process ended by itself"
+            time.sleep(0.05)
+
+    def statuses(self, within: float = 280) -> list[int]:
+        deadline = time.monotonic() + within
+        return [one.wait(max(deadline - time.monotonic(), 0.1)) for one in self.all]
+
+    def out(self, number: int) -> str:
+        return self._files[number].with_suffix(".out").read_text()
+
+    def errors(self, number: int) -> list[str]:
+        return self._files[number].with_suffix(".err").read_text().splitlines()
+
+    def kill(self, number: int, how: signal.Signals = signal.SIGKILL) -> None:
+        self.all[number].send_signal(how)
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one in self.all:
+            one.kill()
+            one.wait()
+
+
+def assert_told(errors: Sequence[str], line: str) -> None:
+    assert len(errors) == 1 and errors[0].startswith(f"rednet: {line}"), errors
+
+
+TOGETHER = """
+import itertools, sys, numpy
+from jax.experimental import multihost_utils
+from rednet_jax.errors import RednetError
+from rednet_jax.train.distributed import joined
+
+port, process, lasts = map(int, sys.argv[1:])
+with joined(f"localhost:{port}", 2, process):
+    for turn in itertools.count() if lasts else range(3):
+        total = multihost_utils.process_allgather(numpy.float32(process)).sum()
+        print("turn", turn, total, flush=True)
+        if lasts < 0 and process:
+            raise RednetError("the label of face 7 is broken")
+"""
+
+
+def together(folder: Path, lasts: int) -> Processes:
+    """Processes that add their numbers up: three times (0), without end (1), until one fails."""
+    return Processes(
+        folder, lambda port, number: [sys.executable, "-c", TOGETHER, port, number, lasts]
+    )
+
+
+def test_processes_join_and_part(tmp_path):
+    with together(tmp_path, 0) as processes:
+        assert processes.statuses(120) == [0, 0]
+        told = [re.findall("2 processes at .*|turn 2 .*", processes.out(n)) for n in (0, 1)]
+        joined = f"2 processes at localhost:{processes.port}, 4 cpu devices"
+        assert told == [[joined, "turn 2 1.0"], ["turn 2 1.0"]]
+        assert processes.errors(0) == processes.errors(1) == []
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_where_one_is_killed_the_other_ends(tmp_path, victim):
+    other = 1 - victim
+    with together(tmp_path, 1) as processes:
+        processes.wait_until(lambda: "turn 2" in processes.out(other))
+        processes.kill(victim)
+        statuses = processes.statuses(SOON)
+        assert (statuses[victim], statuses[other]) == (-signal.SIGKILL, LOST)
+        told = f"process {other} of 2: process {victim} is gone; started again"
+        assert_told(processes.errors(other), told)
+
+
+def test_where_one_fails_it_says_why_and_the_other_ends(tmp_path):
+    with together(tmp_path, -1) as processes:
+        assert processes.statuses(120) == [LOST, 2]
+        assert_told(processes.errors(0), "process 0 of 2: process 1 is gone")
+        assert_told(processes.errors(1), "the label of face 7 is broken")
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory, narrow) -> Path:
+    """Of an experiment's file."""
+    stage = Stage(
+        data=DataConfig(cached_size=80, cover=1.3),
+        # Small steps: sums in another order then stay what they are, rounding.
+        optimiser=OptimiserConfig(learning_rate=2e-4, warmup_steps=1, epsilon=1e-3),
+        steps=STEPS,
+        batch=8,
+    )
+    experiment = Experiment(
+        name="together",
+        model=narrow("compact", feedback_steps=1),
+        stages=(stage,),
+        evaluate_every=4,
+        log_every=2,
+        keep=1,
+    )
+    path = tmp_path_factory.mktemp("experiment") / "together.py"
+    path.write_text(
+        "from rednet_jax.train.experiment import *\n"
+        "from rednet_jax.train.losses import *\n"
+        "from rednet_jax.data.augment import *\n"
+        f"experiment = {experiment!r}\n"
+    )
+    return path
+
+
+def rednet_train(path: Path, run: Path, data: Path, *options: str) -> Processes:
+    """Starts the command; what the processes say goes to files beside the run's folder."""
+    command = [sys.executable, "-m", "rednet_jax.cli", "train", path, *options]
+    folders = "--run-dir", run, "--data-dir", data, "--processes", 2
+    return Processes(
+        run.parent,
+        lambda port, number: [
+            *(*command, *folders, "--coordinator", f"localhost:{port}", "--process-id", number)
+        ],
+    )
+
+
+def state_at(path: Path, run: Path, step: int) -> TrainState:
+    """The latest checkpoint, which is this one, on one device of this process."""
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shapes = jax.eval_shape(functools.partial(initial_train_state, load_experiment(path)))
+    with Checkpoints(run / "checkpoints", keep=1) as checkpoints:
+        assert checkpoints.latest == step
+        like = jax.tree.map(lambda leaf: leaf.update(sharding=here), shapes)
+        return checkpoints.load(step, like)[0]
+
+
+def largest_difference(one: TrainState, other: TrainState) -> float:
+    both = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return max(float(np.abs(np.subtract(*map(np.asarray, pair))).max()) for pair in both)
+
+
+@pytest.mark.slow
+def test_a_run_of_two_that_is_killed_and_preempted_ends_like_one_that_was_not(
+    path, data_dir, tmp_path
+):
+    train = functools.partial(rednet_train, path)
+    mesh = "--mesh", "data=2,fsdp=2"
+    whole, run = tmp_path / "whole" / "run", tmp_path / "stopped" / "run"
+    with train(whole, data_dir, *mesh) as processes:
+        assert processes.statuses() == [0, 0]
+        assert "step" in processes.out(0) and "step" not in processes.out(1)
+
+    with train(run, data_dir, *mesh) as processes:
+        processes.wait_until((run / "checkpoints" / "4").exists)
+        processes.kill(0)
+        assert processes.statuses(SOON) == [-signal.SIGKILL, LOST]
+        assert_told(processes.errors(1), "process 1 of 2: process 0 is gone")
+
+    single = tmp_path / "single"
+    shutil.copytree(run, single)
+
+    with train(run, data_dir, *mesh) as processes:
+        # Before the first step, where a signal is easily missed.
+        processes.wait_until(lambda: "compiling" in processes.out(0))
+        processes.kill(1, signal.SIGTERM)
+        assert processes.statuses() == [0, 0]
+        begun, stopped = (
+            int(re.search(told, processes.out(0))[1])
+            for told in (r"goes on at step (\d+)", r"step (\d+): asked to stop, saved")
+        )
+        assert begun < stopped < STEPS
+        state_at(path, run, stopped)
+
+    with train(run, data_dir, *mesh) as processes:
+        assert processes.statuses() == [0, 0]
+        assert f"goes on at step {stopped}" in processes.out(0)
+    expected = state_at(path, whole, STEPS)
+    assert largest_difference(state_at(path, run, STEPS), expected) == 0
+
+    # On one process, what it began as two: sums in another order differ by rounding.
+    experiment = dataclasses.replace(load_experiment(path), mesh=MeshConfig(data=4))
+    state = loop.train(experiment, single, data_dir=data_dir)
+    moved = largest_difference(initial_train_state(experiment), expected)
+    assert largest_difference(state, expected) < 1e-3 < 0.1 * moved
+
+
+@pytest.mark.slow
+def test_a_broken_face_is_named_by_all_processes(path, data_dir, tmp_path):
+    with rednet_train(path, tmp_path / "cut" / "run", data_dir, "--steps", "1") as processes:
+        assert processes.statuses() == [0, 0]
+    data = tmp_path / "data"
+    shutil.copytree(data_dir, data)
+    (labels,) = (data / "crops").glob("300w-train-*/labels.npz")
+    arrays = dict(np.load(labels))
+    arrays["landmarks"][list(arrays["names"]).index("helen/trainset/face4"), 30] = np.nan
+    np.savez(labels, **arrays)
+    with rednet_train(path, tmp_path / "run", data, "--mesh", "data=4") as processes:
+        assert processes.statuses() == [2, 2]
+        for number in (0, 1):
+            (line,) = processes.errors(number)
+            named = re.search(r"not finite at step \d, faces: (.*); no checkpoint yet", line)[1]
+            assert set(named.split(", ")) == {"helen/trainset/face4"}
