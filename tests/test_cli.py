@@ -224,15 +224,26 @@ def test_train_hands_over_folder_steps_and_fields(here, run, monkeypatch):
     )
     calls = []
     monkeypatch.setattr(loop, "train", lambda *args, **options: calls.append((args, options)))
-    words = "--steps", 7, "--batch", 3, "--optimiser.learning-rate=1e-3", "--seed", 5
+    words = "--steps", 7, "--batch", 6, "--optimiser.learning-rate=1e-3", "--seed", 5
+    words += "--mesh", "data=3,fsdp=2"
     assert run("train", "tiny.py", *words)[0] == 0
     assert run("train", "tiny.py", "--run-dir", "r", "--data-dir", "d")[0] == 0
     (experiment, folder), options = calls[0]
-    assert (experiment.batch, experiment.seed, experiment.optimiser.learning_rate) == (3, 5, 1e-3)
+    (stage,) = experiment.stages
+    assert (stage.batch, experiment.seed, stage.optimiser.learning_rate) == (6, 5, 1e-3)
+    assert (experiment.mesh.data, experiment.mesh.fsdp) == (3, 2)
     assert str(folder) == "runs/tiny"
-    assert options == {"data_dir": None, "steps": 7}
+    assert options == {
+        "data_dir": None,
+        "steps": 7,
+        "parallel": "jit",
+        "init_from": None,
+        "profile": 0,
+    }
     (_, folder), options = calls[1]
     assert (str(folder), str(options["data_dir"]), options["steps"]) == ("r", "d", None)
+    for mesh in ("data", "data=x", "model=2", "data=2;fsdp=2"):
+        assert run("train", "tiny.py", "--mesh", mesh)[0] == 2
 
 
 def test_report_writes_a_page_and_names_it(here, run):
