@@ -10,12 +10,7 @@ alone. 300-W must be prepared (`rednet data prepare 300w`). 2 CPU cores: about t
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
-import os
-import platform
-import re
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -28,6 +23,7 @@ from rednet_jax.bench.scan import python_loop
 from rednet_jax.data.prepare import data_folder
 from rednet_jax.data.sources import read_split
 from rednet_jax.errors import RednetError
+from rednet_jax.evaluate.provenance import provenance
 from rednet_jax.files import write_text
 from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig
@@ -36,7 +32,6 @@ from rednet_jax.weights.store import load, parameter_count, write_weights
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = ROOT / "rednet_jax" / "weights"
 RESULTS = ROOT / "experiments" / "results"
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow", "dlib-bin")
 BOXES = ("truth", "jitter", "detector")
 STEPS = (1, 2, 3)
 
@@ -68,14 +63,7 @@ def release(
     checkpoint = name if weights_dir == WEIGHTS else str(path)
     result = {
         "name": name,
-        "command": f"python experiments/release.py RUN_DIR --name {name}",
-        "git_commit": _git_commit(),
-        "seed": experiment["seed"],
-        "machine": {"cpu": _cpu(), "cores": os.cpu_count()},
-        "versions": {
-            "python": platform.python_version(),
-            **{package: importlib.metadata.version(package) for package in PACKAGES},
-        },
+        **provenance(f"python experiments/release.py RUN_DIR --name {name}", experiment["seed"]),
         "experiment": experiment,
         "training_faces": len(read_split("300w", "train", data_dir)),
         "best_step": min(curve, key=lambda row: row["validation_nme"][-1])["step"],
@@ -131,23 +119,12 @@ def _gflop(config: RedNetConfig, feedback_steps: int) -> float:
     return round(cost["flops"] / 1e9, 4)
 
 
-def _git_commit() -> str:
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    return subprocess.run(
-        command, cwd=ROOT, check=True, capture_output=True, text=True
-    ).stdout.strip()
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
-    return found[1] if found else platform.processor()
-
-
 def model_card(result: dict[str, Any]) -> str:
     """The card in Markdown; every number in it is one of the JSON's."""
     experiment, gflop = result["experiment"], result["gflop"]
-    model, drawn, rate = (experiment[part] for part in ("model", "augmentation", "optimiser"))
+    # Results from before there were stages have the fields of their only one at the top.
+    stages = experiment.get("stages", [experiment])
+    model, drawn, losses = experiment["model"], stages[0]["augmentation"], stages[-1]["losses"]
     by_boxes = {row["boxes"]: row for row in result["results"]}
     nme = {
         (boxes, row["feedback_steps"]): row["nme"]
@@ -156,7 +133,7 @@ def model_card(result: dict[str, Any]) -> str:
     }
     truth, detector = by_boxes["truth"], by_boxes["detector"]
     asked = detector["images"] + detector["missed"]
-    within = f"{100 * experiment['losses']['correct_below']:g} %"
+    within = f"{100 * losses['correct_below']:g} %"
     return f"""# {result["name"]}
 
 Finds the {model["landmarks"]} landmarks of 300-W in a crop of one face, with a confidence for each.
@@ -174,15 +151,10 @@ to its input, K times a picture.
 ## Training
 
 - Data: {result["training_faces"]:,} faces of the 300-W training folders, those of the validation
-  split left out.
+  split left out.{_beside(stages)}
 - Terms: the labels of 300-W (iBUG) are for research only and exclude commercial products; so are
   these weights.
-- Schedule: {experiment["steps"]:,} steps of {experiment["batch"]} faces, the first \
-{experiment["one_pass_steps"]:,} with one pass; AdamW, learning rate
-  {rate["learning_rate"]:g} after {rate["warmup_steps"]} steps of warm-up and down a cosine to 0, \
-weight decay {rate["weight_decay"]:g},
-  gradients clipped at norm {rate["clip_norm"]:g}, weights averaged with decay \
-{rate["average"]:g}; seed {result["seed"]}.
+{_schedule(stages, result["seed"])}
   Released is step {result["best_step"]:,}.
 - Augmentation: rotation by {drawn["rotation"]:g} degrees and log-size by {drawn["log_scale"]:g} \
 (standard deviations),
@@ -224,6 +196,32 @@ of the inter-ocular distance. It was trained on the training faces and is not ca
 - Not measured: other data sets, small faces, poor light, and differences between groups of people,
   of which 300-W says nothing.
 """
+
+
+def _schedule(stages: list[dict[str, Any]], seed: int) -> str:
+    """One item of the card for each stage; the last one ends in the middle of a list item."""
+    items = []
+    for stage in stages:
+        rate = stage["optimiser"]
+        which = f"Stage `{stage['name']}`" if len(stages) > 1 else "Schedule"
+        items.append(
+            f"- {which}: {stage['steps']:,} steps of {stage['batch']} faces, the first "
+            f"{stage['one_pass_steps']:,} with one pass; AdamW, learning rate\n"
+            f"  {rate['learning_rate']:g} after {rate['warmup_steps']} steps of warm-up and down a "
+            f"cosine to 0, weight decay {rate['weight_decay']:g},\n"
+            f"  gradients clipped at norm {rate['clip_norm']:g}, weights averaged with decay "
+            f"{rate['average']:g}; seed {seed}."
+        )
+    return "\n".join(items)
+
+
+def _beside(stages: list[dict[str, Any]]) -> str:
+    """What was trained on beside 300-W, as a sentence; nothing if there was nothing."""
+    # Generated data have no splits, and results from before there were stages name 300-W alone.
+    trained = (stage["data"].get("train") for stage in stages)
+    splits = [split for splits in trained if isinstance(splits, list) for split in splits]
+    others = [split for split in dict.fromkeys(splits) if split != "300w/train"]
+    return f"\n  Beside them {', '.join(others)}." if others else ""
 
 
 def _rows(results: list[dict[str, Any]]) -> str:

@@ -21,7 +21,7 @@ from rednet_jax.evaluate.protocols import evaluate_split
 from rednet_jax.landmarks.pts import write_pts
 from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
 from rednet_jax.model.rednet import init
-from rednet_jax.train.experiment import Experiment
+from rednet_jax.train.experiment import Experiment, Stage
 from rednet_jax.weights.store import load, parameter_count, released, write_weights
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -40,7 +40,7 @@ def folder(narrow, tmp_path_factory):
     config = narrow("compact")
     run = root / "run"
     write_weights(run / "best.safetensors", config, init(config, jax.random.key(0)))
-    experiment = Experiment(name="miniature", model=config, steps=700, one_pass_steps=60, seed=3)
+    experiment = Experiment("miniature", config, (Stage(steps=700, one_pass_steps=60),), seed=3)
     (run / "config.json").write_text(json.dumps(experiment.to_json()))
     told = [{"step": 50, "loss": 1.0}]
     told += [{"step": 100 * i, "validation_nme": [9.0, e]} for i, e in enumerate((8, 6, 7), 1)]
