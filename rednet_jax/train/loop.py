@@ -75,7 +75,7 @@ def train(
     The folder holds config.json, environment.jsonl, metrics.jsonl, checkpoints/, pictures/,
     tensorboard/, report.html and best.safetensors (the averaged weights with the smallest
     validation NME at the last trained pass). SIGTERM saves a checkpoint and ends the run, as
-    pre-emptible machines need.
+    pre-emptible machines need. Within `distributed.joined` all processes call this alike.
 
     Args:
         experiment: what to train.

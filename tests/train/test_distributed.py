@@ -19,12 +19,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from jax._src.clusters import cloud_tpu_cluster, cluster
 
-from rednet_jax.errors import RednetError
 from rednet_jax.train import loop
 from rednet_jax.train.checkpoints import Checkpoints
-from rednet_jax.train.distributed import find_place
 from rednet_jax.train.experiment import (
     DataConfig,
     Experiment,
@@ -34,92 +31,13 @@ from rednet_jax.train.experiment import (
 )
 from rednet_jax.train.inputs import Inputs
 from rednet_jax.train.load import load_experiment
-from rednet_jax.train.peers import LOST, Place
+from rednet_jax.train.peers import LOST
 from rednet_jax.train.state import TrainState, initial_train_state
 
 SOON = 30
 """Seconds in which processes end after one of them was killed."""
 
 STEPS = 24
-
-SLURM = {
-    "SLURM_JOB_ID": "4099",
-    "SLURM_STEP_NODELIST": "node[3-4]",
-    "SLURM_NTASKS": "4",
-    "SLURM_PROCID": "3",
-    "SLURM_LOCALID": "1",
-}
-
-TPU = {
-    "TPU_WORKER_HOSTNAMES": "localhost,other",
-    "TPU_WORKER_ID": "1",
-    # JAX asks the machine for what is not set here.
-    "MEGASCALE_COORDINATOR_ADDRESS": "",
-    "MEGASCALE_NUM_SLICES": "",
-    "MEGASCALE_SLICE_ID": "",
-}
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(monkeypatch):
-    """Not on a cluster, whatever the tests run on."""
-    for name in (*SLURM, *TPU, "SLURM_STEP_NUM_TASKS"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.mark.parametrize(
-    ("environment", "arguments", "place"),
-    [
-        ({}, (None, None, None), None),
-        ({}, ("host:1234", 2, 1), Place("host", 1234, 2, 1)),
-        ({}, ("[::1]:1234", 2, 0), Place("::1", 1234, 2, 0)),
-        ({}, ("host:1234", 1, 0), None),
-        # The shell of an allocation: JAX alone would wait for three others.
-        (SLURM, (None, None, None), None),
-        (
-            SLURM | {"SLURM_STEP_NUM_TASKS": "4"},
-            (None, None, None),
-            Place("node3", 61443, 4, 3, [1]),
-        ),
-        (SLURM, ("auto", None, None), Place("node3", 61443, 4, 3, [1])),
-        (SLURM | {"SLURM_STEP_NUM_TASKS": "4"}, (None, 1, None), None),
-        (SLURM | {"SLURM_STEP_NUM_TASKS": "4"}, ("host:1234", 2, 1), Place("host", 1234, 2, 1)),
-        (
-            SLURM | {"SLURM_STEP_NUM_TASKS": "4", "JAX_LOCAL_DEVICE_IDS": "0,1"},
-            (None, None, None),
-            Place("node3", 61443, 4, 3),
-        ),
-        (TPU, (None, None, None), Place("localhost", 8482, 2, 1)),
-        (TPU | {"TPU_WORKER_HOSTNAMES": "localhost"}, (None, None, None), None),
-    ],
-)
-def test_the_place_of_a_process(monkeypatch, environment, arguments, place):
-    for module in (cluster, cloud_tpu_cluster):
-        monkeypatch.setattr(module, "running_in_cloud_tpu_vm", environment.keys() >= TPU.keys())
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert find_place(*arguments) == place
-
-
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (("host", 2, 0), "'host' is neither HOST:PORT nor auto"),
-        ((":1234", 2, 0), "':1234' is neither"),
-        (("host:70000", 2, 0), "'host:70000' is neither"),
-        (("host:1234", None, 0), "host:1234 needs --processes and --process-id"),
-        (("host:1234", 2, None), "host:1234 needs --processes and --process-id"),
-        (("host:1234", 2, 2), "--process-id must be from 0 to 1, not 2"),
-        (("host:1234", 0, 0), "--processes must be at least 1, not 0"),
-        ((None, 2, None), "need --coordinator HOST:PORT"),
-        (("auto", None, 1), "need --coordinator HOST:PORT"),
-        (("auto", None, None), "JAX finds no SLURM, Open MPI, TPU or Kubernetes job here"),
-    ],
-)
-def test_arguments_that_do_not_fit_are_refused(arguments, told):
-    with pytest.raises(RednetError, match=re.escape(told)) as caught:
-        find_place(*arguments)
-    assert "\n" not in str(caught.value)
 
 
 class Processes:
@@ -175,15 +93,15 @@ def assert_told(errors: Sequence[str], line: str) -> None:
     assert len(errors) == 1 and errors[0].startswith(f"rednet: {line}"), errors
 
 
-TOGETHER = """
-import itertools, sys, jax, numpy
+SHARE = """
+import pathlib, sys, jax, numpy
 from jax.experimental import multihost_utils
 from rednet_jax.errors import RednetError
-from rednet_jax.train.distributed import joined
+from rednet_jax.train.distributed import after_the_first, check_shared, joined
 from rednet_jax.train.parallel import _names_on
 from rednet_jax.train.sharding import batch_sharding
 
-port, process, lasts = map(int, sys.argv[1:])
+port, process, folder = int(sys.argv[1]), int(sys.argv[2]), pathlib.Path(sys.argv[3])
 with joined(f"localhost:{port}", 2, process):
     # As a mesh of TPUs may have it: not in the order of processes.
     devices = numpy.array(jax.devices())[[3, 0, 1, 2]].reshape(2, 2)
@@ -191,39 +109,62 @@ with joined(f"localhost:{port}", 2, process):
     mine = numpy.arange(4) + 10 * process
     rows = jax.make_array_from_process_local_data(batch_sharding(mesh), mine)
     rows = multihost_utils.process_allgather(rows, tiled=True)
-    print("rows", *rows, "names", *_names_on(mesh, list(map(str, mine))), flush=True)
-    for turn in itertools.count() if lasts else range(3):
-        total = multihost_utils.process_allgather(numpy.float32(process)).sum()
-        print("turn", turn, total, flush=True)
-        if lasts < 0 and process:
+    print("rows", *rows, "names", *_names_on(mesh, list(map(str, mine))))
+    config = folder / "config.json"
+    print("found", after_the_first(lambda: config.exists() or config.touch()))
+    check_shared(folder, 7)
+    for mine, step in ((folder / ("elsewhere" if process else ""), 7), (folder, process)):
+        try:
+            check_shared(mine, step)
+        except RednetError as error:
+            print("refused", error)
+"""
+
+TURNS = """
+import itertools, sys, numpy
+from jax.experimental import multihost_utils
+from rednet_jax.errors import RednetError
+from rednet_jax.train.distributed import joined
+
+port, process, fails = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "fails"
+with joined(f"localhost:{port}", 2, process):
+    for turn in itertools.count():
+        multihost_utils.process_allgather(numpy.float32(process))
+        print("turn", turn, flush=True)
+        if fails and process:
             raise RednetError("the label of face 7 is broken")
 """
 
 
-def together(folder: Path, lasts: int) -> Processes:
-    """Processes that add their numbers up: three times (0), without end (1), until one fails."""
+def together(script: str, folder: Path, word: object) -> Processes:
     return Processes(
-        folder, lambda port, number: [sys.executable, "-c", TOGETHER, port, number, lasts]
+        folder, lambda port, number: [sys.executable, "-c", script, port, number, word]
     )
 
 
 def test_processes_join_share_and_part(tmp_path):
-    with together(tmp_path, 0) as processes:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with together(SHARE, tmp_path, folder) as processes:
         assert processes.statuses(120) == [0, 0]
         first, second = (
-            re.findall("2 processes at .*|rows .*|turn 2 .*", processes.out(number))
+            re.findall("2 processes at .*|rows .*|found .*|refused .*", processes.out(number))
             for number in (0, 1)
         )
-        assert first[0] == f"2 processes at localhost:{processes.port}, 4 cpu devices"
+        assert first.pop(0) == f"2 processes at localhost:{processes.port}, 4 cpu devices"
         rows = "10 11 0 1 2 3 12 13"
-        assert first[1:] == second == [f"rows {rows} names {rows}", "turn 2 1.0"]
+        assert first[0] == second[0] == f"rows {rows} names {rows}"
+        assert (first[1], second[1]) == ("found None", "found True")
+        told = "processes 0 and 1 see different folders there"
+        assert first[2:] == 2 * [f"refused {folder}: {told}"]
+        assert second[2:] == [f"refused {folder}/elsewhere: {told}", first[3]]
         assert processes.errors(0) == processes.errors(1) == []
 
 
 @pytest.mark.parametrize("victim", [0, 1])
 def test_where_one_is_killed_the_other_ends(tmp_path, victim):
     other = 1 - victim
-    with together(tmp_path, 1) as processes:
+    with together(TURNS, tmp_path, "lasts") as processes:
         processes.wait_until(lambda: "turn 2" in processes.out(other))
         processes.kill(victim)
         statuses = processes.statuses(SOON)
@@ -233,7 +174,7 @@ def test_where_one_is_killed_the_other_ends(tmp_path, victim):
 
 
 def test_where_one_fails_it_says_why_and_the_other_ends(tmp_path):
-    with together(tmp_path, -1) as processes:
+    with together(TURNS, tmp_path, "fails") as processes:
         assert processes.statuses(120) == [LOST, 2]
         assert_told(processes.errors(0), "process 0 of 2: process 1 is gone")
         assert_told(processes.errors(1), "the label of face 7 is broken")
