@@ -191,8 +191,11 @@ class BatchNorm(nnx.Module):
         if mode.axis_name is not None:
             share = lax.pmean(share, mode.axis_name)
         weight = (rate * share)[:, None]
-        self.mean[...] += weight * (lax.stop_gradient(mean) - self.mean[...])
-        self.variance[...] += weight * (lax.stop_gradient(variance) - self.variance[...])
+        for average, moment in ((self.mean, mean), (self.variance, variance)):
+            old = average.get_value()
+            # Not `average[...] = `: Flax then asks a tracer for its sharding, and JAX walks through
+            # all that was traced so far to word its refusal, in quadratic time.
+            average.set_value(old + weight * (lax.stop_gradient(moment) - old))
         return mean, variance
 
 

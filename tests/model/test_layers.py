@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -112,6 +114,33 @@ def test_running_averages_move_as_far_in_many_visits_as_in_one() -> None:
         normalised(often, features, 0, train=True, visits=6)
     np.testing.assert_allclose(often.mean[...], once.mean[...], rtol=1e-4)
     np.testing.assert_allclose(often.variance[...], once.variance[...], rtol=1e-4)
+
+
+def test_tracing_takes_time_in_proportion_to_depth() -> None:
+    """Counted in calls of functions: twice the layers, twice the calls."""
+
+    def calls(depth: int) -> int:
+        count = 0
+
+        def see(*_: object) -> None:
+            nonlocal count
+            count += 1
+
+        def chain(features: jax.Array) -> jax.Array:
+            for _ in range(depth):
+                features = BatchNorm(3)(features, Mode(True, jnp.zeros(2, jnp.int32), 1))
+            return features
+
+        before = sys.getprofile()
+        sys.setprofile(see)
+        try:
+            jax.make_jaxpr(chain)(jnp.ones((2, 4, 4, 3)))
+        finally:
+            sys.setprofile(before)
+        return count
+
+    calls(1)  # what only a first trace does
+    assert calls(40) < 2.2 * calls(20)
 
 
 def test_batch_moments_are_global_under_a_mapped_axis() -> None:
