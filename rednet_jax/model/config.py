@@ -36,7 +36,8 @@ class RedNetConfig:
             statistics there are. How often the loop runs is chosen at each call.
         feedback: what goes back to the input (z): the soft maps, one channel of labels 0..L, or
             nothing.
-        open_feedback_gradient: let gradients cross the loop through z.
+        open_feedback_gradient: let gradients cross the loop through z. Its way in then starts all
+            but closed in every preset: they would explode over an untrained network's passes.
         statistics_per_pass: keep batch statistics for each of the K passes, or share one set.
         recurrence: what f_tRNN acts on: C_pe, the whole code C, or nothing.
         widths: channels, stage by stage (see the encoders for what each number is).
