@@ -2,8 +2,8 @@
 
     rednet train experiments/compact_clips.py --run-dir RUN --data-dir PREPARED --init-from compact
 
-Expects 300w and 300vw prepared. Hardware: 2 CPU cores: a step takes 1.6 s of core time, so half an
-hour where they are free. The error of a finished run was not measured.
+Expects 300w and 300vw prepared. Hardware: 2 CPU cores: about 1.1 s a step, so 20 minutes where they
+are free. The error of a finished run was not measured.
 """
 
 import dataclasses

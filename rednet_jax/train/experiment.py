@@ -144,6 +144,9 @@ class Stage:
         drift: how the crop of a clip wanders.
         losses: terms and weights.
         optimiser: of the parameters.
+        statistics: normalise by the `batch`'s moments and let the running ones follow, or by the
+            `running` ones, which then stay: the faces of a few clips are too much alike for moments
+            of their own.
         one_pass_steps: the first so many steps run a single pass of the feedback loop: while its
             maps say little, a second pass costs its time and teaches nothing.
         batch: faces, or clips, a step.
@@ -159,6 +162,7 @@ class Stage:
     drift: Drift = field(default_factory=Drift)
     losses: LossConfig = field(default_factory=LossConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    statistics: Literal["batch", "running"] = "batch"
     one_pass_steps: int = 0
     batch: int = 64
     accumulate: int = 1

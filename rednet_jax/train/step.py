@@ -64,11 +64,12 @@ def train_step(
         state.step,
         stage.optimiser.average,
     )
-    frames = 1 if stage.clips is None else stage.clips.frames
-    visited = frames * (passes + experiment.model.passes_per_frame)
-    batch_stats, average["batch_stats"] = (
-        followed(rows, visited) for rows in (batch_stats, average["batch_stats"])
-    )
+    if stage.statistics == "batch":
+        frames = 1 if stage.clips is None else stage.clips.frames
+        visited = frames * (passes + experiment.model.passes_per_frame)
+        batch_stats, average["batch_stats"] = (
+            followed(rows, visited) for rows in (batch_stats, average["batch_stats"])
+        )
     metrics = {name: jnp.mean(value) for name, value in faces.items() if name != "total"}
     metrics |= {
         "loss": jnp.mean(faces["total"]),
@@ -143,7 +144,7 @@ def _losses(
     images, targets = drawn.images.astype(experiment.compute), drawn.targets
     how = {
         "feedback_steps": passes,
-        "train": True,
+        "train": stage.statistics == "batch",
         "loss": pass_losses(stage.losses, config),
         "axis_name": axis_name,
     }

@@ -110,3 +110,22 @@ def test_one_pass_steps_hand_their_statistics_to_the_second_pass(experiment, sta
         in_loop = [rows for rows in jax.tree.leaves(stats) if len(rows) == 2]
         # Where a narrow layer has died, what goes in does not matter.
         assert sum(not np.array_equal(first, second) for first, second in in_loop) > 10
+
+
+def test_running_statistics_stay_and_keep_faces_apart(experiment, state, faces):
+    """With the batch's moments, a face's loss depends on who is beside it."""
+    (stage,) = experiment.stages
+    running = dataclasses.replace(
+        experiment, stages=(dataclasses.replace(stage, statistics="running"),)
+    )
+    images = faces.images.copy()
+    images[3] = 255 - images[3]
+    others = faces._replace(images=images)
+    before = jax.device_get(state.batch_stats)
+    losses = []
+    for batch in (faces, others):
+        after, metrics = run_step(running, 1, jax.tree.map(jnp.copy, state), batch)
+        jax.tree.map(np.testing.assert_array_equal, jax.device_get(after.batch_stats), before)
+        losses.append(np.asarray(metrics["loss_of_face"]))
+    np.testing.assert_allclose(losses[0][:3], losses[1][:3], rtol=1e-5)
+    assert abs(losses[0][3] - losses[1][3]) > 1e-3
