@@ -53,7 +53,9 @@ def align(args: argparse.Namespace) -> int:
 
 
 def track(args: argparse.Namespace) -> int:
-    """Follow the most prominent face through a video.
+    """Follow faces through a video, or a camera's pictures until Ctrl-C.
+
+    Ctrl-C ends a video early: what was tracked until then is written.
 
     Example: rednet track talk.mp4 --out talk_landmarks.mp4 --landmarks talk.csv
     """
@@ -63,17 +65,22 @@ def track(args: argparse.Namespace) -> int:
         tracked = track_file(
             args.video,
             checkpoint=args.checkpoint,
+            faces=args.faces,
             feedback_steps=args.feedback_steps,
+            smooth=args.smooth,
             out=args.out,
             landmarks=args.landmarks,
+            jsonl=args.jsonl,
             report=report,
         )
-    found = int((tracked.confidence > 0).sum())
-    print(
-        f"a face in {found} of {len(tracked.confidence)} frames, "
-        f"{tracked.frames_per_second:.0f} frames/s: {' and '.join(map(str, tracked.files))}"
-    )
-    return _failed(tracked.failures)
+    if tracked.files:
+        print(
+            f"a face in {tracked.found} of {len(tracked.landmarks)} frames, "
+            f"{tracked.people} people, {tracked.frames_per_second:.0f} frames/s: "
+            f"{' and '.join(map(str, tracked.files))}"
+        )
+    status = _failed(tracked.failures)
+    return 130 if tracked.interrupted else status
 
 
 def evaluate(args: argparse.Namespace) -> int:
@@ -269,13 +276,26 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--overlay", metavar="DIR", help="folder for pictures with landmarks drawn")
 
     one = command("track", track)
-    one.add_argument("video", metavar="VIDEO", help="a video file")
+    one.add_argument(
+        "video", type=_video, metavar="VIDEO", help="a video file, or a camera's number, such as 0"
+    )
     _add_network(one, feedback_steps=1)
+    one.add_argument(
+        "--faces", type=int, default=1, metavar="N", help="followed at most (default: %(default)s)"
+    )
+    one.add_argument(
+        "--smooth",
+        action=argparse.BooleanOptionalAction,
+        help="one-euro filter over the landmarks (default: where the network has no memory)",
+    )
     one.add_argument("--out", metavar="OUT.mp4", help="the video with landmarks drawn")
     one.add_argument(
         "--landmarks",
         metavar="OUT.csv",
-        help="landmarks, a row a frame; without --out and --landmarks both files are written here",
+        help="landmarks, a row a frame; if no file is named, video and landmarks are written here",
+    )
+    one.add_argument(
+        "--jsonl", metavar="OUT", help="all faces, a line a frame; - is standard output"
     )
 
     one = command("eval", evaluate)
@@ -429,6 +449,10 @@ def _mesh(text: str) -> dict[str, str]:
     if not set(axes) <= {"data", "fsdp"} or not all(size.isdecimal() for size in axes.values()):
         raise argparse.ArgumentTypeError(f"{text!r} is not like data=4,fsdp=2")
     return {f"mesh.{axis}": size for axis, size in axes.items()}
+
+
+def _video(text: str) -> str | int:
+    return int(text) if text.isdecimal() else text
 
 
 def _whole_numbers(text: str) -> tuple[int, ...]:

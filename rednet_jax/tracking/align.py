@@ -18,7 +18,7 @@ from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop
 from rednet_jax.landmarks.drawing import draw_landmarks, write_picture
 from rednet_jax.landmarks.table import read_boxes_csv, write_landmarks_csv
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.tracking.tracker import most_prominent
+from rednet_jax.tracking.tracker import by_prominence
 from rednet_jax.weights.store import load
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
@@ -146,10 +146,10 @@ def _face_box(
         if name not in box_of:
             raise RednetError(f"{name}: has no row in the boxes file")
         return box_of[name]
-    face = most_prominent(detector.detect(image))
-    if face is None:
+    faces = by_prominence(detector.detect(image))
+    if not faces:
         raise RednetError(f"{name}: no face found")
-    return face.box
+    return faces[0].box
 
 
 def _named(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:

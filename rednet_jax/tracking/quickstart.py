@@ -115,7 +115,7 @@ def quickstart(
             report(index * FRAMES + done, len(FEEDBACK_STEPS) * FRAMES)
         points = landmark_track(faces, config.landmarks)
         tracks.append(points)
-        found = sum(face.landmarks is not None for face in faces)
+        found = sum(map(bool, faces))
         still = jitter(apply_affine(motion, points))
         figures.append(Figures(steps, found, 1000 * float(np.median(times)), still))
     overlay, video, landmarks = (folder / n for n in ("overlay.png", "track.mp4", "landmarks.csv"))
@@ -125,7 +125,8 @@ def quickstart(
     write_picture(overlay, _drawn(read_picture(portrait_path()), portrait.landmarks[0]))
     with write_video(video, FPS, (SIDE * len(tracks), SIDE)) as write:
         for number, frame in enumerate(frames):
-            write(np.concatenate([_drawn(frame, points[number]) for points in tracks], axis=1))
+            row = [_drawn(frame, points[number]) for points in tracks]
+            write(np.concatenate(row, axis=1))
     write_landmarks_csv(landmarks, [str(number + 1) for number in range(FRAMES)], tracks[-1])
     return Quickstart(figures, overlay, video, landmarks)
 

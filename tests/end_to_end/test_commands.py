@@ -82,8 +82,8 @@ def test_a_wrong_video_is_one_line_and_status_2(checkpoint, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["text.mp4"]
 
 
-def test_ctrl_c_leaves_nothing(checkpoint, clip, tmp_path):
-    command = [str(REDNET), "track", str(clip), "--checkpoint", str(checkpoint), "--out", "a.mp4"]
+def test_ctrl_c_leaves_a_whole_video_and_table(checkpoint, clip, tmp_path):
+    command = [str(REDNET), "track", str(clip), "--checkpoint", str(checkpoint)]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not list(tmp_path.iterdir()):
@@ -92,8 +92,17 @@ def test_ctrl_c_leaves_nothing(checkpoint, clip, tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert errors == "rednet: interrupted\n"
-    assert list(tmp_path.iterdir()) == []
+    (line,) = errors.splitlines()
+    count = int(
+        re.fullmatch(rf"rednet: {clip}: interrupted; the (\d+) frames before are kept", line)[1]
+    )
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"{clip.stem}_landmarks.mp4",
+        f"{clip.stem}_landmarks.csv",
+    }
+    names, _ = read_landmarks_csv(tmp_path / f"{clip.stem}_landmarks.csv")
+    with VideoReader(tmp_path / f"{clip.stem}_landmarks.mp4") as video:
+        assert len(list(video)) == len(names) == count
 
 
 @needs_weights

@@ -10,7 +10,7 @@ from rednet_jax.landmarks.table import read_landmarks_csv
 from rednet_jax.tracking import quickstart as module
 from rednet_jax.tracking.align import read_picture
 from rednet_jax.tracking.quickstart import FACE, FRAMES, SIDE, portrait_clip, quickstart
-from rednet_jax.tracking.tracker import TrackedFrame
+from rednet_jax.tracking.tracker import TrackedFace
 from rednet_jax.tracking.video import VideoReader
 
 
@@ -87,7 +87,8 @@ def test_jitter_is_what_the_motion_does_not_explain(network, tmp_path, monkeypat
             self.frame += 1
             points = np.linalg.solve(affine[:, :2], (fixed - affine[:, 2]).T).T
             points = points + rng.normal(0, noise, points.shape)
-            return TrackedFrame(points.astype(np.float32), 1.0, None)
+            points = points.astype(np.float32)
+            return [TrackedFace(0, points, np.ones(68, np.float32), np.zeros(4, np.float32))]
 
     monkeypatch.setattr(module, "Tracker", Sticking)
     for row in quickstart(tmp_path, checkpoint=network).figures:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import signal
+
 import numpy as np
 import pytest
 
@@ -39,6 +42,7 @@ def test_one_row_and_one_drawn_frame_for_each_frame(network, video, tmp_path):
         video,
         checkpoint=network,
         feedback_steps=2,
+        smooth=False,
         out=tmp_path / "drawn.mp4",
         landmarks=tmp_path / "points.csv",
         report=lambda done, total: told.append((done, total)),
@@ -52,19 +56,56 @@ def test_one_row_and_one_drawn_frame_for_each_frame(network, video, tmp_path):
     np.testing.assert_allclose(points, tracked.landmarks, atol=6e-4)
     with VideoReader(video) as reader, VideoReader(tmp_path / "drawn.mp4") as drawn:
         assert (drawn.fps, drawn.size) == (reader.fps, reader.size) == (20, (300, 252))
-        frames = list(reader)
-        shown = list(drawn)
+        frames = [frame.image for frame in reader]
+        shown = [frame.image for frame in drawn]
     faces = list(track(frames, network, feedback_steps=2))
     assert len(shown) == len(frames) == 12
-    for number, face in enumerate(faces):
+    for number, (face,) in enumerate(faces):
         np.testing.assert_allclose(face.landmarks, tracked.landmarks[number], atol=1e-3)
-        assert face.confidence == pytest.approx(tracked.confidence[number])
         want = draw_landmarks(frames[number], face.landmarks)
         changed = np.abs(want.astype(float) - frames[number]).max(-1) > 60
         assert changed.sum() > 100
         drawn_error = np.abs(want[changed].astype(float) - shown[number][changed]).mean()
         plain_error = np.abs(want[changed].astype(float) - frames[number][changed]).mean()
         assert drawn_error < 0.5 * plain_error
+
+
+def test_every_face_is_a_part_of_its_frames_line(network, video, tmp_path):
+    tracked = track_file(video, checkpoint=network, faces=2, smooth=False, jsonl=tmp_path / "a")
+    rows = [json.loads(line) for line in (tmp_path / "a").read_text().splitlines()]
+    assert [row["frame"] for row in rows] == list(range(1, 13))
+    np.testing.assert_allclose([row["seconds"] for row in rows], np.arange(12) / 20, atol=1e-4)
+    for row, points in zip(rows, tracked.landmarks, strict=True):
+        first = row["faces"][0]
+        assert set(first) == {
+            "identity",
+            "box",
+            "confidence",
+            "landmarks",
+            "landmark_confidence",
+        }
+        np.testing.assert_allclose(first["landmarks"], points, atol=6e-4)
+        assert first["confidence"] == pytest.approx(np.mean(first["landmark_confidence"]), abs=1e-3)
+        assert len(first["box"]) == 4
+
+
+def test_lines_go_to_standard_output_and_no_file_is_written(
+    network, video, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    track_file(video, checkpoint=network, jsonl="-")
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line)["frame"] for line in lines] == list(range(1, 13))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_without_memory_is_smoothed_unless_asked_not_to(network, video, tmp_path):
+    def landmarks(smooth):
+        return track_file(video, checkpoint=network, smooth=smooth, jsonl=tmp_path / "a").landmarks
+
+    plain, smoothed = landmarks(False), landmarks(True)
+    np.testing.assert_array_equal(landmarks(None), smoothed)
+    assert np.abs(plain - smoothed).max() > 0.01
 
 
 def test_files_are_named_after_the_video(network, video, tmp_path, monkeypatch):
@@ -89,7 +130,7 @@ def test_a_video_without_a_face_says_so(network, grey_video, tmp_path):
     names, points = read_landmarks_csv(tmp_path / "points.csv")
     assert names == ["1", "2", "3", "4", "5", "6", "7"]
     assert np.isnan(points).all()
-    assert not tracked.confidence.any()
+    assert (tracked.found, tracked.people) == (0, 0)
 
 
 def test_the_frames_before_a_break_are_kept(network, video, tmp_path, monkeypatch):
@@ -111,18 +152,52 @@ def test_the_frames_before_a_break_are_kept(network, video, tmp_path, monkeypatc
         assert len(list(drawn)) == 5
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, RednetError])
-def test_stopped_half_way_it_leaves_nothing(network, video, tmp_path, error):
+def test_ctrl_c_leaves_what_was_tracked_until_then(network, video, tmp_path):
     def report(done, total):
         if done == 4:
-            raise error
+            signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(error):
+    before = signal.getsignal(signal.SIGINT)
+    tracked = track_file(
+        video,
+        checkpoint=network,
+        out=tmp_path / "drawn.mp4",
+        landmarks=tmp_path / "points.csv",
+        jsonl=tmp_path / "faces.jsonl",
+        report=report,
+    )
+    assert tracked.interrupted
+    assert tracked.failures == [f"{video}: interrupted; the 4 frames before are kept"]
+    assert signal.getsignal(signal.SIGINT) is before
+    with VideoReader(tmp_path / "drawn.mp4") as drawn:
+        assert len(list(drawn)) == 4
+        assert drawn.broken is None
+    assert len(read_landmarks_csv(tmp_path / "points.csv")[0]) == 4
+    assert len((tmp_path / "faces.jsonl").read_text().splitlines()) == 4
+
+
+def test_a_second_ctrl_c_ends_at_once_and_leaves_nothing(network, video, tmp_path):
+    def report(done, total):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        track_file(video, checkpoint=network, out=tmp_path / "drawn.mp4", report=report)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_half_way_leaves_nothing(network, video, tmp_path):
+    def report(done, total):
+        if done == 4:
+            raise RednetError("broken")
+
+    with pytest.raises(RednetError):
         track_file(
             video,
             checkpoint=network,
             out=tmp_path / "drawn.mp4",
             landmarks=tmp_path / "points.csv",
+            jsonl=tmp_path / "faces.jsonl",
             report=report,
         )
     assert list(tmp_path.iterdir()) == []

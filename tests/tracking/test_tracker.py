@@ -1,33 +1,42 @@
-"""A face is found, followed, lost and searched again; the network's state goes with the crop."""
+"""Faces are found, followed, lost and searched again; people keep their numbers."""
 
 from __future__ import annotations
 
-import functools
+import time
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from rednet_jax.detection.dlib import Detection
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.boxes import landmark_box
-from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop, invert_affine
+from rednet_jax.landmarks.crops import apply_affine, crop_transform
 from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
-from rednet_jax.model import rednet
-from rednet_jax.tracking import tracker as module
-from rednet_jax.tracking.tracker import SEARCH_EVERY, Tracker, landmark_track, most_prominent, track
+from rednet_jax.tracking import streams
+from rednet_jax.tracking.tracker import (
+    NEWCOMERS_EVERY,
+    REMEMBERED,
+    SEARCH_EVERY,
+    SEARCHED_BESIDE,
+    Tracker,
+    by_prominence,
+    landmark_track,
+    track,
+)
 
 SIDE = 64.0
-"""Of the face in `picture`."""
+"""Of the faces in `picture`."""
+
+SCENE = np.kron(np.random.default_rng(0).integers(2, size=(12, 16)), np.ones((20, 20))) * 95
+"""Behind the faces: what says that a frame belongs to the same shot."""
 
 
-def picture(x: float, y: float, visible: bool = True) -> np.ndarray:
-    """A bright square, half of `SIDE` wide, around (x, y): what the fake network looks for."""
-    frame = np.zeros((240, 320, 3), np.uint8)
-    if visible:
-        half = SIDE / 4
+def picture(*places: tuple[float, float], scene: np.ndarray = SCENE) -> np.ndarray:
+    """A bright square, half of `SIDE` wide, at each place: what the fake network looks for."""
+    frame = np.repeat(scene[..., None], 3, axis=2).astype(np.uint8)
+    half = SIDE / 4
+    for x, y in places:
         frame[round(y - half) : round(y + half) + 1, round(x - half) : round(x + half) + 1] = 200
     return frame
 
@@ -36,70 +45,87 @@ def box_at(x: float, y: float, side: float = SIDE) -> np.ndarray:
     return np.array([x - side / 2, y - side / 2, x + side / 2, y + side / 2], np.float32)
 
 
+def middle(face) -> np.ndarray:
+    return landmark_box(face.landmarks).reshape(2, 2).mean(0)
+
+
 class Call(NamedTuple):
-    state: str
+    fresh: bool
     warp: np.ndarray
 
 
 class FakeNetwork:
-    """Puts the mean face where the crop is bright; its state is the number of the call."""
+    """Puts the mean face where the crop is bright, and notes each face that it is asked for."""
 
     def __init__(self):
         self.calls: list[Call] = []
+        self.batches: list[int] = []
 
-    def __call__(self, variables, state, crop, warp, *, config, feedback_steps):
-        name = state if isinstance(state, str) else "blank"
-        if name == "blank":
-            assert all(not np.any(leaf) for leaf in jax.tree.leaves(state))
-        self.calls.append(Call(name, warp))
-        bright = np.argwhere(crop[..., 0] > 100)[:, ::-1]
+    def __call__(self, variables, carried, crops, warps, rows, fresh, **_):
+        used = len(carried.passes) - 1 > rows
+        self.batches.append(len(rows))
+        self.calls += [
+            Call(bool(new), warp) for new, warp in zip(fresh[used], warps[used], strict=True)
+        ]
+        answers = [self.answer(crop) for crop in crops]
+        points, confidence = (np.stack(part) for part in zip(*answers, strict=True))
+        return points, confidence.astype(np.float32), carried
+
+    def answer(self, crop):
+        bright = np.argwhere(crop[..., 0] > 150)[:, ::-1]
         if not len(bright):
-            return np.zeros((68, 2)), np.full(68, 0.1), f"after {len(self.calls)}"
+            return np.zeros((68, 2)), np.full(68, 0.1)
         size = 2 * (bright.max(0) - bright.min(0)).max()
-        points = mean_shape(LANDMARKS_68) * size + bright.mean(0)
-        return points, np.full(68, 0.9), f"after {len(self.calls)}"
+        return mean_shape(LANDMARKS_68) * size + bright.mean(0), np.full(68, 0.9)
 
 
 class FakeDetector:
-    def __init__(self, box):
-        self.box = box
+    def __init__(self, *boxes):
+        self.boxes = boxes
         self.searched = 0
+        self.seconds = 0.0
 
     def detect(self, image):
         self.searched += 1
-        return [] if self.box is None else [Detection(self.box, 1.0)]
+        time.sleep(self.seconds)
+        return [Detection(box, 1.0) for box in self.boxes]
 
 
 @pytest.fixture
 def fake(network, monkeypatch):
-    """A tracker on `FakeNetwork` and `FakeDetector`, and both of them."""
-    seen, detector = FakeNetwork(), FakeDetector(box_at(100, 100))
-    monkeypatch.setattr(module, "_step", seen)
-    tracker = Tracker(*network, detector=detector)
-    seen.calls.clear()  # of the compilation
-    return tracker, seen, detector
+    """Makes a tracker on `FakeNetwork` and `FakeDetector`, and returns all three."""
+
+    def make(*boxes, faces=1):
+        seen, detector = FakeNetwork(), FakeDetector(*boxes)
+        monkeypatch.setattr(streams, "_step", seen)
+        tracker = Tracker(*network, faces=faces, detector=detector)
+        seen.calls.clear()
+        seen.batches.clear()
+        return tracker, seen, detector
+
+    return make
 
 
 def test_a_moving_face_is_followed_without_the_detector(fake):
-    tracker, seen, detector = fake
+    tracker, seen, detector = fake(box_at(100, 100))
     for step in range(15):
         x, y = 100 + 6 * step, 100 + 3 * step
-        face = tracker.update(picture(x, y))
+        (face,) = tracker.update(picture((x, y)))
         np.testing.assert_allclose((face.box[:2] + face.box[2:]) / 2, [x, y], atol=10)
-        middle = landmark_box(face.landmarks).reshape(2, 2).mean(0)
-        np.testing.assert_allclose(middle, [x, y], atol=2)
-        assert face.confidence == pytest.approx(0.9)
+        np.testing.assert_allclose(middle(face), [x, y], atol=2)
+        assert face.confidence == pytest.approx(np.full(68, 0.9))
+        assert face.identity == 0
     assert detector.searched == 1
-    assert len(seen.calls) == 15
+    assert [call.fresh for call in seen.calls] == [True] + [False] * 14
 
 
 def test_a_face_that_moved_far_is_looked_at_once_more(fake):
     """The second crop is cut around where the first one found the face; state and warp go along."""
-    tracker, seen, detector = fake
-    first = tracker.update(picture(100, 100))
-    moved = tracker.update(picture(118, 100))
+    tracker, seen, detector = fake(box_at(100, 100))
+    (first,) = tracker.update(picture((100, 100)))
+    (moved,) = tracker.update(picture((118, 100)))
     assert detector.searched == 1
-    assert [call.state for call in seen.calls] == ["blank", "after 1", "after 2"]
+    assert [call.fresh for call in seen.calls] == [True, False, False]
     np.testing.assert_allclose((moved.box[:2] + moved.box[2:]) / 2, [118, 100], atol=2)
     np.testing.assert_allclose((first.box[:2] + first.box[2:]) / 2, [100, 100], atol=2)
     # From the crop beside the face to the one on it: 18 px of the frame, in pixels of the crop.
@@ -107,18 +133,11 @@ def test_a_face_that_moved_far_is_looked_at_once_more(fake):
     np.testing.assert_allclose(seen.calls[2].warp[:, 2], [shift, 0], atol=3)
 
 
-def test_state_goes_from_frame_to_frame(fake):
-    tracker, seen, _ = fake
-    for x in (100, 104, 108):
-        tracker.update(picture(x, 100))
-    assert [call.state for call in seen.calls] == ["blank", "after 1", "after 2"]
-
-
 def test_the_warp_leads_from_the_new_crop_to_the_old_one(fake, network):
     """A pixel of the new crop and its image by the warp show the same place of the frame."""
-    tracker, seen, _ = fake
+    tracker, seen, _ = fake(box_at(100, 100))
     config = network[0]
-    faces = [tracker.update(picture(100 + 7 * step, 100 - 3 * step)) for step in range(4)]
+    faces = [tracker.update(picture((100 + 7 * step, 100 - 3 * step)))[0] for step in range(4)]
     crops = [
         crop_transform(face.box, margin=config.crop_margin, size=config.image_size)
         for face in faces
@@ -135,46 +154,68 @@ def test_the_warp_leads_from_the_new_crop_to_the_old_one(fake, network):
 
 
 def test_the_crop_is_cut_around_the_last_landmarks(fake):
-    tracker, _, _ = fake
-    first = tracker.update(picture(100, 100))
+    tracker, _, _ = fake(box_at(100, 100))
+    (first,) = tracker.update(picture((100, 100)))
     np.testing.assert_array_equal(first.box, box_at(100, 100))
-    second = tracker.update(picture(104, 100))
+    (second,) = tracker.update(picture((104, 100)))
     np.testing.assert_array_equal(second.box, landmark_box(first.landmarks))
 
 
 def test_a_lost_face_is_searched_in_the_same_frame_and_begins_anew(fake):
-    tracker, seen, detector = fake
-    tracker.update(picture(100, 100))
-    detector.box = box_at(250, 150)
-    face = tracker.update(picture(250, 150))
+    """It is far from where somebody was lost: another person."""
+    tracker, seen, detector = fake(box_at(100, 100))
+    tracker.update(picture((100, 100)))
+    detector.boxes = (box_at(250, 150),)
+    (face,) = tracker.update(picture((250, 150)))
     assert detector.searched == 2
-    np.testing.assert_array_equal(face.box, detector.box)
+    np.testing.assert_array_equal(face.box, detector.boxes[0])
+    assert face.identity == 1
     # Found, lost, found again: blank at the first and at the last.
-    assert [call.state for call in seen.calls] == ["blank", "after 1", "blank"]
+    assert [call.fresh for call in seen.calls] == [True, False, True]
     np.testing.assert_allclose(seen.calls[-1].warp, np.eye(2, 3), atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("away", "place", "identity"),
+    [
+        (2, (130, 100), 0),
+        (2, (190, 100), 1),
+        (REMEMBERED // 2, (190, 100), 0),
+        (REMEMBERED + 5, (100, 100), 1),
+    ],
+    ids=["near", "far", "walked", "forgotten"],
+)
+def test_who_comes_back_near_and_soon_is_the_same_person(fake, away, place, identity):
+    tracker, _, detector = fake(box_at(100, 100))
+    tracker.update(picture((100, 100)))
+    detector.boxes = ()
+    for _ in range(away):
+        assert tracker.update(picture()) == []
+    detector.boxes = (box_at(*place),)
+    found = [tracker.update(picture(place)) for _ in range(SEARCH_EVERY)]
+    assert found[-1][0].identity == identity
+
+
 def test_without_a_face_one_frame_of_a_few_is_searched(fake):
-    tracker, seen, detector = fake
-    detector.box = None
+    tracker, seen, detector = fake()
     for _ in range(2 * SEARCH_EVERY + 1):
-        assert tracker.update(picture(100, 100)) == module.NO_FACE
+        assert tracker.update(picture((100, 100))) == []
     assert detector.searched == 3
     assert not seen.calls
-    detector.box = box_at(100, 100)
-    answers = [tracker.update(picture(100, 100)) for _ in range(SEARCH_EVERY)]
-    assert [answer.landmarks is None for answer in answers] == [True] * (SEARCH_EVERY - 1) + [False]
+    detector.boxes = (box_at(100, 100),)
+    answers = [tracker.update(picture((100, 100))) for _ in range(SEARCH_EVERY)]
+    assert [len(answer) for answer in answers] == [0] * (SEARCH_EVERY - 1) + [1]
     assert detector.searched == 4
 
 
 def test_what_the_network_does_not_confirm_is_no_face(fake):
-    tracker, seen, detector = fake
-    assert tracker.update(picture(0, 0, visible=False)) == module.NO_FACE
+    tracker, seen, detector = fake(box_at(100, 100))
+    assert tracker.update(picture()) == []
     assert detector.searched == 1 and len(seen.calls) == 1
     for _ in range(SEARCH_EVERY - 1):
-        assert tracker.update(picture(100, 100)) == module.NO_FACE
-    assert tracker.update(picture(100, 100)).landmarks is not None
-    assert seen.calls[-1].state == "blank"
+        assert tracker.update(picture((100, 100))) == []
+    assert len(tracker.update(picture((100, 100)))) == 1
+    assert seen.calls[-1].fresh
 
 
 @pytest.mark.parametrize(
@@ -187,55 +228,102 @@ def test_what_the_network_does_not_confirm_is_no_face(fake):
     ],
     ids=["nan", "huge", "tiny", "outside"],
 )
-def test_points_that_can_be_no_face_are_lost(fake, monkeypatch, points):
-    tracker, _, _ = fake
-    tracker._step = lambda state, crop, warp: (points, np.ones(68), state)
-    assert tracker.update(picture(100, 100)) == module.NO_FACE
+def test_points_that_can_be_no_face_are_lost(fake, points):
+    tracker, seen, _ = fake(box_at(100, 100))
+    seen.answer = lambda crop: (points, np.ones(68))
+    assert tracker.update(picture((100, 100))) == []
 
 
 def test_a_confidence_that_is_nan_is_lost(fake):
-    tracker, _, _ = fake
-    points = mean_shape(LANDMARKS_68) * 60 + 32
-    tracker._step = lambda state, crop, warp: (points, np.full(68, np.nan), state)
-    assert tracker.update(picture(100, 100)) == module.NO_FACE
+    tracker, seen, _ = fake(box_at(100, 100))
+    seen.answer = lambda crop: (mean_shape(LANDMARKS_68) * 60 + 32, np.full(68, np.nan))
+    assert tracker.update(picture((100, 100))) == []
 
 
 def test_reset_forgets(fake):
-    tracker, seen, detector = fake
-    tracker.update(picture(100, 100))
+    tracker, seen, detector = fake(box_at(100, 100))
+    tracker.update(picture((100, 100)))
     tracker.reset()
-    tracker.update(picture(100, 100))
+    (face,) = tracker.update(picture((100, 100)))
     assert detector.searched == 2
-    assert seen.calls[-1].state == "blank"
+    assert seen.calls[-1].fresh
+    assert face.identity == 0
 
 
-def test_the_network_sees_what_step_says(network):
-    """Two frames through the tracker are two calls of `step`, crop and warp made by hand."""
-    config, variables = network
-    rng = np.random.default_rng(0)
-    frames = rng.integers(256, size=(2, 240, 320, 3), dtype=np.uint8)
-    tracker = Tracker(config, variables, feedback_steps=2, detector=FakeDetector(box_at(150, 120)))
-    compiled = module._step._cache_size()
-    faces = [tracker.update(frame) for frame in frames]
-    assert module._step._cache_size() == compiled  # when the tracker was made, and for all frames
-    step = jax.jit(functools.partial(rednet.step, config, feedback_steps=2))
-    state, old = rednet.initial_state(config, 1), None
-    for frame, face in zip(frames, faces, strict=True):
-        new = crop_transform(face.box, margin=config.crop_margin, size=config.image_size)
-        warp = jnp.eye(2, 3)[None]
-        if old is not None:
-            grid = np.array([[0.0, 0], [1, 0], [0, 1]])
-            origin, right, down = apply_affine(invert_affine(old), apply_affine(new, grid))
-            warp = jnp.asarray(
-                np.stack([right - origin, down - origin, origin], -1)[None], "float32"
-            )
-        crop = jnp.asarray(cut_crop(frame, new, config.image_size)[None] / 255, "float32")
-        out, state = step(variables, state, crop, warp)
-        np.testing.assert_allclose(
-            face.landmarks, apply_affine(new, np.asarray(out.landmarks[0])), atol=1e-2
-        )
-        assert face.confidence == pytest.approx(float(out.confidence.mean()), abs=1e-4)
-        old = new
+def test_a_new_shot_has_new_people(fake):
+    """The face is where the old one was, so that it alone would not tell."""
+    tracker, seen, detector = fake(box_at(100, 100))
+    tracker.update(picture((100, 100)))
+    (face,) = tracker.update(picture((100, 100), scene=95 - SCENE))
+    assert detector.searched == 2
+    assert face.identity == 1
+    assert seen.calls[-1].fresh
+    (face,) = tracker.update(picture((100, 100), scene=95 - SCENE))
+    assert (face.identity, detector.searched) == (1, 2)
+
+
+def test_faces_that_meet_the_same_frame_share_a_batch_and_keep_their_numbers(fake):
+    tracker, seen, detector = fake(box_at(60, 60), box_at(200, 60), box_at(60, 180), faces=3)
+    for step in range(12):
+        places = [(60 + 5 * step, 60), (200 + 5 * step, 60), (60, 180 - step)]
+        faces = tracker.update(picture(*places))
+        assert [face.identity for face in faces] == [0, 1, 2]
+        for face, place in zip(faces, places, strict=True):
+            np.testing.assert_allclose(middle(face), place, atol=2)
+    assert seen.batches == [3] * 12
+    assert detector.searched == 1
+
+
+def test_no_more_faces_are_followed_than_asked_for(fake):
+    tracker, _, _ = fake(box_at(60, 60), box_at(200, 60), box_at(60, 180), faces=2)
+    for _ in range(NEWCOMERS_EVERY + 5):
+        faces = tracker.update(picture((60, 60), (200, 60), (60, 180)))
+        assert [face.identity for face in faces] == [0, 1]
+
+
+def test_a_newcomer_is_found_while_others_are_followed(fake):
+    """The search runs beside the network; how long it takes does not change what is found."""
+    tracker, _, detector = fake(box_at(60, 60), faces=4)
+    detector.seconds = 0.05
+    tracker.update(picture((60, 60)))
+    detector.boxes = (box_at(60, 60), box_at(200, 100))
+    both = picture((60, 60), (200, 100))
+    counts = [len(tracker.update(both)) for _ in range(NEWCOMERS_EVERY + SEARCHED_BESIDE + 1)]
+    found_in = NEWCOMERS_EVERY + SEARCHED_BESIDE - 1
+    assert counts == [1] * found_in + [2] * 2
+    assert detector.searched == 2
+    assert [face.identity for face in tracker.update(both)] == [0, 1]
+
+
+def test_one_of_two_is_lost_and_found_while_the_other_is_followed(fake):
+    tracker, _, detector = fake(box_at(60, 60), box_at(200, 100), faces=2)
+    tracker.update(picture((60, 60), (200, 100)))
+    detector.boxes = (box_at(60, 60),)
+    for _ in range(5):
+        assert [face.identity for face in tracker.update(picture((60, 60)))] == [0]
+    detector.boxes = (box_at(60, 60), box_at(210, 100))
+    both = picture((60, 60), (210, 100))
+    faces = [tracker.update(both) for _ in range(2 * SEARCH_EVERY + SEARCHED_BESIDE)][-1]
+    assert [face.identity for face in faces] == [0, 1]
+
+
+def test_where_two_slide_onto_one_face_the_elder_stays(fake):
+    tracker, _, _ = fake(box_at(60, 60), box_at(160, 60), faces=2)
+    assert len(tracker.update(picture((60, 60), (160, 60)))) == 2
+    for x in (150, 140, 130, 120, 110, 100, 90, 80, 70, 62):
+        faces = tracker.update(picture((60, 60), (x, 60)))
+    assert [face.identity for face in faces] == [0]
+
+
+def test_batches_are_filled_up_to_a_few_sizes(fake):
+    places = [(60, 60), (160, 60), (260, 60), (60, 180), (160, 180)]
+    tracker, seen, _ = fake(*(box_at(*place) for place in places[:3]), faces=5)
+    tracker.update(picture(*places[:3]))
+    assert seen.batches == [4]
+    tracker.reset()
+    tracker._detector.boxes = tuple(box_at(*place) for place in places)
+    tracker.update(picture(*places))
+    assert seen.batches == [4, 5]
 
 
 def test_track_answers_each_frame_when_it_is_asked(network, portrait):
@@ -256,6 +344,8 @@ def test_track_answers_each_frame_when_it_is_asked(network, portrait):
 def test_wrong_arguments_are_one_line(network):
     with pytest.raises(RednetError, match="feedback steps must be 1 or more, not 0"):
         track([], network, feedback_steps=0)
+    with pytest.raises(RednetError, match="faces must be 1 or more, not 0"):
+        track([], network, faces=0)
     for frame in (np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3)), np.zeros((8, 8, 4), np.uint8)):
         with pytest.raises(RednetError, match="a frame is uint8"):
             next(track([frame], network))
@@ -265,15 +355,14 @@ def test_a_near_face_goes_before_a_sharper_small_one():
     small = Detection(box_at(50, 50, 40), 2.0)
     large = Detection(box_at(150, 150, 120), 1.0)
     doubtful = Detection(box_at(150, 150, 200), 0.1)
-    assert most_prominent([small, large, doubtful]) is large
-    assert most_prominent([small]) is small
-    assert most_prominent([]) is None
+    assert by_prominence([small, doubtful, large]) == [large, small, doubtful]
+    assert by_prominence([]) == []
 
 
 def test_a_track_has_nan_where_there_is_no_face(fake):
-    tracker, _, _ = fake
-    faces = [tracker.update(picture(100, 100)), module.NO_FACE]
-    points = landmark_track(faces, 68)
+    tracker, _, _ = fake(box_at(100, 100))
+    frames = [tracker.update(picture((100, 100))), []]
+    points = landmark_track(frames, 68)
     assert points.shape == (2, 68, 2) and points.dtype == np.float32
-    np.testing.assert_array_equal(points[0], faces[0].landmarks)
+    np.testing.assert_array_equal(points[0], frames[0][0].landmarks)
     assert np.isnan(points[1]).all()

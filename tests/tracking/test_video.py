@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from rednet_jax.errors import RednetError
-from rednet_jax.tracking.video import VideoReader, read_ahead, write_video
+from rednet_jax.tracking.video import VideoReader, read_ahead, write_behind, write_video
 
 
 def ramp(number: int, size: tuple[int, int]) -> np.ndarray:
@@ -34,7 +34,7 @@ def written(path, size=(64, 48), fps=25, count=10):
 
 def read(path):
     with VideoReader(path) as reader:
-        return list(reader), reader
+        return [frame.image for frame in reader], reader
 
 
 def avi(path, count=60, size=(64, 48)):
@@ -221,3 +221,55 @@ def test_read_ahead_runs_beside_its_user_and_stops_with_it():
     (worker,) = {thread for _, thread in made}
     assert worker is not threading.current_thread()
     assert not worker.is_alive()
+
+
+def test_uneven_times_are_kept(tmp_path):
+    """To a tenth of a millisecond, as the file's rate says nothing of them."""
+    times = [0.0, 0.04, 0.05, 0.2345, 1.0, 1.0033]
+    with write_video(tmp_path / "a.mp4", 25, (64, 48)) as write:
+        for number, seconds in enumerate(times):
+            write(ramp(number, (64, 48)), seconds)
+    with VideoReader(tmp_path / "a.mp4") as reader:
+        frames = list(reader)
+    np.testing.assert_allclose([frame.seconds for frame in frames], times, atol=1e-4)
+    assert [round(frame.image[:, :30].mean(), -1) for frame in frames] == [40, 50, 60, 70, 80, 90]
+
+
+def test_times_that_stand_still_go_on(tmp_path):
+    with write_video(tmp_path / "a.mp4", 25, (64, 48)) as write:
+        for seconds in (0.0, 0.04, 0.04, 0.02, 0.08):
+            write(ramp(0, (64, 48)), seconds)
+    with VideoReader(tmp_path / "a.mp4") as reader:
+        times = [frame.seconds for frame in reader]
+    assert len(times) == 5
+    assert (np.diff(times) > 0).all()
+
+
+def test_a_camera_that_is_not_there_is_one_line():
+    with pytest.raises(RednetError, match=r"^camera 97: cannot be opened \(.+\)$"):
+        VideoReader(97)
+
+
+def test_write_behind_keeps_the_order_and_waits():
+    written, threads = [], set()
+
+    def write(item):
+        threads.add(threading.current_thread())
+        written.append(item)
+
+    with write_behind(write) as later:
+        for item in range(50):
+            later(item)
+    assert written == list(range(50))
+    assert threading.current_thread() not in threads
+
+
+def test_write_behind_raises_what_went_wrong():
+    def write(item):
+        raise RednetError(f"item {item}")
+
+    with pytest.raises(RednetError, match="item 0"), write_behind(write) as later:
+        later(0)
+    with pytest.raises(RednetError, match="item 0"), write_behind(write, count=2) as later:
+        for item in range(100):
+            later(item)

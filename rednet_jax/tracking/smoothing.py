@@ -1,0 +1,79 @@
+"""The one-euro filter (Casiez, Roussel, Vogel; CHI 2012) on landmarks, face by face."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rednet_jax.evaluate.metrics import inter_ocular
+from rednet_jax.tracking.tracker import TrackedFace
+
+
+@dataclasses.dataclass(frozen=True)
+class OneEuro:
+    """How much is smoothed: a still point much, a fast one little, so that it does not lag.
+
+    Attributes:
+        least_cutoff: Hz, of a point that stands still.
+        speed_gain: Hz that the cutoff rises by for a speed of one inter-ocular distance a second.
+        speed_cutoff: Hz, of the speed itself.
+    """
+
+    least_cutoff: float = 1.0
+    speed_gain: float = 10.0
+    speed_cutoff: float = 1.0
+
+
+class _Smoothed(NamedTuple):
+    landmarks: NDArray[np.float64]
+    velocity: NDArray[np.float64]
+    seconds: float
+
+
+class Smoother:
+    """Smooths the landmarks of the faces that a tracker hands out, each on its own."""
+
+    def __init__(self, config: OneEuro | None = None) -> None:
+        """Begins without a face; the default configuration where None."""
+        self._config = config or OneEuro()
+        self._people: dict[int, _Smoothed] = {}
+
+    def update(self, faces: Sequence[TrackedFace], seconds: float) -> list[TrackedFace]:
+        """Returns the faces of the next frame with their landmarks smoothed.
+
+        A face that was not in the frame before begins anew.
+
+        Args:
+            faces: of the frame.
+            seconds: when it is shown; later than the frame before.
+        """
+        self._people = {face.identity: self._smoothed(face, seconds) for face in faces}
+        return [
+            face._replace(landmarks=self._people[face.identity].landmarks.astype(np.float32))
+            for face in faces
+        ]
+
+    def _smoothed(self, face: TrackedFace, seconds: float) -> _Smoothed:
+        found = face.landmarks.astype(np.float64)
+        before = self._people.get(face.identity)
+        if before is None:
+            return _Smoothed(found, np.zeros_like(found), seconds)
+        elapsed = seconds - before.seconds
+        config = self._config
+        velocity = before.velocity + _share(config.speed_cutoff, elapsed) * (
+            (found - before.landmarks) / elapsed - before.velocity
+        )
+        # Of the points' size on screen nothing depends: speed is counted in faces.
+        speed = np.linalg.norm(velocity, axis=-1, keepdims=True) / max(inter_ocular(found), 1.0)
+        share = _share(config.least_cutoff + config.speed_gain * speed, elapsed)
+        return _Smoothed(before.landmarks + share * (found - before.landmarks), velocity, seconds)
+
+
+def _share(cutoff: NDArray[np.float64] | float, elapsed: float) -> NDArray[np.float64]:
+    """What a low-pass filter of first order takes of the new value after so many seconds."""
+    turn = 2 * np.pi * np.asarray(cutoff) * elapsed
+    return turn / (turn + 1)

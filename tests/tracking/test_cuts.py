@@ -1,0 +1,43 @@
+"""A cut is another picture, not a moved or a darker one."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rednet_jax.tracking.cuts import CutFinder
+
+
+def cuts(*frames) -> list[bool]:
+    finder = CutFinder()
+    return [finder.update(frame) for frame in frames]
+
+
+def blocks(seed: int, size=(240, 320)) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    grey = np.kron(rng.integers(256, size=(12, 16)), np.ones((size[0] // 12, size[1] // 16)))
+    return np.repeat(grey[..., None], 3, axis=2).astype(np.uint8)
+
+
+def test_another_picture_is_a_cut_and_the_same_one_is_none():
+    one, other = blocks(0), blocks(1)
+    assert cuts(one, one, other, other, one) == [False, False, True, False, True]
+
+
+def test_motion_light_and_grain_are_no_cuts(portrait):
+    grain = np.random.default_rng(0).normal(0, 25, portrait.shape)
+    frames = [portrait[8 * n : 8 * n + 300, 6 * n : 6 * n + 400] for n in range(5)]
+    frames.append((frames[-1] * 0.5 + 10).astype(np.uint8))
+    frames.append(np.clip(frames[-1] + grain[:300, :400], 0, 255).astype(np.uint8))
+    assert not any(cuts(*frames))
+
+
+def test_black_between_two_shots_is_a_cut():
+    black = np.zeros((240, 320, 3), np.uint8)
+    assert cuts(blocks(0), black)[1]
+    assert cuts(black, blocks(0))[1]
+
+
+def test_pictures_of_any_size():
+    for size in ((12, 16), (1200, 1600), (24, 160)):
+        one, other = blocks(0, size), blocks(1, size)
+        assert cuts(one, one, other) == [False, False, True]

@@ -1,0 +1,73 @@
+"""A still face is held still, a moving one is not held back, people are kept apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rednet_jax.evaluate.metrics import jitter
+from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
+from rednet_jax.tracking.smoothing import OneEuro, Smoother
+from rednet_jax.tracking.tracker import TrackedFace
+
+FACE = mean_shape(LANDMARKS_68) * 200 + 300
+
+
+def face(points, identity=0):
+    return TrackedFace(
+        identity, points.astype(np.float32), np.ones(68, np.float32), np.zeros(4, np.float32)
+    )
+
+
+def smoothed(track, config=None, fps=25):
+    smoother = Smoother(config)
+    return np.stack(
+        [smoother.update([face(points)], n / fps)[0].landmarks for n, points in enumerate(track)]
+    )
+
+
+def test_the_filter_of_one_point_by_hand():
+    """Two frames 0.1 s apart, with the paper's equations written out."""
+    config = OneEuro(least_cutoff=1.0, speed_gain=2.0, speed_cutoff=3.0)
+    eyes = np.linalg.norm(FACE[36] - FACE[45])
+    got = smoothed([FACE, FACE + np.array([10.0, 0])], config, fps=10)[1]
+
+    def share(cutoff):
+        return 1 / (1 + 1 / (2 * np.pi * cutoff * 0.1))
+
+    speed = share(3.0) * 100.0 / eyes
+    np.testing.assert_allclose(got, FACE + np.array([10 * share(1 + 2 * speed), 0]), rtol=1e-5)
+
+
+def test_noise_on_a_still_face_is_taken_away():
+    rng = np.random.default_rng(0)
+    track = FACE + rng.normal(0, 1.0, (100, 68, 2))
+    assert jitter(smoothed(track)[20:]) < 0.5 * jitter(track[20:])
+
+
+def test_a_face_that_moves_fast_is_followed_within_a_part_of_a_frame():
+    """At two inter-ocular distances a second a filter with a fixed cutoff falls far behind."""
+    eyes = np.linalg.norm(FACE[36] - FACE[45])
+    step = np.array([2 * eyes / 25, 0])
+    track = FACE + step * np.arange(50)[:, None, None]
+    lag = (track[-1] - smoothed(track)[-1])[:, 0] / step[0]
+    fixed = (track[-1] - smoothed(track, OneEuro(speed_gain=0.0))[-1])[:, 0] / step[0]
+    assert lag.max() < 0.5
+    assert fixed.min() > 3
+
+
+@pytest.mark.parametrize("scale", [0.1, 10.0])
+def test_size_on_screen_does_not_matter(scale):
+    track = FACE + np.random.default_rng(0).normal(0, 2.0, (20, 68, 2))
+    np.testing.assert_allclose(smoothed(track * scale), smoothed(track) * scale, rtol=1e-4)
+
+
+def test_people_are_kept_apart_and_who_was_away_begins_anew():
+    smoother = Smoother()
+    smoother.update([face(FACE, 0), face(FACE + 100, 1)], 0.0)
+    one, other = smoother.update([face(FACE + 101, 1), face(FACE + 1, 0)], 0.04)
+    assert (one.identity, other.identity) == (1, 0)
+    np.testing.assert_allclose(one.landmarks - other.landmarks, 100, atol=1e-3)
+    smoother.update([face(FACE, 0)], 0.08)
+    back = smoother.update([face(FACE + 200, 1)], 0.12)[0]
+    np.testing.assert_allclose(back.landmarks, FACE + 200, atol=1e-3)

@@ -1,0 +1,130 @@
+"""Faces in one batch are faces alone: each with its own crop, warp and carried state."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop, invert_affine
+from rednet_jax.model import rednet
+from rednet_jax.tracking import streams as module
+from rednet_jax.tracking.streams import Streams, is_recurrent
+
+BOXES = {
+    0: np.array([40, 50, 110, 120], np.float32),
+    1: np.array([150, 60, 230, 140], np.float32),
+    3: np.array([210, 120, 300, 200], np.float32),
+}
+MOVED = {row: box + np.float32(5 + 3 * row) for row, box in BOXES.items()}
+
+
+@pytest.fixture(scope="module")
+def frames():
+    rng = np.random.default_rng(0)
+    return rng.integers(256, size=(2, 240, 320, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def remembering(network):
+    """The network with an f_tRNN that has an effect."""
+    config, variables = network
+    back = variables["params"]["temporal"]["back"]
+    kernel = jax.random.normal(jax.random.key(5), back["kernel"].shape) / 5
+    temporal = {**variables["params"]["temporal"], "back": {**back, "kernel": kernel}}
+    return config, {**variables, "params": {**variables["params"], "temporal": temporal}}
+
+
+def by_hand(network, frames, boxes, feedback_steps=2, between=lambda state: state):
+    """The last frame's points (pixels of the frame) and confidence, by `step` for one face."""
+    config, variables = network
+    state, old = rednet.initial_state(config, 1), None
+    for frame, box in zip(frames, boxes, strict=True):
+        new = crop_transform(box, margin=config.crop_margin, size=config.image_size)
+        warp = jnp.eye(2, 3)[None]
+        if old is not None:
+            state = between(state)
+            grid = np.array([[0.0, 0], [1, 0], [0, 1]])
+            origin, right, down = apply_affine(invert_affine(old), apply_affine(new, grid))
+            columns = np.stack([right - origin, down - origin, origin], axis=-1)
+            warp = jnp.asarray(columns[None], "float32")
+        crop = jnp.asarray(cut_crop(frame, new, config.image_size)[None] / 255, "float32")
+        out, state = rednet.step(
+            config, variables, state, crop, warp, feedback_steps=feedback_steps
+        )
+        old = new
+    return apply_affine(new, np.asarray(out.landmarks[0])), np.asarray(out.confidence[0])
+
+
+@pytest.fixture(scope="module")
+def streams(remembering):
+    return Streams(*remembering, 4, feedback_steps=2)
+
+
+def test_faces_in_a_batch_are_faces_alone(streams, remembering, frames):
+    """Three faces fill a batch of four, in rows of their own; nothing is compiled on the way."""
+    compiled = module._step._cache_size()
+    for row in BOXES:
+        streams.blank(row)
+    streams.look(frames[0], BOXES)
+    looks = streams.look(frames[1], MOVED)
+    assert module._step._cache_size() == compiled
+    assert list(looks) == [0, 1, 3]
+    for row, look in looks.items():
+        points, confidence = by_hand(remembering, frames, [BOXES[row], MOVED[row]])
+        np.testing.assert_allclose(look.landmarks, points, atol=1e-2)
+        np.testing.assert_allclose(look.confidence, confidence, atol=1e-4)
+        np.testing.assert_array_equal(look.box, MOVED[row])
+        assert look.landmarks.dtype == look.confidence.dtype == np.float32
+
+
+def test_a_face_that_is_left_out_goes_on_where_it_was(streams, remembering, frames):
+    for row in BOXES:
+        streams.blank(row)
+    streams.look(frames[0], BOXES)
+    streams.look(frames[1], {1: MOVED[1]})
+    look = streams.look(frames[1], {3: MOVED[3]})[3]
+    points, _ = by_hand(remembering, frames, [BOXES[3], MOVED[3]])
+    np.testing.assert_allclose(look.landmarks, points, atol=1e-2)
+
+
+def test_a_blank_row_begins_anew(streams, remembering, frames):
+    streams.look(frames[0], {1: BOXES[1]})
+    streams.blank(1)
+    again = streams.look(frames[1], {1: MOVED[1]})[1]
+    points, _ = by_hand(remembering, frames[1:], [MOVED[1]])
+    np.testing.assert_allclose(again.landmarks, points, atol=1e-2)
+    carried, _ = by_hand(remembering, frames, [BOXES[1], MOVED[1]])
+    assert np.abs(points - carried).max() > 0.1
+
+
+def without_memory(state):
+    return state._replace(memory=jax.tree.map(jnp.zeros_like, state.memory))
+
+
+def blank(state):
+    return jax.tree.map(jnp.zeros_like, state)
+
+
+@pytest.mark.parametrize(("carry", "between"), [("feedback", without_memory), ("nothing", blank)])
+def test_what_is_not_carried_is_blank(remembering, frames, carry, between):
+    streams = Streams(*remembering, 1, feedback_steps=1, carry=carry)
+    streams.look(frames[0], {0: BOXES[0]})
+    look = streams.look(frames[1], {0: MOVED[0]})[0]
+    boxes = [BOXES[0], MOVED[0]]
+    points, _ = by_hand(remembering, frames, boxes, 1, between)
+    np.testing.assert_allclose(look.landmarks, points, atol=1e-2)
+    everything, _ = by_hand(remembering, frames, boxes, 1)
+    assert np.abs(points - everything).max() > 0.1
+
+
+def test_no_boxes_no_network(streams, frames):
+    assert streams.look(frames[0], {}) == {}
+
+
+def test_a_network_that_has_not_learnt_to_remember_is_told_apart(network, remembering):
+    assert not is_recurrent(network[1])
+    assert is_recurrent(remembering[1])
+    params = {name: part for name, part in network[1]["params"].items() if name != "temporal"}
+    assert not is_recurrent({"params": params})
