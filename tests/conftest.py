@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 # Tests compile hundreds of narrow programs and run each a few times: code that is quick to generate
 # halves their time. Set before anything imports jax; subprocesses inherit it.
@@ -11,13 +12,18 @@ os.environ["XLA_FLAGS"] = " ".join(
         os.environ.get("XLA_FLAGS", ""),
         "--xla_backend_optimization_level=0",
         "--xla_cpu_use_fusion_emitters=false",
+        # Two processes of tests share the cores; one program in parts would take a tenth longer.
+        "--xla_cpu_parallel_codegen_split_count=1",
         # For meshes; what names no device runs on the first, as ever.
         "--xla_force_host_platform_device_count=8",
     ]
 )
+# So that subprocesses, too, import the tree that these tests lie in.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import hypothesis
@@ -25,6 +31,7 @@ import pytest
 
 from rednet_jax.data.prepare import prepare
 from rednet_jax.model.config import RedNetConfig
+from rednet_jax.model.encoder import Blocks
 
 # On a busy machine any example may take longer than Hypothesis allows.
 hypothesis.settings.register_profile("busy", deadline=None)
@@ -62,6 +69,24 @@ NARROW: dict[str, dict[str, Any]] = {
 def narrow() -> Callable[..., RedNetConfig]:
     """`narrow('compact', feedback_steps=3)`: a preset at widths that compile in seconds."""
     return lambda name, **changes: RedNetConfig.preset(name, **{**NARROW[name], **changes})
+
+
+@pytest.fixture(scope="module")
+def shallow(narrow: Callable[..., RedNetConfig]) -> Iterator[Callable[..., RedNetConfig]]:
+    """`narrow`, with one residual block in the journal form where it has three to six.
+
+    That compiles in a third of the time, and all that is said of scans and gradients is in one.
+    """
+    begin = Blocks.__init__
+
+    def one(self: Blocks, inputs: int, outputs: int, depth: int, **options: Any) -> None:
+        del depth
+        begin(self, inputs, outputs, 1, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Blocks, "__init__", one)
+        # A margin of its own: no other test, with all blocks, can have compiled for such a config.
+        yield lambda name, **changes: narrow(name, **{"crop_margin": 1.5, **changes})
 
 
 @pytest.fixture(scope="session")

@@ -28,8 +28,8 @@ def assert_close(one: Tree, other: Tree) -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_clip_equals_step_frame_by_frame(narrow: Narrow, preset: str) -> None:
-    problem = Problem(narrow(preset), frames=3)
+def test_clip_equals_step_frame_by_frame(shallow: Narrow, preset: str) -> None:
+    problem = Problem(shallow(preset), frames=3)
     config, passes = problem.config, 2
     shift = jnp.broadcast_to(jnp.eye(2, 3), (problem.batch, 3, 2, 3)) + jnp.array([0, 0, 1.5])
     clip, after, _ = jax.jit(rednet.align_clip, static_argnums=0, static_argnames="feedback_steps")(
@@ -56,9 +56,9 @@ def test_clip_equals_step_frame_by_frame(narrow: Narrow, preset: str) -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_any_number_of_passes_at_run_time(narrow: Narrow, preset: str) -> None:
+def test_any_number_of_passes_at_run_time(shallow: Narrow, preset: str) -> None:
     """Few passes are the first of many; passes beyond the trained take the last statistics."""
-    trained = narrow(preset, feedback_steps=2)
+    trained = shallow(preset, feedback_steps=2)
     variables = spread_statistics(rednet.init(trained, jax.random.key(0)))
     images = jax.random.uniform(jax.random.key(1), (2, trained.image_size, trained.image_size, 3))
     few, _ = rednet.align_image(trained, variables, images, feedback_steps=2)
@@ -66,7 +66,7 @@ def test_any_number_of_passes_at_run_time(narrow: Narrow, preset: str) -> None:
     np.testing.assert_allclose(many.per_step.landmarks[:2], few.per_step.landmarks, atol=1e-4)
     np.testing.assert_allclose(few.landmarks, few.per_step.landmarks[-1], atol=0)
 
-    longer = narrow(preset, feedback_steps=4)
+    longer = shallow(preset, feedback_steps=4)
     extra = longer.statistic_rows - trained.statistic_rows
     repeated = jax.tree.map(
         lambda rows: (
@@ -89,9 +89,9 @@ def spread_statistics(variables: Tree) -> Tree:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_faces_that_joined_later_have_their_own_pass(narrow: Narrow, preset: str) -> None:
+def test_faces_that_joined_later_have_their_own_pass(shallow: Narrow, preset: str) -> None:
     """A batch of a fresh face and one on its second frame equals the two computed alone."""
-    config = narrow(preset)
+    config = shallow(preset)
     variables = spread_statistics(rednet.init(config, jax.random.key(0)))
     frames = jax.random.uniform(jax.random.key(1), (3, 1, config.image_size, config.image_size, 3))
     blank = rednet.initial_state(config, 1)
@@ -117,10 +117,10 @@ def test_faces_that_joined_later_have_their_own_pass(narrow: Narrow, preset: str
     ],
 )
 def test_no_gradient_crosses_the_loop_unless_open(
-    narrow: Narrow, preset: str, changes: dict[str, Any], crosses: bool
+    shallow: Narrow, preset: str, changes: dict[str, Any], crosses: bool
 ) -> None:
     """The second pass's maps, as a function of the map that entered the first."""
-    problem = Problem(narrow(preset, recurrence="none", **changes), frames=1)
+    problem = Problem(shallow(preset, recurrence="none", **changes), frames=1)
 
     def second(z: jax.Array) -> jax.Array:
         out, _ = rednet.step(
@@ -138,10 +138,10 @@ def test_no_gradient_crosses_the_loop_unless_open(
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_one_compilation_a_shape(narrow: Narrow, preset: str) -> None:
+def test_one_compilation_a_shape(shallow: Narrow, preset: str) -> None:
     """Every frame of a stream finds what the first compiled; one more face compiles once more."""
     # A margin of its own: no other test can have compiled for this config.
-    config = narrow(preset, crop_margin=1.75)
+    config = shallow(preset, crop_margin=1.75)
     variables = rednet.init(config, jax.random.key(0))
     begun = rednet.step._cache_size()
     for faces in (1, 2):
@@ -153,9 +153,9 @@ def test_one_compilation_a_shape(narrow: Narrow, preset: str) -> None:
 
 
 @pytest.mark.parametrize("preset", ["compact", "eccv_vgg"])
-def test_label_map_feedback(narrow: Narrow, preset: str) -> None:
+def test_label_map_feedback(shallow: Narrow, preset: str) -> None:
     """The paper's one-channel map, the same in both scans, with values 0..L."""
-    problem = Problem(narrow(preset, feedback="label_map"))
+    problem = Problem(shallow(preset, feedback="label_map"))
     one, other = (
         rednet.align_clip(
             problem.config,
@@ -175,8 +175,8 @@ def test_label_map_feedback(narrow: Narrow, preset: str) -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_without_feedback_every_pass_is_the_same(narrow: Narrow, preset: str) -> None:
-    config = narrow(preset, feedback="none", statistics_per_pass=False)
+def test_without_feedback_every_pass_is_the_same(shallow: Narrow, preset: str) -> None:
+    config = shallow(preset, feedback="none", statistics_per_pass=False)
     variables = rednet.init(config, jax.random.key(0))
     images = jax.random.uniform(jax.random.key(1), (1, config.image_size, config.image_size, 3))
     out, _ = rednet.align_image(config, variables, images, feedback_steps=3)
@@ -190,14 +190,14 @@ def test_without_feedback_every_pass_is_the_same(narrow: Narrow, preset: str) ->
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("shared", [False, True])
 def test_running_averages_move_as_after_one_visit(
-    narrow: Narrow, preset: str, shared: bool
+    shallow: Narrow, preset: str, shared: bool
 ) -> None:
     """However many frames and passes a call has: 0.9 of the old mean is left in every row used.
 
     Held by means so large that what the batch adds does not count. The head of the 68 maps takes
     no part in the journal form's coarse pass: where rows are kept apart, its first stays.
     """
-    config = narrow(preset, feedback_steps=2, statistics_per_pass=not shared, recurrence="none")
+    config = shallow(preset, feedback_steps=2, statistics_per_pass=not shared, recurrence="none")
     problem = Problem(config, frames=3, passes=2)
     high = jax.tree.map(lambda rows: rows + 1e7, problem.variables["batch_stats"])
     _, _, moved = rednet.align_clip(
@@ -221,9 +221,9 @@ def test_running_averages_move_as_after_one_visit(
             np.testing.assert_allclose(left, 0.9, atol=1e-3, err_msg=str(path))
 
 
-def test_moments_are_global_under_a_mapped_axis(narrow: Narrow) -> None:
+def test_moments_are_global_under_a_mapped_axis(shallow: Narrow) -> None:
     """Two halves of a batch under one axis name train as the whole batch does."""
-    problem = Problem(narrow("compact"), frames=1)
+    problem = Problem(shallow("compact"), frames=1)
     images = problem.clips[:, 0]
 
     def train(images: jax.Array, axis_name: str | None) -> tuple[jax.Array, Tree]:
@@ -245,9 +245,9 @@ def test_moments_are_global_under_a_mapped_axis(narrow: Narrow) -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_half_precision_pictures_give_points_in_single(narrow: Narrow, preset: str) -> None:
+def test_half_precision_pictures_give_points_in_single(shallow: Narrow, preset: str) -> None:
     """bfloat16 crops with float32 parameters: the maps are half, the points near and single."""
-    problem = Problem(narrow(preset), frames=1)
+    problem = Problem(shallow(preset), frames=1)
     images = problem.clips[:, 0]
     single, _ = rednet.align_image(problem.config, problem.variables, images, feedback_steps=1)
     half, _ = rednet.align_image(
@@ -259,8 +259,8 @@ def test_half_precision_pictures_give_points_in_single(narrow: Narrow, preset: s
         assert float(jnp.abs(half.landmarks - single.landmarks).max()) < 1
 
 
-def test_wrong_shapes_and_no_pass_are_refused(narrow: Narrow) -> None:
-    config = narrow("compact")
+def test_wrong_shapes_and_no_pass_are_refused(shallow: Narrow) -> None:
+    config = shallow("compact")
     variables = rednet.init(config, jax.random.key(0))
     images = jnp.zeros((1, config.image_size, config.image_size, 3))
     with pytest.raises(RednetError, match="feedback_steps is 0"):
