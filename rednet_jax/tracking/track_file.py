@@ -21,16 +21,11 @@ from rednet_jax.files import replacing
 from rednet_jax.landmarks.drawing import draw_landmarks
 from rednet_jax.landmarks.table import write_landmarks_csv
 from rednet_jax.model.config import RedNetConfig
+from rednet_jax.tracking.background import read_ahead, write_behind
 from rednet_jax.tracking.smoothing import Smoother
 from rednet_jax.tracking.streams import is_recurrent
 from rednet_jax.tracking.tracker import TrackedFace, Tracker, landmark_track
-from rednet_jax.tracking.video import (
-    VideoFrame,
-    VideoReader,
-    read_ahead,
-    write_behind,
-    write_video,
-)
+from rednet_jax.tracking.video import VideoFrame, VideoReader, write_video
 from rednet_jax.weights.store import load
 
 Output = str | os.PathLike[str]
@@ -45,7 +40,8 @@ class TrackedVideo(NamedTuple):
         found: frames with a face.
         people: how many were told apart.
         frames_per_second: all of it: reading, tracking, drawing and writing, without compilation.
-        failures: one line each: the video is cut short or interrupted, no face was found in it.
+        failures: one line each: the video is damaged, cut short or interrupted, or no face was
+            found in it.
         files: that were written.
         interrupted: a file by Ctrl-C, which is how a camera ends.
     """
@@ -83,7 +79,8 @@ def track_file(
         feedback_steps: K, passes of the network for each frame.
         smooth: pass the landmarks through a one-euro filter; None if the network has not learnt to
             remember.
-        out: MP4 file (H.264, no sound) for the video with the landmarks drawn.
+        out: MP4 file (H.264, no sound) for the video with the landmarks drawn. Its frames are those
+            that could be decoded, turned as the video asks, each at its time.
         landmarks: CSV file for the landmarks of the face that is followed longest, one row a frame,
             named by its number from 1. Where no file is named, VIDEO_landmarks.mp4 and .csv are
             written to the current folder.
@@ -147,7 +144,7 @@ def track_file(
         failures.append(f"{reader.name}: interrupted; the {len(points)} frames before are kept")
     elif reader.broken is not None:
         failures.append(
-            f"{reader.name}: {reader.broken}; the {len(points)} frames before that are kept"
+            f"{reader.name}: {reader.broken}; the {len(points)} frames that could be read are kept"
         )
     found_in = sum(map(bool, followed))
     if not found_in:
@@ -187,7 +184,7 @@ def _rounded(values: Any) -> Any:
 def _drawn_video(
     path: Output, reader: VideoReader
 ) -> Iterator[Callable[[tuple[VideoFrame, list[TrackedFace]]], None]]:
-    with write_video(path, reader.fps, reader.size) as write:
+    with write_video(path, reader.fps, reader.size, reader.pixel_aspect) as write:
 
         def draw(item: tuple[VideoFrame, list[TrackedFace]]) -> None:
             frame, faces = item

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple, Protocol, Self, TypeVar
+from typing import NamedTuple, Protocol, Self
 
 import av
 import numpy as np
+from av.stream import Disposition
+from av.video.reformatter import ColorRange
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from rednet_jax.errors import RednetError
@@ -22,6 +24,15 @@ from rednet_jax.files import replacing
 MISSING_FRAMES = 3
 """A video that ends more than this many frames before its declared end was cut short. Whole files
 (29 tried: AVI, MP4, MPEG, WMV) end within two frames of it."""
+
+UNTAGGED = 2
+"""FFmpeg's number for YUV frames that do not say by which matrix they were made from RGB."""
+
+BT709 = 1
+"""FFmpeg's number for that matrix, for the primaries and for the transfer function of BT.709."""
+
+BT601 = 6
+"""FFmpeg's number for the matrix of BT.601."""
 
 CAMERAS = {
     "linux": ("v4l2", "/dev/video{}"),
@@ -32,8 +43,6 @@ CAMERAS = {
 
 TICKS = 10_000
 """A second of a written video has at least so many: frames of uneven distance keep their times."""
-
-T = TypeVar("T")
 
 
 class VideoFrame(NamedTuple):
@@ -62,14 +71,16 @@ class VideoReader:
         name: of the file or the camera.
         live: whether it is a camera.
         fps: frames a second.
-        size: width and height of the frames in pixels as they are stored: the file's pixel aspect
-            is not applied.
+        size: width and height of the frames in pixels as they are stored, and then turned: the
+            file's pixel aspect is not applied.
+        pixel_aspect: width of a pixel where it is shown, over its height.
         frame_count: as the file declares it, None where it does not say.
-        broken: after the last frame, None or why the file ended early.
+        broken: after the last frame, None or what of the file is missing: parts that cannot be
+            decoded are left out, and the end may be.
     """
 
     def __init__(self, source: str | os.PathLike[str] | int) -> None:
-        """Opens a video and decodes its first frame.
+        """Opens a video and decodes the first frame that can be.
 
         Args:
             source: path of a file in any format that FFmpeg knows, or the number of a camera.
@@ -79,17 +90,21 @@ class VideoReader:
                 decoded.
         """
         self.broken: str | None = None
+        self._damaged = self._quarter_turns = 0
         self.live = isinstance(source, int)
-        self.name = f"camera {source}" if self.live else str(source)
+        self.name = f"camera {source}" if isinstance(source, int) else os.fspath(source)
         with contextlib.ExitStack() as stack:
             if isinstance(source, int):
                 self._container = stack.enter_context(_open_camera(source))
             else:
-                self._container = stack.enter_context(_open_file(Path(source), stack))
-            if not self._container.streams.video:
+                self._container = stack.enter_context(_open_file(self.name, stack))
+            best = self._container.streams.best("video")
+            # Music has its cover as a video of one frame.
+            if not isinstance(best, VideoStream) or best.disposition & Disposition.attached_pic:
                 raise RednetError(f"{self.name}: has no video stream")
-            self._stream = self._container.streams.video[0]
-            self._stream.thread_type = "AUTO"
+            self._stream = best
+            # Threads that each decode a frame would lose frames beside a damaged one.
+            self._stream.thread_type = "SLICE"
             self.fps = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
             self._frames = self._decode()
             first = next(self._frames, None)
@@ -98,6 +113,9 @@ class VideoReader:
                 raise RednetError(f"{self.name}: not a video (no frame of it can be decoded)")
             self._first = first
             self.size = first.image.shape[1], first.image.shape[0]
+            self.pixel_aspect = self._stream.sample_aspect_ratio or Fraction(1)
+            if self._quarter_turns % 2:
+                self.pixel_aspect = 1 / self.pixel_aspect
             self.frame_count = self._stream.frames or None
             if self.frame_count is None and (seconds := self._declared_seconds()):
                 self.frame_count = round(seconds * self.fps)
@@ -119,26 +137,52 @@ class VideoReader:
     def _decode(self) -> Iterator[VideoFrame]:
         first = last = None
         seconds = 0.0
-        try:
-            for frame in self._container.decode(self._stream):
-                first = first or frame
-                if last is not None:
-                    seconds = self._seconds(first, frame, seconds)
-                last = frame
+        for frame in self._decodable():
+            if first is None:
+                first = frame
+                self._quarter_turns = round(frame.rotation / 90)
+            try:
                 # A stream may change its size half way; those who read it were told one.
-                image = frame.to_ndarray(format="rgb24", width=first.width, height=first.height)
-                turned = np.rot90(image, round(first.rotation / 90))
-                yield VideoFrame(np.ascontiguousarray(turned, np.uint8), seconds)
+                image = _rgb(frame, first.width, first.height)
+            except av.FFmpegError:
+                self._damaged += 1
+                continue
+            if last is not None:
+                seconds = self._seconds(first, frame, seconds)
+                self._damaged += last.is_corrupt
+            last = frame
+            turned = np.rot90(image, self._quarter_turns)
+            yield VideoFrame(np.ascontiguousarray(turned), seconds)
+        if first is not None and last is not None and self.broken is None and not self.live:
+            self.broken = self._missing(first, last)
+
+    def _decodable(self) -> Iterator[av.VideoFrame]:
+        try:
+            for packet in self._container.demux(self._stream):
+                try:
+                    frames = self._stream.decode(packet)
+                except av.FFmpegError:
+                    self._damaged += 1
+                    continue
+                yield from frames
         except (av.FFmpegError, OSError) as error:
-            self.broken = f"damaged or cut short ({error.strerror})"
-            return
-        declared = None if self.live else self._declared_seconds()
-        if last is not None and last.is_corrupt:
-            self.broken = "cut short (its last frame is incomplete)"
-        elif declared and first and last and first.time is not None and last.time is not None:
-            shown = last.time - first.time + float(1 / self.fps)
+            self.broken = f"broke off ({error.strerror})"
+
+    def _missing(self, first: av.VideoFrame, last: av.VideoFrame) -> str | None:
+        """What of a file that was read to its end is missing."""
+        missing = []
+        if self._damaged:
+            places = "1 place" if self._damaged == 1 else f"{self._damaged} places"
+            missing.append(f"damaged in {places}")
+        declared = self._declared_seconds()
+        if last.is_corrupt:
+            missing.append("cut short (its last frame is incomplete)")
+        elif declared and first.time is not None and last.time is not None:
+            # The first frames may be those that cannot be decoded.
+            shown = last.time - min(first.time, self._start_seconds()) + float(1 / self.fps)
             if declared - shown > max(float(MISSING_FRAMES / self.fps), 0.02 * declared):
-                self.broken = f"cut short ({shown:.1f} s of {declared:.1f} s)"
+                missing.append(f"cut short ({shown:.1f} s of {declared:.1f} s)")
+        return " and ".join(missing) or None
 
     def _seconds(self, first: av.VideoFrame, frame: av.VideoFrame, before: float) -> float:
         """When a frame is shown; one that does not say, or goes back in time, follows evenly."""
@@ -148,6 +192,10 @@ class VideoReader:
                 return seconds
         return before + float(1 / self.fps)
 
+    def _start_seconds(self) -> float:
+        """Time of the first frame of the video stream, as the file declares it."""
+        return float((self._stream.start_time or 0) * (self._stream.time_base or 0))
+
     def _declared_seconds(self) -> float | None:
         """Length of the video stream."""
         stream, container = self._stream, self._container
@@ -155,22 +203,44 @@ class VideoReader:
         lengths = [float(stream.frames / self.fps)]
         if stream.duration is not None and stream.time_base is not None:
             lengths.append(float(stream.duration * stream.time_base))
-        elif container.duration is not None and len(container.streams) == 1:
-            # Of several streams, the longest gives the file its length: no word on the pictures.
-            lengths.append(container.duration / av.time_base)
+        else:
+            # What follows counts from 0, which may be before the first frame.
+            start = max(0.0, self._start_seconds())
+            if clock := re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", "")):
+                hours, minutes, seconds = clock.groups()
+                length = 3600 * float(hours) + 60 * float(minutes) + float(seconds)
+                lengths.append(length - start)
+            elif container.duration is not None and len(container.streams) == 1:
+                # Of several streams, the longest gives the file its length.
+                lengths.append(container.duration / av.time_base - start)
         return max(lengths) or None
 
 
-def _open_file(path: Path, stack: contextlib.ExitStack) -> av.container.InputContainer:
+def _rgb(frame: av.VideoFrame, width: int, height: int) -> NDArray[np.uint8]:
+    """Returns [H, W, 3]."""
+    colorspace = _usual_matrix(frame.width, frame.height) if frame.colorspace == UNTAGGED else None
+    return np.asarray(
+        frame.to_ndarray(format="rgb24", width=width, height=height, src_colorspace=colorspace),
+        np.uint8,
+    )
+
+
+def _usual_matrix(width: int, height: int) -> int:
+    """What players take for the matrix of a video that does not say: BT.709 for large ones."""
+    return BT709 if width >= 1280 or height > 576 else BT601
+
+
+def _open_file(name: str, stack: contextlib.ExitStack) -> av.container.InputContainer:
+    path = Path(name)
     try:
         # Opened here, so that FFmpeg takes no name for an address or a pattern.
         file = stack.enter_context(path.open("rb"))
     except OSError as error:
-        raise RednetError(f"{path}: cannot be read ({error.strerror})") from error
+        raise RednetError(f"{name}: cannot be read ({error.strerror})") from error
     try:
         return av.open(file, "r")
     except (av.FFmpegError, OSError) as error:
-        raise RednetError(f"{path}: not a video, or cut off before its index") from error
+        raise RednetError(f"{name}: not a video, or cut off before its index") from error
 
 
 def _open_camera(number: int) -> av.container.InputContainer:
@@ -186,7 +256,10 @@ def _open_camera(number: int) -> av.container.InputContainer:
 
 @contextlib.contextmanager
 def write_video(
-    path: str | os.PathLike[str], fps: Fraction | float, size: tuple[int, int]
+    path: str | os.PathLike[str],
+    fps: Fraction | float,
+    size: tuple[int, int],
+    pixel_aspect: Fraction = Fraction(1),
 ) -> Iterator[WriteFrame]:
     """Writes an H.264 (yuv420p) MP4 file that appears only once it is whole.
 
@@ -196,30 +269,40 @@ def write_video(
     An exception that leaves the block leaves no file.
 
     Args:
-        path: of the file.
+        path: of the file, NAME.mp4.
         fps: frames a second, on average.
         size: width and height of the frames to come. An odd side grows by one pixel: H.264 stores
             colour for blocks of two by two.
+        pixel_aspect: width of a pixel where it is shown, over its height.
 
     Yields:
         A function that appends one frame, of that size.
 
     Raises:
-        RednetError: the file cannot be written.
+        RednetError: the file cannot be written, or has another extension.
     """
     width, height = size
     rate = Fraction(fps).limit_denominator(60_000)
     # Even distances are whole numbers of ticks, so that the rate can be read off them.
     ticks = rate.numerator * -(-TICKS // rate.numerator)
+    if Path(path).suffix.lower() not in (".mp4", ".m4v"):
+        raise RednetError(f"{path}: cannot be written (it will be an MP4 file: name it .mp4)")
     with replacing(path) as partial:
         try:
-            with av.open(str(partial), "w", format="mp4") as container:
+            # Absolute, so that FFmpeg takes no name with a colon for an address.
+            with av.open(str(partial.absolute()), "w", format="mp4") as container:
                 stream = container.add_stream(
                     "libx264", rate=rate, options={"preset": "veryfast", "crf": "20"}
                 )
                 stream.width, stream.height = width + width % 2, height + height % 2
                 stream.pix_fmt = "yuv420p"
-                stream.codec_context.time_base = Fraction(1, ticks)
+                codec = stream.codec_context
+                codec.time_base = Fraction(1, ticks)
+                codec.sample_aspect_ratio = pixel_aspect
+                # As players without an eye for tags take it, and said for those with one.
+                codec.colorspace = _usual_matrix(width, height)
+                codec.color_range = ColorRange.MPEG
+                codec.color_primaries = codec.color_trc = BT709
                 even = Fraction(ticks) / rate
                 last = -even
 
@@ -229,7 +312,11 @@ def write_video(
                         raise ValueError(f"a frame {image.shape} in a video of {width} x {height}")
                     padding = ((0, height % 2), (0, width % 2), (0, 0))
                     frame = av.VideoFrame.from_ndarray(
-                        np.pad(image, padding, mode="edge"), format="rgb24"
+                        np.pad(image, padding, mode="edge")
+                    ).reformat(
+                        format="yuv420p",
+                        dst_colorspace=codec.colorspace,
+                        dst_color_range=ColorRange.MPEG,
                     )
                     asked = last + even if seconds is None else round(seconds * ticks)
                     last = max(Fraction(asked), last + 1)
@@ -240,38 +327,3 @@ def write_video(
                 container.mux(stream.encode(None))
         except av.FFmpegError as error:
             raise RednetError(f"{path}: cannot be written ({error.strerror})") from error
-
-
-def read_ahead(items: Iterable[T], count: int = 4) -> Generator[T, None, None]:
-    """Yields the same items, made in a thread up to `count` ahead of their use.
-
-    Decoding then runs beside the network. An exception of `items` is raised where its item would
-    have come. Close the generator before what it reads from.
-    """
-    source = iter(items)
-    with ThreadPoolExecutor(1) as pool, contextlib.suppress(StopIteration):
-        ready = deque(pool.submit(next, source) for _ in range(count))
-        while True:
-            item = ready.popleft().result()
-            ready.append(pool.submit(next, source))
-            yield item
-
-
-@contextlib.contextmanager
-def write_behind(write: Callable[[T], None], count: int = 4) -> Iterator[Callable[[T], None]]:
-    """Yields a function that does the same in a thread, up to `count` items behind its caller.
-
-    Drawing and encoding then run beside the network. An exception of `write` is raised by one of
-    the next calls or at the block's end, which waits for all items.
-    """
-    with ThreadPoolExecutor(1) as pool:
-        waiting: deque[Future[None]] = deque()
-
-        def later(item: T) -> None:
-            if len(waiting) == count:
-                waiting.popleft().result()
-            waiting.append(pool.submit(write, item))
-
-        yield later
-        for one in waiting:
-            one.result()

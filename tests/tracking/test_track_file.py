@@ -146,7 +146,7 @@ def test_the_frames_before_a_break_are_kept(network, video, tmp_path, monkeypatc
 
     monkeypatch.setattr(module, "VideoReader", Broken)
     tracked = track_file(video, checkpoint=network, out=tmp_path / "drawn.mp4")
-    assert tracked.failures == [f"{video}: cut short; the 5 frames before that are kept"]
+    assert tracked.failures == [f"{video}: cut short; the 5 frames that could be read are kept"]
     assert len(tracked.landmarks) == 5
     with VideoReader(tmp_path / "drawn.mp4") as drawn:
         assert len(list(drawn)) == 5
@@ -216,7 +216,7 @@ def test_a_table_that_cannot_be_written_leaves_no_video(network, video, tmp_path
 
 
 def test_files_must_differ(network, video, tmp_path):
-    for out, landmarks in [(video, None), (None, video), (tmp_path / "a", tmp_path / "a")]:
+    for out, landmarks in [(video, None), (None, video), (tmp_path / "a.mp4", tmp_path / "a.mp4")]:
         with pytest.raises(RednetError, match="must be different files"):
             track_file(video, checkpoint=network, out=out, landmarks=landmarks)
 
