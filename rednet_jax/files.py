@@ -13,6 +13,15 @@ from rednet_jax.errors import RednetError
 
 
 @contextlib.contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Within it an OSError becomes a RednetError: `path` cannot be written, and why."""
+    try:
+        yield
+    except OSError as error:
+        raise RednetError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+@contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a partial file's path to write to; at the end that file takes the place of `path`.
 
@@ -23,15 +32,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     partial = target.parent / f".{target.name}.{os.getpid()}.partial"
-    try:
+    with writing(path):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield partial
             os.replace(partial, target)
         finally:
             partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise RednetError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -1,5 +1,10 @@
 """Checkpoints of a run: the only file that knows Orbax."""
 
+import contextlib
+import logging
+import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -9,6 +14,9 @@ from orbax.checkpoint import v1 as ocp
 from rednet_jax.errors import RednetError
 from rednet_jax.train.state import TrainState
 
+# Orbax raises what goes wrong, and before that logs it from each of its threads, with a traceback.
+logging.getLogger("absl").addFilter(lambda record: record.levelno != logging.ERROR)
+
 _Policies = ocp.training.preservation_policies
 
 
@@ -16,7 +24,8 @@ class Checkpoints:
     """The folder RUN/checkpoints: the latest few, and the best by validation NME.
 
     A checkpoint appears under its step's number only once it is whole; one that was cut short
-    stays under a temporary name and is not seen.
+    stays under a temporary name and is not seen. One that cannot be written, on a full disk, say,
+    is a RednetError of the next method called; those before it stay.
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
@@ -44,7 +53,8 @@ class Checkpoints:
     @property
     def latest(self) -> int | None:
         """Step of the newest checkpoint, once it is whole; None without one."""
-        self._checkpointer.wait()
+        with self._writing():
+            self._checkpointer.wait()
         newest = self._checkpointer.latest
         return None if newest is None else int(newest.step)
 
@@ -58,10 +68,11 @@ class Checkpoints:
             nme: validation NME of the averaged weights, percent; infinite where it was not
                 measured.
         """
-        self._checkpointer.wait()
-        self._checkpointer.save_async(
-            step, state, force=True, metrics={"nme": nme}, custom_metadata={"reader": reader}
-        )
+        with self._writing():
+            self._checkpointer.wait()
+            self._checkpointer.save_async(
+                step, state, force=True, metrics={"nme": nme}, custom_metadata={"reader": reader}
+            )
 
     def load(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """Reads a checkpoint.
@@ -81,9 +92,8 @@ class Checkpoints:
             state: TrainState = self._checkpointer.load(step, like)
             reader: dict[str, Any] = self._checkpointer.metadata(step).custom_metadata["reader"]
         except (OSError, KeyError, TypeError, ValueError) as error:
-            first_line = (str(error).splitlines() or [type(error).__name__])[0]
             raise RednetError(
-                f"{self._checkpointer.directory}/{step}: cannot be restored ({first_line})"
+                f"{self._checkpointer.directory}/{step}: cannot be restored ({_cause(error)})"
             ) from error
         return state, reader
 
@@ -97,5 +107,28 @@ class Checkpoints:
         value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Waits for what is being written."""
-        self._checkpointer.close()
+        """Waits for what is being written; what went wrong before counts more."""
+        try:
+            with self._writing():
+                self._checkpointer.close()
+        except RednetError:
+            if value is None:
+                raise
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            folder = self._checkpointer.directory
+            raise RednetError(f"{folder}: cannot be written ({_cause(error)})") from error
+
+
+def _cause(error: Exception) -> str:
+    """What the system says; TensorStore has its number in the text of a ValueError."""
+    number = re.search(r"os_error_code='(\d+)'", str(error))
+    if number:
+        return os.strerror(int(number[1]))
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return (str(error).splitlines() or [type(error).__name__])[0]

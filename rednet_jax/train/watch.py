@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Sequence
@@ -14,12 +15,14 @@ from PIL import Image, ImageDraw
 
 from rednet_jax.evaluate.protocols import Crops
 from rednet_jax.evaluate.provenance import provenance
-from rednet_jax.files import write_text
+from rednet_jax.files import write_text, writing
 from rednet_jax.landmarks.crops import apply_affine, invert_affine
 from rednet_jax.landmarks.drawing import contact_sheet, draw_landmarks, write_picture
 
 METRICS, ENVIRONMENT, PICTURES = "metrics.jsonl", "environment.jsonl", "pictures"
 """Names in a run's folder."""
+
+_EVENTS = "tensorboard"
 
 VALIDATION = "validation_nme"
 """The entry of a row that holds the validation NME after each pass, percent."""
@@ -70,18 +73,19 @@ class RunLog:
 
         Raises:
             RednetError: a file cannot be written.
-            OSError: the same, of TensorBoard's events.
         """
         self._pictures = run_dir / PICTURES
         for path in picture_files(run_dir):
             if picture_step(path) > kept_until:
                 path.unlink()
-        self._events = _Events(run_dir / "tensorboard", kept_until)
+        with writing(run_dir / _EVENTS):
+            self._events = _Events(run_dir / _EVENTS, kept_until)
         # Without command and seed: config.json decides the run.
         here = provenance("rednet train", seed=0)
         here = {key: here[key] for key in ("git_commit", "machine", "versions")}
         # What another process began with at this very step led to nothing that is kept.
-        with _append_to(run_dir / ENVIRONMENT, kept_until - 1) as file:
+        environment = run_dir / ENVIRONMENT
+        with writing(environment), _append_to(environment, kept_until - 1) as file:
             file.write(json.dumps({"step": kept_until, **here}) + "\n")
         self._metrics = _append_to(run_dir / METRICS, kept_until)
 
@@ -91,9 +95,13 @@ class RunLog:
         Args:
             row: `step`, and numbers by name; or `validation_nme`, a list of them, one for each
                 pass. Numbers go to TensorBoard as train/NAME, the list as validation/nme_passK.
+
+        Raises:
+            RednetError: a file cannot be written.
         """
-        self._metrics.write(json.dumps(row) + "\n")
-        self._metrics.flush()
+        with writing(self._metrics.name):
+            self._metrics.write(json.dumps(row) + "\n")
+            self._metrics.flush()
         by_pass = enumerate(row.get(VALIDATION, ()), 1)
         figures = {f"validation/nme_pass{number}": value for number, value in by_pass}
         figures |= {
@@ -123,8 +131,10 @@ class RunLog:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._metrics.close()
-        self._events.close()
+        # All was flushed as it was written: what fails here has failed before.
+        for file in (self._metrics, self._events):
+            with contextlib.suppress(OSError):
+                file.close()
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -211,7 +221,7 @@ class _Events:
         from tensorboardX.proto.event_pb2 import Event, SessionLog
         from tensorboardX.proto.summary_pb2 import Summary
 
-        self._event, self._summary = Event, Summary
+        self._folder, self._event, self._summary = folder, Event, Summary
         folder.mkdir(parents=True, exist_ok=True)
         # Files are read in the order of their names, which begin with the second of their making.
         self._writer = EventsWriter(str(folder / "events"), f".{kept_until:08d}")
@@ -237,8 +247,9 @@ class _Events:
 
     def _write(self, event: Any) -> None:
         event.wall_time = time.time()
-        self._writer.write_event(event)
-        self._writer.flush()
+        with writing(self._folder):
+            self._writer.write_event(event)
+            self._writer.flush()
 
 
 def _append_to(path: Path, kept_until: int) -> TextIO:

@@ -1,5 +1,7 @@
 """Checkpoints hold what was saved, whatever happens to the state afterwards."""
 
+import resource
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -81,3 +83,27 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path):
         with pytest.raises(RednetError, match=r"5: cannot be restored") as caught:
             checkpoints.load(checkpoints.latest, shapes_of(some_state()))
         assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_is_told_in_one_line_and_leaves_what_was_whole(tmp_path, capfd):
+    """The limit on the size of files stands for the disk: Orbax's own threads meet it, too."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        checkpoints.save(5, some_state(5.0), PLACE, 1.0)
+        assert checkpoints.latest == 5
+        # TensorStore packs what repeats itself.
+        noise = jax.random.normal(jax.random.key(0), (100_000, 3))
+        large = some_state(6.0, size=100_000)._replace(params={"kernel": noise})
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+            checkpoints.save(6, large, PLACE, 1.0)
+            with pytest.raises(RednetError) as caught:
+                _ = checkpoints.latest
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert str(caught.value) == f"{tmp_path}: cannot be written (File too large)"
+    assert capfd.readouterr().err == ""
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        assert checkpoints.latest == 5
+        assert same(checkpoints.load(5, shapes_of(some_state()))[0], some_state(5.0))
+        assert not (tmp_path / "6").exists()

@@ -203,7 +203,13 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
                 count += 1
                 yield name, serializer.serialize_example(features.encode_example(sample))
 
-        self._example_writer().write(path, records())
+        try:
+            self._example_writer().write(path, records())
+        except RuntimeError as error:
+            # So array_record says what the system said, such as that the disk is full.
+            if str(path) not in str(error):
+                raise
+            raise OSError("; ".join(str(error).split("; ")[:2])) from error
         return tfds.core.SplitInfo(
             name=split,
             shard_lengths=[count],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import resource
 import signal
 import subprocess
 import sys
@@ -49,6 +51,25 @@ def test_a_changed_tree_is_prepared_again(tree, tmp_path) -> None:
 def test_a_data_folder_may_lie_in_the_tree(tree) -> None:
     assert prepare("300w", tree, tree / "data").built
     assert not prepare("300w", tree, tree / "data").built
+
+
+def test_a_full_disk_is_told_in_one_line_and_leaves_what_was_there(tree, tmp_path) -> None:
+    """The limit on the size of files stands for the disk."""
+    first = prepare("300w", tree, tmp_path / "data")
+    before = state(tmp_path / "data")
+    add_faces(tree, ["afw/200"])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(RednetError) as caught:
+            prepare("300w", tree, tmp_path / "data")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert re.fullmatch(
+        r"300w cannot be prepared: .*File too large; writing \S+array_record\S+", str(caught.value)
+    )
+    assert state(tmp_path / "data") == before
+    assert find_prepared("300w", tmp_path / "data").source == first.source
 
 
 def test_killed_half_way_it_leaves_what_was_there(tree, tmp_path) -> None:
