@@ -11,6 +11,9 @@ from flax import nnx
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
+AxisName = str | tuple[str, ...]
+"""Of the mapped axes that a batch lies on."""
+
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _MOMENTUM = 0.9
 _EPSILON = 1e-5
@@ -28,13 +31,13 @@ class Mode(NamedTuple):
         passes: [B] int32, passes since the sample's feedback map was blank: the row of statistics.
         visits: how often one call of the public function normalises with the layer; running
             averages move so that after all visits they have moved as after one.
-        axis_name: the mapped axis to average moments over (`jax.pmap`), or None.
+        axis_name: the mapped axes to average moments over (`jax.pmap`, `jax.shard_map`), or None.
     """
 
     train: bool
     passes: jax.Array
     visits: int
-    axis_name: str | None = None
+    axis_name: AxisName | None = None
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -151,9 +154,9 @@ class Conv(nnx.Module):
 class BatchNorm(nnx.Module):
     """Batch normalisation with statistics [rows, channels] per pass, scale and offset shared.
 
-    In training the moments are the whole batch's (over the mesh too: under jit they are global by
-    themselves, under pmap by `Mode.axis_name`). Otherwise each sample takes the row of its own
-    number of passes, so that faces which joined at different times share a batch.
+    In training the moments are the whole batch's, over mapped axes by `Mode.axis_name`. Otherwise
+    each sample takes the row of its own number of passes, so that faces which joined at different
+    times share a batch.
     """
 
     def __init__(self, channels: int, rows: int = 1) -> None:
@@ -179,17 +182,15 @@ class BatchNorm(nnx.Module):
         mean = wide.mean((0, 1, 2))
         # One pass over the features instead of two; rounding may leave a tiny negative variance.
         square = (wide * wide).mean((0, 1, 2))
-        if mode.axis_name is not None:
-            mean, square = lax.pmean((mean, square), mode.axis_name)
-        variance = jnp.maximum(square - mean * mean, 0)
         rows = self.mean.shape[0]
-        last_visits = max(mode.visits - rows + 1, 1)
-        visits = jnp.asarray([1] * (rows - 1) + [last_visits], mean.dtype)
-        rate = 1 - _MOMENTUM ** (1 / visits)
         row = jnp.minimum(mode.passes, rows - 1)
         share = jnp.mean(row[:, None] == jnp.arange(rows), axis=0, dtype=mean.dtype)
         if mode.axis_name is not None:
-            share = lax.pmean(share, mode.axis_name)
+            mean, square, share = lax.pmean((mean, square, share), mode.axis_name)
+        variance = jnp.maximum(square - mean * mean, 0)
+        last_visits = max(mode.visits - rows + 1, 1)
+        visits = jnp.asarray([1] * (rows - 1) + [last_visits], mean.dtype)
+        rate = 1 - _MOMENTUM ** (1 / visits)
         weight = (rate * share)[:, None]
         for average, moment in ((self.mean, mean), (self.variance, variance)):
             old = average.get_value()

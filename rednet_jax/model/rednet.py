@@ -18,7 +18,7 @@ from jax import lax
 from rednet_jax.errors import RednetError
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.feedback import feedback_map, move
-from rednet_jax.model.layers import SAVED, Mode
+from rednet_jax.model.layers import SAVED, AxisName, Mode
 from rednet_jax.model.network import PassOutput, RedNet
 from rednet_jax.model.temporal import Memory, memory_shape
 
@@ -128,7 +128,7 @@ def align_image(
     targets: Tree = None,
     remat: bool = False,
     scan: Scan = lax.scan,
-    axis_name: str | None = None,
+    axis_name: AxisName | None = None,
 ) -> tuple[Output, Tree]:
     """Finds landmarks in pictures by K passes of the feedback loop; f_tRNN takes no part.
 
@@ -143,7 +143,7 @@ def align_image(
         remat: recompute each pass in the gradient, for about one forward pass more: memory grows
             with K by the carried map alone.
         scan: runs the loop; for tests and measurements.
-        axis_name: the mapped axis under `jax.pmap`, for global batch moments.
+        axis_name: the mapped axes that the batch lies on, for global batch moments.
 
     Returns:
         The output, and the batch statistics (moved if `train`).
@@ -174,7 +174,7 @@ def align_clip(
     targets: Tree = None,
     remat: bool = False,
     scan: Scan = lax.scan,
-    axis_name: str | None = None,
+    axis_name: AxisName | None = None,
 ) -> tuple[Output, State, Tree]:
     """Finds landmarks in clips: K passes a frame, the map and f_tRNN's memory carried along.
 
@@ -276,7 +276,7 @@ class _Run(NamedTuple):
     loss: Loss | None
     remat: bool
     scan: Scan
-    axis_name: str | None
+    axis_name: AxisName | None
     frames: int
 
     def rematerialised(

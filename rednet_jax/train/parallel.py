@@ -1,4 +1,9 @@
-"""A step on many devices: one program over a mesh (`jax.jit`), or one a device (`jax.pmap`)."""
+"""A step on many devices: one program over a mesh (`jax.jit`), or one a device (`jax.pmap`).
+
+Either way each device runs the loop on its own part of the batch, and says itself what it needs of
+the others. Left to find that out, XLA gathers every kernel anew at every pass backwards, and sums
+the gradients of every pass over all devices before it adds them up.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +13,17 @@ from typing import Any, Literal, Protocol
 
 import jax
 import numpy as np
+from jax import Array, lax
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
 
 from rednet_jax.data.pipeline import Batch
 from rednet_jax.errors import RednetError
 from rednet_jax.train.draw import GeneratedBatch
 from rednet_jax.train.experiment import Experiment
-from rednet_jax.train.sharding import batch_sharding, make_mesh, replicated, shardings
+from rednet_jax.train.sharding import P, batch_sharding, make_mesh, replicated, shardings
 from rednet_jax.train.state import TrainState, initial_train_state
-from rednet_jax.train.step import Metrics, train_step
+from rednet_jax.train.step import Gradient, Metrics, train_step
 
 Parallel = Literal["jit", "pmap"]
 Step = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
@@ -65,7 +71,7 @@ def devices(experiment: Experiment, parallel: Parallel) -> Devices:
 
 
 class Sharded:
-    """`jax.jit` over the mesh: XLA splits one program by the shardings of what goes in and out."""
+    """`jax.jit` over the mesh: large parameters are laid out along `fsdp`, gathered once a step."""
 
     def __init__(self, experiment: Experiment) -> None:
         """Of the experiment's mesh."""
@@ -99,9 +105,21 @@ class Sharded:
             laid_out = jax.tree.map(
                 functools.partial(jax.make_array_from_process_local_data, rows), batch
             )
-            return compiled(state, laid_out)
+            after: tuple[TrainState, Metrics] = compiled(state, laid_out)
+            return after
 
         return step
+
+    def lowered(self, stage: int, passes: int, batch: Any) -> jax.stages.Lowered:
+        """Returns the step of `step` before it is compiled.
+
+        Args:
+            stage: of the experiment.
+            passes: K.
+            batch: of all processes, or its shapes and types alone.
+        """
+        step = _sharded_step(self._experiment, self._mesh, stage, passes)
+        return step.lower(self._abstract, batch)
 
     def names(self, names: list[str]) -> list[str]:
         """See `Devices`."""
@@ -109,14 +127,68 @@ class Sharded:
 
 
 @functools.cache
-def _sharded_step(experiment: Experiment, mesh: jax.sharding.Mesh, stage: int, passes: int) -> Step:
+def _sharded_step(
+    experiment: Experiment, mesh: Mesh, stage: int, passes: int
+) -> jax.stages.Wrapped:
     shapes = jax.eval_shape(functools.partial(initial_train_state, experiment))
     layout = shardings(mesh, shapes)
+    # One device gathers and reduces nothing.
+    spread = functools.partial(_over_mesh, mesh, layout.params) if mesh.size > 1 else None
     return jax.jit(
-        functools.partial(train_step, experiment, experiment.stages[stage], passes),
+        functools.partial(
+            train_step,
+            experiment,
+            experiment.stages[stage],
+            passes,
+            spread=spread,
+        ),
         in_shardings=(layout, batch_sharding(mesh)),
         out_shardings=(layout, replicated(mesh)),
         donate_argnums=0,
+    )
+
+
+def _over_mesh(mesh: Mesh, layout: Any, gradient: Gradient) -> Gradient:
+    """Parameters gathered once, gradients of all passes reduced once, to where the parameters lie.
+
+    Args:
+        mesh: of the devices.
+        layout: `NamedSharding` of each parameter.
+        gradient: of a part of the batch.
+    """
+    specs = jax.tree.map(lambda one: one.spec, layout)
+    rows = batch_sharding(mesh).spec
+
+    def gather(leaf: Array, spec: PartitionSpec) -> Array:
+        for axis, name in enumerate(spec):
+            if name is not None:
+                leaf = lax.all_gather(leaf, name, axis=axis, tiled=True)
+        return leaf
+
+    def reduce(leaf: Array, spec: PartitionSpec) -> Array:
+        left = set(mesh.axis_names)
+        for axis, name in enumerate(spec):
+            if name is not None:
+                leaf = lax.psum_scatter(leaf, name, scatter_dimension=axis, tiled=True)
+                left.remove(name)
+        summed: Array = lax.psum(leaf, tuple(sorted(left)))
+        return summed / mesh.size
+
+    def part(params: Any, batch_stats: Any, step: Array, batch: Any) -> tuple[Any, Any, Metrics]:
+        whole = jax.tree.map(gather, params, specs)
+        gradients, batch_stats, faces = gradient(
+            whole, batch_stats, step, batch, axis_name=mesh.axis_names
+        )
+        return jax.tree.map(reduce, gradients, specs), batch_stats, faces
+
+    # The loop's carry begins the same on all devices and does not stay so, which JAX's check of
+    # what varies over the mesh takes for an error.
+    return jax.shard_map(
+        part,
+        mesh=mesh,
+        in_specs=(specs, P(), P(), rows),
+        out_specs=(specs, P(), rows),
+        check_vma=False,
     )
 
 
@@ -180,7 +252,7 @@ def _mapped_step(
 ) -> Step:
     compiled: Step = jax.pmap(
         functools.partial(
-            train_step, experiment, experiment.stages[stage], passes, axis_name=_AXIS
+            train_step, experiment, experiment.stages[stage], passes, spread=_over_axis
         ),
         axis_name=_AXIS,
         # Of many processes each maps its own devices of the one axis.
@@ -188,6 +260,15 @@ def _mapped_step(
         donate_argnums=0,
     )
     return compiled
+
+
+def _over_axis(gradient: Gradient) -> Gradient:
+    def part(params: Any, batch_stats: Any, step: Array, batch: Any) -> tuple[Any, Any, Metrics]:
+        gradients, batch_stats, faces = gradient(params, batch_stats, step, batch, axis_name=_AXIS)
+        gathered: Metrics = lax.all_gather(faces, _AXIS, tiled=True)
+        return lax.pmean(gradients, _AXIS), batch_stats, gathered
+
+    return part
 
 
 def _names_on(mesh: Mesh, names: list[str]) -> list[str]:

@@ -1,5 +1,7 @@
 """One optimiser step as a pure function of the state and a batch."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,6 +12,7 @@ from jax import Array, lax
 from rednet_jax.data.pipeline import Batch
 from rednet_jax.landmarks.schemes import scheme
 from rednet_jax.model import rednet
+from rednet_jax.model.layers import AxisName
 from rednet_jax.train.draw import GeneratedBatch, draw
 from rednet_jax.train.experiment import Experiment, Stage
 from rednet_jax.train.losses import pass_losses
@@ -19,6 +22,10 @@ from rednet_jax.train.terms import stability_loss
 Tree = Any
 Metrics = dict[str, Array]
 
+Gradient = Callable[..., tuple[Tree, Tree, Metrics]]
+"""From parameters, batch statistics, step and batch to the gradient of the mean loss, moved batch
+statistics, and terms of each face; `axis_name` says which axes the batch's rest lies on."""
+
 
 def train_step(
     experiment: Experiment,
@@ -27,7 +34,7 @@ def train_step(
     state: TrainState,
     batch: Batch | GeneratedBatch,
     *,
-    axis_name: str | None = None,
+    spread: Callable[[Gradient], Gradient] | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Draws the batch on the device, runs all passes forward and back, and moves the weights.
 
@@ -37,19 +44,17 @@ def train_step(
         passes: K of this step.
         state: before the step.
         batch: B faces or clips; under `jax.pmap` this device's.
-        axis_name: the mapped axis under `jax.pmap`, for global moments, gradients and metrics.
+        spread: makes of the gradient of a device's part of the batch that of the whole batch.
 
     Returns:
         The next state, and metrics: `loss`, its terms and `nme` (of the last pass), each a mean
         over faces, and `gradient_norm` (before the clip), all float32 []; `loss_of_face`
         float32 [B]. Loss and terms are means over passes and frames.
     """
-    gradients, batch_stats, faces = _gradients(
-        experiment, stage, passes, state, batch, axis_name=axis_name
-    )
-    if axis_name is not None:
-        gradients = lax.pmean(gradients, axis_name)
-        faces = lax.all_gather(faces, axis_name, tiled=True)
+    gradient: Gradient = functools.partial(_gradients, experiment, stage, passes)
+    if spread is not None:
+        gradient = spread(gradient)
+    gradients, batch_stats, faces = gradient(state.params, state.batch_stats, state.step, batch)
     updates, opt_state = stage_optimiser(stage).update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     batch_stats = jax.tree.map(
@@ -84,10 +89,12 @@ def _gradients(
     experiment: Experiment,
     stage: Stage,
     passes: int,
-    state: TrainState,
+    params: Tree,
+    batch_stats: Tree,
+    step: Array,
     batch: Batch | GeneratedBatch,
     *,
-    axis_name: str | None,
+    axis_name: AxisName | None = None,
 ) -> tuple[Tree, Tree, Metrics]:
     """Gradient of the mean loss, moved batch statistics, and terms of each face, float32 [B]."""
 
@@ -95,15 +102,15 @@ def _gradients(
         def loss_of(params: Tree) -> tuple[Array, tuple[Tree, Metrics]]:
             variables = {"params": params, "batch_stats": batch_stats}
             stats, terms = _losses(
-                experiment, stage, passes, variables, state.step, part, axis_name=axis_name
+                experiment, stage, passes, variables, step, part, axis_name=axis_name
             )
             return jnp.mean(terms["total"]), (stats, terms)
 
-        gradients, (stats, terms) = jax.grad(loss_of, has_aux=True)(state.params)
+        gradients, (stats, terms) = jax.grad(loss_of, has_aux=True)(params)
         return stats, (gradients, terms)
 
     if stage.accumulate == 1:
-        batch_stats, (gradients, faces) = part_gradient(state.batch_stats, batch)
+        batch_stats, (gradients, faces) = part_gradient(batch_stats, batch)
         return gradients, batch_stats, faces
 
     # Every so-many-th row makes a part, so that a part lies on all devices as the batch does.
@@ -119,9 +126,9 @@ def _gradients(
         batch_stats, (gradients, terms) = part_gradient(batch_stats, part)
         return (batch_stats, jax.tree.map(jnp.add, total, gradients)), terms
 
-    zero = jax.tree.map(jnp.zeros_like, state.params)
+    zero = jax.tree.map(jnp.zeros_like, params)
     (batch_stats, total), faces = lax.scan(
-        accumulate, (state.batch_stats, zero), jax.tree.map(parted, batch)
+        accumulate, (batch_stats, zero), jax.tree.map(parted, batch)
     )
     gradients = jax.tree.map(lambda leaf: leaf / stage.accumulate, total)
     return gradients, batch_stats, jax.tree.map(together, faces)
@@ -135,7 +142,7 @@ def _losses(
     step: Array,
     batch: Batch | GeneratedBatch,
     *,
-    axis_name: str | None,
+    axis_name: AxisName | None,
 ) -> tuple[Tree, Metrics]:
     """Moved batch statistics, and `total`, its terms and `nme` of each face, float32 [B]."""
     config = experiment.model
