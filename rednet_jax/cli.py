@@ -238,13 +238,21 @@ def bench(args: argparse.Namespace) -> int:
 
     scan: the nested scans against the same loops unrolled, and the time of one frame.
     input: reading and augmenting faces, alone and in front of training steps.
+    scaling: what a training step computes and sends on 1, 8, 64 and 256 devices, counted in the
+    compiled program, and an estimate of its time on H100 and TPU v5p; takes minutes.
 
     Example: rednet bench scan --json scan.json
     """
     from rednet_jax.bench.input import bench_input
+    from rednet_jax.bench.scaling import bench_scaling
     from rednet_jax.bench.scan import bench_scan
 
-    _print_result(bench_scan() if args.what == "scan" else bench_input(), args.json)
+    if args.what == "scaling":
+        with _progress("mesh") as report:
+            result = bench_scaling(report)
+    else:
+        result = bench_scan() if args.what == "scan" else bench_input()
+    _print_result(result, args.json)
     return 0
 
 
@@ -380,7 +388,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="kernels")
 
     one = command("bench", bench)
-    one.add_argument("what", choices=("scan", "input"), help="what to measure")
+    one.add_argument("what", choices=("scan", "input", "scaling"), help="what to measure")
     _add_json(one)
     return rednet
 

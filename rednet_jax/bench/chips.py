@@ -1,0 +1,91 @@
+"""Published numbers of two accelerators, and the time that they would take at best: an estimate.
+
+Assumed: arithmetic at the chip's peak; collectives one after the other, none hidden behind
+arithmetic; large ones in rings at the links' whole bandwidth, each with a start of its own. So the
+time of a step is too good, and the part of communication in it too large.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from rednet_jax.bench.hlo import Collective
+
+
+@dataclass(frozen=True)
+class Chip:
+    """An accelerator among others of its kind.
+
+    Attributes:
+        name: of it.
+        peak: FLOP/s, dense bfloat16.
+        link: bytes/s that a device sends within a node.
+        start: seconds until a collective begins.
+        hop: seconds from a device to the next within a node.
+        node: devices that the links join; None where they join all, as a three-dimensional torus.
+        network: bytes/s that a device sends to other nodes.
+        network_hop: seconds from a node to another.
+    """
+
+    name: str
+    peak: float
+    link: float
+    start: float
+    hop: float
+    node: int | None = None
+    network: float = math.inf
+    network_hop: float = 0.0
+
+    def compute_seconds(self, flops: float) -> float:
+        """Returns the time of so many operations at the peak."""
+        return flops / self.peak
+
+    def communication_seconds(self, collective: Collective) -> float:
+        """Returns the time of one collective of two devices or more."""
+        devices = len(collective.group)
+        nodes = len({number // self.node for number in collective.group}) if self.node else 1
+        rounds = 2 if collective.kind == "all-reduce" else 1
+        if self.node is None:
+            # Half of each side of a cube that is closed to a ring along all its axes.
+            hops = 1.5 * math.cbrt(devices) * self.hop
+        else:
+            hops = (devices / nodes - 1) * self.hop + math.log2(nodes) * self.network_hop
+        bandwidth = self.link
+        if nodes > 1:
+            # As many rings as a node has devices in the group, each over a network card of its own.
+            ringed = collective.kind in ("all-reduce", "all-gather", "reduce-scatter")
+            rings = devices / nodes if ringed else 1
+            bandwidth = min(self.link, rings * self.network)
+        part = 1.0 if collective.kind == "collective-permute" else (devices - 1) / devices
+        return self.start + rounds * (hops + part * collective.bytes / bandwidth)
+
+
+H100 = Chip(
+    name="H100",
+    # NVIDIA H100 Tensor Core GPU datasheet, H100 SXM: 1,979 TFLOP/s with sparsity, half of it
+    # without; NVLink 900 GB/s in both directions together.
+    peak=989.5e12,
+    link=450e9,
+    # NCCL's own estimates of its tree with the protocol LL (github.com/NVIDIA/nccl,
+    # ncclTunerConstantsDefaults): 6.8 to begin, 0.6 over NVLink and 5.0 over the network,
+    # microseconds; a hop for each further GPU of a node, and for each doubling of the nodes.
+    start=6.8e-6,
+    hop=0.6e-6,
+    network_hop=5.0e-6,
+    # NVIDIA DGX H100 datasheet: 8 GPUs, and for each a ConnectX-7 at 400 Gb/s.
+    node=8,
+    network=50e9,
+)
+
+TPU_V5P = Chip(
+    name="TPU v5p",
+    # cloud.google.com/tpu/docs/v5p: 459 TFLOP/s; ICI 1,200 GB/s a chip in both directions of all
+    # six links, so 100 GB/s a link and direction; a ring has two links of each chip.
+    peak=459e12,
+    link=200e9,
+    # "How to Scale Your Model" (jax-ml.github.io/scaling-book): about a microsecond a hop. What
+    # starting takes besides is not published.
+    start=0.0,
+    hop=1e-6,
+)
