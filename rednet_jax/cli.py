@@ -105,6 +105,33 @@ def evaluate(args: argparse.Namespace) -> int:
     return 0
 
 
+def calibrate(args: argparse.Namespace) -> int:
+    """Make a checkpoint's confidence mean what it says: of points said to be right with p, p are.
+
+    DIR gets the weights, whose landmarks stay as they are, reliability.png and calibration.json.
+
+    Example: rednet calibrate runs/compact --data-dir DIR --out calibrated
+    """
+    from rednet_jax.evaluate.calibration import calibrate
+
+    with _progress("face") as report:
+        result = calibrate(
+            args.checkpoint,
+            args.out,
+            data=args.data,
+            split=args.split,
+            data_dir=args.data_dir,
+            feedback_steps=args.feedback_steps,
+            report=report,
+        )
+    print(f"logit -> {result['slope']:.4g} * logit + {result['intercept']:.4g}")
+    for score in ("ece", "brier", "log_loss"):
+        print(f"{score:8} {result['before'][score]:.4f} -> {result['after'][score]:.4f}")
+    print(f"({result['data']} {result['split']}; {result['after_is']})")
+    print(args.out / f"{result['name']}.safetensors")
+    return 0
+
+
 def train(args: argparse.Namespace) -> int:
     """Train what an experiment file describes; with the same run folder, go on where it was left.
 
@@ -311,13 +338,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--data", required=True, metavar="NAME", help="the data set, such as 300w")
     one.add_argument("--split", required=True, metavar="S", help="its split, such as validation")
     _add_data_dir(one)
-    one.add_argument(
-        "--feedback-steps",
-        type=_whole_numbers,
-        default=(1, 2, 3),
-        metavar="K,K",
-        help="every K to measure (default: 1,2,3)",
-    )
+    _add_all_steps(one, "measure")
     one.add_argument(
         "--boxes",
         choices=("truth", "detector", "jitter"),
@@ -326,6 +347,24 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_json(one)
     one.add_argument("--predictions", type=Path, metavar="OUT.csv", help="landmarks at largest K")
+
+    one = command("calibrate", calibrate)
+    one.add_argument("checkpoint", metavar="CHECKPOINT", help=CHECKPOINT)
+    one.add_argument(
+        "--out",
+        type=Path,
+        default=Path("calibrated"),
+        metavar="DIR",
+        help="folder for the files (default: %(default)s)",
+    )
+    one.add_argument(
+        "--data", default="300w", metavar="NAME", help="the data set (default: %(default)s)"
+    )
+    one.add_argument(
+        "--split", default="validation", metavar="S", help="its split (default: %(default)s)"
+    )
+    _add_data_dir(one)
+    _add_all_steps(one, "calibrate for")
 
     one = command("train", train)
     one.add_argument("experiment", type=Path, metavar="EXPERIMENT", help="builds one Experiment")
@@ -436,6 +475,16 @@ def _add_network(one: argparse.ArgumentParser, feedback_steps: int) -> None:
         default=feedback_steps,
         metavar="K",
         help="passes of the network over each face (default: %(default)s)",
+    )
+
+
+def _add_all_steps(one: argparse.ArgumentParser, verb: str) -> None:
+    one.add_argument(
+        "--feedback-steps",
+        type=_whole_numbers,
+        default=(1, 2, 3),
+        metavar="K,K",
+        help=f"every K to {verb} (default: 1,2,3)",
     )
 
 

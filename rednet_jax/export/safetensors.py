@@ -16,7 +16,7 @@ from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.protocols import align_crops
 from rednet_jax.files import write_text
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.weights.store import load, write_weights
+from rednet_jax.weights.store import checkpoint_name, load, write_weights
 
 
 def export_safetensors(
@@ -40,10 +40,8 @@ def export_safetensors(
         RednetError: a checkpoint that cannot be read, or files that cannot be written.
     """
     config, variables = load(checkpoint)
-    source = Path(checkpoint)
-    name = source.resolve().name if source.is_dir() else source.stem
-    file = Path(out) / f"{name}.safetensors"
-    if file.resolve() == source.resolve():
+    file = Path(out) / f"{checkpoint_name(checkpoint)}.safetensors"
+    if file.resolve() == Path(checkpoint).resolve():
         raise RednetError(f"{file}: would replace the checkpoint itself")
     write_weights(file, config, variables, dtype=dtype)
     moved = _landmarks(*load(file)) - _landmarks(config, variables)

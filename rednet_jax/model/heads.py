@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -169,3 +171,29 @@ class Identity(nnx.Module):
     def __call__(self, identity_code: jax.Array) -> jax.Array:
         """Returns logits [B, identities] of C_id [B, h, w, code_width / 2]."""
         return self.logits(identity_code.mean((1, 2)))
+
+
+def scale_confidence(
+    config: RedNetConfig, variables: dict[str, Any], slope: float, intercept: float
+) -> dict[str, Any]:
+    """Returns the variables of the network whose confidence is sigmoid(slope * logit + intercept).
+
+    Its points are the same, bit for bit.
+
+    Args:
+        config: of the network.
+        variables: {'params': ..., 'batch_stats': ...}, numpy; they stay as they are.
+        slope: of all points and passes.
+        intercept: likewise.
+    """
+    scaled: dict[str, Any] = jax.tree.map(np.array, variables)
+    if config.architecture == "ijcv_resnet":
+        gain, offset = (scaled["params"]["readout"][name] for name in ("gain", "offset"))
+    else:
+        dense, points = scaled["params"]["regression"]["points"]["dense"], 2 * config.landmarks
+        gain, offset = dense["kernel"][:, points:], dense["bias"][points:]
+    # Views: they write into the copy.
+    gain *= slope
+    offset *= slope
+    offset += intercept
+    return scaled

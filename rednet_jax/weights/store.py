@@ -62,6 +62,12 @@ def load(checkpoint: str | os.PathLike[str]) -> tuple[RedNetConfig, Variables]:
     return read_weights(path)
 
 
+def checkpoint_name(checkpoint: str | os.PathLike[str]) -> str:
+    """Returns what a checkpoint is called: its released name, or the last part of its path."""
+    path = Path(checkpoint)
+    return path.resolve().name if path.is_dir() else path.stem
+
+
 def write_weights(
     path: str | os.PathLike[str],
     config: RedNetConfig,

@@ -1,0 +1,197 @@
+"""Confidence calibrated: the fit, the weights it goes into, and the command."""
+
+from __future__ import annotations
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from train.miniature_300w import prepare_300w
+
+from rednet_jax import cli
+from rednet_jax.data.sources import read_split
+from rednet_jax.errors import RednetError
+from rednet_jax.evaluate.calibration import (
+    Answers,
+    Platt,
+    ask,
+    calibrate,
+    cross_validated,
+    fit_platt,
+    photo_folds,
+)
+from rednet_jax.evaluate.protocols import answer_crops
+from rednet_jax.evaluate.reliability import scores, sigmoid
+from rednet_jax.model.heads import PeakReadout, scale_confidence
+from rednet_jax.model.rednet import init
+from rednet_jax.weights.store import load, write_weights
+
+
+def drawn(slope, intercept, count=200_000):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(1, 2, count)
+    return logits, rng.random(count) < sigmoid(slope * logits + intercept)
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [(0.5, -1.0), (3.0, 0.7), (0.02, 2.0)])
+def test_the_fit_recovers_what_the_points_were_drawn_by(slope, intercept):
+    logits, right = drawn(slope, intercept)
+    fit = fit_platt(logits, right)
+    assert fit == pytest.approx((slope, intercept), abs=0.03)
+    after, before = scores(fit(logits), right), scores(logits, right)
+    assert after["ece"] < 0.005
+    assert all(after[score] < before[score] for score in before)
+
+
+def test_what_is_calibrated_is_left_nearly_alone():
+    assert fit_platt(*drawn(1, 0)) == pytest.approx((1, 0), abs=0.02)
+
+
+def test_points_that_a_cut_parts_have_a_finite_fit():
+    fit = fit_platt(np.array([-2.0, -1, 1, 2]), np.array([False, False, True, True]))
+    assert 0 < fit.slope < 10 and fit.intercept == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("logits", "right", "told"),
+    [
+        ([1.0, 2], [True, True], "all 2 points are right"),
+        ([1.0, 2], [False, False], "all 2 points are wrong"),
+        ([1.0, 2, 3, 4], [True, True, False, False], "not right more often"),
+        ([1.0, 1, 1], [True, False, True], "not right more often"),
+    ],
+)
+def test_what_cannot_be_fitted_is_one_line(logits, right, told):
+    with pytest.raises(RednetError, match=told) as caught:
+        fit_platt(np.array(logits), np.array(right))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_point_is_checked_by_the_fit_that_did_not_see_its_photo():
+    photos = np.repeat(np.arange(10), 3)
+    logits = np.arange(60.0).reshape(2, 30)
+    answers = Answers([], logits, np.zeros((2, 30), bool), photos, photos)
+    fold = photo_folds(photos)
+    assert sorted(np.bincount(fold)) == [6] * 5
+    assert all(len(set(fold[photos == one])) == 1 for one in range(10))
+    checked = cross_validated(answers, [Platt(1.0, 1000.0 * one) for one in range(5)])
+    np.testing.assert_array_equal(checked, logits + 1000 * fold)
+    with pytest.raises(RednetError, match="4 photos are too few"):
+        photo_folds(np.arange(4))
+
+
+def test_weights_take_the_scaling_in_and_landmarks_stay(narrow):
+    config = narrow("compact")
+    variables = jax.tree.map(np.asarray, init(config, jax.random.key(0)))
+    shape = (2, config.image_size, config.image_size, 3)
+    crops = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
+    landmarks, confidence = answer_crops(config, variables, crops, 2)
+    kept = jax.tree.map(np.copy, variables)
+    scaled = scale_confidence(config, variables, 0.6, -0.3)
+    jax.tree.map(np.testing.assert_array_equal, variables, kept)
+    same, after = answer_crops(config, scaled, crops, 2)
+    np.testing.assert_array_equal(same, landmarks)
+    p = confidence.astype(np.float64)
+    np.testing.assert_allclose(after, sigmoid(0.6 * np.log(p / (1 - p)) - 0.3), rtol=1e-5)
+
+
+def test_peaks_of_the_journal_form_take_it_in_too(narrow):
+    config = narrow("ijcv_resnet")
+    rng = np.random.default_rng(0)
+    weights = {name: rng.normal(size=68).astype(np.float32) for name in ("gain", "offset")}
+    scaled = scale_confidence(config, {"params": {"readout": weights}}, 0.6, -0.3)
+
+    def read(weights):
+        readout = PeakReadout(config)
+        readout.gain[...], readout.offset[...] = weights["gain"], weights["offset"]
+        return readout(logits)
+
+    logits = jax.numpy.asarray(rng.normal(size=(2, 32, 32, 68)), np.float32)
+    points, confidence = read(weights)
+    same, after = read(scaled["params"]["readout"])
+    np.testing.assert_array_equal(same, points)
+    np.testing.assert_allclose(after, 0.6 * confidence - 0.3, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["compact", "eccv_vgg", "ijcv_resnet"])
+def test_every_preset_has_one_number_a_point_to_shift(narrow, architecture):
+    config = narrow(architecture)
+    shapes = jax.eval_shape(lambda: init(config, jax.random.key(0)))
+    blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
+    shifted = jax.tree.leaves(scale_confidence(config, blank, 2.0, 3.0))
+    assert sum(leaf.sum() for leaf in shifted) == 3 * 68
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return prepare_300w(tmp_path_factory.mktemp("300w"), train=1, validation=9)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(narrow, data_dir, tmp_path_factory):
+    """The mean shape, which knows what points are right more often, and is twice too sure."""
+    config = narrow("compact")
+    variables = jax.tree.map(np.array, init(config, jax.random.key(0)))
+    dense, points = variables["params"]["regression"]["points"]["dense"], 2 * config.landmarks
+    dense["kernel"][:] = 0
+    answers = ask(config, variables, read_split("300w", "validation", data_dir), [1])
+    each = answers.right.reshape(-1, config.landmarks).mean(0)
+    better = each > each.mean()
+    often = np.where(better, each[better].mean(), each[~better].mean())
+    dense["bias"][points:] = 2 * np.log(often / (1 - often))
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    write_weights(path, config, variables)
+    return path
+
+
+def test_the_command_writes_calibrated_weights_a_plot_and_figures(
+    checkpoint, data_dir, tmp_path, capsys
+):
+    words = ["calibrate", checkpoint, "--data-dir", data_dir, "--out", tmp_path]
+    assert cli.main([*map(str, words), "--feedback-steps", "1,2"]) == 0
+    assert str(tmp_path / "tiny.safetensors") in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "tiny.safetensors",
+        "reliability.png",
+        "calibration.json",
+    }
+    assert (tmp_path / "reliability.png").read_bytes().startswith(b"\x89PNG")
+    result = json.loads((tmp_path / "calibration.json").read_text())
+    assert result["slope"] == pytest.approx(0.5, abs=0.02)
+    assert result["split"] == "validation, used for selection"
+    assert result["faces"] == 9 and len(result["folds"]) == 5
+    assert [(row["boxes"], row["feedback_steps"]) for row in result["rows"]] == [
+        (boxes, steps) for boxes in ("truth", "jitter") for steps in (1, 2)
+    ]
+    assert result["after"]["log_loss"] < result["before"]["log_loss"]
+    config, variables = load(tmp_path / "tiny.safetensors")
+    again = ask(config, variables, read_split("300w", "validation", data_dir), [1, 2])
+    fit = fit_platt(again.logits.ravel(), again.right.ravel())
+    assert fit == pytest.approx((1, 0), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"feedback_steps": (0,)}, "1 or more, not 0"),
+        ({"split": "nowhere"}, "'nowhere'"),
+        ({"data": "300vw"}, "300vw holds clips"),
+        ({"checkpoint": "absent"}, "absent"),
+    ],
+)
+def test_what_cannot_be_calibrated_is_one_line(checkpoint, data_dir, tmp_path, changes, told):
+    asked = {"checkpoint": checkpoint, "out": tmp_path, "data_dir": data_dir, **changes}
+    with pytest.raises(RednetError, match=told) as caught:
+        calibrate(**asked)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_chosen_on_a_test_split_nor_the_checkpoint_replaced(
+    checkpoint, data_dir, tmp_path
+):
+    with pytest.raises(RednetError, match="300w common is for testing: nothing is chosen on it"):
+        calibrate(checkpoint, tmp_path, split="common", data_dir=data_dir)
+    with pytest.raises(RednetError, match="would replace the checkpoint itself"):
+        calibrate(checkpoint, checkpoint.parent, data_dir=data_dir)
