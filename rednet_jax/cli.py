@@ -260,25 +260,72 @@ def export(args: argparse.Namespace) -> int:
     return 0
 
 
-def bench(args: argparse.Namespace) -> int:
-    """Measure the library on this machine.
-
-    scan: the nested scans against the same loops unrolled, and the time of one frame.
-    input: reading and augmenting faces, alone and in front of training steps.
-    scaling: what a training step computes and sends on 1, 8, 64 and 256 devices, counted in the
-    compiled program, and an estimate of its time on H100 and TPU v5p; takes minutes.
+def bench_scan(args: argparse.Namespace) -> int:
+    """The nested scans against the same loops unrolled, and the time of one frame.
 
     Example: rednet bench scan --json scan.json
     """
-    from rednet_jax.bench.input import bench_input
-    from rednet_jax.bench.scaling import bench_scaling
     from rednet_jax.bench.scan import bench_scan
 
-    if args.what == "scaling":
-        with _progress("mesh") as report:
-            result = bench_scaling(report)
-    else:
-        result = bench_scan() if args.what == "scan" else bench_input()
+    _print_result(bench_scan(), args.json)
+    return 0
+
+
+def bench_input(args: argparse.Namespace) -> int:
+    """Reading and augmenting faces, alone and in front of training steps.
+
+    Example: rednet bench input --json input.json
+    """
+    from rednet_jax.bench.input import bench_input
+
+    _print_result(bench_input(), args.json)
+    return 0
+
+
+def bench_scaling(args: argparse.Namespace) -> int:
+    """What a training step computes and sends on 1, 8, 64 and 256 devices; takes minutes.
+
+    It is counted in the compiled program; its time on H100 and TPU v5p is an estimate.
+
+    Example: rednet bench scaling --json scaling.json
+    """
+    from rednet_jax.bench.scaling import bench_scaling
+
+    with _progress("mesh") as report:
+        result = bench_scaling(report)
+    _print_result(result, args.json)
+    return 0
+
+
+def bench_track(args: argparse.Namespace) -> int:
+    """A frame of video: decoding, detection, network, encoding, and all of it end to end.
+
+    The clip is drawn by code: a portrait, several times, moving.
+
+    Example: rednet bench track --json track.json
+    """
+    from rednet_jax.bench.track import bench_track
+
+    _print_result(bench_track(args.checkpoint, feedback_steps=args.feedback_steps), args.json)
+    return 0
+
+
+def bench_steadiness(args: argparse.Namespace) -> int:
+    """Error and jitter in labelled clips: each frame alone, and with what the network carries.
+
+    Example: rednet bench steadiness --data-dir DIR --json steadiness.json
+    """
+    from rednet_jax.bench.steadiness import bench_steadiness
+
+    with _progress("frame") as report:
+        result = bench_steadiness(
+            args.checkpoint,
+            args.data,
+            args.split,
+            data_dir=args.data_dir,
+            feedback_steps=args.feedback_steps,
+            report=report,
+        )
     _print_result(result, args.json)
     return 0
 
@@ -426,8 +473,19 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the files")
     one.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="kernels")
 
-    one = command("bench", bench)
-    one.add_argument("what", choices=("scan", "input", "scaling"), help="what to measure")
+    measured = commands.add_parser("bench", help="Measure the library on this machine.")
+    what = measured.add_subparsers(metavar="WHAT", required=True)
+    _add_json(command("scan", bench_scan, what))
+    _add_json(command("input", bench_input, what))
+    _add_json(command("scaling", bench_scaling, what))
+    one = command("track", bench_track, what)
+    _add_network(one, feedback_steps=1)
+    _add_json(one)
+    one = command("steadiness", bench_steadiness, what)
+    _add_network(one, feedback_steps=1)
+    one.add_argument("--data", default="300vw", metavar="NAME", help="(default: %(default)s)")
+    one.add_argument("--split", default="validation", metavar="S", help="(default: %(default)s)")
+    _add_data_dir(one)
     _add_json(one)
     return rednet
 

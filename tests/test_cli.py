@@ -146,18 +146,21 @@ def test_what_is_wrong_is_one_line_and_status_2(
     assert list(here.iterdir()) == []
 
 
+BENCHES = [f"bench {what}" for what in ("scan", "input", "scaling", "track", "steadiness")]
+
+
 def test_help_of_every_command_has_an_example(run):
     status, out, errors = run("--help")
     assert (status, errors) == (0, [])
-    for command in "align", "track", "eval", "train", "report", "quickstart", "export", "bench":
+    for command in "align", "track", "eval", "train", "report", "quickstart", "export":
         assert command in out
         status, text, errors = run(command, "--help")
         assert (status, errors) == (0, [])
         assert f"Example: rednet {command} " in text
-    for verb in ("list", "prepare", "show"):
-        status, text, errors = run("data", verb, "--help")
+    for verb in ("data list", "data prepare", "data show", *BENCHES):
+        status, text, errors = run(*verb.split(), "--help")
         assert (status, errors) == (0, [])
-        assert f"Example: rednet data {verb}" in text
+        assert f"Example: rednet {verb}" in text
 
 
 def test_align_prints_the_table_or_writes_it(checkpoint, here, run):

@@ -13,6 +13,12 @@ from rednet_jax.landmarks.schemes import scheme
 
 Floats = NDArray[np.floating]
 
+ALL = slice(None)
+"""Every point of a scheme."""
+
+INNER = slice(17, None)
+"""Of 68 points the 51 that do not lie on the jaw, where labellers agree best."""
+
 NORMALISER = "inter-ocular (outer eye corners)"
 
 
@@ -82,16 +88,18 @@ def cumulative_auc(errors: Floats, cut: float) -> float:
     return float(100 * np.mean(np.fmax(cut - errors, 0)) / cut)
 
 
-def jitter(landmarks: Floats) -> float:
+def jitter(landmarks: Floats, points: slice = ALL) -> float:
     """Returns the mean |p(t+1) - 2 p(t) + p(t-1)| of a track, in percent of inter-ocular distance.
 
     Args:
         landmarks: [T, L, 2]; frames that are nan, and their neighbours, do not count.
+        points: of the landmarks, those that count.
 
     Returns:
         nan where no three frames follow each other.
     """
     second = landmarks[2:] - 2 * landmarks[1:-1] + landmarks[:-2]
     relative = np.linalg.norm(second, axis=-1) / inter_ocular(landmarks)[1:-1, None]
-    known = relative[np.isfinite(relative)]
+    counted = relative[:, points]
+    known = counted[np.isfinite(counted)]
     return float(100 * known.mean()) if known.size else float("nan")

@@ -1,0 +1,184 @@
+"""What carrying state from frame to frame gives: error and jitter of tracks in labelled clips."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rednet_jax.data.samples import ClipSample
+from rednet_jax.data.sources import read_clips
+from rednet_jax.errors import RednetError
+from rednet_jax.evaluate.metrics import ALL, INNER, NORMALISER, jitter, point_errors
+from rednet_jax.evaluate.provenance import provenance
+from rednet_jax.landmarks.boxes import intersection_over_union, landmark_box
+from rednet_jax.model.config import RedNetConfig
+from rednet_jax.tracking.smoothing import Smoother
+from rednet_jax.tracking.streams import Carry, Variables, is_recurrent
+from rednet_jax.tracking.tracker import TrackedFace, Tracker
+from rednet_jax.weights.store import load
+
+FACES = 3
+"""Followed in each clip: the labelled person need not be the most prominent one."""
+
+FPS = 25
+"""That the filter reckons with: prepared clips do not say theirs."""
+
+RIGHT_IOU = 0.4
+"""A tracked face is the labelled one where its box overlaps the labels' box by more than this."""
+
+
+class Way(NamedTuple):
+    """How a clip is tracked: what is carried, and whether landmarks are smoothed."""
+
+    name: str
+    carry: Carry
+    smooth: bool
+
+
+WAYS = (
+    Way("each frame alone", "nothing", False),
+    Way("each frame alone + filter", "nothing", True),
+    Way("carried feedback", "feedback", False),
+    Way("recurrence", "all", False),
+    Way("recurrence + filter", "all", True),
+)
+
+
+def bench_steadiness(
+    checkpoint: str | tuple[RedNetConfig, Variables] = "compact",
+    data: str = "300vw",
+    split: str = "validation",
+    *,
+    data_dir: Path | None = None,
+    feedback_steps: int = 1,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Tracks every clip of a split in every way, by the detector and on, as `rednet track` does.
+
+    Of each clip the person counts who lies on the labels in most frames; a labelled frame without
+    him, or with his landmarks elsewhere, is lost. Jitter is that of frames where he and both
+    neighbours are labelled and found.
+
+    Args:
+        checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
+        data: name of a data set of clips.
+        split: of it.
+        data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
+        feedback_steps: K.
+        report: called with the number of frames tracked and in all.
+
+    Returns:
+        `clips`, `labelled_frames`, `normaliser`, `feedback_steps`, `recurrent` (whether f_tRNN was
+        trained), `label_jitter_inner` and `label_jitter_all`, and `ways`, a row for each: `way`,
+        `nme_inner`, `nme_all`, `jitter_inner`, `jitter_all` (means over clips, percent),
+        `nme_inner_of_frames` (mean over all frames), `lost` (percent of all labelled frames) and
+        `frames_per_second` (median over clips, decoding of the stored frames left out); and
+        `of_clips`, the same for each clip.
+
+    Raises:
+        RednetError: no such data or checkpoint, a network of other than 68 points.
+    """
+    config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
+    if config.landmarks != 68:
+        raise RednetError("steadiness is measured on 68 points, and the network has fewer")
+    clips = read_clips(data, split, data_dir)
+    total = sum(len(clip.images) for clip in clips)
+    carries = {way.carry: None for way in WAYS}
+    trackers = {
+        carry: Tracker(config, variables, faces=FACES, feedback_steps=feedback_steps, carry=carry)
+        for carry in carries
+    }
+    rows: list[dict[str, Any]] = []
+    done = 0
+    for clip in clips:
+        seconds: dict[Carry, list[float]] = {carry: [] for carry in carries}
+        tracks: dict[Carry, list[list[TrackedFace]]] = {carry: [] for carry in carries}
+        for tracker in trackers.values():
+            tracker.reset()
+        for image in clip.images:
+            for carry, tracker in trackers.items():
+                begin = time.perf_counter()
+                tracks[carry].append(tracker.update(image))
+                seconds[carry].append(time.perf_counter() - begin)
+            done += 1
+            report(done, total)
+        for way in WAYS:
+            track = tracks[way.carry]
+            if way.smooth:
+                smoother = Smoother()
+                track = [smoother.update(faces, n / FPS) for n, faces in enumerate(track)]
+            rows.append(
+                {
+                    "clip": clip.name,
+                    "way": way.name,
+                    **_score(clip, track),
+                    "frames_per_second": float(1 / np.mean(seconds[way.carry])),
+                }
+            )
+    labels = [np.where(clip.labelled[..., None], clip.landmarks, np.nan) for clip in clips]
+    return {
+        "clips": len(labels),
+        "labelled_frames": sum(int(clip.valid.sum()) for clip in clips),
+        "normaliser": NORMALISER,
+        "feedback_steps": feedback_steps,
+        "recurrent": is_recurrent(variables),
+        "label_jitter_inner": _mean(np.array([jitter(one, INNER) for one in labels])),
+        "label_jitter_all": _mean(np.array([jitter(one, ALL) for one in labels])),
+        "ways": [_summary(way, [row for row in rows if row["way"] == way.name]) for way in WAYS],
+        "of_clips": rows,
+        "provenance": provenance(
+            f"rednet bench steadiness --checkpoint CHECKPOINT --data {data} --split {split} "
+            f"--feedback-steps {feedback_steps}",
+            seed=0,
+        ),
+    }
+
+
+def _score(clip: ClipSample, track: list[list[TrackedFace]]) -> dict[str, float | int]:
+    """Of the person who is the labelled one in most frames: errors, jitter, frames lost."""
+    valid = [int(frame) for frame in np.flatnonzero(clip.valid)]
+    right: dict[int, list[int]] = {}
+    for frame in valid:
+        for face in track[frame]:
+            box = landmark_box(face.landmarks)
+            if intersection_over_union(box, clip.box[frame]) > RIGHT_IOU:
+                right.setdefault(face.identity, []).append(frame)
+    person, frames = max(right.items(), key=lambda item: len(item[1]), default=(-1, []))
+    points = np.full(clip.landmarks.shape, np.nan, np.float32)
+    for frame in frames:
+        (points[frame],) = (f.landmarks for f in track[frame] if f.identity == person)
+    errors = point_errors(points, clip.landmarks, clip.labelled)[frames]
+    return {
+        "labelled": len(valid),
+        "lost": len(valid) - len(frames),
+        "nme_inner": _mean(errors[:, INNER]),
+        "nme_all": _mean(errors),
+        "jitter_inner": jitter(points, INNER),
+        "jitter_all": jitter(points, ALL),
+    }
+
+
+def _mean(values: NDArray[np.floating]) -> float:
+    """The mean of what is a number, nan where nothing is."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if known.size else float("nan")
+
+
+def _summary(way: Way, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    def mean(name: str) -> float:
+        return _mean(np.array([row[name] for row in rows]))
+
+    labelled, lost = (sum(row[name] for row in rows) for name in ("labelled", "lost"))
+    by_frames = [row["nme_inner"] * (row["labelled"] - row["lost"]) for row in rows]
+    return {
+        "way": way.name,
+        **{name: mean(name) for name in ("nme_inner", "nme_all", "jitter_inner", "jitter_all")},
+        "nme_inner_of_frames": float(np.nansum(by_frames)) / max(labelled - lost, 1),
+        "lost": 100 * lost / labelled,
+        "frames_per_second": float(np.median([row["frames_per_second"] for row in rows])),
+    }

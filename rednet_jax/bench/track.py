@@ -1,0 +1,166 @@
+"""What a frame of video costs: each part of tracking alone, and all of it together."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rednet_jax.detection.dlib import FaceDetector
+from rednet_jax.evaluate.provenance import provenance
+from rednet_jax.landmarks.boxes import landmark_box
+from rednet_jax.landmarks.crops import crop_transform, cut_crop
+from rednet_jax.landmarks.drawing import draw_landmarks
+from rednet_jax.model.config import RedNetConfig
+from rednet_jax.tracking.quickstart import portrait_clip
+from rednet_jax.tracking.streams import Streams, Variables
+from rednet_jax.tracking.track_file import track_file
+from rednet_jax.tracking.tracker import Tracker
+from rednet_jax.tracking.video import VideoReader, write_video
+from rednet_jax.weights.store import load
+
+SIZE = (640, 480)
+"""Width and height of the clip."""
+
+CORNERS = ((32, 0), (352, 0), (32, 240), (352, 240))
+"""Where the portraits lie in it, 240 or 480 pixels on each side."""
+
+
+def bench_track(
+    checkpoint: str | tuple[RedNetConfig, Variables] = "compact",
+    *,
+    feedback_steps: int = 1,
+    faces: Sequence[int] = (1, 4),
+    rounds: int = 3,
+) -> dict[str, Any]:
+    """Measures tracking on a clip of 640 x 480 pixels, drawn by code from a portrait.
+
+    Args:
+        checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
+        feedback_steps: K.
+        faces: how many the clip shows, 1 to 4; each is measured.
+        rounds: how often the clip is gone through end to end; the median counts.
+
+    Returns:
+        `size`, `frames`, `feedback_steps`, and `per_clip`, a row for each number of faces: `faces`,
+        `found` (mean of a frame), ms a frame of `decode`, `detect`, `draw` and `encode` (medians
+        over frames, each alone), ms a face of `crop` and `network`, and `frames_per_second` of
+        `track_file`, end to end with decoding, drawing and encoding, without compilation.
+
+    Raises:
+        RednetError: a checkpoint that cannot be read, feedback_steps below 1.
+    """
+    config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for count in faces:
+            frames = moving_portraits(count)
+            with write_video(folder / "clip.mp4", 25, SIZE) as write:
+                for frame in frames:
+                    write(frame)
+            rates = [
+                track_file(
+                    folder / "clip.mp4",
+                    checkpoint=(config, variables),
+                    faces=count,
+                    feedback_steps=feedback_steps,
+                    out=folder / "drawn.mp4",
+                    landmarks=folder / "points.csv",
+                ).frames_per_second
+                for _ in range(rounds)
+            ]
+            rows.append(
+                {
+                    "faces": count,
+                    **_parts(config, variables, feedback_steps, count, frames, folder),
+                    "frames_per_second": statistics.median(rates),
+                }
+            )
+    return {
+        "size": f"{SIZE[0]}x{SIZE[1]}",
+        "frames": len(frames),
+        "feedback_steps": feedback_steps,
+        "per_clip": rows,
+        "provenance": provenance(
+            f"rednet bench track --checkpoint CHECKPOINT --feedback-steps {feedback_steps}", seed=0
+        ),
+    }
+
+
+def moving_portraits(count: int) -> NDArray[np.uint8]:
+    """Returns frames uint8 [T, 480, 640, 3] of a portrait that moves in `count` places, 1 to 4."""
+    clip, _ = portrait_clip()
+    # Twice as large and cut to 480 where one portrait has the frame to itself.
+    tile = clip.repeat(2, axis=1).repeat(2, axis=2)[:, 16:496, 16:496] if count == 1 else clip
+    side = min(tile.shape[1], SIZE[1] if count == 1 else SIZE[1] // 2)
+    frames = np.full((len(clip), SIZE[1], SIZE[0], 3), 128, np.uint8)
+    for number, (x, y) in enumerate(CORNERS[:count]):
+        # Each begins elsewhere in the motion, so that no two are alike.
+        shown = np.roll(tile[:, :side, :side], 12 * number, axis=0)
+        frames[:, y : y + side, x : x + side] = shown
+    return frames
+
+
+def _parts(
+    config: RedNetConfig,
+    variables: Variables,
+    feedback_steps: int,
+    count: int,
+    frames: NDArray[np.uint8],
+    folder: Path,
+) -> dict[str, float]:
+    times: dict[str, list[float]] = defaultdict(list)
+
+    @contextlib.contextmanager
+    def timed(part: str) -> Iterator[None]:
+        begin = time.perf_counter()
+        yield
+        times[part].append(time.perf_counter() - begin)
+
+    with VideoReader(folder / "clip.mp4") as reader:
+        stored = iter(reader)
+        for _ in frames:
+            with timed("decode"):
+                next(stored)
+    detector = FaceDetector()
+    for frame in frames[::8]:
+        with timed("detect"):
+            detector.detect(frame)
+    tracker = Tracker(config, variables, faces=count, feedback_steps=feedback_steps)
+    tracked = [tracker.update(frame) for frame in frames]
+    streams = Streams(config, variables, count, feedback_steps=feedback_steps)
+    with write_video(folder / "parts.mp4", 25, SIZE) as write:
+        for frame, found in zip(frames, tracked, strict=True):
+            boxes = {row: landmark_box(face.landmarks) for row, face in enumerate(found)}
+            with timed("crop"):
+                for box in boxes.values():
+                    affine = crop_transform(box, margin=config.crop_margin, size=config.image_size)
+                    cut_crop(frame, affine, config.image_size)
+            with timed("look"):
+                streams.look(frame, boxes)
+            image = frame
+            with timed("draw"):
+                for face in found:
+                    image = draw_landmarks(image, face.landmarks)
+            with timed("encode"):
+                write(image)
+    ms = {part: 1e3 * statistics.median(each) for part, each in times.items()}
+    faces = float(np.mean([len(found) for found in tracked]))
+    return {
+        "found": faces,
+        "decode_ms": ms["decode"],
+        "detect_ms": ms["detect"],
+        "crop_ms": ms["crop"] / max(faces, 1),
+        "network_ms": (ms["look"] - ms["crop"]) / max(faces, 1),
+        "draw_ms": ms["draw"],
+        "encode_ms": ms["encode"],
+    }

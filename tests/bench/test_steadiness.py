@@ -1,0 +1,119 @@
+"""`bench steadiness` on tracks whose error, jitter and lost frames are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from data.miniature_300vw import prepare_300vw
+
+from rednet_jax.bench import steadiness as module
+from rednet_jax.bench.steadiness import bench_steadiness
+from rednet_jax.data.sources import read_clips
+from rednet_jax.errors import RednetError
+from rednet_jax.evaluate.metrics import INNER, inter_ocular, jitter
+from rednet_jax.tracking.tracker import TrackedFace
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return prepare_300vw(tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture(scope="module")
+def split(data_dir):
+    """Where the miniature clips went, and them."""
+    for name in ("train", "validation"):
+        try:
+            return name, list(read_clips("300vw", name, data_dir))
+        except RednetError:
+            continue
+    raise AssertionError("no clips")
+
+
+class FakeTracker:
+    """The labels, moved right by a hundredth of the face, by twice that in every other frame.
+
+    Beside them stands somebody else. Frame 4 has nobody; with nothing carried, nor has frame 5.
+    """
+
+    def __init__(self, config, variables, *, faces, feedback_steps, carry):
+        assert faces > 1
+        self.carry = carry
+        self.resets = 0
+
+    def reset(self):
+        self.clip = self.clips[self.resets]
+        self.resets += 1
+        self.frame = 0
+
+    def update(self, image):
+        truth = self.clip.landmarks[self.frame]
+        self.frame += 1
+        if self.frame == 4 or (self.frame == 5 and self.carry == "nothing"):
+            return []
+        size = inter_ocular(truth) / 100
+        offset = size * (1 + self.frame % 2)
+        sure, box = np.ones(68, np.float32), np.zeros(4, np.float32)
+        other = TrackedFace(0, truth + np.float32(500), sure, box)
+        return [other, TrackedFace(1, truth + np.array([offset, 0], np.float32), sure, box)]
+
+
+def test_known_tracks_have_known_figures(data_dir, split, monkeypatch, network_68):
+    name, clips = split
+    monkeypatch.setattr(FakeTracker, "clips", clips, raising=False)
+    monkeypatch.setattr(module, "Tracker", FakeTracker)
+    told = []
+    result = bench_steadiness(
+        network_68,
+        split=name,
+        data_dir=data_dir,
+        report=lambda done, total: told.append((done, total)),
+    )
+    frames = sum(len(clip.images) for clip in clips)
+    assert told == [(n, frames) for n in range(1, frames + 1)]
+    labelled = sum(int(clip.valid.sum()) for clip in clips)
+    assert (result["clips"], result["labelled_frames"]) == (len(clips), labelled)
+    ways = {row["way"]: row for row in result["ways"]}
+    alone, recurrence = ways["each frame alone"], ways["recurrence"]
+    for row, gone in ((alone, (3, 4)), (recurrence, (3,))):
+        lost = sum(int(clip.valid[frame]) for clip in clips for frame in gone)
+        assert row["lost"] == pytest.approx(100 * lost / labelled)
+        # 1 % and 2 % by turns, in the frames that count.
+        errors = [
+            np.mean([1 + (n + 1) % 2 for n in np.flatnonzero(clip.valid) if n not in gone])
+            for clip in clips
+        ]
+        assert row["nme_inner"] == pytest.approx(np.mean(errors), abs=1e-3)
+        assert row["nme_all"] == pytest.approx(np.mean(errors), abs=1e-3)
+    # From 1 % to 2 % and back is an acceleration of 2 %; the labels themselves move evenly.
+    assert recurrence["jitter_inner"] == pytest.approx(2, abs=0.02)
+    assert result["label_jitter_inner"] == pytest.approx(0, abs=0.02)
+    assert ways["recurrence + filter"]["jitter_inner"] != recurrence["jitter_inner"]
+    assert {row["clip"] for row in result["of_clips"]} == {clip.name for clip in clips}
+
+
+def test_a_person_who_is_never_found_is_lost_in_every_frame(split):
+    clip = split[1][0]
+    nobody = [[] for _ in clip.images]
+    row = module._score(clip, nobody)
+    assert row["lost"] == row["labelled"] == clip.valid.sum()
+    assert np.isnan(row["nme_inner"]) and np.isnan(row["jitter_all"])
+
+
+def test_single_pictures_have_no_steadiness(data_dir, network_68):
+    with pytest.raises(RednetError, match="300w holds single pictures, no clips"):
+        bench_steadiness(network_68, "300w", data_dir=data_dir)
+
+
+def test_jitter_of_the_inner_points_leaves_the_jaw_out():
+    rng = np.random.default_rng(0)
+    track = np.tile(rng.normal(0, 100, (68, 2)), (10, 1, 1))
+    track[:, :17] += rng.normal(0, 5, (10, 17, 2))
+    assert jitter(track, INNER) == pytest.approx(0, abs=1e-9)
+    assert jitter(track) > 1
+
+
+@pytest.fixture(scope="module")
+def network_68(narrow):
+    """A config and variables that say that nothing was trained."""
+    return narrow("compact"), {"params": {}}
