@@ -34,6 +34,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     partial = target.parent / f".{target.name}.{os.getpid()}.partial"
     with writing(path):
         target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists() and not (target.is_file() or target.is_dir()):
+            # A device or a pipe would be gone, with a file in its place.
+            raise RednetError(f"{path}: cannot be written (not a regular file)")
         try:
             yield partial
             os.replace(partial, target)

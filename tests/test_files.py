@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,10 @@ def test_a_place_that_cannot_be_written_gives_one_line(
     with pytest.raises(RednetError, match=r"^\S+: cannot be written \(.+\)$"):
         write_text(place, "text")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
+
+
+def test_a_device_or_a_pipe_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(RednetError, match=r"pipe: cannot be written \(not a regular file\)$"):
+        write_text(tmp_path / "pipe", "text")
+    assert (tmp_path / "pipe").is_fifo()
