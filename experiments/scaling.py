@@ -80,8 +80,9 @@ def page(result: dict[str, Any]) -> str:
         Assumed: arithmetic at the published bfloat16 peak, which no network reaches, and nothing
         for memory; collectives one after the other, none hidden behind arithmetic; large arrays in
         rings at the links' whole bandwidth; each collective with the time that its start and its
-        hops take. The step is therefore too short, and the efficiency too low: arithmetic at 40 %
-        of the peak takes 2.5 times as long, and communication the same.
+        hops take. The step is therefore too short, and the efficiency most likely too low:
+        arithmetic at 40 % of the peak takes 2.5 times as long. Links that are shared or busy, and
+        what starting a collective takes on TPU, would lower it.
         """,
         f"""
         | | {H100.name} | {TPU_V5P.name} |

@@ -2,7 +2,7 @@
 
 Assumed: arithmetic at the chip's peak; collectives one after the other, none hidden behind
 arithmetic; large ones in rings at the links' whole bandwidth, each with a start of its own. So the
-time of a step is too good, and the part of communication in it too large.
+time of a step is too good, and the part of communication in it most likely too large.
 """
 
 from __future__ import annotations
