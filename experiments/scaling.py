@@ -154,8 +154,8 @@ def _estimate(rows: list[dict[str, Any]], chip: str) -> str:
         [
             [
                 str(row["devices"]),
-                *(f"{row[f'{chip}_{part}']:.2f}" for part in parts),
-                f"{row[f'{chip}_efficiency']:.0f}",
+                *(f"{row[f'{chip}_estimated_{part}']:.2f}" for part in parts),
+                f"{row[f'{chip}_estimated_efficiency']:.0f}",
             ]
             for row in rows
         ],

@@ -99,9 +99,10 @@ def mesh_row(
 
     Returns:
         `devices`, `data`, `fsdp`; of each device `batch`, `tflop`, and of each kind of collective
-        `KIND_mb` (10^6 bytes, of the whole arrays) and `KIND_count`; and of each chip, estimated,
-        `CHIP_compute_ms`, `CHIP_communication_ms`, `CHIP_step_ms`, their sum, and
-        `CHIP_efficiency`, the time of a step on one device over that, percent.
+        `KIND_mb` (10^6 bytes, of the whole arrays) and `KIND_count`; and of each chip
+        `CHIP_estimated_compute_ms`, `CHIP_estimated_communication_ms`, their sum
+        `CHIP_estimated_step_ms`, and `CHIP_estimated_efficiency`, the time of a step on one device
+        over that, percent.
     """
     mesh = experiment.mesh
     row: dict[str, float | int] = {
@@ -122,10 +123,12 @@ def mesh_row(
             count * chip.communication_seconds(one) for one, count in cost.collectives.items()
         )
         step = compute + communication
-        row[f"{name}_compute_ms"] = compute
-        row[f"{name}_communication_ms"] = communication
-        row[f"{name}_step_ms"] = step
-        row[f"{name}_efficiency"] = 100 * (alone or row)[f"{name}_step_ms"] / step
+        row[f"{name}_estimated_compute_ms"] = compute
+        row[f"{name}_estimated_communication_ms"] = communication
+        row[f"{name}_estimated_step_ms"] = step
+        row[f"{name}_estimated_efficiency"] = (
+            100 * (alone or row)[f"{name}_estimated_step_ms"] / step
+        )
     return row
 
 
