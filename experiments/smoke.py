@@ -2,10 +2,10 @@
 
     rednet train experiments/smoke.py --run-dir RUN
 
-Hardware: anything; on 2 CPU cores most of its minute goes to compiling. Faces of 64 px are drawn on
+Hardware: anything; on 2 CPU cores most of its minute goes to compiling. Faces of 32 px are drawn on
 the device in each step. The optimiser is AdamW in form alone: with so large an epsilon, and steps
 that grow slowly, rounding is not blown up, so that 8 steps on one device and on a mesh of four
-agree within 1e-4 in every parameter. The validation NME falls from 34 % to about 25 %.
+agree within 1e-4 in every parameter. The validation NME falls from 36 % at step 20 to 27 %.
 """
 
 from rednet_jax.data.synthetic.generate import SyntheticConfig
@@ -16,7 +16,7 @@ experiment = Experiment(
     name="smoke",
     model=RedNetConfig.preset(
         "compact",
-        image_size=64,
+        image_size=32,
         widths=(8, 12, 16, 24, 32, 32, 12),
         code_width=32,
         recurrent_width=8,
@@ -24,7 +24,7 @@ experiment = Experiment(
     ),
     stages=(
         Stage(
-            data=GeneratedData(SyntheticConfig(size=64), validation=64),
+            data=GeneratedData(SyntheticConfig(size=32), validation=32),
             optimiser=OptimiserConfig(learning_rate=0.3, warmup_steps=60, epsilon=1.0),
             steps=120,
             batch=16,

@@ -14,14 +14,16 @@ from safetensors.numpy import save_file
 from rednet_jax import cli
 from rednet_jax.bench import scan
 from rednet_jax.data.prepare import prepare
+from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.pts import write_pts
 from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
 from rednet_jax.landmarks.table import read_landmarks_csv
 from rednet_jax.model.rednet import init
+from rednet_jax.tracking import quickstart as tracking_quickstart
 from rednet_jax.tracking import track_file
-from rednet_jax.tracking.quickstart import portrait_path
+from rednet_jax.tracking.quickstart import Quickstart, portrait_path
 from rednet_jax.tracking.video import write_video
-from rednet_jax.train import loop
+from rednet_jax.train import demonstration, loop
 from rednet_jax.weights.store import write_weights
 
 PORTRAIT = str(portrait_path())
@@ -161,6 +163,19 @@ def test_help_of_every_command_has_an_example(run):
         status, text, errors = run(*verb.split(), "--help")
         assert (status, errors) == (0, [])
         assert f"Example: rednet {verb}" in text
+
+
+def test_a_quick_start_whose_training_fails_keeps_the_rest(here, run, monkeypatch):
+    shown = Quickstart([], *(Path(name) for name in ("overlay.png", "track.mp4", "points.csv")))
+    monkeypatch.setattr(tracking_quickstart, "quickstart", lambda out, **how: shown)
+
+    def fail(folder):
+        raise RednetError("smoke: training failed (no memory)")
+
+    monkeypatch.setattr(demonstration, "demonstrate", fail)
+    status, out, errors = run("quickstart")
+    assert (status, errors) == (1, ["rednet: smoke: training failed (no memory)"])
+    assert "overlay.png" in out and "rednet align" in out and "resumed" not in out
 
 
 def test_align_prints_the_table_or_writes_it(checkpoint, here, run):

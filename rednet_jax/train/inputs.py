@@ -158,8 +158,9 @@ def _validation(experiment: Experiment, stage: Stage, data_dir: Path | None) -> 
     return cut_split(read_split(name, split, data_dir), model)
 
 
+@functools.cache
 def _generated_crops(experiment: Experiment, data: GeneratedData) -> Crops:
-    """Generated faces that no step draws."""
+    """Generated faces that no step draws; kept, as compiling the generator takes seconds."""
     # 1 is for the draws of the steps.
     run = jax.random.fold_in(jax.random.key(experiment.seed), 2)
     draw = jax.jit(functools.partial(jax.lax.map, functools.partial(generate, data.faces)))
