@@ -43,13 +43,15 @@ experiment = Experiment(
             name="clips",
             data=DataConfig(train=("300vw/train",)),
             clips=ClipConfig(frames=10, largest_stride=2, reverse=0.5),
-            losses=LossConfig(stability=10.0),
+            losses=LossConfig(stability=30.0),
             # 20 people are few: they may not move the encoder far or have their own moments.
             statistics="running",
-            optimiser=OptimiserConfig(learning_rate=5e-4, warmup_steps=100, rates=("encoder*0.1",)),
+            optimiser=OptimiserConfig(
+                learning_rate=5e-4, warmup_steps=100, rates=("encoder*0.05",)
+            ),
             # In streaming, too, a frame runs through the loop once, from the map before.
             steps=1_000,
-            one_pass_steps=999,
+            one_pass_steps=1_000,
             batch=6,
         ),
     ),

@@ -172,13 +172,15 @@ class Stage:
         for name in ("steps", "batch", "accumulate"):
             _at_least(name, getattr(self, name), 1)
         _at_least("one_pass_steps", self.one_pass_steps, 0)
-        within = {
-            "one_pass_steps": self.one_pass_steps,
-            "optimiser.warmup_steps": self.optimiser.warmup_steps,
-        }
-        for name, value in within.items():
-            if value >= self.steps:
-                raise RednetError(f"{name} ({value}) must be below steps ({self.steps})")
+        if self.one_pass_steps > self.steps:
+            raise RednetError(
+                f"one_pass_steps ({self.one_pass_steps}) must be at most steps ({self.steps})"
+            )
+        if self.optimiser.warmup_steps >= self.steps:
+            raise RednetError(
+                f"optimiser.warmup_steps ({self.optimiser.warmup_steps}) must be below steps "
+                f"({self.steps})"
+            )
         if self.batch % self.accumulate:
             raise RednetError(f"batch ({self.batch}) is no multiple of accumulate")
         if self.losses.identity and isinstance(self.data, GeneratedData):

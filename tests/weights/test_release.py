@@ -20,11 +20,15 @@ from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.protocols import evaluate_split
 from rednet_jax.landmarks.pts import write_pts
 from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
+from rednet_jax.model.heads import scale_confidence
 from rednet_jax.model.rednet import init
 from rednet_jax.train.experiment import Experiment, Stage
 from rednet_jax.weights.store import load, parameter_count, released, write_weights
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+LINE = (1.25, -0.125)
+"""Slope and intercept of the confidence."""
+
 SCRIPT = runpy.run_path(str(EXPERIMENTS / "release.py"))
 
 
@@ -46,8 +50,20 @@ def folder(narrow, tmp_path_factory):
     told += [{"step": 100 * i, "validation_nme": [9.0, e]} for i, e in enumerate((8, 6, 7), 1)]
     (run / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in told))
     out = root / "out"
-    SCRIPT["release"](run, "tiny", root / "data", weights_dir=out, results_dir=out / "results")
+    release = SCRIPT["release"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(release.__globals__, "calibrate", calibrated_by_a_known_line)
+        release(run, "tiny", root / "data", weights_dir=out, results_dir=out / "results")
     return root
+
+
+def calibrated_by_a_known_line(checkpoint, out, *, data_dir):
+    """An untrained network has no confidence that could be calibrated."""
+    config, variables = load(checkpoint)
+    write_weights(Path(out) / "run.safetensors", config, scale_confidence(config, variables, *LINE))
+    slope, intercept = LINE
+    ece = {when: {"ece": value} for when, value in {"before": 0.0321, "after": 0.0123}.items()}
+    return {"name": "run", "slope": slope, "intercept": intercept, **ece}
 
 
 @pytest.fixture(scope="module")
@@ -55,13 +71,15 @@ def result(folder):
     return json.loads((folder / "out/results/tiny_300w_validation.json").read_text())
 
 
-def test_weights_are_those_of_the_run_in_half_precision(folder, result):
-    mine, theirs = load(str(folder / "run")), load(str(folder / "out/tiny.safetensors"))
-    assert mine[0] == theirs[0]
-    for one, other in zip(jax.tree.leaves(mine[1]), jax.tree.leaves(theirs[1]), strict=True):
+def test_weights_are_those_of_the_run_calibrated_and_in_half_precision(folder, result):
+    config, mine = load(str(folder / "run"))
+    other_config, theirs = load(str(folder / "out/tiny.safetensors"))
+    assert config == other_config
+    mine = scale_confidence(config, mine, *LINE)
+    for one, other in zip(jax.tree.leaves(mine), jax.tree.leaves(theirs), strict=True):
         np.testing.assert_allclose(other, one, rtol=1e-3, atol=1e-6)
     assert result["file_bytes"] == (folder / "out/tiny.safetensors").stat().st_size
-    assert result["parameters"] == parameter_count(theirs[1])
+    assert result["parameters"] == parameter_count(theirs)
 
 
 def test_figures_are_those_of_the_evaluation_of_the_released_file(folder, result):
@@ -132,8 +150,24 @@ def test_the_card_agrees_with_the_figures(folder, result):
         "exclude commercial products",
         "step 200",
         "within 5 %",
+        "1.250 times, -0.125",
+        "from 0.0321 to 0.0123",
+        "It was trained on single pictures.",
     ):
         assert fact in text, fact
+    assert result["steadiness"] is None
+
+
+def test_the_card_of_what_was_trained_on_clips_has_a_row_for_each_way(result):
+    way = {"way": "recurrence", "nme_inner": 1.234, "nme_all": 2.345, "lost": 0.5}
+    way |= {"jitter_inner": 3.456, "jitter_all": 4.567}
+    clips = {"clips": 9, "labelled_frames": 1593, "ways": [way]}
+    clips |= {"label_jitter_inner": 1.6419, "label_jitter_all": 1.6483}
+    text = SCRIPT["model_card"](result | {"steadiness": clips})
+    assert "| recurrence | 1.23 | 2.35 | 3.46 | 4.57 | 0.5 |" in text
+    assert "9 clips" in text and "1,593 frames" in text and "1.64 and 1.65" in text
+    assert "single pictures" not in text
+    assert max(map(len, text.splitlines())) <= 100
 
 
 def test_a_folder_without_a_run_is_one_line(folder, tmp_path):
