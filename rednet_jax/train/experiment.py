@@ -28,7 +28,8 @@ class DataConfig:
             one.
         weights: of each of `train`; a weight's part of their sum is its part of every batch, or
             of some batches where the parts do not come out even.
-        validation: NAME/SPLIT that checkpoints are chosen by.
+        validation: NAME/SPLIT that checkpoints are chosen by; a stage with clips can name a split
+            of clips, where f_tRNN takes part.
         styles: whose labels are trained on; points labelled by others' conventions do not count.
         cached_size: pixels on each side of a cached face, twice what the network sees.
         cover: side of a cached face in sides of the network's crop: the room that augmentation has.

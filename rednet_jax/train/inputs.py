@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from rednet_jax.data.crops import FaceCrops, face_crops
 from rednet_jax.data.pipeline import Batch, known_people, read_batches
-from rednet_jax.data.sources import read_split
+from rednet_jax.data.sources import holds_clips, read_split
 from rednet_jax.data.synthetic.generate import generate
 from rednet_jax.errors import RednetError
+from rednet_jax.evaluate.clips import ClipWindows, clip_windows
 from rednet_jax.evaluate.protocols import Crops, cut_split
 from rednet_jax.landmarks.schemes import scheme
 from rednet_jax.train.draw import GeneratedBatch
@@ -72,7 +73,8 @@ class Inputs:
     """The data of a run: opened before anything is compiled, and read stage by stage.
 
     Attributes:
-        validation: of each stage, the faces that checkpoints are chosen by, in truth boxes.
+        validation: of each stage, the faces that checkpoints are chosen by, in truth boxes, or
+            stretches of clips.
     """
 
     def __init__(self, experiment: Experiment, data_dir: Path | None = None) -> None:
@@ -150,11 +152,14 @@ def _crops(
     ]
 
 
-def _validation(experiment: Experiment, stage: Stage, data_dir: Path | None) -> Crops:
+def _validation(experiment: Experiment, stage: Stage, data_dir: Path | None) -> Crops | ClipWindows:
     data, model = stage.data, experiment.model
     if isinstance(data, GeneratedData):
         return _generated_crops(experiment, data)
     name, split = data.validation.split("/")
+    if stage.clips is not None and holds_clips(name):
+        margin, size = model.crop_margin * data.cover, data.cached_size
+        return clip_windows(name, split, margin=margin, size=size, data_dir=data_dir)
     return cut_split(read_split(name, split, data_dir), model)
 
 

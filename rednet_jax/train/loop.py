@@ -13,12 +13,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rednet_jax.errors import RednetError
-from rednet_jax.evaluate.metrics import face_errors, measurable
-from rednet_jax.evaluate.protocols import Crops, align_crops, in_picture
 from rednet_jax.train.checkpoints import Checkpoints
 from rednet_jax.train.distributed import after_the_first, check_shared
 from rednet_jax.train.experiment import Experiment, GeneratedData, Stage
@@ -33,7 +30,8 @@ from rednet_jax.train.state import (
     stage_optimiser,
     with_weights,
 )
-from rednet_jax.train.watch import VALIDATION, RunLog, faces_to_show
+from rednet_jax.train.validation import errors_of, validate
+from rednet_jax.train.watch import JITTER, VALIDATION, RunLog, faces_to_show
 from rednet_jax.weights.store import BEST, Variables, write_weights
 
 _STEPS_AHEAD = 2
@@ -228,15 +226,15 @@ class _Run(NamedTuple):
         """Validates, keeps the weights if they are the best, and saves; returns the best NME."""
         state = self.devices.gathered(state)
         average = whole(state.average)
-        crops = self.inputs.validation[number]
-        landmarks = align_crops(self.experiment.model, average, crops.images, passes)
-        nme = validation_nme(landmarks, crops)
+        found = validate(self.experiment.model, average, self.inputs.validation[number], passes)
+        nme = found.nme
         if not np.isfinite(nme).all():
             raise _broken(f"validation NME is not finite at step {done}", self.checkpoints)
-        self._log({"step": done, VALIDATION: nme})
+        jitter = {} if found.jitter is None else {JITTER: found.jitter}
+        self._log({"step": done, VALIDATION: nme, **jitter})
         if self.log is not None:
-            errors = _errors(landmarks[-1], crops)
-            self.log.pictures(done, faces_to_show(crops, landmarks[-1], errors))
+            errors = errors_of(found.landmarks, found.crops)
+            self.log.pictures(done, faces_to_show(found.crops, found.landmarks, errors))
         # Before the checkpoint: one without its weights would never be written again.
         if nme[-1] < best:
             best = nme[-1]
@@ -244,7 +242,8 @@ class _Run(NamedTuple):
                 write_weights(self.run_dir / BEST, self.experiment.model, average)
         self.checkpoints.save(done, state, reader.get_state(), nme[-1])
         by_pass = " ".join(f"{value:.2f}" for value in nme)
-        _say(f"step {done}/{self.experiment.steps}  {line}  validation nme {by_pass} %")
+        shake = "" if found.jitter is None else f"  jitter {found.jitter[-1]:.2f} %"
+        _say(f"step {done}/{self.experiment.steps}  {line}  validation nme {by_pass} %{shake}")
         return best
 
     def _stops(self, done: int) -> bool:
@@ -281,23 +280,6 @@ def whole(variables: Variables) -> Variables:
 
     host: Variables = jax.device_get(jax.tree.map(one, variables))
     return host
-
-
-def validation_nme(landmarks: NDArray[np.floating], crops: Crops) -> list[float]:
-    """Returns the NME after each of the passes, percent; nan where a landmark is not finite.
-
-    Args:
-        landmarks: [K, N, L, 2], crop pixels.
-        crops: the faces.
-    """
-    known = measurable(crops.labelled)
-    return [float(_errors(one, crops)[known].mean()) for one in landmarks]
-
-
-def _errors(landmarks: NDArray[np.floating], crops: Crops) -> NDArray[np.floating]:
-    """Percent, of each face [N]; nan where it cannot be measured."""
-    errors = face_errors(in_picture(crops, landmarks), crops.landmarks, crops.labelled)
-    return np.where(measurable(crops.labelled), errors, np.nan)
 
 
 @contextmanager

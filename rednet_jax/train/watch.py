@@ -27,6 +27,9 @@ _EVENTS = "tensorboard"
 VALIDATION = "validation_nme"
 """The entry of a row that holds the validation NME after each pass, percent."""
 
+JITTER = "validation_jitter"
+"""The same of the jitter in clips."""
+
 COLUMNS = 6
 """Faces in a row of a picture: so many of the worst, and below them so many typical ones."""
 
@@ -94,7 +97,8 @@ class RunLog:
 
         Args:
             row: `step`, and numbers by name; or `validation_nme`, a list of them, one for each
-                pass. Numbers go to TensorBoard as train/NAME, the list as validation/nme_passK.
+                pass, and of clips `validation_jitter`, too. Numbers go to TensorBoard as
+                train/NAME, the lists as validation/nme_passK and validation/jitter_passK.
 
         Raises:
             RednetError: a file cannot be written.
@@ -102,8 +106,11 @@ class RunLog:
         with writing(self._metrics.name):
             self._metrics.write(json.dumps(row) + "\n")
             self._metrics.flush()
-        by_pass = enumerate(row.get(VALIDATION, ()), 1)
-        figures = {f"validation/nme_pass{number}": value for number, value in by_pass}
+        figures = {
+            f"validation/{short}_pass{number}": value
+            for name, short in ((VALIDATION, "nme"), (JITTER, "jitter"))
+            for number, value in enumerate(row.get(name, ()), 1)
+        }
         figures |= {
             f"train/{name}": value
             for name, value in row.items()

@@ -17,7 +17,7 @@ from train.conftest import compilations
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.protocols import evaluate_split
 from rednet_jax.landmarks.schemes import LANDMARKS_7
-from rednet_jax.train import inputs, loop
+from rednet_jax.train import inputs, loop, validation
 from rednet_jax.train.checkpoints import Checkpoints
 from rednet_jax.train.inputs import Inputs
 from rednet_jax.train.load import changed
@@ -151,7 +151,7 @@ def test_the_best_is_remembered_across_a_restart(
 ):
     told = {5: [3.0], 10: [4.0], 15: [2.0, 3.5], 20: [5.0, 2.5]}
     step = iter(told)
-    monkeypatch.setattr(loop, "validation_nme", lambda *_: told[next(step)])
+    monkeypatch.setattr(validation, "validation_nme", lambda *_: told[next(step)])
     best = tmp_path / "best.safetensors"
     train(experiment, tmp_path, data_dir=data_dir, steps=5)
     first = best.read_bytes()
@@ -288,7 +288,7 @@ def test_a_step_that_breaks_for_all_faces_names_a_few(tmp_path):
 def test_weights_that_cannot_be_validated_are_not_saved(
     experiment, data_dir, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(loop, "validation_nme", lambda *_: [float("nan")])
+    monkeypatch.setattr(validation, "validation_nme", lambda *_: [float("nan")])
     text = refused(experiment, tmp_path, data_dir)
     assert "validation NME is not finite at step 5; no checkpoint yet" in text
     assert saved(tmp_path) == []

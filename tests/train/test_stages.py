@@ -63,7 +63,7 @@ def experiment(narrow) -> Experiment:
             Stage(
                 "clips",
                 4,
-                dataclasses.replace(small, train=("300vw/train",)),
+                dataclasses.replace(small, train=("300vw/train",), validation="300vw/train"),
                 clips=ClipConfig(frames=3, largest_stride=2),
                 losses=LossConfig(stability=1.0),
                 optimiser=OPTIMISER,
@@ -131,6 +131,13 @@ def test_each_stage_has_its_own_losses(finished):
 def test_a_stage_ends_with_a_validation_and_a_checkpoint(finished, experiment):
     assert [row["step"] for row in rows(finished[0]) if "validation_nme" in row] == [3, 6, 10]
     assert sorted(int(path.name) for path in (finished[0] / "checkpoints").iterdir()) == [3, 6, 10]
+
+
+def test_clips_are_validated_as_clips(finished):
+    measured = [row for row in rows(finished[0]) if "validation_nme" in row]
+    assert [len(row["validation_nme"]) for row in measured] == [1, 1, 1]
+    assert ["validation_jitter" in row for row in measured] == [False, False, True]
+    assert 0 < measured[2]["validation_jitter"][0] < 100
 
 
 def test_frozen_parts_stay_and_slow_ones_move_less(finished, experiment):

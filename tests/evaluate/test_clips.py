@@ -1,0 +1,68 @@
+"""Clips are followed from crop to crop, as a tracker sees them."""
+
+import jax
+import numpy as np
+import pytest
+from data.miniature_300vw import FRAMES, prepare_300vw
+
+from rednet_jax.evaluate import clips
+from rednet_jax.evaluate.metrics import face_errors, jitter
+from rednet_jax.landmarks.boxes import landmark_box
+from rednet_jax.landmarks.crops import apply_affine, crop_transform
+from rednet_jax.model import rednet
+
+
+@pytest.fixture(scope="module")
+def windows(tmp_path_factory):
+    folder = prepare_300vw(tmp_path_factory.mktemp("clips"))
+    return clips.clip_windows("300vw", "train", margin=2.0, size=96, data_dir=folder)
+
+
+@pytest.fixture(scope="module")
+def followed(narrow, windows):
+    config = narrow("compact")
+    variables = rednet.init(config, jax.random.key(0))
+    tracks = [clips.follow(config, variables, windows, steps) for steps in (1, 1)]
+    for one, other in zip(*(track.landmarks for track in tracks), strict=True):
+        np.testing.assert_array_equal(one, other)
+    return config, tracks[0]
+
+
+def test_short_clips_are_one_stretch_from_the_first_labelled_frame_on(windows):
+    starts = windows.faces.starts
+    assert len(windows.frames) == len(FRAMES) and (windows.faces.labelled.any(1)).sum() == 15
+    for start, end, row in zip(starts[:-1], starts[1:], windows.frames, strict=True):
+        there = row[row >= 0]
+        assert there[-1] == end - 1 and (np.diff(there) == 1).all()
+        assert windows.faces.labelled[there[0]].all()
+        assert not windows.faces.labelled[start : there[0]].any()
+
+
+def test_every_crop_is_cut_around_the_points_of_the_frame_before(windows, followed):
+    config, track = followed
+    in_frames = apply_affine(track.crops.affines, track.landmarks)
+    firsts = np.cumsum([0, *(windows.frames >= 0).sum(1)])[:-1]
+    for i, affine in enumerate(track.crops.affines):
+        around = track.crops.landmarks[i] if i in firsts else in_frames[i - 1]
+        expected = crop_transform(
+            landmark_box(around), margin=config.crop_margin, size=config.image_size
+        )
+        np.testing.assert_allclose(affine, expected, atol=1e-3)
+
+
+def test_figures_are_those_of_labelled_frames_and_of_each_stretch(windows, followed):
+    _, track = followed
+    crops = track.crops
+    known = crops.labelled.all(1)
+    assert len(known) == (windows.frames >= 0).sum() and 0 < known.sum() < len(known)
+    in_frames = apply_affine(crops.affines, track.landmarks)
+    errors = face_errors(in_frames[known], crops.landmarks[known])
+    assert track.nme == pytest.approx(errors.mean())
+    (second,) = np.cumsum((windows.frames >= 0).sum(1))[:-1]
+    shakes = [jitter(in_frames[:second]), jitter(in_frames[second:])]
+    assert track.jitter == pytest.approx(np.mean(shakes))
+
+
+def test_one_compilation_for_all_frames(followed):
+    config, _ = followed
+    assert config is not None and clips._step._cache_size() == 1
