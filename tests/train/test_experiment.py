@@ -160,7 +160,7 @@ def test_changes_that_only_fit_together_are_checked_together(file):
         ("model.widths", "8,x", "model.widths.*'x'.*whole number"),
         ("batch", "0", "batch.*at least 1.*0"),
         ("seed", "-1", "seed.*-1"),
-        ("one.one_pass_steps", "7000", "one_pass_steps.*7000.*steps"),
+        ("one.one_pass_steps", "7001", "one_pass_steps.*7001.*steps"),
         ("steps", "200", "one_pass_steps|warmup_steps"),
         ("optimiser.warmup_steps", "7000", "warmup_steps.*7000.*steps"),
         ("optimiser.learning_rate", "-1", "optimiser.learning_rate.*above 0"),
