@@ -22,15 +22,17 @@ Narrow = Callable[..., RedNetConfig]
 Tree = Any
 
 
-def assert_close(one: Tree, other: Tree) -> None:
+def assert_close(one: Tree, other: Tree, atol: float = 1e-4) -> None:
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-4)
+        np.testing.assert_allclose(a, b, atol=atol)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_clip_equals_step_frame_by_frame(shallow: Narrow, preset: str) -> None:
     problem = Problem(shallow(preset), frames=3)
     config, passes = problem.config, 2
+    # Two programs round differently, and untrained peaks of the journal form lie on flat maps.
+    atol = 1e-3 if preset == "ijcv_resnet" else 1e-4
     shift = jnp.broadcast_to(jnp.eye(2, 3), (problem.batch, 3, 2, 3)) + jnp.array([0, 0, 1.5])
     clip, after, _ = jax.jit(rednet.align_clip, static_argnums=0, static_argnames="feedback_steps")(
         config, problem.variables, problem.clips, problem.state, shift, feedback_steps=passes
@@ -49,8 +51,9 @@ def test_clip_equals_step_frame_by_frame(shallow: Narrow, preset: str) -> None:
         assert_close(
             jax.tree.map(lambda leaf, frame=frame: leaf[:, frame], clip._replace(per_step=None)),
             out._replace(per_step=None),
+            atol,
         )
-        assert_close(clip.per_step.landmarks[:, :, frame], out.per_step.landmarks)
+        assert_close(clip.per_step.landmarks[:, :, frame], out.per_step.landmarks, atol)
     assert_close(after, state)
     assert state.passes.tolist() == [3 * (passes + config.passes_per_frame)] * problem.batch
 
