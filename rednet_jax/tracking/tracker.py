@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
@@ -14,8 +16,10 @@ from rednet_jax.detection.dlib import Detection, FaceDetector
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.boxes import intersection_over_union, landmark_box
 from rednet_jax.model.config import RedNetConfig
+from rednet_jax.tracking.background import read_ahead
 from rednet_jax.tracking.cuts import CutFinder
 from rednet_jax.tracking.streams import Carry, Look, Streams, Variables
+from rednet_jax.tracking.video import VideoReader
 from rednet_jax.weights.store import load
 
 LOST_BELOW = 0.3
@@ -278,20 +282,21 @@ def landmark_track(frames: Sequence[Sequence[TrackedFace]], landmarks: int) -> N
 
 
 def track(
-    frames: Iterable[NDArray[np.uint8]],
+    source: str | os.PathLike[str] | int | Iterable[NDArray[np.uint8]],
     checkpoint: str | tuple[RedNetConfig, Variables] = "compact",
     *,
     faces: int = 1,
     feedback_steps: int = 1,
 ) -> Iterator[list[TrackedFace]]:
-    """Follows faces through frames.
+    """Follows faces through a video.
 
-        for faces in rednet_jax.track(frames, faces=2):
+        for faces in rednet_jax.track("meeting.mp4", faces=2):
             for face in faces:
                 print(face.identity, face.landmarks, face.confidence)
 
     Args:
-        frames: RGB uint8 [H, W, 3] each, as arrays, a generator, or `tracking.video.VideoReader`.
+        source: a video file, the number of a camera, or frames, RGB uint8 [H, W, 3] each: arrays,
+            or a generator of them.
         checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
         faces: how many are followed at most.
         feedback_steps: K, passes of the network for each frame.
@@ -300,12 +305,23 @@ def track(
         For each frame the list of its faces, found as it is asked for.
 
     Raises:
-        RednetError: a checkpoint that cannot be read, faces or feedback_steps below 1; later, a
-            frame that is no RGB picture.
+        RednetError: a video or a checkpoint that cannot be read, faces or feedback_steps below 1;
+            later, a frame that is no RGB picture, or, behind all that could be read, a file that is
+            damaged or cut short.
     """
     config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
     tracker = Tracker(config, variables, faces=faces, feedback_steps=feedback_steps)
-    return map(tracker.update, frames)
+    if isinstance(source, str | os.PathLike | int):
+        return _track_video(tracker, VideoReader(source))
+    return map(tracker.update, source)
+
+
+def _track_video(tracker: Tracker, reader: VideoReader) -> Iterator[list[TrackedFace]]:
+    with reader, contextlib.closing(read_ahead(reader)) as frames:
+        for frame in frames:
+            yield tracker.update(frame.image)
+    if reader.broken is not None:
+        raise RednetError(f"{reader.name}: {reader.broken}")
 
 
 def _same(a: NDArray[np.float32], b: NDArray[np.float32]) -> bool:

@@ -24,6 +24,7 @@ from rednet_jax.tracking.tracker import (
     landmark_track,
     track,
 )
+from rednet_jax.tracking.video import VideoReader, write_video
 
 SIDE = 64.0
 """Of the faces in `picture`."""
@@ -339,6 +340,28 @@ def test_track_answers_each_frame_when_it_is_asked(network, portrait):
     next(faces)
     assert asked == [0]
     assert len(list(faces)) == 3
+
+
+def test_a_file_is_tracked_like_its_frames_and_says_at_the_end_that_it_was_cut(
+    network, portrait, tmp_path, monkeypatch
+):
+    path = tmp_path / "talk.mp4"
+    with write_video(path, 25, (256, 256)) as write:
+        for number in range(5):
+            write(portrait[:256, 90 + number : 346 + number])
+    with VideoReader(path) as reader:
+        frames = [frame.image for frame in reader]
+    for mine, theirs in zip(track(path, network), track(frames, network), strict=True):
+        for one, other in zip(mine, theirs, strict=True):
+            np.testing.assert_array_equal(one.landmarks, other.landmarks)
+    cut_short = property(lambda _: "cut short", lambda *_: None)
+    monkeypatch.setattr(VideoReader, "broken", cut_short, raising=False)
+    cut = track(str(path), network)
+    assert len([next(cut) for _ in range(5)]) == 5
+    with pytest.raises(RednetError, match=r"talk\.mp4: cut short$"):
+        next(cut)
+    with pytest.raises(RednetError, match="missing"):
+        track(tmp_path / "missing.mp4", network)
 
 
 def test_wrong_arguments_are_one_line(network):
