@@ -46,6 +46,7 @@ def release(
     name: str,
     data_dir: Path | None = None,
     *,
+    init_from: str | None = None,
     weights_dir: Path = WEIGHTS,
     results_dir: Path = RESULTS,
 ) -> None:
@@ -55,6 +56,7 @@ def release(
         run_dir: of the run; need not be finished.
         name: of the release.
         data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
+        init_from: the released weights that the run began with, if there were any.
         weights_dir: where weights and card go.
         results_dir: where the figures go.
 
@@ -70,7 +72,12 @@ def release(
     checkpoint = name if weights_dir == WEIGHTS else str(path)
     result = {
         "name": name,
-        **provenance(f"python experiments/release.py RUN_DIR --name {name}", experiment["seed"]),
+        **provenance(
+            f"python experiments/release.py RUN_DIR --name {name}"
+            + (f" --init-from {init_from}" if init_from else ""),
+            experiment["seed"],
+        ),
+        "init_from": init_from,
         "experiment": experiment,
         "training_faces": len(read_split("300w", "train", data_dir)),
         "best_step": min(curve, key=lambda row: row["validation_nme"][-1])["step"],
@@ -169,8 +176,7 @@ to its input, K times a picture.
 
 ## Training
 
-- Data: {result["training_faces"]:,} faces of the 300-W training folders, those of the validation
-  split left out.{_beside(stages)}
+- Data: {_data(result, stages)}
 - Terms: the labels of 300-W (iBUG) are for research only and exclude commercial products; so are
   these weights.
 {_schedule(stages, result["seed"])}
@@ -183,8 +189,8 @@ to its input, K times a picture.
 
 ## Figures: validation, used for selection
 
-{truth["images"]} faces held out of the 300-W training folders. The released step was chosen by
-them, so they flatter. All in percent; errors are over the {truth["normaliser"]}.
+{truth["images"]} faces held out of the 300-W training folders. {_chosen_by(stages)}
+All in percent; errors are over the {truth["normaliser"]}.
 `jitter`: the labels' box displaced at random, its centre by 6 % of its side on each axis, its size
 by 10 %. `detector`: dlib's; a face that it does not find is counted, not measured.
 
@@ -258,7 +264,7 @@ def _schedule(stages: list[dict[str, Any]], seed: int) -> str:
         rate = stage["optimiser"]
         which = f"Stage `{stage['name']}`" if len(stages) > 1 else "Schedule"
         items.append(
-            f"- {which}: {stage['steps']:,} steps of {stage['batch']} faces, the first "
+            f"- {which}: {stage['steps']:,} steps of {_batch(stage)}, the first "
             f"{stage['one_pass_steps']:,} with one pass; AdamW, learning rate\n"
             f"  {rate['learning_rate']:g} after {rate['warmup_steps']} steps of warm-up and down a "
             f"cosine to 0, weight decay {rate['weight_decay']:g},\n"
@@ -268,13 +274,36 @@ def _schedule(stages: list[dict[str, Any]], seed: int) -> str:
     return "\n".join(items)
 
 
-def _beside(stages: list[dict[str, Any]]) -> str:
-    """What was trained on beside 300-W, as a sentence; nothing if there was nothing."""
+def _batch(stage: dict[str, Any]) -> str:
+    clips = stage.get("clips")
+    return (
+        f"{stage['batch']} clips of {clips['frames']} frames"
+        if clips
+        else (f"{stage['batch']} faces")
+    )
+
+
+def _data(result: dict[str, Any], stages: list[dict[str, Any]]) -> str:
+    """What was trained on, as sentences of the card."""
     # Generated data have no splits, and results from before there were stages name 300-W alone.
-    trained = (stage["data"].get("train") for stage in stages)
-    splits = [split for splits in trained if isinstance(splits, list) for split in splits]
-    others = [split for split in dict.fromkeys(splits) if split != "300w/train"]
-    return f"\n  Beside them {', '.join(others)}." if others else ""
+    trained = (stage["data"].get("train", []) for stage in stages)
+    splits = list(dict.fromkeys(split for splits in trained for split in splits))
+    if begun := result.get("init_from"):
+        return f"{', '.join(splits)}, from the weights of `{begun}` on; its card says what it saw."
+    others = [split for split in splits if split != "300w/train" and "/" in split]
+    beside = f"\n  Beside them {', '.join(others)}." if others else ""
+    return (
+        f"{result['training_faces']:,} faces of the 300-W training folders, those of the validation"
+        f"\n  split left out.{beside}"
+    )
+
+
+def _chosen_by(stages: list[dict[str, Any]]) -> str:
+    split = stages[-1]["data"].get("validation")
+    # Results from before there was a choice have no such entry, or a number of generated faces.
+    if not isinstance(split, str) or split == "300w/validation":
+        return "The released step was chosen by\nthem, so they flatter."
+    return f"The released step was chosen by\n{split}, and the confidence calibrated on them."
 
 
 def _rows(results: list[dict[str, Any]]) -> str:
@@ -293,9 +322,15 @@ if __name__ == "__main__":
     )
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     parser.add_argument("--name", required=True)
+    parser.add_argument("--init-from", metavar="NAME", help="what the run began with, if anything")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder of prepared data")
     arguments = parser.parse_args()
     try:
-        release(arguments.run_dir, arguments.name, arguments.data_dir)
+        release(
+            arguments.run_dir,
+            arguments.name,
+            arguments.data_dir,
+            init_from=arguments.init_from,
+        )
     except RednetError as error:
         parser.error(str(error))
