@@ -300,8 +300,8 @@ def _data(result: dict[str, Any], stages: list[dict[str, Any]]) -> str:
 
 def _chosen_by(stages: list[dict[str, Any]]) -> str:
     split = stages[-1]["data"].get("validation")
-    # Results from before there was a choice have no such entry, or a number of generated faces.
-    if not isinstance(split, str) or split == "300w/validation":
+    # Results from before there were splits of several data sets name it without its set.
+    if split in ("validation", "300w/validation"):
         return "The released step was chosen by\nthem, so they flatter."
     return f"The released step was chosen by\n{split}, and the confidence calibrated on them."
 

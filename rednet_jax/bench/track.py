@@ -138,15 +138,17 @@ def _parts(
     tracker = Tracker(config, variables, faces=count, feedback_steps=feedback_steps)
     tracked = [tracker.update(frame) for frame in frames]
     streams = Streams(config, variables, count, feedback_steps=feedback_steps)
+    for frame, found in zip(frames, tracked, strict=True):
+        boxes = {row: landmark_box(face.landmarks) for row, face in enumerate(found)}
+        with timed("crop"):
+            for box in boxes.values():
+                affine = crop_transform(box, margin=config.crop_margin, size=config.image_size)
+                cut_crop(frame, affine, config.image_size)
+        with timed("look"):
+            streams.look(frame, boxes)
+    # A loop of its own: the encoder's threads work on behind the call.
     with write_video(folder / "parts.mp4", 25, SIZE) as write:
         for frame, found in zip(frames, tracked, strict=True):
-            boxes = {row: landmark_box(face.landmarks) for row, face in enumerate(found)}
-            with timed("crop"):
-                for box in boxes.values():
-                    affine = crop_transform(box, margin=config.crop_margin, size=config.image_size)
-                    cut_crop(frame, affine, config.image_size)
-            with timed("look"):
-                streams.look(frame, boxes)
             image = frame
             with timed("draw"):
                 for face in found:
