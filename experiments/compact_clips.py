@@ -2,7 +2,7 @@
 
     rednet train experiments/compact_clips.py --run-dir RUN --data-dir PREPARED --init-from compact
 
-Expects 300w and 300vw prepared. Hardware: 2 CPU cores: 2.5 s of core time a step, so some 20 minutes
+Expects 300w and 300vw prepared. Hardware: 2 CPU cores: 2.5 s of core time a step, so 20 minutes
 where both are free. Checkpoints are chosen by the error on the validation clips, followed as the
 tracker does. The released `compact_video` is the best of such a run, of its step 750; its card has
 the figures.
