@@ -158,6 +158,40 @@ def train(args: argparse.Namespace) -> int:
     return 0
 
 
+def ablate(args: argparse.Namespace) -> int:
+    """Train an ablation's arms over its seeds, measure them alike, and decide its claims.
+
+    What is measured already is not trained again, also by another ablation file; what was stopped
+    goes on. OUT gets NAME.json, NAME.md and NAME.png. Any field of the experiments is an option,
+    as in `rednet train`; then --out must be named.
+
+    Example: rednet ablate experiments/ablation_losses.py --data-dir DIR --jobs 2 --minutes 50
+    """
+    from rednet_jax.ablate.index import write_index
+    from rednet_jax.ablate.run import RUNS, ablate
+
+    if args.index is not None:
+        print(write_index(args.index))
+    if args.file is None:
+        if args.index is None:
+            raise RednetError("name an ablation file, or a folder of results by --index")
+        return 0
+    outcome = ablate(
+        args.file,
+        runs_dir=args.runs_dir or RUNS,
+        data_dir=args.data_dir,
+        out=args.out,
+        jobs=args.jobs,
+        minutes=args.minutes,
+        do=args.do,
+        changes=args.fields,
+        say=lambda line: print(line, flush=True),
+    )
+    for path in outcome.files:
+        print(path)
+    return _failed(outcome.failures)
+
+
 def report(args: argparse.Namespace) -> int:
     """Write RUN_DIR/report.html: a run's progress, curves, pictures and config on one page.
 
@@ -410,7 +444,7 @@ def parser() -> argparse.ArgumentParser:
     _add_all_steps(one, "measure")
     one.add_argument(
         "--boxes",
-        choices=("truth", "detector", "jitter"),
+        choices=("truth", "detector", "jitter", "jitter-hard"),
         default="truth",
         help="crops around the labels, what the detector finds, or labels displaced at random",
     )
@@ -463,6 +497,30 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--process-id", type=int, metavar="I", help="this one's number, from 0")
     _add_data_dir(one)
     one.set_defaults(fields={})
+
+    one = command("ablate", ablate)
+    one.add_argument("file", type=Path, nargs="?", metavar="FILE", help="builds one Ablation")
+    one.add_argument(
+        "--runs-dir", type=Path, metavar="DIR", help="a folder a run (default: runs/ablations)"
+    )
+    one.add_argument(
+        "--out", type=Path, metavar="DIR", help="of the results (default: experiments/results)"
+    )
+    one.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="runs at a time (default: %(default)s)"
+    )
+    one.add_argument("--minutes", type=float, metavar="M", help="begin no run after M minutes")
+    part = one.add_mutually_exclusive_group()
+    part.add_argument("--train-only", dest="do", action="store_const", const=("train",))
+    part.add_argument("--table-only", dest="do", action="store_const", const=("table",))
+    one.add_argument(
+        "--index",
+        type=Path,
+        metavar="DIR",
+        help="write DIR/README.md of all results that lie there",
+    )
+    _add_data_dir(one)
+    one.set_defaults(fields={}, do=("train", "table"))
 
     one = command("report", report)
     one.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="the folder of a run")

@@ -32,7 +32,10 @@ from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.weights.store import load
 
-Boxes = Literal["truth", "detector", "jitter"]
+Boxes = Literal["truth", "detector", "jitter", "jitter-hard"]
+
+JITTER = {"jitter": (0.06, 0.10), "jitter-hard": (0.12, 0.20)}
+"""Deviations of a displaced box: of its centre in sides, of the logarithm of its size."""
 
 BATCH = 50
 
@@ -72,8 +75,8 @@ def cut_split(
         samples: the split.
         config: the network's: its margin, size and landmarks.
         boxes: crops around the labels ('truth'), around the detector's box, or around the labels'
-            box displaced at random ('jitter'): a draw of the face's name alone, so that it is the
-            same for every K, every model and every order.
+            box displaced at random ('jitter'; 'jitter-hard' is the same twice as far): a draw of
+            the face's name alone, so that it is the same for every K, every model and every order.
         report: called with the number of faces done and in all.
 
     Raises:
@@ -116,8 +119,9 @@ def _box(
         overlaps = [intersection_over_union(box, sample.box) for box in found]
         best = int(np.argmax(overlaps)) if overlaps else 0
         return found[best] if overlaps and overlaps[best] > RIGHT_IOU else None
-    if boxes == "jitter":
-        return jitter_box(np.random.default_rng(zlib.crc32(sample.name.encode())), sample.box)
+    if boxes in JITTER:
+        rng = np.random.default_rng(zlib.crc32(sample.name.encode()))
+        return jitter_box(rng, sample.box, *JITTER[boxes])
     return sample.box
 
 

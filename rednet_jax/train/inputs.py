@@ -155,7 +155,7 @@ def _crops(
 def _validation(experiment: Experiment, stage: Stage, data_dir: Path | None) -> Crops | ClipWindows:
     data, model = stage.data, experiment.model
     if isinstance(data, GeneratedData):
-        return _generated_crops(experiment, data)
+        return generated_crops(experiment, data)
     name, split = data.validation.split("/")
     if stage.clips is not None and holds_clips(name):
         margin, size = model.crop_margin * data.cover, data.cached_size
@@ -164,7 +164,7 @@ def _validation(experiment: Experiment, stage: Stage, data_dir: Path | None) -> 
 
 
 @functools.cache
-def _generated_crops(experiment: Experiment, data: GeneratedData) -> Crops:
+def generated_crops(experiment: Experiment, data: GeneratedData) -> Crops:
     """Generated faces that no step draws; kept, as compiling the generator takes seconds."""
     # 1 is for the draws of the steps.
     run = jax.random.fold_in(jax.random.key(experiment.seed), 2)

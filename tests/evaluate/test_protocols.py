@@ -232,3 +232,12 @@ def test_predictions_that_cannot_be_written_are_one_line(network, data_dir, tmp_
             data_dir=data_dir,
             predictions=tmp_path / "file" / "predictions.csv",
         )
+
+
+def test_a_box_displaced_hard_is_the_same_one_twice_as_far():
+    face = sample("someone")
+    box, soft, hard = (protocols._box(face, b, None) for b in ("truth", "jitter", "jitter-hard"))
+    centres = [(one[:2] + one[2:]) / 2 for one in (box, soft, hard)]
+    np.testing.assert_allclose(centres[2] - centres[0], 2 * (centres[1] - centres[0]), rtol=1e-4)
+    sides = [one[2] - one[0] for one in (box, soft, hard)]
+    assert sides[2] / sides[0] == pytest.approx((sides[1] / sides[0]) ** 2, rel=1e-4)

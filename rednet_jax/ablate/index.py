@@ -1,0 +1,94 @@
+"""One page of all results of a folder, and for each the command that makes it again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rednet_jax.errors import RednetError
+from rednet_jax.files import write_text
+
+PAGE = "README.md"
+
+_COMMANDS = {"quickstart_overlay": "rednet quickstart"}
+"""Of pictures that no JSON file lies beside."""
+
+
+def write_index(folder: Path) -> Path:
+    """Writes FOLDER/README.md from the JSON files there; returns its path.
+
+    Raises:
+        RednetError: a folder or file that cannot be read, or a page that cannot be written.
+    """
+    if not folder.is_dir():
+        raise RednetError(f"{folder}: no such folder of results")
+    results = {path: _read(path) for path in sorted(folder.glob("*.json"))}
+    ablations = {path: one for path, one in results.items() if "claims" in one and "rows" in one}
+    lines = [
+        "# Results",
+        "",
+        f"This page is written by `rednet ablate --index {_said(folder)}`. Every JSON file says by "
+        "which command, commit, machine and versions it was made; pages and plots come with it.",
+        "",
+    ]
+    if ablations:
+        lines += ["## Ablations", ""]
+    for path, one in ablations.items():
+        lines += _ablation(path, one)
+    others = {path: one for path, one in results.items() if path not in ablations}
+    if others:
+        lines += ["## Measurements", "", "| file | made by | commit |", "|---|---|---|"]
+        lines += [_row(path, one) for path, one in others.items()]
+        lines += [""]
+    shown = {path.stem for path in results}
+    pictures = [path for path in sorted(folder.glob("*.png")) if path.stem not in shown]
+    if pictures:
+        lines += ["## Pictures", ""]
+    for path in pictures:
+        made = f", made by `{_COMMANDS[path.stem]}`" if path.stem in _COMMANDS else ""
+        lines += [f"{path.name}{made}:", "", f"![{path.stem}]({path.name})", ""]
+    write_text(folder / PAGE, "\n".join(lines))
+    return folder / PAGE
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RednetError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(found, dict):
+        raise RednetError(f"{path}: holds no result")
+    return found
+
+
+def _said(folder: Path) -> str:
+    """The folder as someone at the root of the checkout would type it."""
+    parts = folder.resolve().parts[-2:]
+    return "/".join(parts) if parts == ("experiments", "results") else folder.name
+
+
+def _ablation(path: Path, one: dict[str, Any]) -> list[str]:
+    lines = [f"### [{one['name']}]({path.stem}.md)", "", one["question"], ""]
+    lines += [f"- {claim['sentence']} **{claim['verdict']}**" for claim in one["claims"]]
+    lines += [""] * bool(one["claims"])
+    lines += [f"`{_source(one)['command']}`", ""]
+    if path.with_suffix(".png").exists():
+        lines += [f"![{one['name']}]({path.stem}.png)", ""]
+    return lines
+
+
+def _row(path: Path, one: dict[str, Any]) -> str:
+    source = _source(one)
+    links = [f"[{path.stem}.{kind}]({path.stem}.{kind})" for kind in ("json", "md", "png")]
+    there = [
+        link for link in links if path.with_suffix(f".{link.rpartition('.')[2][:-1]}").exists()
+    ]
+    command = f"`{source['command']}`" if "command" in source else "not said"
+    return f"| {', '.join(there)} | {command} | {str(source.get('git_commit', '?'))[:7]} |"
+
+
+def _source(one: dict[str, Any]) -> dict[str, Any]:
+    """Where a result comes from: its own field, or in older files among the others."""
+    found = one.get("provenance", one)
+    return found if isinstance(found, dict) else {}

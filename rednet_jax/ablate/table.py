@@ -1,0 +1,239 @@
+"""Tables and verdicts, made of measurements alone: neither weights nor data need be there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rednet_jax.ablate.folder import read_failure, read_measured
+from rednet_jax.ablate.plan import CLIPS, FEEDBACK_STEPS, PICTURES, Ablation, Cell, Claim, run_of
+from rednet_jax.data.builders.tree_300w import photo
+from rednet_jax.errors import RednetError
+from rednet_jax.evaluate.bootstrap import bootstrap_interval, mean_difference, paired_interval
+from rednet_jax.evaluate.provenance import provenance
+
+MEASURED, FAILED, MISSING, ABSENT = "measured", "failed", "not decided", "not measured"
+"""States of a cell: all seeds there; a run failed; seeds missing; its arm has no such figure."""
+
+SUPPORTED, NOT_SUPPORTED, NOT_DECIDED = "supported", "not supported", "not decided"
+
+_LEVEL, _DRAWS, _SEED = 0.95, 10_000, 0
+
+
+class Values(NamedTuple):
+    """What was measured of a cell.
+
+    Attributes:
+        state: of `MEASURED`, `FAILED`, `MISSING`, `ABSENT`.
+        seeds: S, those that are there.
+        errors: [S, N], percent.
+        names: of the N faces or clips.
+        groups: N, what is drawn together: faces of one photo; a clip is on its own.
+    """
+
+    state: str
+    seeds: list[int]
+    errors: NDArray[np.float64]
+    names: list[str]
+    groups: list[str]
+
+
+class _Measured:
+    """Measurements and failures of every run of an ablation."""
+
+    def __init__(self, ablation: Ablation, runs_dir: Path) -> None:
+        self.ablation = ablation
+        self.runs: dict[tuple[str, int], dict[str, Any]] = {}
+        self.failed: dict[tuple[str, int], str] = {}
+        for arm in ablation.arms:
+            for seed in ablation.seeds:
+                run = run_of(arm, seed)
+                measured = read_measured(runs_dir, run)
+                if measured is not None:
+                    self.runs[arm.name, seed] = measured
+                elif reason := read_failure(runs_dir, run):
+                    self.failed[arm.name, seed] = reason
+        if not self.runs and not self.failed:
+            raise RednetError(f"{runs_dir}: holds no run of {ablation.name} that is measured")
+
+    def of(self, cell: Cell) -> Values:
+        arm, seeds = self.ablation.arm(cell.arm), self.ablation.seeds
+        there = [seed for seed in seeds if (arm.name, seed) in self.runs]
+        rows: list[list[float]] = []
+        names: list[str] = []
+        kept: list[int] = []
+        for seed in there:
+            found = _row(self.runs[arm.name, seed], cell, arm.readout)
+            if found is None:
+                continue
+            if names and found[0] != names:
+                raise RednetError(f"{arm.name}: its seeds are measured on different faces")
+            names = found[0]
+            rows.append(found[1])
+            kept.append(seed)
+        if any((arm.name, seed) in self.failed for seed in seeds):
+            state = FAILED
+        elif len(there) < len(seeds):
+            state = MISSING
+        else:
+            state = MEASURED if len(kept) == len(seeds) else ABSENT
+        errors = np.asarray(rows, np.float64).reshape(len(rows), len(names))
+        groups = [photo(name) for name in names] if cell.on in PICTURES else names
+        return Values(state, kept, errors, names, groups)
+
+
+def _row(
+    measured: dict[str, Any], cell: Cell, readout: str
+) -> tuple[list[str], list[float]] | None:
+    """Names and figures [N] of a cell in one run's measurements; None where there are none."""
+    if cell.on in PICTURES:
+        part = measured.get("pictures")
+        by_steps = part and part["errors"].get(cell.on, {}).get(readout)
+    else:
+        part = measured.get("clips")
+        by_steps = part and part[cell.figure].get(cell.on)
+    if not part or not by_steps or cell.feedback_steps > len(by_steps):
+        return None
+    return part["names"], by_steps[cell.feedback_steps - 1]
+
+
+def tabulate(ablation: Ablation, runs_dir: Path, command: str) -> dict[str, Any]:
+    """Returns an ablation's results as plain JSON.
+
+    Args:
+        ablation: whose.
+        runs_dir: holds the folders of its runs.
+        command: that makes them.
+
+    Returns:
+        `name`, `question`, `baseline`, `seeds`, `data`, `normaliser`, `arms`, `rows` (a row for
+        each figure of each arm: `mean` over seeds and faces, `spread` over seeds, their 95 %
+        `interval`, the `difference` from the baseline and its paired `difference_interval`),
+        `claims` with verdicts, `runs` and `provenance`.
+
+    Raises:
+        RednetError: no run is measured, or arms are measured on different faces.
+    """
+    measured = _Measured(ablation, runs_dir)
+    some = [
+        run[part] for run in measured.runs.values() for part in ("pictures", "clips") if part in run
+    ]
+    data: dict[str, int] = {}
+    for part in some:
+        data.update({", ".join(part["data"]): len(part["names"])})
+    return {
+        "name": ablation.name,
+        "question": ablation.question,
+        "baseline": ablation.baseline,
+        "seeds": list(ablation.seeds),
+        "data": data,
+        "normaliser": next((run["normaliser"] for run in measured.runs.values()), None),
+        "arms": [{"name": arm.name, "readout": arm.readout} for arm in ablation.arms],
+        "rows": [_figures(measured, cell) for cell in _cells(ablation)],
+        "claims": [_decide(measured, claim) for claim in ablation.claims],
+        "runs": list(_provenance_of_runs(measured)),
+        "provenance": provenance(command, _SEED),
+    }
+
+
+def _cells(ablation: Ablation) -> Iterator[Cell]:
+    """Every cell that the tables show."""
+    for on in ablation.on:
+        for figure in ("nme", "jitter") if on in CLIPS else ("nme",):
+            for arm in ablation.arms:
+                for steps in ablation.feedback_steps:
+                    if steps in FEEDBACK_STEPS[on]:
+                        yield Cell(arm.name, steps, on, figure)
+
+
+def _figures(measured: _Measured, cell: Cell) -> dict[str, Any]:
+    values = measured.of(cell)
+    means = values.errors.mean(axis=1) if values.seeds else np.empty(0)
+    row: dict[str, Any] = {
+        "arm": cell.arm,
+        "on": cell.on,
+        "figure": cell.figure,
+        "feedback_steps": cell.feedback_steps,
+        "state": values.state,
+        "by_seed": {str(s): float(m) for s, m in zip(values.seeds, means, strict=True)},
+        "mean": float(means.mean()) if len(means) else None,
+        "spread": float(means.std(ddof=1)) if len(means) > 1 else None,
+        "interval": None,
+        "difference": None,
+        "difference_interval": None,
+    }
+    if values.state == MEASURED:
+        row["interval"] = _pair(
+            bootstrap_interval(values.errors, values.groups, level=_LEVEL, draws=_DRAWS, seed=_SEED)
+        )
+        baseline = Cell(measured.ablation.baseline, cell.feedback_steps, cell.on, cell.figure)
+        if cell.arm != baseline.arm:
+            row["difference"], row["difference_interval"] = _difference(measured, cell, baseline)
+    return row
+
+
+def _difference(
+    measured: _Measured, first: Cell, second: Cell
+) -> tuple[float | None, list[float] | None]:
+    """First minus second, and its interval; None where seeds are missing."""
+    one, other = measured.of(first), measured.of(second)
+    if one.state != MEASURED or other.state != MEASURED:
+        return None, None
+    if one.names != other.names:
+        raise RednetError(f"measured on different faces: {first}; {second}")
+    interval = paired_interval(
+        one.errors, other.errors, one.groups, level=_LEVEL, draws=_DRAWS, seed=_SEED
+    )
+    return mean_difference(one.errors, other.errors), _pair(interval)
+
+
+def _pair(interval: tuple[float, float]) -> list[float] | None:
+    """Of plain JSON, which has no nan."""
+    return list(interval) if np.isfinite(interval).all() else None
+
+
+def _decide(measured: _Measured, claim: Claim) -> dict[str, Any]:
+    difference, interval = _difference(measured, claim.lower, claim.higher)
+    states = [measured.of(cell).state for cell in (claim.lower, claim.higher)]
+    why = None
+    if interval is None:
+        verdict = NOT_DECIDED
+        named = {FAILED: "a run failed", MISSING: "seeds are missing", ABSENT: "not measured"}
+        why = next((named[s] for s in (FAILED, MISSING, ABSENT) if s in states), "too few faces")
+    elif interval[1] < 0:
+        verdict = SUPPORTED
+    elif interval[0] > 0:
+        verdict = NOT_SUPPORTED
+    else:
+        verdict, why = NOT_DECIDED, "the interval spans 0"
+    return {
+        "sentence": claim.sentence,
+        "lower": str(claim.lower),
+        "higher": str(claim.higher),
+        "difference": difference,
+        "interval": interval,
+        "verdict": verdict,
+        "why": why,
+    }
+
+
+def _provenance_of_runs(measured: _Measured) -> Iterator[dict[str, Any]]:
+    for arm in measured.ablation.arms:
+        for seed in measured.ablation.seeds:
+            row = {"arm": arm.name, "seed": seed, "run": run_of(arm, seed).folder}
+            if run := measured.runs.get((arm.name, seed)):
+                where = run["provenance"]
+                yield {
+                    **row,
+                    "state": MEASURED,
+                    "git_commit": where["git_commit"],
+                    "device": where["machine"]["device"],
+                }
+            elif reason := measured.failed.get((arm.name, seed)):
+                yield {**row, "state": FAILED, "reason": reason}
+            else:
+                yield {**row, "state": MISSING}

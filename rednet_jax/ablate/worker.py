@@ -1,0 +1,120 @@
+"""One run in a process of its own: trained or resumed, then measured.
+
+    python -m rednet_jax.ablate.worker '{"file": "experiments/ablation_losses.py", ...}'
+
+is what `rednet ablate` starts; see `Task`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from rednet_jax.ablate.folder import FAILED, MEASURED, read_measured
+from rednet_jax.ablate.measure import measure
+from rednet_jax.ablate.plan import load_ablation, run_of
+from rednet_jax.errors import RednetError
+from rednet_jax.evaluate.provenance import provenance
+from rednet_jax.files import write_text, writing
+from rednet_jax.train.loop import train
+from rednet_jax.weights.store import load
+
+
+class Task(NamedTuple):
+    """What a worker is told.
+
+    Attributes:
+        file: of the ablation.
+        changes: to the experiment of every arm.
+        arm: its name.
+        seed: of the run.
+        runs_dir: the folder of run folders.
+        data_dir: the folder of prepared data, or None.
+        command: that the measurements came from.
+    """
+
+    file: str
+    changes: dict[str, str]
+    arm: str
+    seed: int
+    runs_dir: str
+    data_dir: str | None
+    command: str
+
+    def to_json(self) -> str:
+        """In one word of a command line."""
+        return json.dumps(self._asdict())
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Reads what `to_json` wrote."""
+        return cls(**json.loads(text))
+
+
+def work(task: Task) -> bool:
+    """Trains and measures; returns False where the run was asked to stop before its end.
+
+    A run that another process is at is waited for.
+
+    Raises:
+        RednetError: as of `train` and `measure`.
+    """
+    ablation = load_ablation(task.file, task.changes)
+    run = run_of(ablation.arm(task.arm), task.seed)
+    runs_dir = Path(task.runs_dir)
+    data_dir = None if task.data_dir is None else Path(task.data_dir)
+    folder = runs_dir / run.folder
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if read_measured(runs_dir, run) is not None:
+            return True
+        (folder / FAILED).unlink(missing_ok=True)
+        begun = time.perf_counter()
+        state = train(run.experiment, folder, data_dir=data_dir, init_from=run.init_from)
+        if int(state.step) < run.experiment.steps:
+            return False
+        trained = time.perf_counter()
+        _, variables = load(str(folder))
+        figures = measure(run.experiment, variables, data_dir)
+        measured = {
+            "run": run.folder,
+            "init_from": run.init_from,
+            **figures,
+            "experiment": run.experiment.to_json(),
+            "provenance": provenance(task.command, task.seed),
+        }
+        # Rows of numbers: indented, each would be a line.
+        write_text(folder / MEASURED, json.dumps(measured) + "\n")
+        seconds = time.perf_counter() - trained
+        print(f"trained in {trained - begun:.0f} s, measured in {seconds:.0f} s", flush=True)
+        return True
+    finally:
+        os.close(lock)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Works on the task of a command line; returns the exit status."""
+    for name in ("jax", "absl", "orbax"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        if work(Task.from_json(argv[0])):
+            return 0
+        print("rednet: asked to stop, saved", file=sys.stderr)
+        return 1
+    except RednetError as error:
+        print(f"rednet: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,44 @@
+"""The page of all results names a command for each."""
+
+import json
+from pathlib import Path
+
+import pytest
+from ablate.tiny import tiny, write_measured
+
+from rednet_jax.ablate.index import write_index
+from rednet_jax.ablate.page import write_results
+from rednet_jax.ablate.table import tabulate
+from rednet_jax.errors import RednetError
+
+RESULTS = Path(__file__).parents[2] / "experiments" / "results"
+
+
+def test_every_result_has_its_command(tmp_path):
+    for arm in tiny().arms:
+        for seed in range(3):
+            write_measured(tmp_path / "runs", arm, seed, [[1.0, 2.0]] * 2)
+    write_results(tabulate(tiny(), tmp_path / "runs", "rednet ablate tiny.py"), tmp_path / "out")
+    old = {"command": "rednet bench scan", "git_commit": "0123456789"}
+    (tmp_path / "out" / "old.json").write_text(json.dumps(old))
+    page = write_index(tmp_path / "out").read_text()
+    assert "- Long errs less. **not decided**" in page
+    assert "`rednet ablate tiny.py`" in page
+    assert "![tiny](tiny.png)" in page
+    assert "| [old.json](old.json) | `rednet bench scan` | 0123456 |" in page
+
+
+def test_a_folder_that_is_none(tmp_path):
+    with pytest.raises(RednetError, match="no such folder"):
+        write_index(tmp_path / "none")
+    (tmp_path / "one.json").write_text("{")
+    with pytest.raises(RednetError, match=r"one\.json: cannot be read"):
+        write_index(tmp_path)
+
+
+@pytest.mark.skipif(not RESULTS.is_dir(), reason="no checkout")
+def test_the_published_page_is_that_of_the_published_results(tmp_path):
+    page = (RESULTS / "README.md").read_text()
+    for path in RESULTS.glob("*.json"):
+        assert path.name in page or f"({path.stem}.md)" in page
+    assert "not said" not in page

@@ -1,0 +1,86 @@
+"""Measurements are what evaluation reports, face by face and clip by clip."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from data.miniature_300vw import prepare_300vw
+from train.miniature_300w import prepare_300w
+
+from rednet_jax.ablate.measure import measure
+from rednet_jax.data.pipeline import ClipConfig
+from rednet_jax.errors import RednetError
+from rednet_jax.evaluate.clips import clip_windows, follow
+from rednet_jax.evaluate.protocols import evaluate_split
+from rednet_jax.model.rednet import init
+from rednet_jax.train.experiment import DataConfig, Experiment, OptimiserConfig, Stage
+
+
+@pytest.fixture(scope="module")
+def network(narrow):
+    config = narrow("compact")
+    return config, init(config, jax.random.key(0))
+
+
+def test_pictures(network, tmp_path):
+    data_dir = prepare_300w(tmp_path, train=1, validation=3)
+    experiment = Experiment("pictures", network[0], (Stage(steps=600),))
+    measured = measure(experiment, network[1], data_dir)
+    assert set(measured) == {"normaliser", "pictures"}
+    part = measured["pictures"]
+    assert part["data"] == ["300w/validation"]
+    assert len(part["names"]) == 3
+    assert part["names"][0].startswith("300w/validation/")
+    for boxes in ("truth", "jitter", "jitter-hard"):
+        result = evaluate_split(
+            network, "300w", "validation", data_dir=data_dir, boxes=boxes, feedback_steps=(1, 4)
+        )
+        errors = part["errors"][boxes]["regression"]
+        assert np.shape(errors) == (4, 3)
+        for row, steps in zip(result["per_step"], (1, 4), strict=True):
+            assert np.mean(errors[steps - 1]) == pytest.approx(row["nme"], rel=1e-4)
+        assert np.shape(part["errors"][boxes]["maps"]) == (4, 3)
+        assert part["errors"][boxes]["maps"] != errors
+
+
+def test_clips(network, tmp_path, monkeypatch):
+    data_dir = prepare_300vw(tmp_path)
+    data = DataConfig(train=("300vw/train",), validation="300vw/train", cached_size=96)
+    stage = Stage(
+        data=data,
+        clips=ClipConfig(frames=2),
+        optimiser=OptimiserConfig(warmup_steps=1),
+        steps=2,
+        batch=2,
+    )
+    experiment = Experiment("clips", network[0], (stage,))
+    measured = measure(experiment, network[1], data_dir)
+    assert set(measured) == {"normaliser", "clips"}
+    part = measured["clips"]
+    assert part["names"] == ["300vw/train/one", "300vw/train/two"]
+    margin = network[0].crop_margin * data.cover
+    windows = clip_windows("300vw", "train", margin=margin, size=96, data_dir=data_dir)
+    assert len(windows.frames) == 2
+    for on, stride in (("clips", 1), ("clips-halved", 2)):
+        some = windows._replace(frames=windows.frames[:, ::stride])
+        for steps in (1, 3):
+            track = follow(*network, some, steps)
+            frames = [track.crops.labelled[slice_].all(1).sum() for slice_ in halves(some)]
+            weighted = np.average(part["nme"][on][steps - 1], weights=frames)
+            assert weighted == pytest.approx(track.nme, rel=1e-4)
+            assert np.mean(part["jitter"][on][steps - 1]) == pytest.approx(track.jitter, rel=1e-4)
+
+
+def halves(windows):
+    """The frames of the first clip, and of the second, among all."""
+    first = int((windows.frames[0] >= 0).sum())
+    return slice(0, first), slice(first, None)
+
+
+def test_points_that_are_not_finite_are_no_measurement(network, tmp_path):
+    data_dir = prepare_300w(tmp_path, train=1, validation=1)
+    broken = jax.tree.map(lambda leaf: np.full(leaf.shape, np.nan), network[1])
+    experiment = Experiment("pictures", network[0], (Stage(steps=600),))
+    with pytest.raises(RednetError, match="points with boxes 'truth': not finite"):
+        measure(dataclasses.replace(experiment), broken, data_dir)

@@ -1,0 +1,66 @@
+"""What an ablation may say, and which runs are the same."""
+
+import dataclasses
+
+import pytest
+from ablate.tiny import FILE, experiment, tiny
+
+from rednet_jax.ablate.plan import Arm, Cell, Claim, load_ablation, run_of
+from rednet_jax.errors import RednetError
+from rednet_jax.train.experiment import MeshConfig
+
+
+def test_a_run_is_called_by_what_decides_its_result():
+    run = run_of(Arm("a", experiment()), 1)
+    assert run.experiment.seed == 1
+    assert run.folder == run.experiment.name
+    assert run.folder.startswith("compact_seed1_")
+    called = dataclasses.replace(experiment(), name="other", mesh=MeshConfig(2), seed=7)
+    assert run_of(Arm("b", called, readout="maps"), 1).folder == run.folder
+    others = [
+        run_of(Arm("a", experiment()), 2),
+        run_of(Arm("a", experiment(batch=4)), 1),
+        run_of(Arm("a", experiment(), init_from="compact"), 1),
+    ]
+    assert len({run.folder, *(other.folder for other in others)}) == 4
+
+
+def test_a_default_said_aloud_is_the_same_run():
+    model = dataclasses.replace(experiment().model, crop_margin=1.25)
+    said = dataclasses.replace(experiment(), model=model)
+    assert run_of(Arm("a", said), 0).folder == run_of(Arm("a", experiment()), 0).folder
+
+
+def test_a_file_and_changes_to_every_arm(tmp_path):
+    file = tmp_path / "one.py"
+    file.write_text(FILE.format(name="one"))
+    ablation = load_ablation(file, {"steps": "5"})
+    assert ablation.name == "one"
+    assert [arm.experiment.steps for arm in ablation.arms] == [5, 5]
+    with pytest.raises(RednetError, match="no field 'stepz'"):
+        load_ablation(file, {"stepz": "5"})
+    file.write_text("ablation = 3")
+    with pytest.raises(RednetError, match="assigns no Ablation"):
+        load_ablation(file)
+    with pytest.raises(RednetError, match="no such ablation file"):
+        load_ablation(tmp_path / "none.py")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"seeds": (0, 1)}, "3 or more"),
+        ({"seeds": (0, 1, 1)}, "all different"),
+        ({"baseline": "none"}, "is no arm"),
+        ({"claims": (Claim("x", Cell("long", 1), Cell("none", 1)),)}, "no arm 'none'"),
+        ({"claims": (Claim("x", Cell("long", 5), Cell("short", 1)),)}, "K = 5.* is not measured"),
+        ({"on": ("x",)}, "on must be of"),
+        (
+            {"claims": (Claim("x", Cell("long", 1, "truth", "jitter"), Cell("short", 1)),)},
+            "no jitter",
+        ),
+    ],
+)
+def test_what_could_not_be_decided_is_refused(changes, says):
+    with pytest.raises(RednetError, match=says):
+        tiny(**changes)

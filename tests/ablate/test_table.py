@@ -1,0 +1,171 @@
+"""Tables and verdicts from measurements made up by hand."""
+
+import json
+
+import numpy as np
+import pytest
+from ablate.tiny import tiny, write_measured
+
+from rednet_jax.ablate.folder import write_failure
+from rednet_jax.ablate.page import page, write_results
+from rednet_jax.ablate.plan import Arm, Cell, Claim, run_of
+from rednet_jax.ablate.table import tabulate
+from rednet_jax.errors import RednetError
+
+# Four faces, K = 1 and 2, with seeds 0, 1, 2. Means over faces at K = 1: 3, 4, 5.
+SHORT = [[[f + s for f in (0.0, 2.0, 4.0, 6.0)], [9.0] * 4] for s in range(3)]
+
+
+def measure_all(ablation, runs_dir, of):
+    for arm in ablation.arms:
+        for seed in ablation.seeds:
+            write_measured(runs_dir, arm, seed, of(arm.name, seed))
+
+
+def shifted(by):
+    """The second arm's errors are those of the first, and `by` more at K = 1."""
+
+    def of(arm, seed):
+        first = SHORT[seed]
+        return first if arm == "short" else [[e + by for e in first[0]], first[1]]
+
+    return of
+
+
+def rows(result):
+    return {(row["arm"], row["feedback_steps"]): row for row in result["rows"]}
+
+
+def test_means_spreads_and_differences(tmp_path):
+    measure_all(tiny(), tmp_path, shifted(-0.5))
+    result = tabulate(tiny(), tmp_path, "rednet ablate tiny.py")
+    short, long = rows(result)["short", 1], rows(result)["long", 1]
+    assert short["by_seed"] == {"0": 3, "1": 4, "2": 5}
+    assert (short["mean"], short["spread"]) == (4, 1)
+    assert short["difference"] is None
+    assert long["mean"] == 3.5
+    assert long["difference"] == pytest.approx(-0.5)
+    low, high = long["difference_interval"]
+    assert low < -0.5 < high
+    assert rows(result)["long", 2]["difference"] == 0
+    assert result["data"] == {"300w/validation": 4}
+    assert result["provenance"]["command"] == "rednet ablate tiny.py"
+    json.dumps(result, allow_nan=False)
+
+
+# Seeds differ by up to 2 between them, so a difference of 0.5 is within what seeds do.
+@pytest.mark.parametrize(
+    ("by", "verdict"), [(-9, "supported"), (9, "not supported"), (-0.5, "not decided")]
+)
+def test_verdicts(tmp_path, by, verdict):
+    measure_all(tiny(), tmp_path, shifted(by))
+    result = tabulate(tiny(), tmp_path, "x")
+    (claim,) = result["claims"]
+    assert claim["verdict"] == verdict
+    assert claim["difference"] == pytest.approx(by)
+    assert f"**{verdict}**" in page(result)
+
+
+def test_a_missing_seed_decides_nothing(tmp_path):
+    ablation = tiny()
+    measure_all(ablation, tmp_path, shifted(-9))
+    (tmp_path / run_of(ablation.arm("long"), 2).folder / "measured.json").unlink()
+    result = tabulate(ablation, tmp_path, "x")
+    long = rows(result)["long", 1]
+    assert (long["state"], long["mean"], long["difference"]) == ("not decided", -5.5, None)
+    (claim,) = result["claims"]
+    assert (claim["verdict"], claim["why"]) == ("not decided", "seeds are missing")
+    assert "-5.50 (2 of 3 seeds: not decided)" in page(result)
+
+
+def test_a_failed_run_is_named(tmp_path):
+    ablation = tiny()
+    measure_all(ablation, tmp_path, shifted(-9))
+    run = run_of(ablation.arm("long"), 2)
+    (tmp_path / run.folder / "measured.json").unlink()
+    write_failure(tmp_path, run, "loss is not finite")
+    result = tabulate(ablation, tmp_path, "x")
+    assert rows(result)["long", 1]["state"] == "failed"
+    (claim,) = result["claims"]
+    assert (claim["verdict"], claim["why"]) == ("not decided", "a run failed")
+    assert "| long | failed | failed |" in page(result)
+    assert "long, seed 2 failed: loss is not finite" in page(result)
+
+
+def test_each_arm_is_read_where_it_says(tmp_path):
+    ablation = tiny()
+    both = (*ablation.arms, Arm("maps", ablation.arms[0].experiment, readout="maps"))
+    claim = Claim("f_REG errs less.", Cell("short", 1), Cell("maps", 1))
+    ablation = tiny(arms=both, claims=(claim,))
+    for arm in both[:2]:
+        for seed in ablation.seeds:
+            one = SHORT[seed]
+            maps = [[e + 20 for e in one[0]], one[1]]
+            write_measured(tmp_path, arm, seed, one, maps)
+    result = tabulate(ablation, tmp_path, "x")
+    assert rows(result)["maps", 1]["mean"] == 24
+    assert result["claims"][0]["verdict"] == "supported"
+    assert "read off the maps in: maps" in page(result)
+
+
+def test_clips_have_errors_and_jitter(tmp_path):
+    ablation = tiny(
+        on=("clips", "clips-halved"),
+        claims=(
+            Claim(
+                "Steadier.",
+                Cell("long", 1, "clips", "jitter"),
+                Cell("short", 1, "clips", "jitter"),
+            ),
+        ),
+    )
+    for arm in ablation.arms:
+        for seed in ablation.seeds:
+            level = 1.0 if arm.name == "long" else 3.0
+            figures = {on: [[level, level + 0.1]] * 3 for on in ("clips", "clips-halved")}
+            clips = {
+                "data": ["300vw/validation"],
+                "names": ["300vw/validation/a_1", "300vw/validation/a_2"],
+                "nme": figures,
+                "jitter": figures,
+            }
+            write_measured(tmp_path, arm, seed, SHORT[0], clips=clips)
+    result = tabulate(ablation, tmp_path, "x")
+    assert result["claims"][0]["difference"] == pytest.approx(-2)
+    assert result["claims"][0]["verdict"] == "supported"
+    assert page(result).count("| long |") == 4
+
+
+def test_other_faces_and_other_experiments_are_refused(tmp_path):
+    ablation = tiny()
+    measure_all(ablation, tmp_path, shifted(0))
+    path = tmp_path / run_of(ablation.arm("long"), 0).folder / "measured.json"
+    measured = json.loads(path.read_text())
+    one = {**measured, "pictures": {**measured["pictures"], "names": list("abcd")}}
+    path.write_text(json.dumps(one))
+    with pytest.raises(RednetError, match="different faces"):
+        tabulate(ablation, tmp_path, "x")
+    one = json.loads(json.dumps(measured))
+    one["experiment"]["stages"][0]["batch"] = 64
+    path.write_text(json.dumps(one))
+    with pytest.raises(RednetError, match=r"its stages\.0\.batch differs"):
+        tabulate(ablation, tmp_path, "x")
+    # What the experiment had no field for, when it was measured, does not differ.
+    del one["experiment"]["stages"][0]["batch"]
+    path.write_text(json.dumps(one))
+    tabulate(ablation, tmp_path, "x")
+
+
+def test_a_table_of_nothing_is_refused(tmp_path):
+    with pytest.raises(RednetError, match="holds no run of tiny"):
+        tabulate(tiny(), tmp_path, "x")
+
+
+def test_files(tmp_path):
+    measure_all(tiny(), tmp_path / "runs", shifted(-9))
+    result = tabulate(tiny(), tmp_path / "runs", "x")
+    files = write_results(result, tmp_path / "out")
+    assert [file.name for file in files] == ["tiny.json", "tiny.md", "tiny.png"]
+    assert json.loads(files[0].read_text()) == result
+    assert files[2].read_bytes()[:4] == b"\x89PNG"
+    assert np.isfinite([row["mean"] for row in result["rows"]]).all()
