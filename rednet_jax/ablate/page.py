@@ -140,18 +140,19 @@ def draw(result: dict[str, Any], path: Path) -> None:
                 if (row["on"], row["figure"], row["arm"]) == (on, what, name)
             ]
             # Side by side: bars would hide each other.
-            shift = 0.5 * ((number + 0.5) / len(names) - 0.5)
+            shift = 0.4 * ((number + 0.5) / len(names) - 0.5)
             style = {"color": f"C{number % 10}", "marker": "osD^v<>Px*"[number % 10]}
             _bars(upper, rows, shift, "mean", "interval", label=name, **style)
             _bars(lower, rows, shift, "difference", "difference_interval", **style)
         lower.axhline(0, color="0.6", linewidth=1, zorder=0)
         upper.set(title=TITLES[on], ylabel=_FIGURES[what])
-        lower.set(xlabel="K, passes", ylabel=f"difference from '{result['baseline']}'")
+        lower.set(xlabel="K, passes")
         lower.xaxis.set_major_locator(MaxNLocator(integer=True))
         for one in (upper, lower):
             one.grid(axis="y", color="0.92")
             one.set_axisbelow(True)
             one.spines[["top", "right"]].set_visible(False)
+    axes[1, 0].set_ylabel(f"difference from '{result['baseline']}'")
     figure.legend(
         *axes[0, 0].get_legend_handles_labels(),
         loc="outside lower center",

@@ -21,7 +21,8 @@ MEASURED, FAILED, MISSING, ABSENT = "measured", "failed", "not decided", "not me
 
 SUPPORTED, NOT_SUPPORTED, NOT_DECIDED = "supported", "not supported", "not decided"
 
-_LEVEL, _DRAWS, _SEED = 0.95, 10_000, 0
+_SEED = 0
+"""Of the draws, which is the intervals' own default."""
 
 
 class Values(NamedTuple):
@@ -60,7 +61,13 @@ class _Measured:
         if not self.runs and not self.failed:
             raise RednetError(f"{runs_dir}: holds no run of {ablation.name} that is measured")
 
+    def same_runs(self, first: str, second: str) -> bool:
+        """Whether two arms are the same networks: one arm, or two that are read differently."""
+        one, other = self.ablation.arm(first), self.ablation.arm(second)
+        return run_of(one, 0) == run_of(other, 0)
+
     def of(self, cell: Cell) -> Values:
+        """What was measured of a cell."""
         arm, seeds = self.ablation.arm(cell.arm), self.ablation.seeds
         there = [seed for seed in seeds if (arm.name, seed) in self.runs]
         rows: list[list[float]] = []
@@ -94,7 +101,8 @@ def _row(
         part = measured.get("pictures")
         by_steps = part and part["errors"].get(cell.on, {}).get(readout)
     else:
-        part = measured.get("clips")
+        # Whoever is followed by f_REG's points is not judged by the maps.
+        part = measured.get("clips") if readout == "regression" else None
         by_steps = part and part[cell.figure].get(cell.on)
     if not part or not by_steps or cell.feedback_steps > len(by_steps):
         return None
@@ -167,9 +175,7 @@ def _figures(measured: _Measured, cell: Cell) -> dict[str, Any]:
         "difference_interval": None,
     }
     if values.state == MEASURED:
-        row["interval"] = _pair(
-            bootstrap_interval(values.errors, values.groups, level=_LEVEL, draws=_DRAWS, seed=_SEED)
-        )
+        row["interval"] = _pair(bootstrap_interval(values.errors, values.groups))
         baseline = Cell(measured.ablation.baseline, cell.feedback_steps, cell.on, cell.figure)
         if cell.arm != baseline.arm:
             row["difference"], row["difference_interval"] = _difference(measured, cell, baseline)
@@ -185,9 +191,11 @@ def _difference(
         return None, None
     if one.names != other.names:
         raise RednetError(f"measured on different faces: {first}; {second}")
-    interval = paired_interval(
-        one.errors, other.errors, one.groups, level=_LEVEL, draws=_DRAWS, seed=_SEED
-    )
+    if measured.same_runs(first.arm, second.arm):
+        # Of one network: how networks of several seeds differ from each other says nothing here.
+        interval = bootstrap_interval(one.errors - other.errors, one.groups)
+    else:
+        interval = paired_interval(one.errors, other.errors, one.groups)
     return mean_difference(one.errors, other.errors), _pair(interval)
 
 

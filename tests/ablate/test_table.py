@@ -66,6 +66,22 @@ def test_verdicts(tmp_path, by, verdict):
     assert f"**{verdict}**" in page(result)
 
 
+def test_passes_of_one_network_are_compared_within_it(tmp_path):
+    """Seeds differ by 2, and K = 2 errs 0.1 to 0.4 less with each of them."""
+    less = (0.1, 0.2, 0.3, 0.4)
+    ablation = tiny(claims=(Claim("K pays.", Cell("short", 2), Cell("short", 1)),))
+
+    def of(arm, seed):
+        first = SHORT[seed][0]
+        return [first, [e - by for e, by in zip(first, less, strict=True)]]
+
+    measure_all(ablation, tmp_path, of)
+    (claim,) = tabulate(ablation, tmp_path, "x")["claims"]
+    assert claim["difference"] == pytest.approx(-0.25)
+    assert claim["verdict"] == "supported"
+    assert -0.4 - 1e-9 <= claim["interval"][0] < claim["interval"][1] <= -0.1 + 1e-9
+
+
 def test_a_missing_seed_decides_nothing(tmp_path):
     ablation = tiny()
     measure_all(ablation, tmp_path, shifted(-9))
