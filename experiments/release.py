@@ -133,7 +133,7 @@ def _steadiness(checkpoint: str, data_dir: Path | None) -> dict[str, Any]:
 def _gflop(config: RedNetConfig, feedback_steps: int) -> float:
     """Of one crop. Unrolled: the compiler counts the body of a loop once, however often it runs."""
     variables = jax.eval_shape(lambda: rednet.init(config, jax.random.key(0)))
-    crop = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), jnp.float32)
+    crop = jax.ShapeDtypeStruct((1, config.picture_size, config.picture_size, 3), jnp.float32)
 
     def align(variables: rednet.Tree, crop: jax.Array) -> jax.Array:
         out, _ = rednet.align_image(

@@ -142,8 +142,8 @@ def _parts(
         boxes = {row: landmark_box(face.landmarks) for row, face in enumerate(found)}
         with timed("crop"):
             for box in boxes.values():
-                affine = crop_transform(box, margin=config.crop_margin, size=config.image_size)
-                cut_crop(frame, affine, config.image_size)
+                affine = crop_transform(box, margin=config.picture_margin, size=config.picture_size)
+                cut_crop(frame, affine, config.picture_size)
         with timed("look"):
             streams.look(frame, boxes)
     # A loop of its own: the encoder's threads work on behind the call.

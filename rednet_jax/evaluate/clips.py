@@ -93,6 +93,7 @@ def follow(
         windows: W stretches.
         feedback_steps: K, passes of the network for each frame.
     """
+    size = config.picture_size
     faces, indices = windows.faces, list(scheme(config.landmarks).from_68)
     state = rednet.initial_state(config, len(windows.frames))
     first = windows.frames[:, 0]
@@ -102,11 +103,9 @@ def follow(
     images, affines, found = [], [], []
     for frame in windows.frames.T:
         affine = np.stack(
-            [crop_transform(b, margin=config.crop_margin, size=config.image_size) for b in boxes]
+            [crop_transform(box, margin=config.picture_margin, size=size) for box in boxes]
         )
-        crops = np.stack(
-            [_cut(faces, *one, config.image_size) for one in zip(frame, affine, strict=True)]
-        )
+        crops = np.stack([_cut(faces, *one, size) for one in zip(frame, affine, strict=True)])
         warps = compose_affine(invert_affine(affine if before is None else before), affine)
         points, state = _step(
             config, variables, state, crops, warps.astype(np.float32), feedback_steps

@@ -92,9 +92,9 @@ def cut_split(
         if box is None:
             missed.append(sample.name)
             continue
-        affine = crop_transform(box, margin=config.crop_margin, size=config.image_size)
+        affine = crop_transform(box, margin=config.picture_margin, size=config.picture_size)
         names.append(sample.name)
-        images.append(cut_crop(sample.image, affine, config.image_size))
+        images.append(cut_crop(sample.image, affine, config.picture_size))
         affines.append(affine)
         landmarks.append(sample.landmarks[indices])
         labelled.append(sample.labelled[indices])

@@ -62,7 +62,7 @@ def export_safetensors(
 
 def _landmarks(config: RedNetConfig, variables: dict[str, Any]) -> NDArray[np.float32]:
     """Landmarks [L, 2] in crop pixels on a crop of noise, always the same."""
-    shape = 1, config.image_size, config.image_size, 3
+    shape = 1, config.picture_size, config.picture_size, 3
     crop = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
     per_step = align_crops(config, variables, crop, config.feedback_steps, batch=1)
     landmarks: NDArray[np.float32] = per_step[-1, 0]

@@ -11,6 +11,7 @@ from rednet_jax.errors import RednetError
 Architecture = Literal["eccv_vgg", "ijcv_resnet", "compact"]
 Feedback = Literal["response_maps", "label_map", "none"]
 Recurrence = Literal["pose_expression", "code", "none"]
+Register = Literal["none", "shift_scale", "similarity"]
 
 # Down-sampling from the crop to the code, which the crop's side must be divisible by.
 _CODE_STRIDE = 32
@@ -20,6 +21,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "architecture": ("eccv_vgg", "ijcv_resnet", "compact"),
     "feedback": ("response_maps", "label_map", "none"),
     "recurrence": ("pose_expression", "code", "none"),
+    "register": ("none", "shift_scale", "similarity"),
 }
 
 
@@ -46,6 +48,13 @@ class RedNetConfig:
         regression_width: units of f_REG's hidden dense layer; in `compact` channels of its last
             convolution, in `ijcv_resnet` of the head of the 68 maps.
         identities: classes of f_CLS.
+        register: after each pass, take the crop anew out of the picture by the points found: their
+            place and size, with 'similarity' their rotation, too; z and f_tRNN's memory move along.
+            Ours; in the papers the crop stands still ('none').
+        context: side of the picture that the network is given in sides of its first crop; 1 where
+            nothing is registered.
+        registered_margin: side of a crop taken anew, in sides of the mean shape's box laid onto the
+            points; points are surer than a detector's box, so it can be tighter than `crop_margin`.
 
     Raises:
         RednetError: fields out of range or contradicting each other.
@@ -65,6 +74,9 @@ class RedNetConfig:
     statistics_per_pass: bool = True
     recurrence: Recurrence = "pose_expression"
     identities: int = 300
+    register: Register = "none"
+    context: float = 1.0
+    registered_margin: float = 1.25
 
     def __post_init__(self) -> None:
         for field, known in _CHOICES.items():
@@ -78,6 +90,17 @@ class RedNetConfig:
             ),
             f"landmarks is {self.landmarks}, not 68 or 7": self.landmarks not in (68, 7),
             f"crop_margin {self.crop_margin} is not in [0.5, 4]": not 0.5 <= self.crop_margin <= 4,
+            f"context {self.context} is not in [1, 3]": not 1 <= self.context <= 3,
+            f"context is {self.context}, and nothing is registered: only a crop taken anew can "
+            "come to lie on what is around the first one": (
+                self.register == "none" and self.context != 1
+            ),
+            f"context {self.context} times image_size {self.image_size} is no whole, even number": (
+                (self.context * self.image_size) % 2 != 0
+            ),
+            f"registered_margin {self.registered_margin} is not in [0.5, 4]": (
+                not 0.5 <= self.registered_margin <= 4
+            ),
             f"feedback_steps is {self.feedback_steps}; at least one pass must be trained": (
                 self.feedback_steps < 1
             ),
@@ -154,6 +177,16 @@ class RedNetConfig:
     def to_json(self) -> dict[str, Any]:
         """Returns every field as JSON has it (tuples become lists)."""
         return {**dataclasses.asdict(self), "widths": list(self.widths)}
+
+    @property
+    def picture_size(self) -> int:
+        """Side in pixels of the picture that the network is given: its crop and what is around."""
+        return round(self.image_size * self.context)
+
+    @property
+    def picture_margin(self) -> float:
+        """Side of that picture in units of the larger side of the face's bounding box."""
+        return self.crop_margin * self.context
 
     @property
     def map_size(self) -> int:

@@ -38,6 +38,8 @@ class PassOutput(NamedTuple):
         identity_logits: [B, identities], of f_CLS.
         coarse_logits: [B, H / 4, W / 4, 7] of the frame's coarse pass, the same at every pass;
             None but in the journal form.
+        crop: [B, 2, 3], where the pass looked: pixels of the crop -> pixels of the picture.
+        coarse_crop: [B, 2, 3], where the coarse pass looked, or the first one.
     """
 
     logits: jax.Array
@@ -47,6 +49,8 @@ class PassOutput(NamedTuple):
     confidence_logits: jax.Array
     identity_logits: jax.Array
     coarse_logits: jax.Array | None
+    crop: jax.Array
+    coarse_crop: jax.Array
 
 
 class RedNet(nnx.Module):
@@ -97,6 +101,9 @@ class RedNet(nnx.Module):
         coarse_logits: jax.Array | None,
         mode: Mode,
         head: Mode,
+        *,
+        crop: jax.Array,
+        coarse_crop: jax.Array,
     ) -> tuple[PassOutput, Memory | None]:
         """Runs one pass of the loop.
 
@@ -107,6 +114,8 @@ class RedNet(nnx.Module):
             coarse_logits: of `detect_coarse`, handed through.
             mode: of normalisation.
             head: the same for the detection head, which a coarse pass does not visit.
+            crop: handed through.
+            coarse_crop: handed through.
 
         Returns:
             The pass's output, and f_tRNN's state after this frame if this pass is its last.
@@ -135,6 +144,8 @@ class RedNet(nnx.Module):
             confidence_logits=confidence,
             identity_logits=self.identity(identity_code),
             coarse_logits=coarse_logits,
+            crop=crop,
+            coarse_crop=coarse_crop,
         )
         return output, memory
 

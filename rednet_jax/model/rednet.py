@@ -16,10 +16,12 @@ from flax import nnx
 from jax import lax
 
 from rednet_jax.errors import RednetError
+from rednet_jax.landmarks.crops import compose_affine, invert_affine
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.feedback import feedback_map, move
 from rednet_jax.model.layers import SAVED, AxisName, Mode
 from rednet_jax.model.network import PassOutput, RedNet
+from rednet_jax.model.register import between, cut, first_crop, next_crop, on_picture
 from rednet_jax.model.temporal import Memory, memory_shape
 
 Tree = Any
@@ -50,18 +52,21 @@ class State(NamedTuple):
         feedback: z, [B, feedback_size, feedback_size, feedback_channels].
         memory: f_tRNN's hidden and cell state, [B, units] or [B, h, w, channels] each.
         passes: [B] int32, passes since z was blank.
+        crop: [B, 2, 3], where the next pass looks and both maps lie: pixels of that crop -> pixels
+            of the picture. The identity unless the config registers.
     """
 
     feedback: jax.Array
     memory: Memory
     passes: jax.Array
+    crop: jax.Array
 
 
 class PerStep(NamedTuple):
     """The passes one by one, first axis K.
 
     Attributes:
-        landmarks: [K, B, L, 2], or [K, B, T, L, 2]; crop pixels.
+        landmarks: [K, B, L, 2], or [K, B, T, L, 2]; picture pixels.
         confidence: [K, B, L], or [K, B, T, L].
         losses: what `loss` returned at each pass, with K (and then T) in front; None without one.
     """
@@ -74,12 +79,17 @@ class PerStep(NamedTuple):
 class Output(NamedTuple):
     """The last pass's answer, and the passes before it. For clips [B, T, ...] instead of [B, ...].
 
+    The network is given pictures of its crop and, where the config registers, of what is around it;
+    all points are in their pixels.
+
     Attributes:
-        landmarks: [B, L, 2], crop pixels (x, y), pixel centres at integers.
+        landmarks: [B, L, 2], picture pixels (x, y), pixel centres at integers.
         confidence: [B, L], probability that the point lies within 5 % of the inter-ocular distance.
         response_maps: [B, h, w, L + 1], background first; journal form [B, h, w, L].
         identity_logits: [B, identities].
-        coarse: [B, H / 4, W / 4, 7], the journal form's coarse maps, else None.
+        coarse: [B, h, w, 7], the journal form's coarse maps, else None.
+        crop: [B, 2, 3], where the last pass looked and the maps lie: pixels of that crop -> pixels
+            of the picture.
         per_step: every pass's points, confidence and losses.
     """
 
@@ -88,6 +98,7 @@ class Output(NamedTuple):
     response_maps: jax.Array
     identity_logits: jax.Array
     coarse: jax.Array | None
+    crop: jax.Array
     per_step: PerStep
 
 
@@ -113,6 +124,7 @@ def initial_state(config: RedNetConfig, batch: int, dtype: Any = jnp.float32) ->
         feedback=jnp.zeros((batch, side, side, config.feedback_channels), dtype),
         memory=(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)),
         passes=jnp.zeros(batch, jnp.int32),
+        crop=first_crop(config, batch, dtype),
     )
 
 
@@ -135,7 +147,7 @@ def align_image(
     Args:
         config: of the network.
         variables: of `init` or of a checkpoint.
-        images: [B, H, W, 3] crops in [0, 1], H = W = config.image_size.
+        images: [B, H, W, 3] in [0, 1], H = W = config.picture_size.
         feedback_steps: K, any number from 1 on, whatever the network was trained with.
         train: normalise by the batch's moments and return moved batch statistics.
         loss: called inside the loop at each pass, so that the maps of all passes need not be kept.
@@ -181,10 +193,10 @@ def align_clip(
     Args:
         config: of the network.
         variables: of `init` or of a checkpoint.
-        clips: [B, T, H, W, 3] crops in [0, 1].
+        clips: [B, T, H, W, 3] in [0, 1], H = W = config.picture_size.
         state: of `initial_state` or of the clip before.
-        warps: [B, T, 2, 3], pixels of each frame's crop -> pixels of the crop before it; None where
-            the crop stands still.
+        warps: [B, T, 2, 3], pixels of each frame's picture -> pixels of the one before it; None
+            where it stands still.
         feedback_steps: K.
         train: as in `align_image`.
         loss: as in `align_image`.
@@ -214,7 +226,7 @@ def align_clip(
 
         before, stats = carry
         if warps is not None:
-            before = _moved(config, before, at(warps))
+            before = _on_new_picture(config, before, at(warps))
         output, after, stats = run.frame(
             params, stats, at(clips), before, jax.tree.map(at, targets), recurrent=True
         )
@@ -247,8 +259,9 @@ def step(
         config: of the network.
         variables: of `init` or of a checkpoint.
         state: of `initial_state`, or of the frame before.
-        frames: [B, H, W, 3] crops in [0, 1].
-        warp: [B, 2, 3], pixels of this crop -> pixels of the crop before; None if it stands still.
+        frames: [B, H, W, 3] in [0, 1], H = W = config.picture_size.
+        warp: [B, 2, 3], pixels of this picture -> pixels of the one before; None if it stands
+            still.
         feedback_steps: K.
 
     Returns:
@@ -259,7 +272,7 @@ def step(
     """
     _check(config, frames, frames.shape[1:], feedback_steps, state)
     if warp is not None:
-        state = _moved(config, state, warp)
+        state = _on_new_picture(config, state, warp)
     run = _Run(config, feedback_steps, False, None, False, lax.scan, None, frames=1)
     output, state, _ = run.frame(
         variables["params"], variables["batch_stats"], frames, state, None, recurrent=True
@@ -320,16 +333,29 @@ class _Run(NamedTuple):
         """The stem and, where there is one, the coarse pass; then the loop over K passes."""
         config = self.config
         frames, steps = self.frames, self.feedback_steps
+        registers = config.register != "none"
         visits = frames * (steps + config.passes_per_frame)
         memory = state.memory if recurrent else None
-        net = self._network(params, stats)
+        begin = state.crop
+
         # Frame by frame: all frames at once would be a little faster, but memory would grow with T,
         # and the moments of a training step would no longer be those of one frame.
-        stem = net.stem(images, self.mode(jnp.zeros_like(state.passes), frames))
+        def look(net: RedNet, crop: jax.Array) -> jax.Array:
+            seen = cut(config, images, crop) if registers else images
+            mode = self.mode(jnp.zeros_like(state.passes), visits if registers else frames)
+            return net.stem(seen, mode)
+
+        net = self._network(params, stats)
+        # Where the crop stands still, all passes see the same.
+        still = None if registers else look(net, begin)
         z, passes, coarse = state.feedback, state.passes, None
         if config.passes_per_frame:
             coarse = net.detect_coarse(
-                stem, z, memory, self.mode(passes, visits), head=self.mode(passes, frames)
+                look(net, begin) if still is None else still,
+                z,
+                memory,
+                self.mode(passes, visits),
+                head=self.mode(passes, frames),
             )
             if config.feedback != "none":
                 z = self._cross(jax.nn.sigmoid(coarse))
@@ -337,30 +363,44 @@ class _Run(NamedTuple):
         stats = self._statistics(net, stats)
 
         def refine(carry: Tree, _: None) -> tuple[Tree, tuple[jax.Array, jax.Array, Tree]]:
-            z, passes, stats, _ = carry
+            z, passes, stats, crop, _ = carry
             net = self._network(params, stats)
             # A coarse pass leaves the fine head out: its row, where there is one, is a visit.
             unvisited = config.passes_per_frame if config.statistics_per_pass else 0
             head = self.mode(passes, frames * steps + unvisited)
             output, after = net.refine(
-                stem, z, memory, coarse, self.mode(passes, visits), head=head
+                look(net, crop) if still is None else still,
+                z,
+                _with_crop(config, memory, between(crop, begin)) if registers else memory,
+                coarse,
+                self.mode(passes, visits),
+                head=head,
+                crop=crop,
+                coarse_crop=begin,
             )
+            landmarks = on_picture(crop, output.landmarks)
             z = self._cross(feedback_map(config, output.response_maps, passes))
-            last = _Last(output.response_maps, output.identity_logits, after)
+            if registers:
+                following = next_crop(config, landmarks)
+                z = _moved(config, z, between(following, crop))
+                after = _with_crop(config, after, between(following, crop))
+            else:
+                following = crop
+            last = _Last(output.response_maps, output.identity_logits, after, crop)
             losses = None if self.loss is None else self.loss(output, targets)
             confidence = jax.nn.sigmoid(output.confidence_logits)
-            carry = (z, passes + 1, self._statistics(net, stats), last)
-            return carry, (output.landmarks, confidence, losses)
+            carry = (z, passes + 1, self._statistics(net, stats), following, last)
+            return carry, (landmarks, confidence, losses)
 
         # The last pass's maps ride in the carry, so that those of the others are not stacked.
         blank = jax.tree.map(
             lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
-            jax.eval_shape(lambda: refine((z, passes, stats, None), None)[0][3]),
+            jax.eval_shape(lambda: refine((z, passes, stats, begin, None), None)[0][-1]),
         )
         # Within a frame of a clip, the frame's own rule decides what is kept.
         body = self.rematerialised(refine, stacked=not recurrent and steps > _UNROLLED)
-        carry, per_pass = self.over_passes(body, (z, passes, stats, blank))
-        z, passes, stats, last = carry
+        carry, per_pass = self.over_passes(body, (z, passes, stats, begin, blank))
+        z, passes, stats, crop, last = carry
         per_step = PerStep(*per_pass)
         output = Output(
             landmarks=per_step.landmarks[-1],
@@ -368,10 +408,11 @@ class _Run(NamedTuple):
             response_maps=last.response_maps,
             identity_logits=last.identity_logits,
             coarse=None if coarse is None else jax.nn.sigmoid(coarse),
+            crop=last.crop,
             per_step=per_step,
         )
         after = state.memory if last.memory is None else last.memory
-        return output, State(z, after, passes), stats
+        return output, State(z, after, passes, crop), stats
 
     def _network(self, params: Tree, stats: Tree) -> RedNet:
         net: RedNet = nnx.merge(_graph(self.config), params, stats, copy=True)
@@ -388,18 +429,33 @@ class _Last(NamedTuple):
     response_maps: jax.Array
     identity_logits: jax.Array
     memory: Memory | None
+    crop: jax.Array
 
 
-def _moved(config: RedNetConfig, state: State, warp: jax.Array) -> State:
-    """The feedback map, and a memory that has a grid, resampled into the new crop."""
+def _on_new_picture(config: RedNetConfig, state: State, warp: jax.Array) -> State:
+    """The state before a frame, of which `warp` maps pixels to those of the frame before."""
+    if config.register != "none":
+        # Crop and maps stay on the face; only the pixels that they are told in change.
+        return state._replace(crop=compose_affine(invert_affine(warp), state.crop))
+    return state._replace(
+        feedback=_moved(config, state.feedback, warp),
+        memory=_with_crop(config, state.memory, warp),
+    )
+
+
+def _moved(config: RedNetConfig, feedback: jax.Array, warp: jax.Array) -> jax.Array:
+    """The feedback map resampled into a new crop, of which `warp` maps pixels to the old one's."""
+    if config.feedback == "none":
+        return feedback
     nearest = config.feedback == "label_map"
-    feedback, memory = state.feedback, state.memory
-    if config.feedback != "none":
-        feedback = move(feedback, warp, config.image_size, nearest=nearest)
-    if memory[0].ndim == 4 and memory[0].shape[-1]:
-        hidden, cell = (move(part, warp, config.image_size) for part in memory)
-        memory = (hidden, cell)
-    return State(feedback, memory, state.passes)
+    return move(feedback, warp, config.image_size, nearest=nearest)
+
+
+def _with_crop(config: RedNetConfig, memory: Tree, warp: jax.Array) -> Tree:
+    """The memory, or none, resampled likewise where it has a grid."""
+    if memory is None or memory[0].ndim != 4 or not memory[0].shape[-1]:
+        return memory
+    return tuple(move(part, warp, config.image_size) for part in memory)
 
 
 def _check(
@@ -411,10 +467,10 @@ def _check(
 ) -> None:
     if feedback_steps < 1:
         raise RednetError(f"feedback_steps is {feedback_steps}; at least one pass must run")
-    if shape != (config.image_size, config.image_size, 3):
+    if shape != (config.picture_size, config.picture_size, 3):
         raise RednetError(
             f"crops are {images.shape}; {config.architecture} takes "
-            f"{config.image_size} x {config.image_size} x 3"
+            f"{config.picture_size} x {config.picture_size} x 3"
         )
     expected = "floating" if state is None else state.feedback.dtype
     if not jnp.issubdtype(images.dtype, jnp.floating) or expected not in ("floating", images.dtype):

@@ -110,12 +110,12 @@ def align_files(
             except RednetError as error:
                 failures.append(str(error))
             else:
-                affine = crop_transform(box, margin=config.crop_margin, size=config.image_size)
+                affine = crop_transform(box, margin=config.picture_margin, size=config.picture_size)
                 faces.append(_Face(row, image, affine))
             report(row + 1, len(names))
         if not faces:
             continue
-        crops = np.stack([cut_crop(face.image, face.affine, config.image_size) for face in faces])
+        crops = np.stack([cut_crop(face.image, face.affine, config.picture_size) for face in faces])
         points = align_crops(config, variables, crops, feedback_steps, batch)[-1]
         for face, crop_points in zip(faces, points, strict=True):
             landmarks[face.row] = apply_affine(face.affine, crop_points)

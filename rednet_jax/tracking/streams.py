@@ -89,7 +89,7 @@ class Streams:
         self._sizes = sorted({*powers, rows})
         for size in self._sizes:
             self._run(
-                np.zeros((size, config.image_size, config.image_size, 3), np.uint8),
+                np.zeros((size, config.picture_size, config.picture_size, 3), np.uint8),
                 np.tile(np.eye(2, 3, dtype=np.float32), (size, 1, 1)),
                 np.full(size, rows, np.int32),
                 np.ones(size, bool),
@@ -112,10 +112,10 @@ class Streams:
         """
         if not boxes:
             return {}
-        side = self._config.image_size
+        side = self._config.picture_size
         rows = list(boxes)
         affines = {
-            row: crop_transform(box, margin=self._config.crop_margin, size=side)
+            row: crop_transform(box, margin=self._config.picture_margin, size=side)
             for row, box in boxes.items()
         }
         size = next(size for size in self._sizes if size >= len(rows))
@@ -171,15 +171,16 @@ def _step(
     landmarks [S, L, 2] (crop pixels), confidence [S, L] and the carried state.
     """
 
-    def begun(leaf: jax.Array) -> jax.Array:
-        blank = fresh.reshape(-1, *[1] * (leaf.ndim - 1))
-        return jnp.where(blank, jnp.zeros((), leaf.dtype), leaf[rows])
+    blank = rednet.initial_state(config, len(rows))
 
-    state = jax.tree.map(begun, carried)
+    def begun(blank: jax.Array, leaf: jax.Array) -> jax.Array:
+        return jnp.where(fresh.reshape(-1, *[1] * (leaf.ndim - 1)), blank, leaf[rows])
+
+    state = jax.tree.map(begun, blank, carried)
     if carry != "all":
-        state = state._replace(memory=jax.tree.map(jnp.zeros_like, state.memory))
+        state = state._replace(memory=blank.memory)
     if carry == "nothing":
-        state = jax.tree.map(jnp.zeros_like, state)
+        state = blank
     out, state = rednet.step(
         config,
         variables,

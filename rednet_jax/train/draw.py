@@ -62,7 +62,8 @@ def draw(experiment: Experiment, stage: Stage, step: Array, batch: Batch | Gener
         return _generated(stage.data, stage, keys, points)
     assert isinstance(batch, Batch)
     images, landmarks, labelled = map(jnp.asarray, (batch.images, batch.landmarks, batch.labelled))
-    size, margin, cover = model.image_size, model.crop_margin, stage.data.cover
+    size, margin = model.picture_size, model.picture_margin
+    cover = stage.data.cover / model.context
     warps = None
     if stage.clips is None:
         images, landmarks, labelled = augment(

@@ -265,12 +265,17 @@ class Experiment:
                 f"{stage.name}: losses.stability needs points with a gradient, and those of "
                 "ijcv_resnet are read off peaks"
             )
+        if isinstance(stage.data, DataConfig) and stage.data.cover < self.model.context:
+            raise RednetError(
+                f"{stage.name}: data.cover ({stage.data.cover:g}) shows less of a face's picture "
+                f"than the network is given, model.context ({self.model.context:g})"
+            )
         if isinstance(stage.data, GeneratedData):
             drawn = (stage.data.faces.size, stage.data.faces.margin)
-            if drawn != (self.model.image_size, self.model.crop_margin):
+            if drawn != (self.model.picture_size, self.model.picture_margin):
                 raise RednetError(
                     f"{stage.name}: data.faces are drawn with (size, margin) {drawn}, but the "
-                    f"network sees {(self.model.image_size, self.model.crop_margin)}"
+                    f"network sees {(self.model.picture_size, self.model.picture_margin)}"
                 )
 
     @property

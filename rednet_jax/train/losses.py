@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rednet_jax.errors import RednetError
+from rednet_jax.landmarks.crops import apply_affine, invert_affine
 from rednet_jax.landmarks.heatmaps import gaussian_heatmaps, to_map_pixels
 from rednet_jax.landmarks.schemes import LANDMARKS_7, scheme
 from rednet_jax.model.config import RedNetConfig
@@ -113,13 +114,14 @@ def pass_losses(
             lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), output
         )
         expect_shape(targets.landmarks, output.landmarks.shape)
-        labelled = targets.labelled
-        truth = jnp.where(labelled[..., None], targets.landmarks, 0)
-        targets = targets._replace(landmarks=truth)
+        labelled, of_picture = targets.labelled, targets
+        targets = _in_crop(of_picture, output.crop)
+        truth = targets.landmarks
         eyes, eyes_known = inter_ocular(targets, points)
         known = labelled & eyes_known[:, None]
         if journal:
-            terms = _independent_maps(config, model.image_size, output, targets)
+            coarse = _in_crop(of_picture, output.coarse_crop)
+            terms = _independent_maps(config, model.image_size, output, targets, coarse)
         else:
             terms = _softmax_maps(config, model.image_size, output, targets, eyes, known)
         confidence = confidence_loss(
@@ -134,6 +136,12 @@ def pass_losses(
         return {"total": total, **terms, "nme": jnp.where(eyes_known, nme, jnp.nan)}
 
     return losses
+
+
+def _in_crop(targets: Targets, crop: Array) -> Targets:
+    """Targets in pixels of a crop [B, 2, 3], 0 where not labelled."""
+    landmarks = apply_affine(invert_affine(crop), targets.landmarks)
+    return targets._replace(landmarks=jnp.where(targets.labelled[..., None], landmarks, 0))
 
 
 def _softmax_maps(
@@ -174,9 +182,12 @@ def _softmax_maps(
 
 
 def _independent_maps(
-    config: LossConfig, crop_size: int, output: PassOutput, targets: Targets
+    config: LossConfig, crop_size: int, output: PassOutput, targets: Targets, coarse: Targets
 ) -> dict[str, Array]:
-    """Terms [B] of the journal form: its points are read off peaks and have no gradient."""
+    """Terms [B] of the journal form: its points are read off peaks and have no gradient.
+
+    `coarse` are the targets in the crop of the coarse pass.
+    """
     assert output.coarse_logits is not None
 
     def peaks(logits: Array, landmarks: Array) -> Array:
@@ -186,9 +197,9 @@ def _independent_maps(
 
     seven = jnp.asarray(LANDMARKS_7.from_68)
     # Within sqrt(2) sigma of a point: with the journal code's sigma its own radius, 3 px.
-    discs = peaks(output.coarse_logits, targets.landmarks[:, seven]) > math.exp(-1)
+    discs = peaks(output.coarse_logits, coarse.landmarks[:, seven]) > math.exp(-1)
     detection = disc_loss(
-        output.coarse_logits, discs, targets.labelled[:, seven], config.background_share
+        output.coarse_logits, discs, coarse.labelled[:, seven], config.background_share
     )
     heat_maps = heat_map_loss(
         output.logits, peaks(output.logits, targets.landmarks), targets.labelled

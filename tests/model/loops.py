@@ -53,7 +53,7 @@ class Problem:
     ) -> None:
         self.config, self.passes, self.batch = config, passes, batch
         self.state = rednet.initial_state(config, batch, dtype)
-        size = config.image_size
+        size = config.picture_size
 
         @jax.jit
         def draw(key: Array) -> tuple[Array, Array, Tree]:

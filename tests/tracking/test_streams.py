@@ -104,7 +104,7 @@ def without_memory(state):
 
 
 def blank(state):
-    return jax.tree.map(jnp.zeros_like, state)
+    return jax.tree.map(jnp.zeros_like, state)._replace(crop=state.crop)
 
 
 @pytest.mark.parametrize(("carry", "between"), [("feedback", without_memory), ("nothing", blank)])

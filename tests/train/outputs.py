@@ -33,4 +33,6 @@ def some_output(dtype=np.float32, batch=3, points=7):
         confidence_logits=3 * normal(points),
         identity_logits=normal(2),
         coarse_logits=None,
+        crop=jnp.tile(jnp.eye(2, 3), (batch, 1, 1)),
+        coarse_crop=jnp.tile(jnp.eye(2, 3), (batch, 1, 1)),
     )

@@ -42,6 +42,8 @@ def some_output(dtype=np.float32):
         confidence_logits=jnp.asarray(rng.normal(size=(2, 68)), dtype),
         identity_logits=jnp.asarray(rng.normal(size=(2, 5)), dtype),
         coarse_logits=jnp.asarray(rng.normal(size=(2, COARSE, COARSE, 7)), dtype),
+        crop=jnp.tile(jnp.eye(2, 3), (2, 1, 1)),
+        coarse_crop=jnp.tile(jnp.eye(2, 3), (2, 1, 1)),
     )
 
 

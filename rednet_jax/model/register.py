@@ -1,0 +1,78 @@
+"""Crops taken anew between passes: each pass sees the face where the last one has found it.
+
+Not in the papers. A crop is an affine map [B, 2, 3] from its pixels to those of the picture that
+the network was given, which shows `context` times its side.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from rednet_jax.landmarks.crops import apply_affine, compose_affine, invert_affine, warp
+from rednet_jax.landmarks.schemes import mean_shape, scheme
+from rednet_jax.model.config import RedNetConfig
+
+# Sides of a crop in those of the first one: beyond them points are no face to go by.
+_SMALLEST, _LARGEST = 0.25, 4.0
+
+
+def first_crop(config: RedNetConfig, batch: int, dtype: Any = jnp.float32) -> jax.Array:
+    """Returns the crop [B, 2, 3] in the middle of the picture, at the picture's resolution."""
+    offset = (config.picture_size - config.image_size) / 2
+    crop = jnp.array([[1, 0, offset], [0, 1, offset]], jnp.promote_types(dtype, jnp.float32))
+    return jnp.broadcast_to(crop, (batch, 2, 3))
+
+
+def next_crop(config: RedNetConfig, landmarks: jax.Array) -> jax.Array:
+    """Returns the crop [B, 2, 3] in which the points lie as those of the mean shape do.
+
+    Their centroid, their spread about it and, with 'similarity', their rotation (least squares)
+    become those of the mean shape. Spread and centroid are taken of all points, so that one wrong
+    point moves the crop little, and a turned head, narrower than the mean shape, does not enlarge
+    it. No gradient passes: a crop is a choice of what to look at.
+
+    Args:
+        config: says what is registered, and the margin of the crop.
+        landmarks: [B, L, 2], picture pixels.
+    """
+    landmarks = jax.lax.stop_gradient(landmarks)
+    size, dtype = config.image_size, landmarks.dtype
+    shape = jnp.asarray(mean_shape(scheme(config.landmarks)), dtype)
+    shape = shape * (size / config.registered_margin) + (size - 1) / 2
+    shape_centre = shape.mean(0)
+    centre = jnp.clip(landmarks.mean(-2), 0, config.picture_size - 1)
+    apart, shape_apart = landmarks - landmarks.mean(-2, keepdims=True), shape - shape_centre
+    spread = jnp.sqrt(jnp.sum(apart**2, (-2, -1)) / jnp.sum(shape_apart**2))
+    scale = jnp.clip(spread, _SMALLEST, _LARGEST)
+    if config.register == "similarity":
+        along = jnp.sum(apart * shape_apart, (-2, -1))
+        across = jnp.sum(apart[..., 1] * shape_apart[:, 0] - apart[..., 0] * shape_apart[:, 1], -1)
+        angle = jnp.arctan2(across, along)
+    else:
+        angle = jnp.zeros_like(scale)
+    cosine, sine = scale * jnp.cos(angle), scale * jnp.sin(angle)
+    linear = jnp.stack([jnp.stack([cosine, -sine], -1), jnp.stack([sine, cosine], -1)], -2)
+    # By sums: accelerators round the factors of a matrix product.
+    offset = centre - linear[..., 0] * shape_centre[0] - linear[..., 1] * shape_centre[1]
+    return jnp.concatenate([linear, offset[..., None]], axis=-1)
+
+
+def between(new: jax.Array, old: jax.Array) -> jax.Array:
+    """Returns the maps [B, 2, 3] from pixels of new crops to pixels of old ones."""
+    between: jax.Array = compose_affine(invert_affine(old), new)
+    return between
+
+
+def cut(config: RedNetConfig, pictures: jax.Array, crop: jax.Array) -> jax.Array:
+    """Returns the crops [B, image_size, image_size, 3] of pictures, bilinear, black outside."""
+    size = (config.image_size, config.image_size)
+    return jax.vmap(lambda picture, affine: warp(picture, affine, size))(pictures, crop)
+
+
+def on_picture(crop: jax.Array, landmarks: jax.Array) -> jax.Array:
+    """Returns landmarks [B, L, 2] of crops in pixels of their pictures."""
+    placed: jax.Array = apply_affine(crop, landmarks)
+    return placed
