@@ -84,24 +84,41 @@ def track(args: argparse.Namespace) -> int:
 
 
 def evaluate(args: argparse.Namespace) -> int:
-    """Measure the error of a checkpoint on a split of a data set.
+    """Measure the error of a checkpoint, or of anyone's predictions, on a split of a data set.
 
     Example: rednet eval compact --data 300w --split validation --data-dir DIR --json result.json
+
+    Predictions are a CSV file, name,x0,y0,...,x67,y67, in pixels of the whole picture; a row of nan
+    is no answer. --predictions writes such a file.
+
+    Example: rednet eval --predictions-in points.csv --data 300w --split validation
     """
+    from rednet_jax.evaluate.figures import figures_text
+    from rednet_jax.evaluate.predictions import score_predictions
     from rednet_jax.evaluate.protocols import evaluate_split
 
-    with _progress("face") as report:
-        result = evaluate_split(
-            args.checkpoint,
-            args.data,
-            args.split,
-            data_dir=args.data_dir,
-            feedback_steps=args.feedback_steps,
-            boxes=args.boxes,
-            predictions=args.predictions,
-            report=report,
-        )
-    _print_result(result, args.json)
+    how = {"data_dir": args.data_dir, "normaliser": args.normaliser, "plot": args.plot}
+    if args.predictions_in is not None:
+        of_checkpoints = ("checkpoint", "feedback_steps", "boxes", "predictions")
+        given = [name for name in of_checkpoints if getattr(args, name) is not None]
+        if given:
+            raise RednetError(f"{given[0].replace('_', '-')} has no use beside --predictions-in")
+        result = score_predictions(args.predictions_in, args.data, args.split, **how)
+    elif args.checkpoint is None:
+        raise RednetError("either a CHECKPOINT or --predictions-in is needed (see --help)")
+    else:
+        with _progress("face") as report:
+            result = evaluate_split(
+                args.checkpoint,
+                args.data,
+                args.split,
+                feedback_steps=args.feedback_steps or (1, 2, 3),
+                boxes=args.boxes or "truth",
+                predictions=args.predictions,
+                report=report,
+                **how,
+            )
+    _print_result(result, args.json, figures_text)
     return 0
 
 
@@ -437,19 +454,29 @@ def parser() -> argparse.ArgumentParser:
     )
 
     one = command("eval", evaluate)
-    one.add_argument("checkpoint", metavar="CHECKPOINT", help=CHECKPOINT)
+    one.add_argument("checkpoint", nargs="?", metavar="CHECKPOINT", help=CHECKPOINT)
+    one.add_argument("--predictions-in", type=Path, metavar="FILE", help="landmarks to be scored")
     one.add_argument("--data", required=True, metavar="NAME", help="the data set, such as 300w")
     one.add_argument("--split", required=True, metavar="S", help="its split, such as validation")
     _add_data_dir(one)
-    _add_all_steps(one, "measure")
+    _add_all_steps(one, "measure", default=None)
     one.add_argument(
         "--boxes",
         choices=("truth", "detector", "jitter", "jitter-hard"),
-        default="truth",
-        help="crops around the labels, what the detector finds, or labels displaced at random",
+        help="crops around the labels (default), what the detector finds, or labels displaced at "
+        "random",
+    )
+    one.add_argument(
+        "--normaliser",
+        choices=("inter-ocular", "inter-pupil", "box-diagonal"),
+        default="inter-ocular",
+        help="what errors are in percent of (default: %(default)s)",
     )
     _add_json(one)
     one.add_argument("--predictions", type=Path, metavar="OUT.csv", help="landmarks at largest K")
+    one.add_argument(
+        "--plot", type=Path, metavar="OUT.png", help="the cumulative distribution of the errors"
+    )
 
     one = command("calibrate", calibrate)
     one.add_argument("checkpoint", metavar="CHECKPOINT", help=CHECKPOINT)
@@ -620,11 +647,13 @@ def _add_network(
     )
 
 
-def _add_all_steps(one: argparse.ArgumentParser, verb: str) -> None:
+def _add_all_steps(
+    one: argparse.ArgumentParser, verb: str, default: tuple[int, ...] | None = (1, 2, 3)
+) -> None:
     one.add_argument(
         "--feedback-steps",
         type=_whole_numbers,
-        default=(1, 2, 3),
+        default=default,
         metavar="K,K",
         help=f"every K to {verb} (default: 1,2,3)",
     )
@@ -688,7 +717,11 @@ def _progress(unit: str) -> Iterator[Callable[[int, int | None], None]]:
         yield report
 
 
-def _print_result(result: dict[str, Any], path: str | None) -> None:
+def _print_result(
+    result: dict[str, Any],
+    path: str | None,
+    as_text: Callable[[dict[str, Any]], str] | None = None,
+) -> None:
     """Prints numbers and rows of numbers, or all of it as JSON where the path is '-'."""
     from rednet_jax.files import write_text
 
@@ -696,12 +729,18 @@ def _print_result(result: dict[str, Any], path: str | None) -> None:
     if path == "-":
         print(text, end="")
         return
+    print((as_text or _rows_text)(result))
+    if path is not None:
+        write_text(path, text)
+
+
+def _rows_text(result: dict[str, Any]) -> str:
+    lines = []
     for name, value in result.items():
         for row in value if isinstance(value, list) else [{name: value}]:
             if isinstance(row, dict):
-                print("  ".join(f"{key} {_short(item)}" for key, item in row.items()))
-    if path is not None:
-        write_text(path, text)
+                lines.append("  ".join(f"{key} {_short(item)}" for key, item in row.items()))
+    return "\n".join(lines)
 
 
 def _counts(samples: dict[str, int]) -> str:

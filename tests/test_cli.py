@@ -99,6 +99,20 @@ WRONG = {
     "unknown data set": ("eval W --data 400w --split full --data-dir .", "no data set '400w'"),
     "unknown split": ("eval W --data 300w --split half --data-dir .", "no split 'half'"),
     "data set not prepared": ("eval W --data 300w --split full --data-dir .", "is not prepared"),
+    "nothing to measure": ("eval --data 300w --split full", "CHECKPOINT or --predictions-in"),
+    "two things to measure": (
+        "eval W --predictions-in a.csv --data 300w --split full",
+        "checkpoint has no use beside --predictions-in",
+    ),
+    "boxes of predictions": (
+        "eval --predictions-in a.csv --data 300w --split full --boxes jitter",
+        "boxes has no use",
+    ),
+    "missing predictions": (
+        "eval --predictions-in none.csv --data 300w --split full --data-dir .",
+        "none.csv: cannot be read",
+    ),
+    "unknown normaliser": ("eval W --data 300w --split full --normaliser nose", "'nose'"),
     "boxes without header": ("align P --checkpoint W --boxes text.mp4", "text.mp4"),
     "boxes without area": ("align P --checkpoint W --boxes flat.csv", "flat.csv: line 2"),
     "missing boxes": ("align P --checkpoint W --boxes none.csv", "none.csv"),
@@ -230,8 +244,19 @@ def test_eval_prints_and_writes_its_figures(checkpoint, here, run):
     lines = out.splitlines()
     assert "images 3" in lines and f"nme {written['per_step'][1]['nme']:.4g}" in lines[-1]
     assert read_landmarks_csv(here / "points.csv")[0] == list(names)
-    status, out, errors = run(*command, *rest, "-")
+    status, out, errors = run(*command, *rest, "-", "--plot", "ced.png")
     assert (status, errors, json.loads(out)) == (0, [], written)
+    assert Image.open(here / "ced.png").format == "PNG"
+    of_file = "eval", "--predictions-in", "points.csv", *command[2:], "--json", "b.json"
+    status, out, errors = run(*of_file)
+    assert (status, errors) == (0, [])
+    (scored,), row = json.loads((here / "b.json").read_text())["per_step"], written["per_step"][1]
+    assert scored["nme"] == pytest.approx(row["nme"], rel=1e-4)
+    assert out.splitlines()[-1].startswith(f"nme {scored['nme']:.4g} [")
+    (here / "points.csv").write_text((here / "points.csv").read_text().replace("ibug/b", "ibug/z"))
+    status, out, errors = run(*of_file)
+    assert (status, out) == (2, "")
+    assert errors == ["rednet: points.csv: not in 300w challenging: 'ibug/z'"]
 
 
 def test_train_hands_over_folder_steps_and_fields(here, run, monkeypatch):

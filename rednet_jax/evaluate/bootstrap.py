@@ -12,7 +12,7 @@ Seeds and faces are drawn independently of each other, which errs towards a wide
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -50,7 +50,8 @@ def bootstrap_interval(
     Raises:
         ValueError: shapes that do not fit, a level that is not between 0 and 1, no draw.
     """
-    return _interval([values], groups, level, draws, seed)
+    parts, known = _answered([values])
+    return _bounds([parts[0][None]], groups, known, level, draws, seed)[0]
 
 
 def paired_interval(
@@ -68,7 +69,28 @@ def paired_interval(
     `bootstrap_interval`; S may differ between the two, whose seeds are drawn independently, while
     faces are drawn for both at once. A face counts where every seed of both has an answer.
     """
-    return _interval([first, second], groups, level, draws, seed)
+    parts, known = _answered([first, second])
+    return _bounds([part[None] for part in parts], groups, known, level, draws, seed)[0]
+
+
+def bootstrap_intervals(
+    columns: Mapping[str, NDArray[np.floating]],
+    groups: Sequence[object] | NDArray[np.generic] | None = None,
+    *,
+    level: float = 0.95,
+    draws: int = 10_000,
+    seed: int = 0,
+) -> dict[str, tuple[float, float]]:
+    """Returns `bootstrap_interval` of each column [N], by name; drawn once where it can be."""
+    alike: dict[bytes, list[str]] = {}
+    for name, values in columns.items():
+        alike.setdefault(np.isnan(np.asarray(values, np.float64)).tobytes(), []).append(name)
+    found: dict[str, tuple[float, float]] = {}
+    for names in alike.values():
+        table, known = _answered([np.stack([columns[name] for name in names])])
+        bounds = _bounds([table[0][:, None]], groups, known, level, draws, seed)
+        found |= dict(zip(names, bounds, strict=True))
+    return {name: found[name] for name in columns}
 
 
 def mean_difference(first: ArrayLike, second: ArrayLike) -> float:
@@ -93,36 +115,35 @@ def _answered(arms: Sequence[ArrayLike]) -> tuple[list[Floats], NDArray[np.bool_
     return [part[:, known] for part in parts], known
 
 
-def _interval(
-    arms: Sequence[ArrayLike],
+def _bounds(
+    arms: Sequence[Floats],
     groups: Sequence[object] | NDArray[np.generic] | None,
+    known: NDArray[np.bool_],
     level: float,
     draws: int,
     seed: int,
-) -> tuple[float, float]:
+) -> list[tuple[float, float]]:
+    """Of one or two arms [C, S, M] the intervals of C means, or of C differences."""
     if not 0 < level < 1 or draws < 1:
         raise ValueError(f"level {level}, {draws} draws")
-    parts, known = _answered(arms)
     owner = _numbers(groups, known)
     count = int(owner.max(initial=-1)) + 1
     if count < 2:
-        return float("nan"), float("nan")
+        return [(float("nan"), float("nan"))] * len(arms[0])
+    # Of the values all that a draw needs: how many there are in each group, and their sums.
     sizes = np.bincount(owner, minlength=count).astype(np.float64)
-    # Of the values all that a draw needs: their sums [S, G] by seed and group.
-    sums = [np.stack([np.bincount(owner, row, count) for row in part]) for part in parts]
+    sums = [np.apply_along_axis(lambda row: np.bincount(owner, row), -1, arm) for arm in arms]
     rng = np.random.default_rng(seed)
     means = []
-    at_once = max(1, _AT_ONCE // count)
-    for start in range(0, draws, at_once):
-        size = min(at_once, draws - start)
-        drawn = _draw(rng, size, count)
-        total = np.zeros((size, count))
-        for sign, one in zip((1, -1), sums, strict=False):
-            seeds = _draw(rng, size, len(one))
-            total += sign * (seeds / seeds.sum(1, keepdims=True)) @ one
-        means.append((drawn * total).sum(1) / (drawn @ sizes))
-    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    for drawn in _draws(rng, draws, count):
+        total = np.zeros(())
+        for sign, arm in zip((1, -1), sums, strict=False):
+            seeds = _draw(rng, len(drawn), arm.shape[1])
+            of_seeds = np.einsum("dg,csg->dcs", drawn, arm, optimize=True)
+            total = total + sign * np.einsum("dcs,ds->dc", of_seeds, seeds / seeds.sum(1)[:, None])
+        means.append(total / (drawn @ sizes)[:, None])
+    ends = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return [(float(low), float(high)) for low, high in ends.T]
 
 
 def _numbers(
@@ -138,6 +159,13 @@ def _numbers(
         numbers.setdefault(group, len(numbers)) for group, k in zip(groups, known, strict=True) if k
     ]
     return np.asarray(of, np.int64)
+
+
+def _draws(rng: np.random.Generator, draws: int, count: int) -> Iterator[Floats]:
+    """As many rows of `_draw` as there are draws, some at a time."""
+    at_once = max(1, _AT_ONCE // count)
+    for start in range(0, draws, at_once):
+        yield _draw(rng, min(at_once, draws - start), count)
 
 
 def _draw(rng: np.random.Generator, size: int, count: int) -> Floats:

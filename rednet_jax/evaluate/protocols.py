@@ -17,20 +17,16 @@ from rednet_jax.data.samples import Sample
 from rednet_jax.data.sources import Split, read_split
 from rednet_jax.detection.dlib import FaceDetector
 from rednet_jax.errors import RednetError
-from rednet_jax.evaluate.metrics import (
-    NORMALISER,
-    cumulative_auc,
-    face_errors,
-    failure_rate,
-    measurable,
-)
+from rednet_jax.evaluate.figures import check_normaliser, figures
+from rednet_jax.evaluate.labels import face_labels
+from rednet_jax.evaluate.metrics import Normaliser
+from rednet_jax.evaluate.predictions import write_predictions
 from rednet_jax.landmarks.boxes import intersection_over_union, jitter_box
 from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop
 from rednet_jax.landmarks.schemes import scheme
-from rednet_jax.landmarks.table import write_landmarks_csv
 from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.weights.store import load
+from rednet_jax.weights.store import checkpoint_name, load
 
 Boxes = Literal["truth", "detector", "jitter", "jitter-hard"]
 
@@ -187,10 +183,12 @@ def evaluate_split(
     data_dir: Path | None = None,
     feedback_steps: Sequence[int] = (1, 2, 3),
     boxes: Boxes = "truth",
+    normaliser: Normaliser = "inter-ocular",
     predictions: Path | None = None,
+    plot: Path | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Measures a checkpoint on a split.
+    """Measures a checkpoint on a split of pictures.
 
     Args:
         checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
@@ -199,50 +197,43 @@ def evaluate_split(
         data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
         feedback_steps: every K to measure.
         boxes: as in `cut_split`.
+        normaliser: what errors are in percent of.
         predictions: CSV file for the landmarks at the largest K.
+        plot: PNG file for the cumulative error distributions.
         report: called with the number of faces cut and in all.
 
     Returns:
-        `images` (how many are measured), `missed` (how many the detector did not find; they are
-        not measured), `normaliser`, `boxes`, `crop_margin`, and `per_step`, a row for each K:
-        `feedback_steps`, `nme`, `median`, `failure_rate_8`, `failure_rate_10`, `auc_8`, all in
-        percent.
+        As `figures` does, a row for each K. Missed is a face that the detector did not find.
 
     Raises:
         RednetError: a K below 1, an unknown data set or split, a bad checkpoint, no face that can
-            be measured.
+            be measured, a file that cannot be written.
     """
+    check_steps(feedback_steps)
+    config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
+    check_normaliser(normaliser, config.landmarks)
+    samples = read_split(data, split, data_dir)
+    labels = face_labels(f"{data} {split}", samples, config.landmarks)
+    crops = cut_split(samples, config, boxes, report)
+    found = in_picture(crops, align_crops(config, variables, crops.images, max(feedback_steps)))
+    landmarks = np.full((len(found), *labels.landmarks.shape), np.nan)
+    places = {name: place for place, name in enumerate(labels.names)}
+    landmarks[:, [places[name] for name in crops.names]] = found
+    if predictions is not None:
+        write_predictions(predictions, labels, landmarks[-1])
+    return figures(
+        labels,
+        [(steps, landmarks[steps - 1]) for steps in feedback_steps],
+        normaliser=normaliser,
+        boxes=boxes,
+        crop_margin=config.crop_margin,
+        plot=plot,
+        name=checkpoint_name(checkpoint) if isinstance(checkpoint, str) else config.architecture,
+    )
+
+
+def check_steps(feedback_steps: Sequence[int]) -> None:
+    """Raises RednetError unless there is a K, and each is 1 or more."""
     if not feedback_steps or min(feedback_steps) < 1:
         listed = ",".join(map(str, feedback_steps))
         raise RednetError(f"feedback steps must be 1 or more, not {listed or 'none'}")
-    config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
-    crops = cut_split(read_split(data, split, data_dir), config, boxes, report)
-    known = measurable(crops.labelled)
-    if not known.any():
-        raise RednetError(f"{data} {split}: no face has both outer eye corners labelled")
-    landmarks = in_picture(crops, align_crops(config, variables, crops.images, max(feedback_steps)))
-    if predictions is not None:
-        blank = np.full((len(crops.missed), config.landmarks, 2), np.nan)
-        table = np.concatenate([landmarks[-1], blank])
-        write_landmarks_csv(predictions, [*crops.names, *crops.missed], table)
-    rows = []
-    for steps in feedback_steps:
-        errors = face_errors(landmarks[steps - 1], crops.landmarks, crops.labelled)[known]
-        rows.append(
-            {
-                "feedback_steps": steps,
-                "nme": float(errors.mean()),
-                "median": float(np.median(errors)),
-                "failure_rate_8": failure_rate(errors, 8),
-                "failure_rate_10": failure_rate(errors, 10),
-                "auc_8": cumulative_auc(errors, 8),
-            }
-        )
-    return {
-        "images": int(known.sum()),
-        "missed": len(crops.missed),
-        "normaliser": NORMALISER,
-        "boxes": boxes,
-        "crop_margin": config.crop_margin,
-        "per_step": rows,
-    }

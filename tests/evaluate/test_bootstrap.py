@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from rednet_jax.evaluate.bootstrap import bootstrap_interval, mean_difference, paired_interval
+from rednet_jax.evaluate.bootstrap import (
+    bootstrap_interval,
+    bootstrap_intervals,
+    mean_difference,
+    paired_interval,
+)
 
 
 def width(interval):
@@ -131,3 +136,14 @@ def test_the_same_seed_gives_the_same_interval():
 def test_what_does_not_fit_is_refused(call, told):
     with pytest.raises(ValueError, match=told):
         call()
+
+
+def test_columns_have_the_intervals_that_each_has_alone():
+    rng = np.random.default_rng(10)
+    table = {name: rng.normal(size=40) for name in "abc"}
+    table["b"][:5] = np.nan
+    owners = np.arange(40) // 3
+    found = bootstrap_intervals(table, owners)
+    assert list(found) == ["a", "b", "c"]
+    for name, values in table.items():
+        assert found[name] == pytest.approx(bootstrap_interval(values, owners))

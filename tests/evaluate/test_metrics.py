@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from rednet_jax.evaluate.metrics import (
-    cumulative_auc,
     face_errors,
-    failure_rate,
+    face_lengths,
     inter_ocular,
     jitter,
     measurable,
+    part_errors,
+    parts,
     point_errors,
 )
 
@@ -89,27 +90,79 @@ def test_shapes_must_agree():
         face_errors(np.zeros((3, 68, 2)), np.zeros((68, 2)))
 
 
-def test_failure_rate_counts_what_is_above_the_cut_and_what_has_no_answer():
-    errors = np.array([2.0, 8.0, 8.5, np.nan])
-    assert failure_rate(errors, 8) == 50
-    assert failure_rate(errors[:2], 8) == 0
-    assert failure_rate(errors[3:], 8) == 100
+def face_of_known_lengths():
+    """Outer eye corners 50 px apart, middles of the eyes 30, and a box of 60 by 80 px."""
+    face = np.full((68, 2), 30.0)
+    face[36:42] = (5, 50), (10, 50), (15, 50), (25, 50), (20, 50), (15, 50)
+    face[42:48] = (35, 50), (40, 50), (45, 50), (55, 50), (50, 50), (45, 50)
+    face[0], face[8] = (0, 30), (60, 80)
+    face[20] = 30, 0
+    return face
 
 
-def test_auc_is_the_area_under_the_cumulative_curve():
-    # A quarter of the faces below every cut from 2, a half from 4, three quarters from 6:
-    # (2 * 1/4 + 2 * 1/2 + 2 * 3/4) / 8.
-    assert cumulative_auc(np.array([2.0, 4.0, 6.0, 9.0]), 8) == pytest.approx(100 * 3 / 8)
-    assert cumulative_auc(np.zeros(3), 8) == 100
-    assert cumulative_auc(np.array([8.0, 50.0]), 8) == 0
-    assert cumulative_auc(np.array([4.0, np.nan]), 8) == 25
+@pytest.mark.parametrize(
+    ("normaliser", "length"), [("inter-ocular", 50), ("inter-pupil", 30), ("box-diagonal", 100)]
+)
+def test_each_normaliser_is_a_length_of_the_true_face(normaliser, length):
+    truth = face_of_known_lengths()
+    assert face_lengths(truth, normaliser) == pytest.approx(length)
+    predicted = truth.copy()
+    predicted[45] += 3, 4  # moves the predicted face's own lengths, which do not count
+    predicted[8] += 0, 10
+    errors = point_errors(predicted, truth, normaliser=normaliser)
+    assert errors[45] == pytest.approx(500 / length) and errors[8] == pytest.approx(1000 / length)
+    assert face_errors(predicted, truth, normaliser=normaliser) == pytest.approx(1500 / length / 68)
 
 
-def test_auc_agrees_with_a_fine_histogram():
-    errors = np.random.default_rng(0).gamma(4, 1.2, 500)
-    cuts = np.linspace(0, 8, 20_001)
-    curve = np.searchsorted(np.sort(errors), cuts, side="right") / len(errors)
-    assert cumulative_auc(errors, 8) == pytest.approx(100 * np.trapezoid(curve, cuts) / 8, abs=0.01)
+@pytest.mark.parametrize(
+    ("normaliser", "needed"),
+    [
+        ("inter-ocular", {36, 45}),
+        ("inter-pupil", set(range(36, 48))),
+        ("box-diagonal", set(range(68))),
+    ],
+)
+def test_a_face_is_measurable_with_the_labels_that_its_length_needs(normaliser, needed):
+    truth = np.stack([face_of_known_lengths()] * 68)
+    labelled = ~np.eye(68, dtype=bool)  # face i lacks point i
+    known = measurable(labelled, normaliser)
+    assert {int(i) for i in np.flatnonzero(~known)} == needed
+    errors = face_errors(truth + 1, truth, labelled, normaliser)
+    np.testing.assert_array_equal(np.isnan(errors), ~known)
+
+
+def test_lengths_of_68_points_are_none_of_7():
+    for normaliser in ("inter-pupil", "box-diagonal"):
+        with pytest.raises(ValueError, match=f"{normaliser} is a length of 68 points, not of 7"):
+            point_errors(np.zeros((7, 2)), np.zeros((7, 2)), normaliser=normaliser)
+
+
+def test_parts_are_each_point_once():
+    sizes = {part: len(points) for part, points in parts(68).items()}
+    assert sizes == {"jaw": 17, "brows": 10, "nose": 9, "eyes": 12, "mouth": 20}
+    assert sorted(i for points in parts(68).values() for i in points) == list(range(68))
+    assert parts(7) == {"nose": [4], "eyes": [0, 1, 2, 3], "mouth": [5, 6]}
+
+
+@pytest.mark.filterwarnings("error")
+def test_errors_of_parts_counted_by_hand():
+    truth = np.stack([eyes_apart(50)] * 3)
+    predicted = truth.copy()
+    predicted[:, 8] += 0, 10  # 20 % of one of the 17 points of the jaw
+    predicted[:, 60] += 3, 4
+    labelled = np.ones((3, 68), bool)
+    labelled[1, :8] = False  # leaves 9 of the jaw
+    labelled[1, 60:68] = False
+    labelled[2, :17] = False
+    predicted[2, 30] = np.nan
+    errors = part_errors(predicted, truth, labelled)
+    np.testing.assert_allclose(errors["jaw"], [20 / 17, 20 / 9, np.nan])
+    np.testing.assert_allclose(errors["mouth"], [10 / 20, 0, 10 / 20])
+    np.testing.assert_allclose(errors["nose"], [0, 0, np.nan])
+    np.testing.assert_allclose(errors["eyes"], [0, 0, 0])
+    whole = face_errors(predicted[0], truth[0])
+    weighted = sum(len(parts(68)[part]) * one[0] for part, one in errors.items()) / 68
+    assert whole == pytest.approx(weighted)
 
 
 def test_jitter_of_known_tracks():
@@ -130,3 +183,11 @@ def test_jitter_leaves_out_frames_without_answer_and_their_neighbours():
     assert jitter(track) == pytest.approx(100 * (0 + 5 + 10 + 5) / 4 / 50)
     assert np.isnan(jitter(track[:4]))
     assert np.isnan(jitter(track[:2]))
+
+
+def test_jitter_is_the_second_difference_of_numpy():
+    rng = np.random.default_rng(0)
+    track = face_of_known_lengths() + rng.normal(0, 1, (20, 68, 2))
+    size = np.linalg.norm(track[:, 36] - track[:, 45], axis=-1)[1:-1, None]
+    theirs = np.linalg.norm(np.diff(track, 2, axis=0), axis=-1) / size
+    assert jitter(track) == pytest.approx(100 * theirs.mean())

@@ -69,6 +69,12 @@ def scored_by_hand(path, data_dir):
     return errors
 
 
+def figures_of(row):
+    """The plain numbers of a row, and those of the parts of the face."""
+    plain = {name: value for name, value in row.items() if not isinstance(value, dict)}
+    return {**plain, **row["groups"]}
+
+
 @pytest.mark.parametrize("boxes", ["truth", "jitter"])
 def test_the_predictions_scored_by_hand_give_the_reported_figures(
     network, data_dir, tmp_path, boxes
@@ -95,7 +101,12 @@ def test_the_predictions_scored_by_hand_give_the_reported_figures(
         "normaliser": "inter-ocular (outer eye corners)",
         "boxes": boxes,
         "crop_margin": 1.25,
+        "interval": {"level": 0.95, "over": "photos", "count": 2},  # two of the three share one
     }
+    assert set(last["groups"]) == {"jaw", "brows", "nose", "eyes", "mouth"}
+    for name in ("nme", "failure_rate_8", "failure_rate_10", "auc_8"):
+        low, high = last["intervals"][name]
+        assert low <= last[name] <= high
 
 
 def test_every_k_is_one_run_and_rows_come_as_asked_for(network, data_dir):
@@ -109,7 +120,7 @@ def test_every_k_is_one_run_and_rows_come_as_asked_for(network, data_dir):
     assert [row["feedback_steps"] for row in both] == [3, 1]
     for row in both:
         (alone,) = rows(row["feedback_steps"])
-        assert alone == pytest.approx(row, rel=1e-5)
+        assert figures_of(alone) == pytest.approx(figures_of(row), rel=1e-5)
 
 
 def test_truth_is_the_box_of_the_labels(network, data_dir):
@@ -165,6 +176,53 @@ def test_the_detector_finds_the_astronaut_and_its_miss_is_counted(network, tmp_p
     assert math.dist(middle, FACE) < 0.2 * SIDE and not np.allclose(middle, FACE)
 
 
+def test_full_is_common_and_challenging_together(network, tmp_path):
+    names = "helen/testset/a", "helen/testset/b", "lfpw/testset/c", "ibug/d", "ibug/e_1", "ibug/e_2"
+    for seed, name in enumerate(names):
+        image, landmarks = draw_face(seed)
+        (tmp_path / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(tmp_path / f"tree/{name}.png")
+        write_pts(tmp_path / f"tree/{name}.pts", landmarks)
+    prepare("300w", tmp_path / "tree", tmp_path / "prepared")
+    plot = tmp_path / "ced.png"
+    common, challenging, full = (
+        evaluate_split(
+            network, "300w", split, data_dir=tmp_path / "prepared", feedback_steps=[1], plot=plot
+        )
+        for split in ("common", "challenging", "full")
+    )
+    assert [one["images"] for one in (common, challenging, full)] == [3, 3, 6]
+    # Two faces of one photo count as one that was drawn.
+    assert [one["interval"]["count"] for one in (common, challenging, full)] == [3, 2, 5]
+    first, second, both = (figures_of(one["per_step"][0]) for one in (common, challenging, full))
+    for name in ("nme", "failure_rate_8", "failure_rate_10", "auc_8", "jaw", "eyes"):
+        assert both[name] == pytest.approx((first[name] + second[name]) / 2)
+    assert Image.open(plot).width > 400
+
+
+@pytest.mark.parametrize("normaliser", ["inter-pupil", "box-diagonal"])
+def test_another_normaliser_divides_by_another_length(network, data_dir, tmp_path, normaliser):
+    csv = tmp_path / "predictions.csv"
+    result = evaluate_split(
+        network,
+        "300w",
+        "validation",
+        data_dir=data_dir,
+        feedback_steps=[1],
+        normaliser=normaliser,
+        predictions=csv,
+    )
+    assert result["normaliser"].startswith(f"{normaliser} (")
+    errors = []
+    for name, predicted in zip(*read_landmarks_csv(csv), strict=True):
+        truth = read_pts(data_dir.parent / "tree" / f"{name}.pts")
+        length = math.dist(truth[36:42].mean(0), truth[42:48].mean(0))
+        if normaliser == "box-diagonal":
+            length = math.dist(truth.min(0), truth.max(0))
+        errors.append(100 * np.linalg.norm(predicted - truth, axis=1).mean() / length)
+    assert result["per_step"][0]["nme"] == pytest.approx(np.mean(errors), rel=1e-4)
+
+
 def test_a_detection_elsewhere_is_not_the_labelled_face(network, tmp_path):
     astronaut = prepare_astronaut(tmp_path, labelled_at=FACE + np.array([150, 200]))
     with pytest.raises(RednetError, match=r"^the detector found none of 2 faces$"):
@@ -183,7 +241,9 @@ def test_a_face_without_eye_corners_is_not_measured(network, monkeypatch):
     both = measured()
     assert both["images"] == 1
     faces.pop()
-    assert measured()["per_step"][0] == pytest.approx(both["per_step"][0], rel=1e-5)
+    assert figures_of(measured()["per_step"][0]) == pytest.approx(
+        figures_of(both["per_step"][0]), rel=1e-5
+    )
     faces[:] = [sample("b", 1, labelled)]
     with pytest.raises(RednetError, match="any split: no face has both outer eye corners"):
         measured()
@@ -212,6 +272,7 @@ def test_progress_is_reported(network, data_dir):
         ({"feedback_steps": ()}, "1 or more, not none"),
         ({"split": "test"}, "'test'"),
         ({"data": "500w"}, "'500w'"),
+        ({"normaliser": "nose"}, "no normaliser 'nose'; known: inter-ocular, inter-pupil, box-"),
         ({"checkpoint": "absent"}, "absent"),
     ],
 )

@@ -1,0 +1,249 @@
+"""The figures of a result: what `rednet eval` reports of landmarks, whoever made them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rednet_jax.errors import RednetError
+from rednet_jax.evaluate.bootstrap import bootstrap_interval, bootstrap_intervals
+from rednet_jax.evaluate.cumulative import (
+    cumulative_auc,
+    draw_cumulative,
+    face_areas,
+    failure_rate,
+)
+from rednet_jax.evaluate.labels import Labels
+from rednet_jax.evaluate.metrics import (
+    NEEDED,
+    NORMALISERS,
+    Normaliser,
+    face_errors,
+    jitter,
+    measurable,
+    part_errors,
+)
+
+Floats = NDArray[np.floating]
+
+LEVEL = 0.95
+"""Of the intervals."""
+
+BLOCK = 32
+"""Frames of one clip that are drawn together for its interval: neighbours err together."""
+
+
+def check_normaliser(normaliser: Normaliser, count: int) -> None:
+    """Raises RednetError if landmarks of so many points have no such length, or none has."""
+    if normaliser not in NORMALISERS:
+        raise RednetError(f"no normaliser '{normaliser}'; known: {', '.join(NORMALISERS)}")
+    if count != 68 and normaliser != "inter-ocular":
+        raise RednetError(f"{normaliser} is a length of 68 points, and these are {count}")
+
+
+def figures(
+    labels: Labels,
+    answers: Sequence[tuple[int | None, Floats]],
+    *,
+    normaliser: Normaliser = "inter-ocular",
+    boxes: str | None = None,
+    crop_margin: float | None = None,
+    plot: Path | None = None,
+    name: str = "predictions",
+) -> dict[str, Any]:
+    """Measures landmarks against labels.
+
+    Args:
+        labels: of N faces.
+        answers: K, None where it is not known, and landmarks [N, L, 2] in picture pixels, for each
+            row of the result. A face with a coordinate that is not finite has no answer.
+        normaliser: what errors are in percent of.
+        boxes: where crops were cut, None where it is not known.
+        crop_margin: of the crops, None where it is not known.
+        plot: PNG file for the cumulative error distributions.
+        name: of what is measured, for the plot's legend.
+
+    Returns:
+        What `rednet eval --json` holds. Of the largest K: `images` (how many are measured) and
+        `missed` (how many labelled faces have no answer; they are not measured). `normaliser`,
+        `boxes`, `crop_margin`; `interval`, what intervals are. `per_step`, a row for each answer,
+        in percent: `feedback_steps`, `nme`, `median`, `failure_rate_8`, `failure_rate_10`, `auc_8`;
+        `groups`, the NME of parts of the face; `intervals`, [low, high] of the means among these,
+        None where there are not two owners; `with_missed`, failure rates and area if each missed
+        face counts as failed.
+
+        Of clips, also `clips`, `frames` (labelled or not), `label_jitter`, and in each row, `nme`
+        being that over all frames, `nme_of_videos` and `jitter`, means of the videos' means, and
+        `per_video`. A video's interval draws blocks of `BLOCK` frames.
+
+    Raises:
+        RednetError: a normaliser that the landmarks do not have, no face that can be measured or
+            none that has an answer, or a plot that cannot be written.
+    """
+    check_normaliser(normaliser, labels.landmarks.shape[1])
+    known = measurable(labels.labelled, normaliser)
+    if not known.any():
+        raise RednetError(f"{labels.of}: no face has {NEEDED[normaliser]} labelled")
+    rows, curves = [], {}
+    for steps, landmarks in answers:
+        there = _answered(landmarks)
+        if not (known & there).any():
+            raise RednetError(f"{labels.of}: no answer for any of {known.sum()} labelled faces")
+        answered = np.where(there[:, None, None], landmarks, np.nan)
+        row, errors = _row(labels, answered, known, normaliser)
+        rows.append({"feedback_steps": steps, **row})
+        curve = name if steps is None else f"{name}, K = {steps}"
+        curves[f"{curve}: NME {row['nme']:.2f} %, {row['failure_rate_10']:.1f} % over 10"] = errors
+    last = max(range(len(rows)), key=lambda i: answers[i][0] or 0)
+    there = _answered(answers[last][1])
+    result: dict[str, Any] = {
+        "images": int((known & there).sum()),
+        "missed": int((labels.labelled.any(1) & ~there).sum()),
+        "normaliser": NORMALISERS[normaliser],
+        "boxes": boxes,
+        "crop_margin": crop_margin,
+        "interval": {
+            "level": LEVEL,
+            "over": labels.over,
+            "count": len({labels.owners[i] for i in np.flatnonzero(known & there)}),
+        },
+    }
+    if labels.clips is not None:
+        points = np.where(labels.labelled[..., None], labels.landmarks, np.nan)
+        result |= {
+            "clips": len(labels.clips),
+            "frames": len(labels.names),
+            "label_jitter": _mean([jitter(points[frames]) for _, frames in labels.clips]),
+        }
+    if plot is not None:
+        faces = "faces" if labels.clips is None else "frames"
+        without = f", {result['missed']} missed are left out" if result["missed"] else ""
+        title = f"{labels.of}: {result['images']} {faces}{without}"
+        draw_cumulative(curves, plot, title=title, normaliser=result["normaliser"])
+    return {**result, "per_step": rows}
+
+
+def figures_text(result: dict[str, Any]) -> str:
+    """Returns what `figures` returns as lines for people, each row with its intervals in brackets.
+
+    Of clips each video has a line, of the row of the largest K.
+    """
+    interval = result["interval"]
+    drawn = f"{100 * interval['level']:g} %, of {interval['count']} {interval['over']} drawn again"
+    plain = {**result, "interval": drawn}
+    lines = [_line({name: value}, {}) for name, value in plain.items() if name != "per_step"]
+    *_, last = sorted(result["per_step"], key=lambda row: row["feedback_steps"] or 0)
+    for video in last.get("per_video", ()):
+        bounds = {"nme": video["interval"]}
+        lines.append(_line({k: v for k, v in video.items() if k != "interval"}, bounds))
+    if result["missed"]:
+        lines.append(f"with the missed as failures: {_line(last['with_missed'], {})}")
+    for row in result["per_step"]:
+        numbers = {k: v for k, v in row.items() if not isinstance(v, dict | list)}
+        lines.append(_line({**numbers, **row["groups"]}, row["intervals"]))
+    return "\n".join(line for line in lines if line)
+
+
+def _line(numbers: Mapping[str, Any], bounds: Mapping[str, list[float] | None]) -> str:
+    words = []
+    for name, value in numbers.items():
+        if value is None:
+            continue
+        ends = bounds.get(name)
+        within = "" if ends is None else f" [{ends[0]:.4g}, {ends[1]:.4g}]"
+        words.append(f"{name} {f'{value:.4g}' if isinstance(value, float) else value}{within}")
+    return "  ".join(words)
+
+
+def _row(
+    labels: Labels, landmarks: Floats, known: NDArray[np.bool_], normaliser: Normaliser
+) -> tuple[dict[str, Any], Floats]:
+    """The figures of one answer, and the errors of the faces that they are of."""
+    against = labels.landmarks, labels.labelled, normaliser
+    errors = face_errors(landmarks, *against)
+    parts = part_errors(landmarks, *against)
+    owners = np.asarray(labels.owners)
+    row = _of_faces(errors[known], {part: one[known] for part, one in parts.items()}, owners[known])
+    measured = errors[known & np.isfinite(errors)]
+    if labels.clips is None:
+        return row, measured
+    videos = [
+        {"clip": name, **_of_video(landmarks[frames], errors[frames], known[frames])}
+        for name, frames in labels.clips
+    ]
+    of_videos = {
+        "nme_of_videos": np.array([video["nme"] for video in videos], float),
+        "jitter": np.array([video["jitter"] for video in videos], float),
+    }
+    bounds = bootstrap_intervals(of_videos, level=LEVEL)
+    row["intervals"] |= {name: _pair(one) for name, one in bounds.items()}
+    means = {name: _mean(one) for name, one in of_videos.items()}
+    return {**row, **means, "per_video": videos}, measured
+
+
+def _of_video(landmarks: Floats, errors: Floats, known: NDArray[np.bool_]) -> dict[str, Any]:
+    """The figures of the frames of one clip, of which some are measurable."""
+    measured = errors[known & np.isfinite(errors)]
+    blocks = np.arange(len(errors)) // BLOCK
+    return {
+        "images": len(measured),
+        "missed": int(known.sum()) - len(measured),
+        "nme": _mean(measured),
+        "interval": _pair(bootstrap_interval(errors[known], blocks[known], level=LEVEL)),
+        "failure_rate_8": failure_rate(measured, 8) if len(measured) else None,
+        "jitter": _mean([jitter(landmarks)]),
+    }
+
+
+def _of_faces(
+    errors: Floats, parts: Mapping[str, Floats], owners: NDArray[np.str_]
+) -> dict[str, Any]:
+    """The figures of faces that are measurable; nan has no answer."""
+    there = np.isfinite(errors)
+    of_those = errors[there]
+    above = {cut: 100.0 * (errors > cut) for cut in (8, 10)}
+    columns = {
+        "nme": errors,
+        **{f"failure_rate_{cut}": np.where(there, one, np.nan) for cut, one in above.items()},
+        "auc_8": np.where(there, face_areas(errors, 8), np.nan),
+        **parts,
+    }
+    bounds = bootstrap_intervals(columns, owners, level=LEVEL)
+    return {
+        "nme": float(of_those.mean()),
+        "median": float(np.median(of_those)),
+        "failure_rate_8": failure_rate(of_those, 8),
+        "failure_rate_10": failure_rate(of_those, 10),
+        "auc_8": cumulative_auc(of_those, 8),
+        "groups": {part: _mean(one) for part, one in parts.items()},
+        "intervals": {
+            **{name: _pair(bounds[name]) for name in columns if name not in parts},
+            "groups": {part: _pair(bounds[part]) for part in parts},
+        },
+        "with_missed": {
+            "failure_rate_8": failure_rate(errors, 8),
+            "failure_rate_10": failure_rate(errors, 10),
+            "auc_8": cumulative_auc(errors, 8),
+        },
+    }
+
+
+def _answered(landmarks: Floats) -> NDArray[np.bool_]:
+    """Which faces [N] of landmarks [N, L, 2] have an answer."""
+    there: NDArray[np.bool_] = np.all(np.isfinite(landmarks), axis=(1, 2))
+    return there
+
+
+def _mean(values: Sequence[float] | Floats) -> float | None:
+    """The mean of what is a number; None, as JSON has it, where nothing is."""
+    numbers = np.array(values, float)
+    known = numbers[np.isfinite(numbers)]
+    return float(known.mean()) if known.size else None
+
+
+def _pair(bounds: tuple[float, float]) -> list[float] | None:
+    return list(bounds) if np.isfinite(bounds).all() else None

@@ -1,0 +1,139 @@
+"""Predictions as CSV: written beside a result, and anyone's, read to be scored."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rednet_jax.data.sources import holds_clips, read_clips, read_split
+from rednet_jax.errors import RednetError
+from rednet_jax.evaluate.figures import check_normaliser, figures
+from rednet_jax.evaluate.labels import Labels, clip_labels, face_labels
+from rednet_jax.evaluate.metrics import Normaliser
+from rednet_jax.landmarks.table import read_landmarks_csv, write_landmarks_csv
+
+Floats = NDArray[np.floating]
+
+
+def write_predictions(path: Path, labels: Labels, landmarks: Floats) -> None:
+    """Writes landmarks [N, L, 2] of the faces of a split, picture pixels; nan is no answer.
+
+    Pictures are one file. So are clips where the path ends in .csv, their frames named CLIP/NUMBER;
+    else it is a folder with CLIP.csv for each, frames named by their number from 1.
+
+    Raises:
+        RednetError: a file cannot be written.
+    """
+    there = np.isfinite(landmarks).all((1, 2), keepdims=True)
+    landmarks = np.where(there, landmarks, np.nan)
+    if labels.clips is None or path.suffix == ".csv":
+        write_landmarks_csv(path, labels.names, landmarks)
+        return
+    for name, frames in labels.clips:
+        numbers = [str(number) for number in range(1, frames.stop - frames.start + 1)]
+        write_landmarks_csv(path / f"{name}.csv", numbers, landmarks[frames])
+
+
+def read_predictions(path: Path, labels: Labels) -> Floats:
+    """Returns the landmarks [N, L, 2] that a file, or of clips a folder, has for a split's faces.
+
+    The form is that of `write_predictions`. A frame without labels may have no row.
+
+    Raises:
+        RednetError: a file that cannot be read or is no such table, a name that the split does not
+            have, or a labelled face without a row.
+    """
+    count = labels.landmarks.shape[1]
+    if labels.clips is None or not path.is_dir():
+        return _placed(path, labels, *read_landmarks_csv(path, count))
+    parts = []
+    files = {file.stem for file in path.glob("*.csv")}
+    clips = [name for name, _ in labels.clips]
+    _refuse(path, sorted(files - set(clips)), f"no clip of {labels.of}: ")
+    _refuse(path, [name for name in clips if name not in files], f"no CSV file of {labels.of}'s ")
+    for name, frames in labels.clips:
+        file = path / f"{name}.csv"
+        numbers = [str(number) for number in range(1, frames.stop - frames.start + 1)]
+        of_clip = labels._replace(
+            of=f"{labels.of} {name}", names=numbers, labelled=labels.labelled[frames]
+        )
+        parts.append(_placed(file, of_clip, *read_landmarks_csv(file, count)))
+    return np.concatenate(parts)
+
+
+def score_predictions(
+    path: str | os.PathLike[str],
+    data: str,
+    split: str,
+    *,
+    data_dir: Path | None = None,
+    normaliser: Normaliser = "inter-ocular",
+    plot: Path | None = None,
+) -> dict[str, Any]:
+    """Measures anyone's predictions on a split.
+
+    Args:
+        path: of a CSV file, or of a folder with one for each clip, as `read_predictions` has it; of
+            68 points, or of the scheme of 7.
+        data: name of the data set.
+        split: of the data set.
+        data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
+        normaliser: what errors are in percent of.
+        plot: PNG file for the cumulative error distribution.
+
+    Returns:
+        As `figures` does, with one row in `per_step`; what predictions do not tell (`boxes`,
+        `crop_margin`, `feedback_steps`) is None.
+
+    Raises:
+        RednetError: predictions as in `read_predictions`, an unknown data set or split, no face
+            that can be measured, a plot that cannot be written.
+    """
+    path = Path(path)
+    count = _points(path)
+    check_normaliser(normaliser, count)
+    of = f"{data} {split}"
+    if holds_clips(data):
+        labels = clip_labels(of, read_clips(data, split, data_dir), count)
+    else:
+        labels = face_labels(of, read_split(data, split, data_dir), count)
+    answer = read_predictions(path, labels)
+    return figures(labels, [(None, answer)], normaliser=normaliser, plot=plot, name=path.stem)
+
+
+def _points(path: Path) -> int:
+    """How many points a file, or the first one of a folder, has by its first line: 7, or 68."""
+    file = min(path.glob("*.csv"), default=None) if path.is_dir() else path
+    if file is None:
+        raise RednetError(f"{path}: no CSV file in this folder")
+    try:
+        with file.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
+            return 7 if lines.readline().count(",") == 14 else 68
+    except OSError as error:
+        raise RednetError(f"{file}: cannot be read ({error.strerror})") from error
+
+
+def _placed(path: Path, labels: Labels, names: Sequence[str], landmarks: Floats) -> Floats:
+    """Rows in the order of the split's faces; nan where an unlabelled face has none."""
+    rows = {name: row for row, name in enumerate(names)}
+    known = set(labels.names)
+    _refuse(path, [name for name in names if name not in known], f"not in {labels.of}: ")
+    wanted = [labels.names[i] for i in np.flatnonzero(np.any(labels.labelled, axis=1))]
+    missing = [name for name in wanted if name not in rows]
+    _refuse(path, missing, f"has no row (nan is no answer) of {labels.of}'s ")
+    placed = np.full((len(labels.names), *landmarks.shape[1:]), np.nan, np.float32)
+    for number, name in enumerate(labels.names):
+        if name in rows:
+            placed[number] = landmarks[rows[name]]
+    return placed
+
+
+def _refuse(path: Path, names: Sequence[str], why: str) -> None:
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        raise RednetError(f"{path}: {why}{names[0]!r}{more}")

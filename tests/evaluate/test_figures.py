@@ -1,0 +1,143 @@
+"""Figures of landmarks whose errors are known, of pictures and of clips."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from rednet_jax.data.samples import ClipSample, Sample
+from rednet_jax.errors import RednetError
+from rednet_jax.evaluate.bootstrap import bootstrap_interval
+from rednet_jax.evaluate.figures import BLOCK, figures
+from rednet_jax.evaluate.labels import clip_labels, face_labels
+from rednet_jax.landmarks.boxes import landmark_box
+from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
+
+FACE = mean_shape(LANDMARKS_68) * 200 + 150
+EYES = float(np.linalg.norm(FACE[36] - FACE[45]))
+PICTURE = np.zeros((1, 1, 3), np.uint8)
+
+
+def sample(name, identity=-1, labelled=None):
+    labelled = np.ones(68, bool) if labelled is None else labelled
+    points = np.where(labelled[:, None], FACE, 0).astype(np.float32)
+    return Sample(PICTURE, points, labelled, landmark_box(FACE), name, identity)
+
+
+def clip(name, valid):
+    valid = np.array(valid)
+    labelled = np.repeat(valid[:, None], 68, axis=1)
+    points = np.where(labelled[..., None], FACE, 0).astype(np.float32)
+    return ClipSample([PICTURE] * len(valid), points, labelled, points[:, :2, 0], valid, name)
+
+
+def off(percents):
+    """Faces [N, 68, 2] off by so many percent of the inter-ocular distance; nan: no answer."""
+    return FACE + np.array(percents)[:, None, None] / 100 * EYES * np.array([0.6, 0.8])
+
+
+def test_pictures_counted_by_hand():
+    labels = face_labels("a split", [sample(name) for name in "abcde"], 68)
+    result = figures(labels, [(1, off([1, 3, 9, 11, np.nan]))], boxes="truth", crop_margin=1.25)
+    (row,) = result.pop("per_step")
+    assert result == {
+        "images": 4,
+        "missed": 1,
+        "normaliser": "inter-ocular (outer eye corners)",
+        "boxes": "truth",
+        "crop_margin": 1.25,
+        "interval": {"level": 0.95, "over": "photos", "count": 4},
+    }
+    assert row["nme"] == pytest.approx(6) and row["median"] == pytest.approx(6)
+    assert (row["failure_rate_8"], row["failure_rate_10"]) == (50, 25)
+    assert row["auc_8"] == pytest.approx(100 * (7 + 5) / 4 / 8)
+    assert row["groups"] == pytest.approx(dict.fromkeys(row["groups"], 6))
+    assert row["with_missed"] == pytest.approx(
+        {"failure_rate_8": 60, "failure_rate_10": 40, "auc_8": 100 * (7 + 5) / 5 / 8}
+    )
+    known = [1, 3, 9, 11]
+    assert row["intervals"]["nme"] == pytest.approx(list(bootstrap_interval(known)), abs=1e-4)
+    assert row["intervals"]["groups"]["jaw"] == pytest.approx(row["intervals"]["nme"], abs=1e-4)
+    share = bootstrap_interval([0, 0, 100, 100])
+    assert row["intervals"]["failure_rate_8"] == pytest.approx(list(share))
+    assert json.loads(json.dumps(row, allow_nan=False)) == row
+
+
+def test_people_are_drawn_where_they_are_known_else_photos():
+    known = face_labels("a split", [sample(name, i // 2) for i, name in enumerate("abcd")], 68)
+    assert (known.over, len(set(known.owners))) == ("people", 2)
+    photos = face_labels("a split", [sample("x_1"), sample("x_2"), sample("y", 7)], 68)
+    assert (photos.over, len(set(photos.owners))) == ("photos", 2)
+    errors = [1.0, 2.0, 5.0, 8.0]
+    (row,) = figures(known, [(1, off(errors))])["per_step"]
+    interval = bootstrap_interval(errors, [0, 0, 1, 1])
+    assert row["intervals"]["nme"] == pytest.approx(list(interval), abs=1e-4)
+    alone = figures(face_labels("one", [sample("a")], 68), [(1, off([2.0]))])["per_step"][0]
+    assert alone["intervals"]["nme"] is None and alone["nme"] == pytest.approx(2, abs=1e-4)
+
+
+def test_a_face_that_cannot_be_measured_is_neither_measured_nor_missed():
+    no_corner, nothing = np.ones(68, bool), np.zeros(68, bool)
+    no_corner[36] = False
+    faces = [sample("a"), sample("b", labelled=no_corner), sample("c", labelled=nothing)]
+    labels = face_labels("a split", faces, 68)
+    result = figures(labels, [(1, off([2, 4, 6]))])
+    assert (result["images"], result["missed"]) == (1, 0)
+    assert result["per_step"][0]["nme"] == pytest.approx(2, abs=1e-4)
+    diagonal = figures(labels, [(1, off([2, 4, 6]))], normaliser="box-diagonal")
+    assert diagonal["images"] == 1
+    assert diagonal["per_step"][0]["nme"] < 1
+    result = figures(labels, [(1, off([2, np.nan, np.nan]))])
+    # Face b has labels, if not those that its length needs; face c has none.
+    assert (result["images"], result["missed"]) == (1, 1)
+    assert result["per_step"][0]["with_missed"]["failure_rate_8"] == 0
+
+
+@pytest.mark.filterwarnings("error")
+def test_clips_have_means_of_frames_and_of_videos():
+    clips = [clip("one", [False] + [True] * 3 + [False]), clip("two", [True] * 100)]
+    labels = clip_labels("clips", clips, 68)
+    assert labels.names[:2] == ["one/1", "one/2"] and labels.names[-1] == "two/100"
+    errors = np.concatenate([[50, 2, np.nan, 4, 50], np.tile([9.0, 11.0], 50)])
+    result = figures(labels, [(1, off(errors)), (2, off(np.full(105, 1.0)))])
+    assert (result["images"], result["missed"]) == (103, 0)  # of K = 2
+    assert (result["clips"], result["frames"]) == (2, 105)
+    assert result["interval"] == {"level": 0.95, "over": "clips", "count": 2}
+    assert result["label_jitter"] == pytest.approx(0, abs=1e-4)
+    row, still = result["per_step"]
+    assert row["nme"] == pytest.approx((2 + 4 + 50 * 20) / 102, abs=1e-4)
+    assert row["nme_of_videos"] == pytest.approx((3 + 10) / 2, abs=1e-4)
+    assert row["with_missed"]["failure_rate_10"] == pytest.approx(100 * 51 / 103)
+    one, two = row["per_video"]
+    assert one["clip"] == "one" and (one["images"], one["missed"]) == (2, 1)
+    assert one["nme"] == pytest.approx(3, abs=1e-4)
+    # No three frames with an answer follow each other; back and forth by 2 % is 4 %.
+    assert one["jitter"] is None and one["interval"] is None
+    assert two["jitter"] == pytest.approx(4, abs=1e-3) and row["jitter"] == two["jitter"]
+    assert still["jitter"] == pytest.approx(0, abs=1e-4)
+    assert two["failure_rate_8"] == 100
+    blocks = bootstrap_interval(errors[5:], np.arange(100) // BLOCK)
+    assert two["interval"] == pytest.approx(list(blocks), abs=1e-4)
+    assert row["intervals"]["nme_of_videos"] == pytest.approx([3, 10], abs=1e-4)
+    assert row["intervals"]["jitter"] is None
+    json.dumps(result, allow_nan=False)
+
+
+def test_what_has_no_figures_is_one_line():
+    labels = face_labels("a split", [sample("a"), sample("b")], 68)
+    with pytest.raises(RednetError, match=r"^a split: no answer for any of 2 labelled faces$"):
+        figures(labels, [(1, off([np.nan, np.nan]))])
+    few = np.ones(68, bool)
+    few[40] = False
+    labels = face_labels("a split", [sample("a", labelled=few)], 68)
+    for normaliser, needed in (
+        ("inter-pupil", "all points of both eyes"),
+        ("box-diagonal", "all points"),
+    ):
+        with pytest.raises(RednetError, match=f"^a split: no face has {needed} labelled$"):
+            figures(labels, [(1, off([1]))], normaliser=normaliser)
+    seven = face_labels("a split", [sample("a")], 7)
+    with pytest.raises(RednetError, match="box-diagonal is a length of 68 points, and these are 7"):
+        figures(seven, [(1, np.zeros((1, 7, 2)))], normaliser="box-diagonal")
