@@ -92,10 +92,15 @@ def evaluate(args: argparse.Namespace) -> int:
     is no answer. --predictions writes such a file.
 
     Example: rednet eval --predictions-in points.csv --data 300w --split validation
+
+    A data set of clips is followed frame by frame, as `rednet track` does; predictions may be a
+    folder with CLIP.csv for each clip, its rows named by the frame's number from 1.
     """
+    from rednet_jax.data.sources import holds_clips
     from rednet_jax.evaluate.figures import figures_text
     from rednet_jax.evaluate.predictions import score_predictions
     from rednet_jax.evaluate.protocols import evaluate_split
+    from rednet_jax.tracking.evaluate_clips import evaluate_clips
 
     how = {"data_dir": args.data_dir, "normaliser": args.normaliser, "plot": args.plot}
     if args.predictions_in is not None:
@@ -107,12 +112,13 @@ def evaluate(args: argparse.Namespace) -> int:
     elif args.checkpoint is None:
         raise RednetError("either a CHECKPOINT or --predictions-in is needed (see --help)")
     else:
-        with _progress("face") as report:
-            result = evaluate_split(
+        clips = holds_clips(args.data)
+        with _progress("frame" if clips else "face") as report:
+            result = (evaluate_clips if clips else evaluate_split)(
                 args.checkpoint,
                 args.data,
                 args.split,
-                feedback_steps=args.feedback_steps or (1, 2, 3),
+                feedback_steps=args.feedback_steps or ((1,) if clips else (1, 2, 3)),
                 boxes=args.boxes or "truth",
                 predictions=args.predictions,
                 report=report,
@@ -455,7 +461,7 @@ def parser() -> argparse.ArgumentParser:
 
     one = command("eval", evaluate)
     one.add_argument("checkpoint", nargs="?", metavar="CHECKPOINT", help=CHECKPOINT)
-    one.add_argument("--predictions-in", type=Path, metavar="FILE", help="landmarks to be scored")
+    one.add_argument("--predictions-in", type=Path, metavar="FILE", help="landmarks to score")
     one.add_argument("--data", required=True, metavar="NAME", help="the data set, such as 300w")
     one.add_argument("--split", required=True, metavar="S", help="its split, such as validation")
     _add_data_dir(one)
@@ -473,7 +479,12 @@ def parser() -> argparse.ArgumentParser:
         help="what errors are in percent of (default: %(default)s)",
     )
     _add_json(one)
-    one.add_argument("--predictions", type=Path, metavar="OUT.csv", help="landmarks at largest K")
+    one.add_argument(
+        "--predictions",
+        type=Path,
+        metavar="OUT.csv",
+        help="landmarks at largest K; of clips also a folder",
+    )
     one.add_argument(
         "--plot", type=Path, metavar="OUT.png", help="the cumulative distribution of the errors"
     )

@@ -1,0 +1,177 @@
+"""How a checkpoint is measured on clips: the tracker follows each from first frame to last."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rednet_jax.data.samples import ClipSample
+from rednet_jax.data.sources import read_clips
+from rednet_jax.detection.dlib import Detection, FaceDetector
+from rednet_jax.evaluate.figures import check_normaliser, figures
+from rednet_jax.evaluate.labels import clip_labels
+from rednet_jax.evaluate.metrics import Normaliser
+from rednet_jax.evaluate.predictions import write_predictions
+from rednet_jax.evaluate.protocols import RIGHT_IOU, Boxes, check_steps
+from rednet_jax.landmarks.boxes import (
+    intersection_over_union,
+    jitter_box,
+    landmark_box,
+    whole_face_box,
+)
+from rednet_jax.model.config import RedNetConfig
+from rednet_jax.tracking.streams import Variables
+from rednet_jax.tracking.tracker import TrackedFace, Tracker
+from rednet_jax.weights.store import checkpoint_name, load
+
+FACES = 3
+"""Followed in each clip by the detector: the labelled person need not be the most prominent one."""
+
+
+class LabelDetector(FaceDetector):
+    """Finds the labelled face of a frame of a clip where the labels have it, and no other.
+
+    Attributes:
+        clip: the clip.
+        frame: number of the frame that is looked at, from 0.
+    """
+
+    def __init__(self, boxes: Boxes) -> None:
+        """Displaces the labels' box at random where boxes are 'jitter'."""
+        self._displace = boxes == "jitter"
+        self.clip: ClipSample | None = None
+        self.frame = 0
+
+    def detect(self, image: NDArray[np.uint8]) -> list[Detection]:
+        """Returns the face of the current frame, whatever the picture; [] if it has no labels.
+
+        A draw is one of the clip's name and the frame's number alone.
+        """
+        clip, frame = self.clip, self.frame
+        if clip is None or not clip.valid[frame]:
+            return []
+        box = whole_face_box(clip.landmarks[frame], clip.labelled[frame])
+        if self._displace:
+            rng = np.random.default_rng(zlib.crc32(f"{clip.name}/{frame + 1}".encode()))
+            box = jitter_box(rng, box)
+        return [Detection(box, 1.0)]
+
+
+def evaluate_clips(
+    checkpoint: str | tuple[RedNetConfig, Variables],
+    data: str,
+    split: str,
+    *,
+    data_dir: Path | None = None,
+    feedback_steps: Sequence[int] = (1,),
+    boxes: Boxes = "truth",
+    normaliser: Normaliser = "inter-ocular",
+    predictions: Path | None = None,
+    plot: Path | None = None,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Measures a checkpoint on every frame of the clips of a split, as the tracker sees them.
+
+    The tracker finds the face at the beginning, wherever it has lost it and at a cut: where the
+    labels have it ('truth'), there but displaced at random ('jitter'), or by the detector. In
+    between each crop is cut around its own points of the frame before. By the detector it follows
+    several faces, and the one that lies on the labels is the answer. A frame without an answer is
+    missed.
+
+    Args:
+        checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
+        data: name of a data set of clips.
+        split: of it.
+        data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
+        feedback_steps: every K to measure.
+        boxes: where the tracker looks for a face.
+        normaliser: what errors are in percent of.
+        predictions: CSV file, or folder with one for each clip, for the landmarks at the largest K.
+        plot: PNG file for the cumulative error distributions of all frames.
+        report: called with the number of frames tracked and in all.
+
+    Returns:
+        As `figures` does, a row for each K.
+
+    Raises:
+        RednetError: a K below 1, an unknown data set or split, a bad checkpoint, no frame that can
+            be measured or that has an answer, a file that cannot be written.
+    """
+    check_steps(feedback_steps)
+    config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
+    check_normaliser(normaliser, config.landmarks)
+    clips = read_clips(data, split, data_dir)
+    labels = clip_labels(f"{data} {split}", clips, config.landmarks)
+    by_labels = LabelDetector(boxes)
+    trackers = {
+        steps: Tracker(
+            config,
+            variables,
+            faces=FACES if boxes == "detector" else 1,
+            feedback_steps=steps,
+            detector=None if boxes == "detector" else by_labels,
+        )
+        for steps in dict.fromkeys(feedback_steps)
+    }
+    tracks: dict[int, list[NDArray[np.float32]]] = {steps: [] for steps in trackers}
+    done = 0
+    for clip in clips:
+        found: dict[int, list[list[TrackedFace]]] = {steps: [] for steps in trackers}
+        by_labels.clip = clip
+        for tracker in trackers.values():
+            tracker.reset()
+        for frame, image in enumerate(clip.images):
+            by_labels.frame = frame
+            for steps, tracker in trackers.items():
+                found[steps].append(tracker.update(image))
+            done += 1
+            report(done, len(labels.names))
+        for steps in trackers:
+            tracks[steps].append(answers(clip, found[steps], config.landmarks, boxes))
+    landmarks = {steps: np.concatenate(of_clips) for steps, of_clips in tracks.items()}
+    if predictions is not None:
+        write_predictions(predictions, labels, landmarks[max(landmarks)])
+    return figures(
+        labels,
+        [(steps, landmarks[steps]) for steps in feedback_steps],
+        normaliser=normaliser,
+        boxes=boxes,
+        crop_margin=config.crop_margin,
+        plot=plot,
+        name=checkpoint_name(checkpoint) if isinstance(checkpoint, str) else config.architecture,
+    )
+
+
+def answers(
+    clip: ClipSample, frames: Sequence[Sequence[TrackedFace]], count: int, boxes: Boxes
+) -> NDArray[np.float32]:
+    """Returns the landmarks [T, L, 2] of the labelled person, nan where he is not followed.
+
+    Args:
+        clip: of T frames.
+        frames: the faces of each frame.
+        count: L.
+        boxes: where they were found. By the labels there is but one, and it is he, right or wrong;
+            by the detector a face is his that overlaps the labels' box by more than `RIGHT_IOU`. In
+            frames without labels it is the face that was his last.
+    """
+    landmarks = np.full((len(frames), count, 2), np.nan, np.float32)
+    person = -1
+    for frame, faces in enumerate(frames):
+        his = list(faces)
+        if boxes == "detector" and clip.valid[frame]:
+            box = clip.box[frame]
+            near = [(intersection_over_union(landmark_box(f.landmarks), box), f) for f in faces]
+            overlap, best = max(near, key=lambda one: one[0], default=(0.0, None))
+            his = [best] if best is not None and overlap > RIGHT_IOU else []
+        elif boxes == "detector":
+            his = [face for face in faces if face.identity == person]
+        if his:
+            person = his[0].identity
+            landmarks[frame] = his[0].landmarks
+    return landmarks
