@@ -68,13 +68,13 @@ def figures(
         name: of what is measured, for the plot's legend.
 
     Returns:
-        What `rednet eval --json` holds. Of the largest K: `images` (how many are measured) and
-        `missed` (how many labelled faces have no answer; they are not measured). `normaliser`,
-        `boxes`, `crop_margin`; `interval`, what intervals are. `per_step`, a row for each answer,
-        in percent: `feedback_steps`, `nme`, `median`, `failure_rate_8`, `failure_rate_10`, `auc_8`;
-        `groups`, the NME of parts of the face; `intervals`, [low, high] of the means among these,
-        None where there are not two owners; `with_missed`, failure rates and area if each missed
-        face counts as failed.
+        What `rednet eval --json` holds. `split`, which says if it is used for selection. Of the
+        largest K: `images` (how many are measured) and `missed` (how many labelled faces have no
+        answer; they are not measured). `normaliser`, `boxes`, `crop_margin`; `interval`, what
+        intervals are. `per_step`, a row for each answer, in percent: `feedback_steps`, `nme`,
+        `median`, `failure_rate_8`, `failure_rate_10`, `auc_8`; `groups`, the NME of parts of the
+        face; `intervals`, [low, high] of the means among these, None where there are not two
+        owners; `with_missed`, failure rates and area if each missed face counts as failed.
 
         Of clips, also `clips`, `frames` (labelled or not), `label_jitter`, and in each row, `nme`
         being that over all frames, `nme_of_videos` and `jitter`, means of the videos' means, and
@@ -100,7 +100,9 @@ def figures(
         curves[f"{curve}: NME {row['nme']:.2f} %, {row['failure_rate_10']:.1f} % over 10"] = errors
     last = max(range(len(rows)), key=lambda i: answers[i][0] or 0)
     there = _answered(answers[last][1])
+    of = labels.of + (", used for selection" if labels.of.endswith(" validation") else "")
     result: dict[str, Any] = {
+        "split": of,
         "images": int((known & there).sum()),
         "missed": int((labels.labelled.any(1) & ~there).sum()),
         "normaliser": NORMALISERS[normaliser],
@@ -122,7 +124,7 @@ def figures(
     if plot is not None:
         faces = "faces" if labels.clips is None else "frames"
         without = f", {result['missed']} missed are left out" if result["missed"] else ""
-        title = f"{labels.of}: {result['images']} {faces}{without}"
+        title = f"{of}: {result['images']} {faces}{without}"
         draw_cumulative(curves, plot, title=title, normaliser=result["normaliser"])
     return {**result, "per_step": rows}
 

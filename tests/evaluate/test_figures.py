@@ -43,6 +43,7 @@ def test_pictures_counted_by_hand():
     result = figures(labels, [(1, off([1, 3, 9, 11, np.nan]))], boxes="truth", crop_margin=1.25)
     (row,) = result.pop("per_step")
     assert result == {
+        "split": "a split",
         "images": 4,
         "missed": 1,
         "normaliser": "inter-ocular (outer eye corners)",

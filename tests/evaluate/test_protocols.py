@@ -96,6 +96,7 @@ def test_the_predictions_scored_by_hand_give_the_reported_figures(
     area = 100 * sum(max(8 - value, 0) for value in values) / 3 / 8
     assert last["auc_8"] == pytest.approx(area, rel=1e-3)
     assert {name: result[name] for name in result if name != "per_step"} == {
+        "split": "300w validation, used for selection",
         "images": 3,
         "missed": 0,
         "normaliser": "inter-ocular (outer eye corners)",
