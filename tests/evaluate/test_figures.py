@@ -142,3 +142,13 @@ def test_what_has_no_figures_is_one_line():
     seven = face_labels("a split", [sample("a")], 7)
     with pytest.raises(RednetError, match="box-diagonal is a length of 68 points, and these are 7"):
         figures(seven, [(1, np.zeros((1, 7, 2)))], normaliser="box-diagonal")
+
+
+def test_padded_frames_do_not_count_whatever_stands_there():
+    padded = clip("one", [True] * 4 + [False] * 3)
+    padded.landmarks[4:], padded.labelled[4:] = 1000, True
+    labels = clip_labels("clips", [padded], 68)
+    result = figures(labels, [(1, off([1, 2, 3, 4, 90, 90, np.nan]))])
+    assert (result["images"], result["missed"], result["frames"]) == (4, 0, 7)
+    assert result["per_step"][0]["nme"] == pytest.approx(2.5, abs=1e-4)
+    assert result["label_jitter"] == pytest.approx(0, abs=1e-4)
