@@ -17,7 +17,7 @@ from rednet_jax.evaluate.figures import check_normaliser, figures
 from rednet_jax.evaluate.labels import clip_labels
 from rednet_jax.evaluate.metrics import Normaliser
 from rednet_jax.evaluate.predictions import write_predictions
-from rednet_jax.evaluate.protocols import RIGHT_IOU, Boxes, check_steps
+from rednet_jax.evaluate.protocols import JITTER, RIGHT_IOU, Boxes, check_steps
 from rednet_jax.landmarks.boxes import (
     intersection_over_union,
     jitter_box,
@@ -42,8 +42,8 @@ class LabelDetector(FaceDetector):
     """
 
     def __init__(self, boxes: Boxes) -> None:
-        """Displaces the labels' box at random where boxes are 'jitter'."""
-        self._displace = boxes == "jitter"
+        """Displaces the labels' box at random where boxes are 'jitter' or 'jitter-hard'."""
+        self._displace = JITTER.get(boxes)
         self.clip: ClipSample | None = None
         self.frame = 0
 
@@ -56,9 +56,9 @@ class LabelDetector(FaceDetector):
         if clip is None or not clip.valid[frame]:
             return []
         box = whole_face_box(clip.landmarks[frame], clip.labelled[frame])
-        if self._displace:
+        if self._displace is not None:
             rng = np.random.default_rng(zlib.crc32(f"{clip.name}/{frame + 1}".encode()))
-            box = jitter_box(rng, box)
+            box = jitter_box(rng, box, *self._displace)
         return [Detection(box, 1.0)]
 
 
@@ -78,10 +78,10 @@ def evaluate_clips(
     """Measures a checkpoint on every frame of the clips of a split, as the tracker sees them.
 
     The tracker finds the face at the beginning, wherever it has lost it and at a cut: where the
-    labels have it ('truth'), there but displaced at random ('jitter'), or by the detector. In
-    between each crop is cut around its own points of the frame before. By the detector it follows
-    several faces, and the one that lies on the labels is the answer. A frame without an answer is
-    missed.
+    labels have it ('truth'), there but displaced at random ('jitter', 'jitter-hard'), or by the
+    detector. In between each crop is cut around its own points of the frame before. By the detector
+    it follows several faces, and the one that lies on the labels is the answer. A frame without an
+    answer is missed.
 
     Args:
         checkpoint: a released name, a safetensors file, a run folder, or (config, variables).

@@ -131,8 +131,9 @@ def test_the_detector_is_given_to_no_tracker_that_detects(fake, monkeypatch, dat
 def test_labels_are_detected_where_they_are(clips):
     (one,) = [clip for clip in clips if clip.name == "one"]
     detector, displaced = LabelDetector("truth"), LabelDetector("jitter")
+    farther = LabelDetector("jitter-hard")
     assert detector.detect(one.images[0]) == []
-    detector.clip = displaced.clip = one
+    detector.clip = displaced.clip = farther.clip = one
     boxes = []
     for frame in range(FRAMES["one"]):
         detector.frame = displaced.frame = frame
@@ -143,6 +144,12 @@ def test_labels_are_detected_where_they_are(clips):
             np.testing.assert_array_equal(found[0].box, box)
             boxes.append((off[0].box - box) / (box[2:] - box[:2]).max())
             np.testing.assert_array_equal(displaced.detect(one.images[0])[0].box, off[0].box)
+            farther.frame = frame
+            twice = farther.detect(one.images[frame])[0].box
+            shift, double = (
+                b.reshape(2, 2).mean(0) - box.reshape(2, 2).mean(0) for b in (off[0].box, twice)
+            )
+            np.testing.assert_allclose(double, 2 * shift, atol=1e-3)
     assert np.ptp(boxes, axis=0).min() > 0.05
     # The same on every machine, or tables cannot be compared. Frame 3 is the first with labels.
     np.testing.assert_allclose(boxes[0], [-0.08211, 0.08840, -0.22790, -0.05656], atol=2e-5)
