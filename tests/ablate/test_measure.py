@@ -8,12 +8,13 @@ import pytest
 from data.miniature_300vw import prepare_300vw
 from train.miniature_300w import prepare_300w
 
-from rednet_jax.ablate.measure import measure
+from rednet_jax.ablate.measure import _both_readouts, measure
 from rednet_jax.data.pipeline import ClipConfig
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.clips import clip_windows, follow
 from rednet_jax.evaluate.protocols import evaluate_split
-from rednet_jax.model.rednet import init
+from rednet_jax.landmarks.heatmaps import soft_argmax, to_crop_pixels
+from rednet_jax.model.rednet import align_image, init
 from rednet_jax.train.experiment import DataConfig, Experiment, OptimiserConfig, Stage
 
 
@@ -76,6 +77,19 @@ def halves(windows):
     """The frames of the first clip, and of the second, among all."""
     first = int((windows.frames[0] >= 0).sum())
     return slice(0, first), slice(first, None)
+
+
+def test_both_readouts_lie_on_the_picture(narrow):
+    """The first pass looks at the picture's middle: 64 of 96 pixels, from 16 on."""
+    config = narrow("compact", register="shift_scale", context=1.5)
+    variables = init(config, jax.random.key(0))
+    crops = np.random.default_rng(0).integers(0, 255, (2, 96, 96, 3), np.uint8)
+    ((regressed,), (mapped,)) = _both_readouts(config, variables, crops, 1)
+    images = crops.astype(np.float32) / 255
+    out, _ = align_image(config, variables, images, feedback_steps=1)
+    np.testing.assert_allclose(regressed, out.landmarks, atol=1e-3)
+    on_crop = to_crop_pixels(soft_argmax(out.response_maps[..., 1:]), 64, config.map_size)
+    np.testing.assert_allclose(mapped, on_crop + 16, atol=1e-3)
 
 
 def test_points_that_are_not_finite_are_no_measurement(network, tmp_path):
