@@ -22,6 +22,7 @@ from rednet_jax.evaluate.protocols import BATCH, Boxes, Crops, cut_split, in_pic
 from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.network import PassOutput
+from rednet_jax.model.register import on_picture
 from rednet_jax.train.experiment import DataConfig, Experiment, GeneratedData, Stage
 from rednet_jax.train.inputs import generated_crops
 
@@ -130,7 +131,7 @@ def _crops(
 
 def _map_landmarks(output: PassOutput, targets: None) -> jax.Array:
     del targets
-    return output.map_landmarks
+    return on_picture(output.crop, output.map_landmarks)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
