@@ -329,13 +329,25 @@ def quickstart(args: argparse.Namespace) -> int:
 def export(args: argparse.Namespace) -> int:
     """Write a checkpoint in another form, and check it against the network it came from.
 
-    Example: rednet export runs/compact --to safetensors --out released --dtype float16
-    """
-    from rednet_jax.export.safetensors import export_safetensors
+    Landmarks are compared on 64 crops and on four streams of 30 frames: real faces where 300w is
+    prepared, else generated ones. If they differ, no file is left.
 
-    written = export_safetensors(args.checkpoint, args.out, args.dtype)
+    Example: rednet export compact_video --to torch --out exported --feedback-steps 1
+    """
+    from rednet_jax.export.targets import export
+
+    written = export(
+        args.checkpoint,
+        args.target,
+        args.out,
+        dtype=args.dtype,
+        feedback_steps=args.feedback_steps,
+        data_dir=args.data_dir,
+    )
     difference = written["max_difference_px"]
-    print(f"{args.out / written['file']}: landmarks differ by at most {difference:.3g} crop pixels")
+    for file in written["files"]:
+        print(args.out / file)
+    print(f"landmarks differ by at most {difference:.3g} crop pixels")
     return 0
 
 
@@ -587,9 +599,22 @@ def parser() -> argparse.ArgumentParser:
 
     one = command("export", export)
     one.add_argument("checkpoint", metavar="CHECKPOINT", help=CHECKPOINT)
-    one.add_argument("--to", required=True, choices=("safetensors",), help="the form")
+    one.add_argument(
+        "--to",
+        dest="target",
+        required=True,
+        choices=("safetensors", "torch"),
+        help="the form; torch: a Python module that needs no JAX, and its weights",
+    )
     one.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the files")
     one.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="kernels")
+    one.add_argument(
+        "--feedback-steps",
+        type=int,
+        metavar="K",
+        help="passes of the network over each face (default: as it was trained)",
+    )
+    _add_data_dir(one)
 
     measured = commands.add_parser("bench", help="Measure the library on this machine.")
     what = measured.add_subparsers(metavar="WHAT", required=True)

@@ -124,7 +124,7 @@ WRONG = {
     "data set to show not prepared": ("data show 300w --data-dir .", "300w is not prepared"),
     "no sample to show": ("data show 300w --count 0 --data-dir .", "samples, not 0"),
     "unknown bench": ("bench speed", "'speed'"),
-    "unknown target": ("export W --to onnx --out x", "'onnx'"),
+    "unknown target": ("export W --to tarball --out x", "'tarball'"),
     "output is a folder": ("track V --checkpoint W --out .", "cannot be written"),
 }
 
@@ -304,8 +304,8 @@ def test_export_writes_and_tells_the_difference(checkpoint, here, run):
     assert (status, errors) == (0, [])
     told = json.loads((here / "out" / "export.json").read_text())
     assert out == (
-        "out/tiny.safetensors: landmarks differ by at most "
-        f"{told['max_difference_px']:.3g} crop pixels\n"
+        "out/tiny.safetensors\n"
+        f"landmarks differ by at most {told['max_difference_px']:.3g} crop pixels\n"
     )
 
 

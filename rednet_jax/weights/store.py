@@ -10,13 +10,16 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from rednet_jax.errors import RednetError
 from rednet_jax.files import replacing
+from rednet_jax.landmarks.schemes import mean_shape, scheme
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.rednet import init
+from rednet_jax.weights.torch_layout import from_torch, to_torch
 
 BEST = "best.safetensors"
 """The file of a run folder that holds its best weights so far."""
@@ -24,6 +27,8 @@ BEST = "best.safetensors"
 Variables = dict[str, Any]
 
 _CONFIG = "rednet_config"
+# Of files in PyTorch's layout alone.
+_STEPS = "feedback_steps"
 
 
 def released() -> list[str]:
@@ -86,6 +91,45 @@ def write_weights(
     Raises:
         RednetError: the file cannot be written, or a number is not finite in its type.
     """
+    tensors = _arrays(path, variables, dtype)
+    with replacing(path) as partial:
+        partial.write_bytes(save(tensors, {_CONFIG: json.dumps(config.to_json())}))
+
+
+def write_torch_weights(
+    path: str | os.PathLike[str],
+    config: RedNetConfig,
+    variables: Variables,
+    *,
+    feedback_steps: int,
+    dtype: Literal["float32", "float16"] = "float32",
+) -> None:
+    """Writes a network's arrays under PyTorch's names and in its layout.
+
+    Args:
+        path: of the file.
+        config: of the network.
+        variables: {'params': ..., 'batch_stats': ...}.
+        feedback_steps: K that the exported module runs by default.
+        dtype: of the kernels.
+
+    Raises:
+        RednetError: as in `write_weights`.
+    """
+    tensors = dict(to_torch(*item) for item in _arrays(path, variables, dtype).items())
+    metadata = {
+        _CONFIG: json.dumps(config.to_json()),
+        _STEPS: str(feedback_steps),
+        "mean_shape": json.dumps(mean_shape(scheme(config.landmarks)).tolist()),
+    }
+    with replacing(path) as partial:
+        partial.write_bytes(save(tensors, metadata))
+
+
+def _arrays(
+    path: str | os.PathLike[str], variables: Variables, dtype: Literal["float32", "float16"]
+) -> dict[str, NDArray[Any]]:
+    """Arrays by name, as files hold them."""
     tensors = {}
     for name, value in _flat(variables).items():
         array = np.asarray(value, np.float32)
@@ -95,8 +139,7 @@ def write_weights(
         if not np.isfinite(array).all():
             raise RednetError(f"{path}: {name} holds values that are not finite in {array.dtype}")
         tensors[name] = np.ascontiguousarray(array)
-    with replacing(path) as partial:
-        partial.write_bytes(save(tensors, {_CONFIG: json.dumps(config.to_json())}))
+    return tensors
 
 
 def read_weights(path: str | os.PathLike[str]) -> tuple[RedNetConfig, Variables]:
@@ -114,6 +157,9 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[RedNetConfig, Variables]
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, TypeError) as error:
         raise RednetError(f"{path}: not a safetensors file that can be read ({error})") from error
+    if _STEPS in metadata:
+        # Exported to PyTorch: the same arrays under other names.
+        tensors = dict(from_torch(*item) for item in tensors.items())
     try:
         config = RedNetConfig.from_json(json.loads(metadata[_CONFIG]))
     except (ValueError, TypeError) as error:

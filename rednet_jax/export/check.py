@@ -1,0 +1,186 @@
+"""The check that every export goes through: the same crops and streams, here and there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from rednet_jax.errors import RednetError
+from rednet_jax.export.inputs import Inputs
+from rednet_jax.model import rednet
+from rednet_jax.model.config import RedNetConfig
+
+BAR_PX = {"float32": 1e-3, "float16": 0.1}
+"""How far a landmark may move, in crop pixels, by the type that the kernels are stored in."""
+
+JUMPS = 0.01
+"""Part of the points that may move farther where z is drawn by the largest response: which one is
+largest can turn on the last bit."""
+
+TWINS = 8
+"""How often the network runs over inputs that differ in their last bits, where points moved: max
+pooling remembers places, and of two values that all but tie, rounding decides which is larger."""
+
+_BATCH = 16
+
+Answer = tuple[NDArray[np.floating], NDArray[np.floating]]
+"""Landmarks [.., L, 2] in crop pixels and confidence [.., L]."""
+
+
+class Runner(NamedTuple):
+    """A network, wherever it runs; the network itself takes float32 pixels in [0, 1], too.
+
+    Attributes:
+        still: from crops [B, S, S, 3] to their answer.
+        step: from frames [B, S, S, 3], a state (None before the first frame) and warps [B, 2,
+            3] to the answer and the next state.
+    """
+
+    still: Callable[[NDArray[Any]], Answer]
+    step: Callable[[NDArray[Any], Any, NDArray[np.float32]], tuple[Answer, Any]]
+
+
+def network(config: RedNetConfig, variables: dict[str, Any], feedback_steps: int) -> Runner:
+    """Returns the network itself, at K passes."""
+
+    def pixels(crops: NDArray[Any]) -> jax.Array:
+        return jnp.asarray(crops / np.float32(255) if crops.dtype == np.uint8 else crops)
+
+    def still(crops: NDArray[Any]) -> Answer:
+        out, _ = rednet.align_image(config, variables, pixels(crops), feedback_steps=feedback_steps)
+        return np.asarray(out.landmarks), np.asarray(out.confidence)
+
+    def step(
+        frames: NDArray[np.uint8], state: Any, warp: NDArray[np.float32]
+    ) -> tuple[Answer, Any]:
+        if state is None:
+            state = rednet.initial_state(config, len(frames))
+        out, state = rednet.step(
+            config, variables, state, pixels(frames), warp, feedback_steps=feedback_steps
+        )
+        return (np.asarray(out.landmarks), np.asarray(out.confidence)), state
+
+    return Runner(still, step)
+
+
+def compare(
+    config: RedNetConfig, original: Runner, exported: Runner, inputs: Inputs, dtype: str
+) -> dict[str, Any]:
+    """Runs both over the same crops and streams.
+
+    Args:
+        config: of the network.
+        original: `network` with the checkpoint's weights.
+        exported: the files that were written.
+        inputs: `comparison_inputs`.
+        dtype: of the exported kernels, which decides how far a landmark may move.
+
+    Returns:
+        `max_difference_px`, `max_difference_px_still`, `max_difference_px_stream` (distance in crop
+        pixels), `max_difference_confidence`, `bar_px`, `points`, `points_above_bar`, `compared_on`;
+        and of faces where the network itself answers either way if its input's last bits change,
+        which are left out of these, `points_at_ties` and `max_difference_px_at_ties`.
+
+    Raises:
+        RednetError: points moved farther than they may.
+    """
+    bar = BAR_PX[dtype]
+    # Accelerators round the factors of a product to 8 or 11 bits if one lets them.
+    with jax.default_matmul_precision("highest"):
+        still, stream = (
+            _difference(config, run, original, exported, inputs, bar)
+            for run in (_over_crops, _over_frames)
+        )
+    points = np.concatenate([part.moved.ravel() for part in (still, stream)])
+    # Not `>`: what is no number is above every bar.
+    above = int((~(points <= bar)).sum())
+    result = {
+        "max_difference_px": float(points.max()),
+        "max_difference_px_still": float(still.moved.max()),
+        "max_difference_px_stream": float(stream.moved.max()),
+        "max_difference_confidence": float(max(still.confidence, stream.confidence)),
+        "bar_px": bar,
+        "points": len(points),
+        "points_above_bar": above,
+        "points_at_ties": still.ties + stream.ties,
+        "max_difference_px_at_ties": float(max(still.at_ties, stream.at_ties)),
+        "compared_on": f"{inputs.source}: {len(inputs.crops)} crops, "
+        f"{inputs.frames.shape[1]} streams of {len(inputs.frames)} frames",
+    }
+    if above > (JUMPS * len(points) if config.feedback == "label_map" else 0):
+        raise RednetError(
+            f"the export is not the network: {above} of {len(points)} landmarks moved by more than "
+            f"{bar:g} px, the farthest by {points.max():.3g} px; nothing is written"
+        )
+    return result
+
+
+class _Difference(NamedTuple):
+    """Distances [.., L] in pixels, the largest of the confidence; points at ties, their largest."""
+
+    moved: NDArray[np.floating]
+    confidence: float
+    ties: int
+    at_ties: float
+
+
+def _difference(
+    config: RedNetConfig,
+    run: Callable[[Runner, Inputs], Answer],
+    original: Runner,
+    exported: Runner,
+    inputs: Inputs,
+    bar: float,
+) -> _Difference:
+    answer = run(exported, inputs)
+
+    def against(reference: Answer) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+        moved = np.linalg.norm(reference[0] - answer[0], axis=-1)
+        return moved, np.abs(reference[1] - answer[1])
+
+    moved, confidence = against(run(original, inputs))
+    far = moved > bar
+    ties, at_ties = np.zeros_like(far), moved
+    # A label map that turned out otherwise is carried on through a stream: no twin helps there.
+    if far.any() and config.feedback != "label_map":
+        for seed in range(TWINS):
+            other = against(run(original, _shaken(inputs, seed)))
+            nearer = (other[0].max(-1) < moved.max(-1))[..., None]
+            moved = np.where(nearer, other[0], moved)
+            confidence = np.where(nearer, other[1], confidence)
+        ties = far & (moved <= bar)
+    largest = float(at_ties[ties].max()) if ties.any() else 0.0
+    return _Difference(moved, float(confidence.max()), int(ties.sum()), largest)
+
+
+def _shaken(inputs: Inputs, seed: int) -> Inputs:
+    """The inputs as float32 in [0, 1], some last bits of which are others."""
+    rng = np.random.default_rng(seed)
+
+    def shaken(crops: NDArray[np.uint8]) -> NDArray[Any]:
+        noise = 1 + 1e-6 * rng.standard_normal(crops.shape, np.float32)
+        return crops / np.float32(255) * noise.astype(np.float32)
+
+    return inputs._replace(crops=shaken(inputs.crops), frames=shaken(inputs.frames))
+
+
+def _over_crops(run: Runner, inputs: Inputs) -> Answer:
+    starts = range(0, len(inputs.crops), _BATCH)
+    answers = [run.still(inputs.crops[start : start + _BATCH]) for start in starts]
+    landmarks, confidence = (np.concatenate(part) for part in zip(*answers, strict=True))
+    return landmarks, confidence
+
+
+def _over_frames(run: Runner, inputs: Inputs) -> Answer:
+    state: Any = None
+    answers = []
+    for frames, warp in zip(inputs.frames, inputs.warps, strict=True):
+        answer, state = run.step(frames, state, warp)
+        answers.append(answer)
+    landmarks, confidence = (np.stack(part) for part in zip(*answers, strict=True))
+    return landmarks, confidence

@@ -1,0 +1,101 @@
+"""What all exports share: the extras that they need, and a folder that gets files once checked."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import rednet_jax
+from rednet_jax.errors import RednetError
+from rednet_jax.files import replacing, write_text
+from rednet_jax.model.config import RedNetConfig
+from rednet_jax.model.temporal import memory_shape
+
+
+def require(extra: str, modules: Sequence[str]) -> None:
+    """Says in one line which module is missing and which command installs it.
+
+    Raises:
+        RednetError: one of the modules is not installed.
+    """
+    for name in modules:
+        if importlib.util.find_spec(name) is None:
+            raise RednetError(
+                f"{name} is not installed; do `pip install -c constraints.txt '.[{extra}]'` first"
+            )
+
+
+def feedback_steps_of(config: RedNetConfig, feedback_steps: int | None) -> int:
+    """Returns the K that was asked for, or the K that the network was trained with.
+
+    Raises:
+        RednetError: K is below 1.
+    """
+    steps = config.feedback_steps if feedback_steps is None else feedback_steps
+    if steps < 1:
+        raise RednetError(f"feedback_steps is {steps}; at least one pass must run")
+    return steps
+
+
+def versions(names: Sequence[str]) -> dict[str, str]:
+    """Returns this library's version and those of installed packages."""
+    others = {name: importlib.metadata.version(name) for name in names}
+    return {"rednet-jax": rednet_jax.__version__, **others}
+
+
+def signatures(config: RedNetConfig) -> dict[str, Any]:
+    """Returns inputs and outputs of the still and the streaming model: name, dtype and shape.
+
+    B is any number of faces; maps have their channels first. A part of the state that the network
+    does not have (no feedback, no recurrence) is left out.
+    """
+    size, count = config.picture_size, config.landmarks
+    crops = {"crops": f"uint8 [B, {size}, {size}, 3], RGB"}
+    answer = {
+        "landmarks": f"float32 [B, {count}, 2], (x, y) in crop pixels, pixel centres at integers",
+        "confidence": f"float32 [B, {count}], that a point lies within 5 % of the inter-ocular",
+    }
+    state = {
+        name: f"{dtype} [{', '.join(['B', *map(str, shape)])}]"
+        for name, (dtype, shape) in state_shapes(config).items()
+    }
+    warp = {"warp": "float32 [B, 2, 3], pixels of this crop -> pixels of the crop before"}
+    return {
+        "still": {"inputs": crops, "outputs": answer},
+        "stream": {
+            "inputs": {**crops, **state, **warp},
+            "outputs": {**answer, **{f"next_{name}": kind for name, kind in state.items()}},
+        },
+    }
+
+
+def state_shapes(config: RedNetConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Returns the parts of the state by name: dtype, and shape without the batch."""
+    side, channels = config.feedback_size, config.feedback_channels
+    _, *grid, units = memory_shape(config, 1)
+    parts: dict[str, tuple[str, tuple[int, ...]]] = {
+        "feedback": ("float32", (channels, side, side)),
+        "hidden": ("float32", (units, *grid)),
+        "cell": ("float32", (units, *grid)),
+        "passes": ("int64", ()),
+    }
+    if config.register != "none":
+        parts["crop"] = ("float32", (2, 3))
+    return {name: part for name, part in parts.items() if 0 not in part[1]}
+
+
+def publish(staged: Path, out: Path, written: dict[str, Any]) -> None:
+    """Copies `written["files"]` to a folder, each whole or not at all, and writes export.json last.
+
+    Raises:
+        RednetError: a file cannot be written.
+    """
+    for name in written["files"]:
+        with replacing(out / name) as partial:
+            shutil.copyfile(staged / name, partial)
+    write_text(out / "export.json", json.dumps(written, indent=2) + "\n")

@@ -1,0 +1,860 @@
+"""RED-Net in PyTorch: the landmarks of a face in a crop, of pictures or of a stream of frames.
+
+This file stands alone. It needs torch and safetensors, and the weights that lie beside it:
+
+    net = load("compact.safetensors")
+    landmarks, confidence = net(crops)                      # pictures, each by itself
+
+    state = net.initial_state(batch=1)
+    landmarks, confidence, state = net.step(crops, state)   # a stream, frame by frame
+
+Crops are [B, S, S, 3], RGB, uint8 or floating in [0, 1], S = net.config.picture_size: a square
+around the face, its side net.config.picture_margin times the larger side of the landmarks' bounding
+box. Landmarks are [B, L, 2], (x, y) in crop pixels, pixel centres at integers. Confidence is
+[B, L], the probability that a point lies within 5 % of the distance between the outer eye corners.
+All maps inside are [B, channels, height, width]. z is the feedback map, which one pass makes of its
+response maps and the next one sees. A network that registers looks at a part of its crop, and after
+each pass anew, where the points were found. Affine maps are [B, 2, 3], matrix and shift.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from torch import Tensor, nn
+
+# Of iBUG's 68 points: eye corners, tip of the nose, mouth corners.
+_SEVEN_OF_68 = [36, 39, 42, 45, 30, 48, 54]
+# Sides of the squares in a label map, in map pixels, by pass.
+_SQUARE_SIDES = [7.0, 5.0, 3.0]
+
+
+class Config(NamedTuple):
+    """What decides the network; the fields are those of the checkpoint it came from."""
+
+    architecture: str
+    image_size: int
+    widths: list[int]
+    code_width: int
+    recurrent_width: int
+    regression_width: int
+    landmarks: int
+    crop_margin: float
+    feedback_steps: int
+    feedback: str
+    statistics_per_pass: bool
+    recurrence: str
+    register: str
+    context: float
+    registered_margin: float
+
+    @property
+    def picture_size(self) -> int:
+        """Side of what the network is given, in pixels."""
+        return round(self.image_size * self.context)
+
+    @property
+    def picture_margin(self) -> float:
+        """That side in units of the larger side of the face's bounding box."""
+        return self.crop_margin * self.context
+
+    @property
+    def journal(self) -> bool:
+        """Whether a coarse pass of 7 maps comes before those of 68."""
+        return self.architecture == "ijcv_resnet"
+
+    @property
+    def rows(self) -> int:
+        """Rows of every batch statistic in the loop: the passes that it was trained with."""
+        return self.feedback_steps + int(self.journal) if self.statistics_per_pass else 1
+
+    @property
+    def feedback_channels(self) -> int:
+        """Channels of z."""
+        soft = 7 if self.journal else self.landmarks + 1
+        return {"none": 0, "label_map": 1, "response_maps": soft}[self.feedback]
+
+    @property
+    def feedback_size(self) -> int:
+        """Side of z."""
+        return self.image_size // (1 if self.architecture == "eccv_vgg" else 4)
+
+    @property
+    def recurrent_channels(self) -> int:
+        """How many of the code's last channels the LSTM acts on."""
+        shares = {"none": 0, "pose_expression": self.code_width // 2, "code": self.code_width}
+        return shares[self.recurrence]
+
+
+class State(NamedTuple):
+    """What is carried from frame to frame.
+
+    Attributes:
+        feedback: z, [B, channels, side, side].
+        hidden: of the LSTM, [B, units] or [B, channels, h, w].
+        cell: likewise.
+        passes: int64 [B], passes since z was blank.
+        crop: [B, 2, 3], where the network looks next and its maps lie: pixels of that part ->
+            pixels of the crop that it was given. Stays as it is unless the network registers.
+    """
+
+    feedback: Tensor
+    hidden: Tensor
+    cell: Tensor
+    passes: Tensor
+    crop: Tensor
+
+
+class Encoded(NamedTuple):
+    """The code at 1/32 of the crop, features finest first, and the places of each max pooling."""
+
+    code: Tensor
+    features: list[Tensor]
+    places: list[Tensor]
+
+
+def load(weights: str | Path) -> RedNet:
+    """Returns the network of a file of weights, on the CPU, in float32, for inference."""
+    with safe_open(weights, framework="pt") as file:
+        metadata = file.metadata()
+        names = file.keys()
+        # The classifier of identities serves training alone.
+        tensors = {n: file.get_tensor(n).float() for n in names if not n.startswith("identity.")}
+    fields = json.loads(metadata["rednet_config"])
+    config = Config(**{name: fields[name] for name in Config._fields})
+    mean_shape = torch.tensor(json.loads(metadata["mean_shape"]))
+    net = RedNet(config, int(metadata["feedback_steps"]), mean_shape)
+    net.load_state_dict(tensors)
+    return net.eval().requires_grad_(False)
+
+
+class RedNet(nn.Module):
+    """The network; `feedback_steps` (K) may be set to any number from 1 on.
+
+    `mean_shape` [L, 2] is the mean face, about 0, in sides of its bounding box.
+    """
+
+    def __init__(self, config: Config, feedback_steps: int, mean_shape: Tensor) -> None:
+        super().__init__()
+        self.config, self.feedback_steps = config, feedback_steps
+        self.register_buffer("mean_shape", mean_shape, persistent=False)
+        vgg = config.architecture == "eccv_vgg"
+        self.coarse = CoarseDetection(config) if config.journal else None
+        if config.journal:
+            self.encoder, self.decoder = ResNetEncoder(config), ResNetDecoder(config)
+            self.detection, self.readout = FineDetection(config), PeakReadout(config)
+        else:
+            self.encoder = VGGEncoder(config) if vgg else CompactEncoder(config)
+            self.decoder = VGGDecoder(config) if vgg else CompactDecoder(config)
+            self.detection = Detection(config)
+            self.regression = VGGRegression(config) if vgg else CompactRegression(config)
+        cell = ConvLSTM if config.architecture == "compact" else PooledLSTM
+        channels = config.recurrent_channels
+        self.temporal = cell(channels, config.recurrent_width) if channels else None
+
+    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns landmarks [B, L, 2] and confidence [B, L] of crops, each by itself."""
+        # One row of statistics for the whole batch.
+        passes = torch.zeros(1, dtype=torch.int64, device=crops.device)
+        state = self.initial_state(crops.shape[0], crops.device)._replace(passes=passes)
+        landmarks, confidence, _ = self._frame(crops, state, recurrent=False)
+        return landmarks, confidence
+
+    def step(
+        self, crops: Tensor, state: State, warp: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, State]:
+        """Returns landmarks, confidence and the next state, of the next frame of B streams.
+
+        Args:
+            crops: one a stream.
+            state: of `initial_state` or of the frame before.
+            warp: [B, 2, 3], pixels of this crop -> pixels of the crop before; None if it stands
+                still. x' = warp[:, 0] @ (x, y, 1), y' = warp[:, 1] @ (x, y, 1).
+        """
+        if warp is not None and self.config.register != "none":
+            # The maps stay on the face; only the pixels that their place is told in change.
+            state = state._replace(crop=between(state.crop, warp))
+        elif warp is not None:
+            feedback, memory = self._moved(state.feedback, (state.hidden, state.cell), warp)
+            assert memory is not None
+            hidden, cell = memory
+            state = State(feedback, hidden, cell, state.passes, state.crop)
+        return self._frame(crops, state, recurrent=self.temporal is not None)
+
+    def initial_state(self, batch: int, device: torch.device | str = "cpu") -> State:
+        """Returns the state before a first frame: a blank z, an empty memory, the middle."""
+        config = self.config
+        side, width = config.feedback_size, config.recurrent_width if self.temporal else 0
+        memory = [batch, width]
+        if config.architecture == "compact":
+            memory += [config.image_size // 32] * 2
+        around = (config.picture_size - config.image_size) / 2
+        middle = torch.tensor([[1.0, 0.0, around], [0.0, 1.0, around]], device=device)
+        return State(
+            torch.zeros(batch, config.feedback_channels, side, side, device=device),
+            torch.zeros(memory, device=device),
+            torch.zeros(memory, device=device),
+            torch.zeros(batch, dtype=torch.int64, device=device),
+            middle.expand(batch, 2, 3),
+        )
+
+    def _frame(
+        self, crops: Tensor, state: State, *, recurrent: bool
+    ) -> tuple[Tensor, Tensor, State]:
+        """K passes over one frame: z goes on from pass to pass, the LSTM from frame to frame."""
+        z, hidden, cell, passes, begin = state
+        memory = after = (hidden, cell) if recurrent else None
+        images = (crops / 255 if crops.dtype == torch.uint8 else crops).permute(0, 3, 1, 2)
+        registers, crop = self.config.register != "none", begin
+
+        def look() -> Tensor:
+            size = self.config.image_size
+            return self.encoder.stem(resample(images, crop, size) if registers else images)
+
+        stem = look()
+        if self.coarse is not None:
+            features, *_ = self._features(stem, z, memory, passes)
+            if self.config.feedback != "none":
+                z = torch.sigmoid(self.coarse(features))
+            passes = passes + 1
+        for step in range(self.feedback_steps):
+            here = memory
+            if registers and step > 0:
+                stem = look()
+                _, here = self._moved(None, memory, between(crop, begin))
+            features, code, encoded, after = self._features(stem, z, here, passes)
+            logits = self.detection(features, passes)
+            if self.config.journal:
+                maps = torch.sigmoid(logits)
+                landmarks, confidence = self.readout(logits)
+            else:
+                maps = torch.softmax(logits, dim=1)
+                landmarks, confidence = self.regression(maps, code, encoded, passes)
+            z = self._feedback(maps, z, passes)
+            passes = passes + 1
+            if registers:
+                landmarks = apply(crop, landmarks)
+                following = next_crop(self.config, self.mean_shape, landmarks)
+                z, after = self._moved(z, after, between(following, crop))
+                crop = following
+        hidden, cell = (hidden, cell) if after is None else after
+        return landmarks, torch.sigmoid(confidence), State(z, hidden, cell, passes, crop)
+
+    def _features(
+        self, stem: Tensor, z: Tensor, memory: tuple[Tensor, Tensor] | None, passes: Tensor
+    ) -> tuple[Tensor, Tensor, Encoded, tuple[Tensor, Tensor] | None]:
+        """The decoder's features, the code that they were made from, and the LSTM's new memory."""
+        encoded = self.encoder(stem, z, passes)
+        code = encoded.code
+        if memory is not None and self.temporal is not None:
+            fixed = self.config.code_width - self.config.recurrent_channels
+            changing, memory = self.temporal(code[:, fixed:], memory)
+            code = torch.cat([code[:, :fixed], changing], dim=1)
+        return self.decoder(code, encoded, passes), code, encoded, memory
+
+    def _feedback(self, maps: Tensor, z: Tensor, passes: Tensor) -> Tensor:
+        """z for the next pass, of this one's response maps."""
+        if self.config.feedback == "none":
+            return z
+        if self.config.feedback == "label_map":
+            return label_map(maps, passes)
+        return F.avg_pool2d(maps[:, _SEVEN_OF_68], 2) if self.config.journal else maps
+
+    def _moved(
+        self, z: Tensor | None, memory: tuple[Tensor, Tensor] | None, warp: Tensor
+    ) -> tuple[Tensor | None, tuple[Tensor, Tensor] | None]:
+        """z, and a memory that has a grid, moved along with the crop."""
+        size = self.config.image_size
+        if z is not None and self.config.feedback != "none":
+            z = move(z, warp, size, nearest=self.config.feedback == "label_map")
+        if memory is not None and self.temporal is not None and memory[0].ndim == 4:
+            memory = move(memory[0], warp, size), move(memory[1], warp, size)
+        return z, memory
+
+
+class Norm(nn.Module):
+    """Batch normalisation with a row of statistics for each pass, [rows, channels]."""
+
+    def __init__(self, channels: int, rows: int = 1) -> None:
+        super().__init__()
+        self.scale, self.offset = (nn.Parameter(torch.empty(channels)) for _ in range(2))
+        self.register_buffer("mean", torch.empty(rows, channels))
+        self.register_buffer("variance", torch.empty(rows, channels))
+
+    def forward(self, maps: Tensor, passes: Tensor | None = None) -> Tensor:
+        """Normalises [B, C, h, w]; `passes` [B] or [1], None where there is one row."""
+        gain = self.scale * torch.rsqrt(self.variance + 1e-5)
+        shift = self.offset - self.mean * gain
+        if passes is not None and len(gain) > 1:
+            # The last row serves all passes beyond those trained.
+            row = passes.clamp(max=len(gain) - 1)
+            gain, shift = gain[row], shift[row]
+        return maps * gain[:, :, None, None] + shift[:, :, None, None]
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias, normalisation, and ReLU unless `activate` is False."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: int = 3,
+        *,
+        stride: int = 1,
+        rows: int = 1,
+        activate: bool = True,
+    ) -> None:
+        super().__init__()
+        self.conv = convolution(inputs, outputs, size, stride=stride)
+        self.norm = Norm(outputs, rows)
+        self.activate = activate
+
+    def forward(self, maps: Tensor, passes: Tensor | None = None) -> Tensor:
+        maps = self.norm(self.conv(maps), passes)
+        return F.relu(maps) if self.activate else maps
+
+
+def convolution(
+    inputs: int, outputs: int, size: int = 3, *, stride: int = 1, bias: bool = False
+) -> nn.Conv2d:
+    """Returns a convolution with zero padding of half the kernel."""
+    return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=bias)
+
+
+def max_pool(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the maxima of 2 x 2 windows, and their places there: row * 2 + column.
+
+    Where values tie, the first in reading order is the maximum.
+    """
+    left, right = maps[..., ::2], maps[..., 1::2]
+    larger, column = torch.maximum(left, right), (right > left).to(maps.dtype)
+    upper, lower = larger[..., ::2, :], larger[..., 1::2, :]
+    places = torch.where(lower > upper, column[..., 1::2, :] + 2, column[..., ::2, :])
+    return torch.maximum(upper, lower), places
+
+
+def unpool(maps: Tensor, places: Tensor) -> Tensor:
+    """Puts each value back where `max_pool` took it, zeros elsewhere."""
+    height, width = (torch.arange(2 * n, device=maps.device) % 2 for n in maps.shape[2:])
+    here = (2 * height[:, None] + width).to(maps.dtype)
+    return torch.where(double(places) == here, double(maps), 0)
+
+
+def double(maps: Tensor) -> Tensor:
+    """Nearest up-sampling by two."""
+    return F.interpolate(maps, scale_factor=2, mode="nearest")
+
+
+def flat(maps: Tensor) -> Tensor:
+    """[B, C, h, w] -> [B, h * w * C]: the weights want channels last."""
+    return maps.permute(0, 2, 3, 1).flatten(1)
+
+
+class Bottleneck(nn.Module):
+    """A residual block of 1x1, 3x3 and 1x1 convolutions, as in ResNet-50."""
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int = 1, rows: int) -> None:
+        super().__init__()
+        middle = max(outputs // 4, 1)
+        self.reduce = ConvNorm(inputs, middle, 1, rows=rows)
+        self.spatial = ConvNorm(middle, middle, 3, stride=stride, rows=rows)
+        self.expand = ConvNorm(middle, outputs, 1, rows=rows, activate=False)
+        self.shortcut = (
+            ConvNorm(inputs, outputs, 1, stride=stride, rows=rows, activate=False)
+            if stride != 1 or inputs != outputs
+            else None
+        )
+
+    def forward(self, maps: Tensor, passes: Tensor | None = None) -> Tensor:
+        residual = self.expand(self.spatial(self.reduce(maps, passes), passes), passes)
+        return F.relu((maps if self.shortcut is None else self.shortcut(maps, passes)) + residual)
+
+
+class Blocks(nn.Module):
+    """`depth` bottleneck blocks; the first changes the channels and may halve the resolution."""
+
+    def __init__(
+        self, inputs: int, outputs: int, depth: int, *, stride: int = 1, rows: int
+    ) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleDict(
+            {
+                f"block{i}": Bottleneck(
+                    outputs if i else inputs, outputs, stride=1 if i else stride, rows=rows
+                )
+                for i in range(depth)
+            }
+        )
+
+    def forward(self, maps: Tensor, passes: Tensor | None = None) -> Tensor:
+        for block in self.blocks.values():
+            maps = block(maps, passes)
+        return maps
+
+
+class CompactEncoder(nn.Module):
+    """A stem at half and quarter resolution, then two convolutions a level."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        rows, channels = config.rows, config.feedback_channels
+        stem1, stem2, *widths, squeezed = config.widths
+        self.stem1 = ConvNorm(12, stem1)
+        self.stem2 = ConvNorm(stem1, stem2)
+        self.picture = convolution(stem2, widths[0])
+        if channels:
+            self.squeeze = convolution(channels, squeezed, 1)
+            self.feedback = convolution(squeezed, widths[0])
+        self.has_feedback = channels > 0
+        self.norm = Norm(widths[0], rows)
+        self.convs = nn.ModuleDict({"level1_2": ConvNorm(widths[0], widths[0], rows=rows)})
+        for level in (2, 3, 4):
+            inputs, width = widths[level - 2], widths[level - 1]
+            outputs = config.code_width if level == 4 else width
+            self.convs[f"level{level}_1"] = ConvNorm(inputs, width, rows=rows)
+            self.convs[f"level{level}_2"] = ConvNorm(width, outputs, rows=rows)
+
+    def stem(self, images: Tensor) -> Tensor:
+        """What depends on the picture alone: once a frame, not once a pass."""
+        batch, channels, height, width = images.shape
+        blocks = images.reshape(batch, channels, height // 2, 2, width // 2, 2)
+        blocks = blocks.permute(0, 3, 5, 1, 2, 4)
+        blocks = blocks.reshape(batch, 4 * channels, height // 2, width // 2)
+        return self.picture(F.max_pool2d(self.stem2(self.stem1(blocks)), 2))
+
+    def forward(self, stem: Tensor, z: Tensor, passes: Tensor) -> Encoded:
+        if self.has_feedback:
+            stem = stem + self.feedback(self.squeeze(z))
+        maps = self.convs["level1_2"](F.relu(self.norm(stem, passes)), passes)
+        features, places = [], []
+        for level in (2, 3, 4):
+            features.append(maps)
+            maps, place = max_pool(maps)
+            places.append(place)
+            maps = self.convs[f"level{level}_1"](maps, passes)
+            maps = self.convs[f"level{level}_2"](maps, passes)
+        return Encoded(maps, features, places)
+
+
+class CompactDecoder(nn.Module):
+    """Three stages of unpooling, the encoder's features added, and one convolution."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        _, _, quarter, eighth, sixteenth, _, _ = config.widths
+        self.project = (
+            ConvNorm(config.code_width, sixteenth, 1, rows=config.rows)
+            if config.code_width != sixteenth
+            else None
+        )
+        shapes = ((quarter, quarter), (eighth, quarter), (sixteenth, eighth))
+        self.convs = nn.ModuleDict(
+            {f"up{i}": ConvNorm(*shape, rows=config.rows) for i, shape in enumerate(shapes)}
+        )
+
+    def forward(self, code: Tensor, encoded: Encoded, passes: Tensor) -> Tensor:
+        maps = code if self.project is None else self.project(code, passes)
+        for i in (2, 1, 0):
+            maps = unpool(maps, encoded.places[i]) + encoded.features[i]
+            maps = self.convs[f"up{i}"](maps, passes)
+        return maps
+
+
+class VGGEncoder(nn.Module):
+    """The 13 convolutions of VGG-16 with batch normalisation; z enters at full resolution."""
+
+    depths = (2, 2, 3, 3, 3)
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        first = inputs = config.widths[0]
+        self.picture = convolution(3, first)
+        self.has_feedback = config.feedback_channels > 0
+        if self.has_feedback:
+            self.feedback = convolution(config.feedback_channels, first)
+        self.norm1_1 = Norm(first, config.rows)
+        self.convs = nn.ModuleDict()
+        for stage, (width, depth) in enumerate(zip(config.widths, self.depths, strict=True), 1):
+            for layer in range(2 if stage == 1 else 1, depth + 1):
+                self.convs[f"conv{stage}_{layer}"] = ConvNorm(inputs, width, rows=config.rows)
+                inputs = width
+
+    def stem(self, images: Tensor) -> Tensor:
+        """What depends on the picture alone: once a frame, not once a pass."""
+        return self.picture(images)
+
+    def forward(self, stem: Tensor, z: Tensor, passes: Tensor) -> Encoded:
+        if self.has_feedback:
+            stem = stem + self.feedback(z)
+        maps = F.relu(self.norm1_1(stem, passes))
+        kept, places = [], []
+        for stage, depth in enumerate(self.depths, 1):
+            for layer in range(2 if stage == 1 else 1, depth + 1):
+                maps = self.convs[f"conv{stage}_{layer}"](maps, passes)
+            kept.append(maps)
+            maps, place = max_pool(maps)
+            places.append(place)
+        return Encoded(maps, [kept[1], kept[3]], places)
+
+
+class VGGDecoder(nn.Module):
+    """The encoder mirrored; the last convolution of each stage narrows."""
+
+    depths = ((5, 3), (4, 3), (3, 3), (2, 2), (1, 2))
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        widths = (config.widths[0], *config.widths)
+        self.convs = nn.ModuleDict()
+        for stage, depth in self.depths:
+            for layer in range(depth, 0, -1):
+                outputs = widths[stage - 1] if layer == 1 else widths[stage]
+                self.convs[f"conv{stage}_{layer}"] = ConvNorm(
+                    widths[stage], outputs, rows=config.rows
+                )
+
+    def forward(self, code: Tensor, encoded: Encoded, passes: Tensor) -> Tensor:
+        maps = code
+        for stage, depth in self.depths:
+            maps = unpool(maps, encoded.places[stage - 1])
+            for layer in range(depth, 0, -1):
+                maps = self.convs[f"conv{stage}_{layer}"](maps, passes)
+        return maps
+
+
+class ResNetEncoder(nn.Module):
+    """ResNet-50, z added after layer 1."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        rows = config.rows
+        first, *widths = config.widths
+        self.conv1 = ConvNorm(3, first, 7, stride=2)
+        self.layer1 = Blocks(first, widths[0], 3, rows=1)
+        self.has_feedback = config.feedback_channels > 0
+        if self.has_feedback:
+            self.feedback = Bottleneck(config.feedback_channels, widths[0], rows=max(rows, 2))
+        self.layer2 = Blocks(widths[0], widths[1], 4, stride=2, rows=rows)
+        self.layer3 = Blocks(widths[1], widths[2], 6, stride=2, rows=rows)
+        self.layer4 = Blocks(widths[2], widths[3], 3, stride=2, rows=rows)
+
+    def stem(self, images: Tensor) -> Tensor:
+        """What depends on the picture alone: once a frame, not once a pass."""
+        return self.layer1(F.max_pool2d(self.conv1(images), 3, 2, padding=1))
+
+    def forward(self, stem: Tensor, z: Tensor, passes: Tensor) -> Encoded:
+        first = stem
+        if self.has_feedback:
+            # A blank z adds nothing.
+            seen = (passes > 0)[:, None, None, None]
+            first = stem + torch.where(seen, self.feedback(z, passes), 0)
+        second = self.layer2(first, passes)
+        third = self.layer3(second, passes)
+        return Encoded(self.layer4(third, passes), [first, second, third], [])
+
+
+class UpStage(nn.Module):
+    """Nearest x2 of a 1x1 convolution, plus the encoder's features through three blocks."""
+
+    def __init__(self, inputs: int, outputs: int, rows: int) -> None:
+        super().__init__()
+        self.project = ConvNorm(inputs, outputs, 1, rows=rows, activate=False)
+        self.skip = Blocks(outputs, outputs, 3, rows=rows)
+        self.blocks = Blocks(outputs, outputs, 3, rows=rows)
+
+    def forward(self, maps: Tensor, skip: Tensor, passes: Tensor) -> Tensor:
+        up = double(self.project(maps, passes))
+        return self.blocks(F.relu(up + self.skip(skip, passes)), passes)
+
+
+class ResNetDecoder(nn.Module):
+    """Three up-sampling stages with skips from layers 3, 2 and 1."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        widths = config.widths
+        self.stages = nn.ModuleDict(
+            {f"up{i}": UpStage(widths[i + 1], widths[i], config.rows) for i in (3, 2, 1)}
+        )
+
+    def forward(self, code: Tensor, encoded: Encoded, passes: Tensor) -> Tensor:
+        maps = code
+        for i in (3, 2, 1):
+            maps = self.stages[f"up{i}"](maps, encoded.features[i - 1], passes)
+        return maps
+
+
+class Detection(nn.Module):
+    """A 1x1 convolution to L + 1 logits a pixel, background first."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        inputs = config.widths[2 if config.architecture == "compact" else 0]
+        self.logits = convolution(inputs, config.landmarks + 1, 1, bias=True)
+
+    def forward(self, features: Tensor, passes: Tensor) -> Tensor:
+        return self.logits(features)
+
+
+class CoarseDetection(nn.Module):
+    """The journal form's head of 7 independent maps."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.hidden = ConvNorm(config.widths[1], config.widths[0], 1)
+        self.logits = convolution(config.widths[0], 7, 1, bias=True)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.logits(self.hidden(features))
+
+
+class FineDetection(nn.Module):
+    """The journal form's head of L independent maps, at half the crop's resolution."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        width = config.regression_width
+        self.project = ConvNorm(config.widths[1], width, 1, rows=config.rows)
+        self.blocks = Blocks(width, width, 3, rows=config.rows)
+        self.logits = convolution(width, config.landmarks, 1, bias=True)
+
+    def forward(self, features: Tensor, passes: Tensor) -> Tensor:
+        return self.logits(self.blocks(double(self.project(features, passes)), passes))
+
+
+class PeakReadout(nn.Module):
+    """Points and confidence of independent maps."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.gain, self.offset = (nn.Parameter(torch.empty(config.landmarks)) for _ in range(2))
+        self.image_size = config.image_size
+
+    def forward(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        points = peaks(torch.sigmoid(logits))
+        landmarks = (points + 0.5) * (self.image_size / logits.shape[-1]) - 0.5
+        return landmarks, self.gain * logits.amax((2, 3)) + self.offset
+
+
+def peaks(maps: Tensor) -> Tensor:
+    """Returns each map's peak [B, L, 2] in its pixels, by the parabola through three logarithms."""
+    height, width = maps.shape[2:]
+    maps = maps.flatten(2)
+    index = maps.argmax(2)
+    logs = torch.log(maps.clamp(min=1e-30))
+
+    def vertex(place: Tensor, length: int, stride: int) -> Tensor:
+        middle = place.clamp(1, length - 2)
+        centre = index + (middle - place) * stride
+        low, mid, high = (
+            logs.gather(2, (centre + offset)[..., None])[..., 0] for offset in (-stride, 0, stride)
+        )
+        curvature = low - 2 * mid + high
+        peaked = curvature < -1e-6
+        offset = 0.5 * (low - high) / torch.where(peaked, curvature, -1.0)
+        found = middle + offset.clamp(-2, 2)
+        return torch.where(peaked, found, place.to(found.dtype))
+
+    column, row = index % width, index // width
+    return torch.stack([vertex(column, width, 1), vertex(row, height, width)], dim=-1)
+
+
+class Points(nn.Module):
+    """The last layer of a regression: points as parts of the crop, and confidence logits."""
+
+    def __init__(self, inputs: int, config: Config) -> None:
+        super().__init__()
+        self.dense = nn.Linear(inputs, 3 * config.landmarks)
+        self.landmarks, self.image_size = config.landmarks, config.image_size
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = self.dense(features)
+        points = outputs[:, : 2 * self.landmarks].unflatten(1, (self.landmarks, 2))
+        return (points + 0.5) * self.image_size - 0.5, outputs[:, 2 * self.landmarks :]
+
+
+class CompactRegression(nn.Module):
+    """Points from the maps and from the encoder's features at 1/8, 1/16 and 1/32."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        rows, last = config.rows, config.regression_width
+        _, _, quarter, eighth, sixteenth, _, squeezed = config.widths
+        self.squeeze = convolution(config.landmarks + 1, squeezed, 1)
+        self.norm = Norm(squeezed, rows)
+        self.eighth = ConvNorm(squeezed + eighth, quarter, rows=rows)
+        self.sixteenth = ConvNorm(quarter + sixteenth, last, rows=rows)
+        self.code = ConvNorm(config.code_width, last, 1, rows=rows)
+        self.points = Points((config.image_size // 32) ** 2 * last, config)
+
+    def forward(
+        self, maps: Tensor, code: Tensor, encoded: Encoded, passes: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        _, eighth, sixteenth = encoded.features
+        features = F.max_pool2d(F.relu(self.norm(self.squeeze(maps), passes)), 2)
+        features = F.max_pool2d(self.eighth(torch.cat([features, eighth], 1), passes), 2)
+        features = F.max_pool2d(self.sixteenth(torch.cat([features, sixteenth], 1), passes), 2)
+        return self.points(flat(features + self.code(code, passes)))
+
+
+class VGGRegression(nn.Module):
+    """Points from the maps and from the encoder's conv2_2 and conv4_3."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        a, b, c, d, e = config.widths
+        inputs = (config.landmarks + 1, a + b, b, c + d, d)
+        self.convs = nn.ModuleDict(
+            {
+                f"conv{i}": ConvNorm(given, width, rows=config.rows)
+                for i, (given, width) in enumerate(zip(inputs, config.widths, strict=True), 1)
+            }
+        )
+        self.hidden = nn.Linear((config.image_size // 32) ** 2 * e, config.regression_width)
+        self.points = Points(config.regression_width, config)
+
+    def forward(
+        self, maps: Tensor, code: Tensor, encoded: Encoded, passes: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        half, eighth = encoded.features
+        joined = {2: half, 4: eighth}
+        features = maps
+        for i in range(1, 6):
+            if i in joined:
+                features = torch.cat([features, joined[i]], 1)
+            features = F.max_pool2d(self.convs[f"conv{i}"](features, passes), 2)
+        return self.points(F.relu(self.hidden(flat(features))))
+
+
+def lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the new hidden and cell state."""
+    enter, forget, candidate, leave = gates.chunk(4, dim=1)
+    cell = torch.sigmoid(forget + 1) * cell + torch.sigmoid(enter) * torch.tanh(candidate)
+    return torch.sigmoid(leave) * torch.tanh(cell), cell
+
+
+class PooledLSTM(nn.Module):
+    """The code's mean over space through an LSTM, added back everywhere."""
+
+    def __init__(self, channels: int, units: int) -> None:
+        super().__init__()
+        self.gates = nn.Linear(channels + units, 4 * units)
+        self.back = nn.Linear(units, channels)
+
+    def forward(
+        self, code: Tensor, memory: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        hidden, cell = memory
+        gates = self.gates(torch.cat([code.mean((2, 3)), hidden], dim=1))
+        hidden, cell = lstm_cell(gates, cell)
+        return code + self.back(hidden)[:, :, None, None], (hidden, cell)
+
+
+class ConvLSTM(nn.Module):
+    """An LSTM of 3x3 convolutions that keeps the code's grid."""
+
+    def __init__(self, channels: int, units: int) -> None:
+        super().__init__()
+        self.gates = convolution(channels + units, 4 * units, bias=True)
+        self.back = convolution(units, channels, 1)
+
+    def forward(
+        self, code: Tensor, memory: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        hidden, cell = memory
+        hidden, cell = lstm_cell(self.gates(torch.cat([code, hidden], dim=1)), cell)
+        return code + self.back(hidden), (hidden, cell)
+
+
+def label_map(maps: Tensor, passes: Tensor) -> Tensor:
+    """Returns z [B, 1, h, w] with a square of its number at the centre of each landmark's pixels.
+
+    A pixel belongs to the class of its largest response; where squares overlap, the larger number
+    stays. Their sides are 7, 5 and 3 pixels at the first, second and later passes.
+    """
+    labels = torch.arange(1, maps.shape[1], device=maps.device)[:, None, None]
+    owned = (maps.argmax(1, keepdim=True) == labels).to(maps.dtype)
+    count = owned.sum((2, 3))
+    sides = maps.new_tensor(_SQUARE_SIDES)[passes.clamp(max=len(_SQUARE_SIDES) - 1)][:, None, None]
+
+    def within(profile: Tensor) -> Tensor:
+        """Which places along one axis lie in each landmark's square."""
+        places = torch.arange(profile.shape[-1], device=maps.device, dtype=maps.dtype)
+        centre = (profile * places).sum(-1) / count.clamp(min=1)
+        low = centre[..., None] - sides / 2
+        return (places > low) & (places <= low + sides)
+
+    in_x, in_y = within(owned.sum(2)), within(owned.sum(3))
+    drawn = in_y[..., :, None] & in_x[..., None, :] & (count > 0)[..., None, None]
+    return (drawn * labels).amax(1, keepdim=True).to(maps.dtype)
+
+
+def move(maps: Tensor, warp: Tensor, image_size: int, *, nearest: bool = False) -> Tensor:
+    """Moves maps [B, C, h, w] along with their crop: zero where the old one did not reach.
+
+    `warp` [B, 2, 3] maps pixels of the new crop of `image_size` to pixels of the old one.
+    """
+    side = maps.shape[-1]
+    ratio = side / image_size
+    linear = warp[..., :2]
+    # The same map between centres of map pixels: p_map = (p + 1/2) * ratio - 1/2.
+    centre = (1 / ratio - 1) / 2
+    shift = (warp[..., 2] + linear.sum(-1) * centre - centre) * ratio
+    affine = torch.cat([linear, shift[..., None]], dim=-1)
+    return resample(maps, affine, side, nearest=nearest)
+
+
+def next_crop(config: Config, mean_shape: Tensor, landmarks: Tensor) -> Tensor:
+    """Returns the part of the crop [B, 2, 3] in which points [B, L, 2] lie as the mean face does.
+
+    Their centroid, their spread about it and, with 'similarity', their rotation are the mean's.
+    """
+    size = config.image_size
+    shape = mean_shape * (size / config.registered_margin) + (size - 1) / 2
+    shape_centre, middle = shape.mean(0), landmarks.mean(1, keepdim=True)
+    shape_apart, apart = shape - shape_centre, landmarks - middle
+    spread = ((apart**2).sum((1, 2)) / (shape_apart**2).sum()).sqrt()
+    # Far larger or smaller, the points are no face to go by.
+    cosine, sine = spread.clamp(0.25, 4.0), torch.zeros_like(spread)
+    if config.register == "similarity":
+        along = (apart * shape_apart).sum((1, 2))
+        across = (apart[..., 1] * shape_apart[:, 0] - apart[..., 0] * shape_apart[:, 1]).sum(1)
+        length = (along**2 + across**2).sqrt()
+        cosine, sine = (cosine * part / length.clamp(min=1e-12) for part in (along, across))
+    linear = torch.stack([cosine, -sine, sine, cosine], dim=-1).unflatten(-1, (2, 2))
+    centre = middle[:, 0].clamp(0, config.picture_size - 1)
+    offset = centre - linear[..., 0] * shape_centre[0] - linear[..., 1] * shape_centre[1]
+    return torch.cat([linear, offset[..., None]], dim=-1)
+
+
+def apply(affine: Tensor, points: Tensor) -> Tensor:
+    """Returns points [B, N, 2] mapped by affine [B, 2, 3]."""
+    a, b, c = affine[:, None].unbind(-1)
+    return a * points[..., :1] + b * points[..., 1:] + c
+
+
+def between(new: Tensor, old: Tensor) -> Tensor:
+    """Returns the map from what `new` maps from to what `old` maps from: old^-1 after new."""
+    a, b, c, d = (old[:, i, j] for i in (0, 1) for j in (0, 1))
+    inverse = torch.stack([d, -b, -c, a], dim=-1).unflatten(-1, (2, 2))
+    inverse = inverse / (a * d - b * c)[:, None, None]
+    shifted = torch.cat([new[..., :2], new[..., 2:] - old[..., 2:]], dim=-1)
+    return inverse[..., :1] * shifted[:, :1] + inverse[..., 1:] * shifted[:, 1:]
+
+
+def resample(maps: Tensor, affine: Tensor, size: int, *, nearest: bool = False) -> Tensor:
+    """Returns [B, C, size, size]: pixel p is the map [B, C, h, w] at affine(p), zero outside."""
+    places = torch.arange(size, device=maps.device, dtype=affine.dtype)
+    a, b, c = (affine[:, :, i, None, None] for i in range(3))
+    points = a * places + b * places[:, None] + c
+    # What `grid_sample` calls -1 and 1 are the outer edges of the border's pixels.
+    sizes = points.new_tensor([maps.shape[3], maps.shape[2]])[:, None, None]
+    grid = ((2 * points + 1) / sizes - 1).permute(0, 2, 3, 1)
+    mode = "nearest" if nearest else "bilinear"
+    return F.grid_sample(maps, grid, mode, padding_mode="zeros", align_corners=False)

@@ -1,0 +1,39 @@
+"""`export`: a checkpoint in any of the forms, by name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from rednet_jax.export.safetensors import export_safetensors
+from rednet_jax.export.torch import export_torch
+
+Target = Literal["safetensors", "torch"]
+
+
+def export(
+    checkpoint: str | os.PathLike[str],
+    target: Target,
+    out: str | os.PathLike[str],
+    *,
+    dtype: Literal["float32", "float16"] = "float32",
+    feedback_steps: int | None = None,
+    data_dir: Path | None = None,
+) -> dict[str, Any]:
+    """Writes a checkpoint in another form, and OUT/export.json, which it returns.
+
+    Args:
+        checkpoint: a released name, a safetensors file, or a run folder.
+        target: the form.
+        out: folder, made if need be.
+        dtype: of the kernels in the files.
+        feedback_steps: K; None for the K that the network was trained with.
+        data_dir: the folder of prepared data, whose faces are compared on if it holds 300w.
+
+    Raises:
+        RednetError: as the function of the form says.
+    """
+    if target == "safetensors":
+        return export_safetensors(checkpoint, out, dtype, feedback_steps=feedback_steps)
+    return export_torch(checkpoint, out, dtype, feedback_steps=feedback_steps, data_dir=data_dir)

@@ -1,0 +1,56 @@
+"""Networks for exports: small, but with every number at work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from rednet_jax.export import inputs
+from rednet_jax.model.config import RedNetConfig
+from rednet_jax.model.rednet import init
+
+
+@pytest.fixture(scope="session")
+def weights() -> Callable[[RedNetConfig], dict[str, Any]]:
+    """`weights(config)`: variables in which nothing is 0 or 1 that training would move."""
+
+    def shaken(config: RedNetConfig) -> dict[str, Any]:
+        rng = np.random.default_rng(0)
+        # Untrained, the journal form's loop makes 1e-6 a pixel within a few passes, and its maps
+        # are so flat that their peaks lie anywhere.
+        journal = config.architecture == "ijcv_resnet"
+        calm, peaked = (0.02, 10.0) if journal else (1.0, 1.0)
+
+        def shake(path: Any, leaf: Any) -> np.ndarray:
+            names, array = [part.key for part in path], np.asarray(leaf)
+            noise = rng.normal(0, 1, array.shape)
+            if names[-1] == "variance":
+                array = 1 + 0.5 * np.abs(noise)
+            elif names[-1] in ("scale", "gain"):
+                array = array * (1 + 0.2 * noise) * (calm if "expand" in names else 1)
+            elif names[-1] != "kernel" or not array.any():
+                array = array + 0.1 * noise
+            elif names[1:3] == ["detection", "logits"]:
+                array = array * peaked
+            return array.astype(np.float32)
+
+        variables: dict[str, Any] = jax.tree_util.tree_map_with_path(
+            shake, init(config, jax.random.key(0))
+        )
+        return variables
+
+    return shaken
+
+
+@pytest.fixture
+def noise_faces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports are compared on pictures of noise: faces take a minute to compile."""
+    rng = np.random.default_rng(0)
+    box = np.asarray([10, 12, 60, 58], np.float32)
+    pictures = [(rng.integers(256, size=(70, 72, 3), dtype=np.uint8), box) for _ in range(8)]
+    monkeypatch.setattr(inputs, "_generated", lambda: pictures)
+    monkeypatch.setattr(inputs, "find_prepared", lambda name, data_dir: None)

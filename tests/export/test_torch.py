@@ -1,0 +1,215 @@
+"""The PyTorch module answers as the network does, stands alone, and is not written if it errs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rednet_jax.errors import RednetError
+from rednet_jax.export import check
+from rednet_jax.export.torch import export_torch
+from rednet_jax.model import rednet
+from rednet_jax.weights.store import load, write_torch_weights, write_weights
+
+torch = pytest.importorskip("torch", reason="torch is not installed: the extra [torch]")
+
+FORMS = [
+    ("compact", {}),
+    ("compact", {"feedback": "label_map", "recurrence": "code", "landmarks": 7}),
+    ("compact", {"feedback": "none", "recurrence": "none", "statistics_per_pass": False}),
+    ("eccv_vgg", {"feedback": "label_map", "landmarks": 7}),
+    ("ijcv_resnet", {}),
+    ("compact", {"register": "similarity", "context": 1.5}),
+    ("compact", {"register": "shift_scale", "context": 1.25, "feedback": "label_map"}),
+]
+
+
+def crops_of(config, count, seed=0):
+    shape = count, config.picture_size, config.picture_size, 3
+    return np.random.default_rng(seed).integers(256, size=shape, dtype=np.uint8)
+
+
+def warps_of(count, seed):
+    """Turned by 3 degrees, 5 % larger or smaller, 2 pixels away (standard deviations)."""
+    rng = np.random.default_rng(seed)
+    angle, scale = rng.normal(0, 0.05, count), rng.normal(1, 0.05, count)
+    linear = np.stack([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * scale
+    return np.concatenate([linear, rng.normal(0, 2, (2, 1, count))], 1).transpose(2, 0, 1)
+
+
+@pytest.fixture
+def module(tmp_path):
+    """`module(config, variables)`: the network in PyTorch, through its file."""
+    from rednet_jax.export import rednet_torch
+
+    def through_file(config, variables, steps=2):
+        file = tmp_path / "net.safetensors"
+        write_torch_weights(file, config, variables, feedback_steps=steps)
+        return rednet_torch.load(file)
+
+    return through_file
+
+
+@pytest.mark.parametrize(("preset", "changes"), FORMS)
+def test_pictures_and_streams_are_answered_alike(narrow, weights, module, preset, changes):
+    """Four frames of three streams, one of which starts afresh at the third frame."""
+    config = narrow(preset, **changes)
+    variables = weights(config)
+    net = module(config, variables)
+    pixels = jnp.asarray(crops_of(config, 3)).astype(jnp.float32) / 255
+    out, _ = rednet.align_image(config, variables, pixels, feedback_steps=2)
+    with torch.no_grad():
+        landmarks, confidence = net(torch.from_numpy(crops_of(config, 3)))
+    np.testing.assert_allclose(landmarks, out.landmarks, atol=1e-3)
+    np.testing.assert_allclose(confidence, out.confidence, atol=1e-4)
+
+    state, there = rednet.initial_state(config, 3), net.initial_state(3)
+    for frame in range(4):
+        crops, warp = crops_of(config, 3, frame), warps_of(3, frame).astype(np.float32)
+        if frame == 2:
+            blank = rednet.initial_state(config, 3)
+            state = jax.tree.map(lambda old, new: old.at[1].set(new[1]), state, blank)
+            parts = zip(there, net.initial_state(3), strict=True)
+            there = type(there)(*(torch.cat([o[:1], n[1:2], o[2:]]) for o, n in parts))
+        pixels = jnp.asarray(crops).astype(jnp.float32) / 255
+        out, state = rednet.step(
+            config, variables, state, pixels, jnp.asarray(warp), feedback_steps=2
+        )
+        with torch.no_grad():
+            answer = net.step(torch.from_numpy(crops), there, torch.from_numpy(warp))
+        landmarks, confidence, there = answer
+        np.testing.assert_allclose(landmarks, out.landmarks, atol=1e-3)
+        np.testing.assert_allclose(confidence, out.confidence, atol=1e-4)
+    np.testing.assert_array_equal(there.passes, state.passes)
+    np.testing.assert_allclose(there.feedback.permute(0, 2, 3, 1), state.feedback, atol=1e-4)
+
+
+def test_a_crop_in_floats_is_the_same_crop(narrow, weights, module):
+    config = narrow("compact")
+    net, crops = module(config, weights(config)), torch.from_numpy(crops_of(config, 2))
+    with torch.no_grad():
+        for a, b in zip(net(crops), net(crops / 255), strict=True):
+            torch.testing.assert_close(a, b)
+
+
+class Stream(torch.nn.Module):
+    """`step` as `torch.export` wants it: the forward of a module."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, crops, state, warp):
+        return self.net.step(crops, state, warp)
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes"),
+    [FORMS[0], FORMS[3], FORMS[5], pytest.param(*FORMS[4], marks=pytest.mark.slow)],
+)
+def test_exported_programs_take_any_batch(narrow, weights, module, preset, changes):
+    config = narrow(preset, **changes)
+    net = module(config, weights(config))
+    batch = torch.export.Dim("batch", min=1, max=64)
+    first, more = (torch.from_numpy(crops_of(config, count)) for count in (2, 3))
+    still = torch.export.export(net, (first,), dynamic_shapes=({0: batch},))
+    state, warp = net.initial_state(2), torch.from_numpy(warps_of(2, 0)).float()
+    stream = torch.export.export(
+        Stream(net),
+        (first, state, warp),
+        dynamic_shapes=({0: batch}, type(state)(*[{0: batch}] * 5), {0: batch}),
+    )
+    with torch.no_grad():
+        for a, b in zip(still.module()(more), net(more), strict=True):
+            torch.testing.assert_close(a, b)
+        state, warp = net.initial_state(3), torch.from_numpy(warps_of(3, 1)).float()
+        landmarks, confidence, after = stream.module()(more, state, warp)
+        expected = net.step(more, state, warp)
+        torch.testing.assert_close((landmarks, confidence, *after), (*expected[:2], *expected[2]))
+
+
+@pytest.mark.slow
+def test_compiled_it_is_the_same(narrow, weights, module):
+    """By `torch.compile` as it comes, which needs a C++ compiler."""
+    config = narrow("compact")
+    net, crops = module(config, weights(config)), torch.from_numpy(crops_of(config, 2))
+    warp = torch.from_numpy(warps_of(2, 0)).float()
+    with torch.no_grad():
+        for a, b in zip(torch.compile(net)(crops), net(crops), strict=True):
+            torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+        *answer, after = torch.compile(net.step)(crops, net.initial_state(2), warp)
+        *expected, then = net.step(crops, net.initial_state(2), warp)
+        for a, b in zip((*answer, *after), (*expected, *then), strict=True):
+            torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+@pytest.fixture
+def checkpoint(narrow, weights, tmp_path):
+    config = narrow("compact")
+    write_weights(tmp_path / "tiny.safetensors", config, weights(config))
+    return tmp_path / "tiny.safetensors"
+
+
+@pytest.mark.usefixtures("noise_faces")
+def test_the_files_stand_alone(checkpoint, tmp_path):
+    """No JAX and nothing of ours is needed to answer; the answer is the one that was checked."""
+    out = tmp_path / "out"
+    written = export_torch(checkpoint, out, feedback_steps=3)
+    assert {file.name for file in out.iterdir()} == {*written["files"], "export.json"}
+    assert written == json.loads((out / "export.json").read_text())
+    assert written["max_difference_px"] < 1e-3
+    assert written["points"] == (8 + 30 * 4) * 68
+    assert written["signatures"]["stream"]["inputs"]["hidden"] == "float32 [B, 4, 2, 2]"
+    code = (
+        "import sys; sys.modules['jax'] = sys.modules['rednet_jax'] = None\n"
+        "import torch, rednet_torch; net = rednet_torch.load('tiny.safetensors')\n"
+        "assert net.feedback_steps == 3\n"
+        "landmarks, confidence = net(torch.zeros(2, 64, 64, 3, dtype=torch.uint8))\n"
+        "print(landmarks.shape, confidence.shape, landmarks[0, 0].tolist())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=out, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    config, variables = load(checkpoint)
+    still = check.network(config, variables, 3).still
+    landmarks, _ = still(np.zeros((2, 64, 64, 3), np.uint8))
+    shapes, point = done.stdout.strip().rsplit("[", 1)
+    assert shapes == "torch.Size([2, 68, 2]) torch.Size([2, 68]) "
+    np.testing.assert_allclose(json.loads("[" + point), landmarks[0, 0], atol=1e-3)
+
+
+@pytest.mark.usefixtures("noise_faces")
+def test_half_the_digits_are_compared_with_the_whole(checkpoint, tmp_path):
+    written = export_torch(checkpoint, tmp_path / "out", "float16")
+    assert 1e-5 < written["max_difference_px"] < 0.1
+    assert written["bar_px"] == 0.1
+    config, variables = load(tmp_path / "out" / "tiny.safetensors")
+    kernel = load(checkpoint)[1]["params"]["encoder"]["picture"]["kernel"]
+    half = kernel.astype(np.float16).astype(np.float32)
+    np.testing.assert_array_equal(variables["params"]["encoder"]["picture"]["kernel"], half)
+    assert config == load(checkpoint)[0]
+
+
+@pytest.mark.usefixtures("noise_faces")
+def test_what_differs_is_not_written(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setitem(check.BAR_PX, "float32", 0.0)
+    with pytest.raises(RednetError, match=r"^the export is not the network: \d+ of 8704 landmarks"):
+        export_torch(checkpoint, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("preset", ["compact", "eccv_vgg", "ijcv_resnet"])
+def test_weights_come_back_bit_by_bit(narrow, weights, tmp_path, preset):
+    config = narrow(preset)
+    variables = weights(config)
+    write_torch_weights(tmp_path / "net.safetensors", config, variables, feedback_steps=2)
+    same, again = load(tmp_path / "net.safetensors")
+    assert same == config
+    jax.tree.map(np.testing.assert_array_equal, variables, again)
