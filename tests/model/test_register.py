@@ -23,7 +23,8 @@ from rednet_jax.model.register import cut, first_crop, next_crop
 
 Narrow = Callable[..., RedNetConfig]
 
-PRESETS = ("compact", "eccv_vgg", "ijcv_resnet")
+DEEPEST = pytest.param("ijcv_resnet", marks=pytest.mark.slow)
+PRESETS = ("compact", pytest.param("eccv_vgg", marks=pytest.mark.slow), DEEPEST)
 REGISTERED = {"register": "similarity", "context": 1.5, "registered_margin": 1.2}
 CONFIG = RedNetConfig.preset("compact", **REGISTERED)
 SHAPE = mean_shape(LANDMARKS_68) * (128 / 1.2) + 63.5
@@ -110,7 +111,7 @@ def test_one_registered_pass_is_the_plain_pass_on_the_middle(shallow: Narrow, pr
 
 
 # The journal form's coarse pass counts as one, and looks at the first crop.
-@pytest.mark.parametrize("preset", ["compact", "eccv_vgg"])
+@pytest.mark.parametrize("preset", PRESETS[:2])
 def test_a_second_pass_looks_where_the_first_has_found_the_face(
     shallow: Narrow, preset: str
 ) -> None:
@@ -135,7 +136,7 @@ def test_a_second_pass_looks_where_the_first_has_found_the_face(
 
 
 # Not where points are read off peaks or maps are arg-maxima: untrained, they jump at a rounding.
-@pytest.mark.parametrize("preset", ["compact", "eccv_vgg"])
+@pytest.mark.parametrize("preset", PRESETS[:2])
 def test_a_stream_equals_a_clip_and_its_picture_may_move(shallow: Narrow, preset: str) -> None:
     """A picture cut elsewhere, told so by its warp, gives the same face: all state is on it."""
     problem = Problem(shallow(preset, **REGISTERED), frames=3)
