@@ -104,7 +104,7 @@ def evaluate(args: argparse.Namespace) -> int:
 
     how = {"data_dir": args.data_dir, "normaliser": args.normaliser, "plot": args.plot}
     if args.predictions_in is not None:
-        of_checkpoints = ("checkpoint", "feedback_steps", "boxes", "predictions")
+        of_checkpoints = ("checkpoint", "feedback_steps", "every", "boxes", "predictions")
         given = [name for name in of_checkpoints if getattr(args, name) is not None]
         if given:
             raise RednetError(f"{given[0].replace('_', '-')} has no use beside --predictions-in")
@@ -113,6 +113,10 @@ def evaluate(args: argparse.Namespace) -> int:
         raise RednetError("either a CHECKPOINT or --predictions-in is needed (see --help)")
     else:
         clips = holds_clips(args.data)
+        if args.every is not None:
+            if not clips:
+                raise RednetError(f"--every is for clips, and {args.data} holds pictures")
+            how["every"] = args.every
         with _progress("frame" if clips else "face") as report:
             result = (evaluate_clips if clips else evaluate_split)(
                 args.checkpoint,
@@ -478,6 +482,12 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--split", required=True, metavar="S", help="its split, such as validation")
     _add_data_dir(one)
     _add_all_steps(one, "measure", default=None)
+    one.add_argument(
+        "--every",
+        type=int,
+        metavar="N",
+        help="of clips see one frame in N: heads move N times as fast (default: 1)",
+    )
     one.add_argument(
         "--boxes",
         choices=("truth", "detector", "jitter", "jitter-hard"),

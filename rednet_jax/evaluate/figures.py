@@ -10,7 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rednet_jax.errors import RednetError
-from rednet_jax.evaluate.bootstrap import bootstrap_interval, bootstrap_intervals
+from rednet_jax.evaluate.bootstrap import (
+    bootstrap_interval,
+    bootstrap_intervals,
+    mean_difference,
+    paired_interval,
+)
 from rednet_jax.evaluate.cumulative import (
     cumulative_auc,
     draw_cumulative,
@@ -74,7 +79,9 @@ def figures(
         intervals are. `per_step`, a row for each answer, in percent: `feedback_steps`, `nme`,
         `median`, `failure_rate_8`, `failure_rate_10`, `auc_8`; `groups`, the NME of parts of the
         face; `intervals`, [low, high] of the means among these, None where there are not two
-        owners; `with_missed`, failure rates and area if each missed face counts as failed.
+        owners; of all rows but the first `nme_less_first`, the NME less that of the first row on
+        the faces that both answer, with its paired interval; `with_missed`, failure rates and area
+        if each missed face counts as failed.
 
         Of clips, also `clips`, `frames` (labelled or not), `label_jitter`, and in each row, `nme`
         being that over all frames, `nme_of_videos` and `jitter`, means of the videos' means, and
@@ -88,13 +95,22 @@ def figures(
     known = measurable(labels.labelled, normaliser)
     if not known.any():
         raise RednetError(f"{labels.of}: no face has {NEEDED[normaliser]} labelled")
-    rows, curves = [], {}
+    rows: list[dict[str, Any]] = []
+    curves: dict[str, Floats] = {}
+    first: Floats | None = None
     for steps, landmarks in answers:
         there = _answered(landmarks)
         if not (known & there).any():
             raise RednetError(f"{labels.of}: no answer for any of {known.sum()} labelled faces")
         answered = np.where(there[:, None, None], landmarks, np.nan)
         row, errors = _row(labels, answered, known, normaliser)
+        of_known = face_errors(answered, labels.landmarks, labels.labelled, normaliser)[known]
+        first = of_known if first is None else first
+        if rows:
+            owners = np.asarray(labels.owners)[known]
+            row["nme_less_first"] = _mean([mean_difference(of_known, first)])
+            bounds = paired_interval(of_known, first, owners, level=LEVEL)
+            row["intervals"]["nme_less_first"] = _pair(bounds)
         rows.append({"feedback_steps": steps, **row})
         curve = name if steps is None else f"{name}, K = {steps}"
         curves[f"{curve}: NME {row['nme']:.2f} %, {row['failure_rate_10']:.1f} % over 10"] = errors

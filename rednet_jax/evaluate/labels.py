@@ -52,18 +52,19 @@ def face_labels(of: str, samples: Iterable[Sample], count: int) -> Labels:
     return Labels(of, names, np.stack(landmarks), np.stack(labelled), owners, over)
 
 
-def clip_labels(of: str, clips: Iterable[ClipSample], count: int) -> Labels:
-    """Returns the labels of all frames of clips, of the scheme with `count` points."""
+def clip_labels(of: str, clips: Iterable[ClipSample], count: int, every: int = 1) -> Labels:
+    """Returns the labels of clips' frames, or of one in so many, of `count` points each."""
     indices = list(scheme(count).from_68)
     names: list[str] = []
     owners: list[str] = []
     landmarks, labelled, places = [], [], []
     for clip in clips:
-        places.append((clip.name, slice(len(names), len(names) + len(clip.valid))))
-        names += [f"{clip.name}/{frame + 1}" for frame in range(len(clip.valid))]
-        owners += [clip.name] * len(clip.valid)
-        landmarks.append(clip.landmarks[:, indices])
-        labelled.append(clip.labelled[:, indices] & clip.valid[:, None])
+        frames = range(0, len(clip.valid), every)
+        places.append((clip.name, slice(len(names), len(names) + len(frames))))
+        names += [f"{clip.name}/{frame + 1}" for frame in frames]
+        owners += [clip.name] * len(frames)
+        landmarks.append(clip.landmarks[::every, indices])
+        labelled.append((clip.labelled[:, indices] & clip.valid[:, None])[::every])
     return Labels(
         of, names, np.concatenate(landmarks), np.concatenate(labelled), owners, "clips", places
     )

@@ -35,7 +35,7 @@ def write_predictions(path: Path, labels: Labels, landmarks: Floats) -> None:
         write_landmarks_csv(path, labels.names, landmarks)
         return
     for name, frames in labels.clips:
-        numbers = [str(number) for number in range(1, frames.stop - frames.start + 1)]
+        numbers = [frame.rpartition("/")[2] for frame in labels.names[frames]]
         write_landmarks_csv(path / f"{name}.csv", numbers, landmarks[frames])
 
 
@@ -58,7 +58,7 @@ def read_predictions(path: Path, labels: Labels) -> Floats:
     _refuse(path, [name for name in clips if name not in files], f"no CSV file of {labels.of}'s ")
     for name, frames in labels.clips:
         file = path / f"{name}.csv"
-        numbers = [str(number) for number in range(1, frames.stop - frames.start + 1)]
+        numbers = [frame.rpartition("/")[2] for frame in labels.names[frames]]
         of_clip = labels._replace(
             of=f"{labels.of} {name}", names=numbers, labelled=labels.labelled[frames]
         )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rednet_jax.data.samples import ClipSample
 from rednet_jax.data.sources import read_clips
 from rednet_jax.detection.dlib import Detection, FaceDetector
+from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.figures import check_normaliser, figures
 from rednet_jax.evaluate.labels import clip_labels
 from rednet_jax.evaluate.metrics import Normaliser
@@ -69,6 +70,7 @@ def evaluate_clips(
     *,
     data_dir: Path | None = None,
     feedback_steps: Sequence[int] = (1,),
+    every: int = 1,
     boxes: Boxes = "truth",
     normaliser: Normaliser = "inter-ocular",
     predictions: Path | None = None,
@@ -89,6 +91,7 @@ def evaluate_clips(
         split: of it.
         data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
         feedback_steps: every K to measure.
+        every: see one frame of so many: heads then move that much faster.
         boxes: where the tracker looks for a face.
         normaliser: what errors are in percent of.
         predictions: CSV file, or folder with one for each clip, for the landmarks at the largest K.
@@ -99,14 +102,16 @@ def evaluate_clips(
         As `figures` does, a row for each K.
 
     Raises:
-        RednetError: a K below 1, an unknown data set or split, a bad checkpoint, no frame that can
-            be measured or that has an answer, a file that cannot be written.
+        RednetError: a K or `every` below 1, an unknown data set or split, a bad checkpoint, no
+            frame that can be measured or that has an answer, a file that cannot be written.
     """
     check_steps(feedback_steps)
+    if every < 1:
+        raise RednetError(f"every must be 1 or more, not {every}")
     config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
     check_normaliser(normaliser, config.landmarks)
     clips = read_clips(data, split, data_dir)
-    labels = clip_labels(f"{data} {split}", clips, config.landmarks)
+    labels = clip_labels(f"{data} {split}", clips, config.landmarks, every)
     by_labels = LabelDetector(boxes)
     trackers = {
         steps: Tracker(
@@ -125,14 +130,15 @@ def evaluate_clips(
         by_labels.clip = clip
         for tracker in trackers.values():
             tracker.reset()
-        for frame, image in enumerate(clip.images):
+        for frame in range(0, len(clip.valid), every):
+            image = clip.images[frame]
             by_labels.frame = frame
             for steps, tracker in trackers.items():
                 found[steps].append(tracker.update(image))
             done += 1
             report(done, len(labels.names))
         for steps in trackers:
-            tracks[steps].append(answers(clip, found[steps], config.landmarks, boxes))
+            tracks[steps].append(answers(clip, found[steps], config.landmarks, boxes, every))
     landmarks = {steps: np.concatenate(of_clips) for steps, of_clips in tracks.items()}
     if predictions is not None:
         write_predictions(predictions, labels, landmarks[max(landmarks)])
@@ -148,24 +154,29 @@ def evaluate_clips(
 
 
 def answers(
-    clip: ClipSample, frames: Sequence[Sequence[TrackedFace]], count: int, boxes: Boxes
+    clip: ClipSample,
+    frames: Sequence[Sequence[TrackedFace]],
+    count: int,
+    boxes: Boxes,
+    every: int = 1,
 ) -> NDArray[np.float32]:
     """Returns the landmarks [T, L, 2] of the labelled person, nan where he is not followed.
 
     Args:
         clip: of T frames.
-        frames: the faces of each frame.
+        frames: the faces of each frame that was seen.
         count: L.
         boxes: where they were found. By the labels there is but one, and it is he, right or wrong;
             by the detector a face is his that overlaps the labels' box by more than `RIGHT_IOU`. In
             frames without labels it is the face that was his last.
+        every: one frame of so many was seen.
     """
     landmarks = np.full((len(frames), count, 2), np.nan, np.float32)
     person = -1
     for frame, faces in enumerate(frames):
         his = list(faces)
-        if boxes == "detector" and clip.valid[frame]:
-            box = clip.box[frame]
+        if boxes == "detector" and clip.valid[frame * every]:
+            box = clip.box[frame * every]
             near = [(intersection_over_union(landmark_box(f.landmarks), box), f) for f in faces]
             overlap, best = max(near, key=lambda one: one[0], default=(0.0, None))
             his = [best] if best is not None and overlap > RIGHT_IOU else []

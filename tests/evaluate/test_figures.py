@@ -9,7 +9,7 @@ import pytest
 
 from rednet_jax.data.samples import ClipSample, Sample
 from rednet_jax.errors import RednetError
-from rednet_jax.evaluate.bootstrap import bootstrap_interval
+from rednet_jax.evaluate.bootstrap import bootstrap_interval, paired_interval
 from rednet_jax.evaluate.figures import BLOCK, figures
 from rednet_jax.evaluate.labels import clip_labels, face_labels
 from rednet_jax.landmarks.boxes import landmark_box
@@ -152,3 +152,13 @@ def test_padded_frames_do_not_count_whatever_stands_there():
     assert (result["images"], result["missed"], result["frames"]) == (4, 0, 7)
     assert result["per_step"][0]["nme"] == pytest.approx(2.5, abs=1e-4)
     assert result["label_jitter"] == pytest.approx(0, abs=1e-4)
+
+
+def test_rows_are_compared_with_the_first_face_by_face():
+    labels = face_labels("a split", [sample(name) for name in "abcd"], 68)
+    one, two = [4, 6, 8, np.nan], [3, 4, 7, 1]
+    first, second = figures(labels, [(1, off(one)), (2, off(two))])["per_step"]
+    assert "nme_less_first" not in first
+    assert second["nme_less_first"] == pytest.approx(-4 / 3, abs=1e-4)
+    bounds = paired_interval(two, one)
+    assert second["intervals"]["nme_less_first"] == pytest.approx(list(bounds), abs=1e-4)

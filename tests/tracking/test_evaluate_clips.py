@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import shutil
 
@@ -100,6 +101,28 @@ def test_known_tracks_have_known_figures(fake, clips, data_dir, network, tmp_pat
     assert (again["images"], again["missed"]) == (result["images"], result["missed"])
     assert row["nme"] == pytest.approx(two["nme"], rel=1e-3)
     assert [v["missed"] for v in row["per_video"]] == [v["missed"] for v in two["per_video"]]
+
+
+def test_of_every_second_frame_the_others_are_not_seen(
+    monkeypatch, fake, clips, data_dir, network, tmp_path
+):
+    seen = [
+        dataclasses.replace(
+            clip,
+            images=[clip.images[i] for i in range(0, len(clip.valid), 2)],
+            landmarks=clip.landmarks[::2],
+        )
+        for clip in clips
+    ]
+    monkeypatch.setattr(FakeTracker, "clips", seen)
+    points = tmp_path / "points"
+    result = evaluate_clips(
+        network, "300vw", "train", data_dir=data_dir, every=2, predictions=points
+    )
+    assert result["frames"] == sum(-(-frames // 2) for frames in FRAMES.values())
+    assert result["per_step"][0]["nme"] == pytest.approx(1, abs=1e-3)
+    numbers, _ = read_landmarks_csv(points / "one.csv")
+    assert numbers == [str(n) for n in range(1, FRAMES["one"] + 1, 2)]
 
 
 def test_the_three_categories_of_300vw(monkeypatch, data_dir, network, tmp_path):

@@ -170,6 +170,26 @@ def test_the_card_of_what_was_trained_on_clips_has_a_row_for_each_way(result):
     assert max(map(len, text.splitlines())) <= 100
 
 
+def test_the_card_tells_of_the_run_before_and_where_later_passes_look(result):
+    stage = result["experiment"]["stages"][0]
+    first = {**stage, "name": "all", "steps": 1234, "data": {"train": ["helen/train"]}}
+    before = {
+        "experiment": {"name": "earlier", "seed": 5, "stages": [first, {**stage, "name": "end"}]},
+        "best_step": 1100,
+        "machine": {"device": "Some GPU", "cpu": "Some CPU"},
+    }
+    model = {"register": "shift_scale", "context": 1.5, "registered_margin": 1.2}
+    experiment = result["experiment"]
+    experiment = {**experiment, "model": {**experiment["model"], **model}}
+    text = SCRIPT["model_card"](result | {"begun_with": before, "experiment": experiment})
+    assert "Beside them helen/train" in text
+    assert "Stage `all`: 1,234 steps" in text and "seed 5" in text and "700 steps" in text
+    assert "`earlier`, on one Some GPU, gave its step 1,100" in text
+    assert "| picture | 96 px; the first pass sees its middle |" in text
+    assert "(shift and scale), 1.2 times" in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
 def test_a_folder_without_a_run_is_one_line(folder, tmp_path):
     with pytest.raises(RednetError, match=r"config\.json") as caught:
         SCRIPT["release"](tmp_path, "tiny", folder / "data", weights_dir=tmp_path / "out")
