@@ -44,7 +44,7 @@ def page(result: dict[str, Any]) -> str:
         f"Measured on {measured_on or 'nothing yet'}: validation, used for selection. Figures are "
         "percent of the "
         f"inter-ocular distance, means over {len(result['seeds'])} seeds ± their standard "
-        "deviation. In brackets: the difference from the baseline and its 95 % interval, by a "
+        "deviation; where seeds are missing, nothing is decided. In brackets: the difference from the baseline and its 95 % interval, by a "
         "bootstrap over seeds and, paired, over faces (those of a photo together) or clips.",
         "",
     ]
@@ -103,11 +103,11 @@ def _table(result: dict[str, Any], on: str, figure: str) -> list[str]:
 
 
 def _cell(row: dict[str, Any], seeds: list[int]) -> str:
-    if row["state"] == MISSING and row["mean"] is not None:
-        return f"{row['mean']:.2f} ({len(row['by_seed'])} of {len(seeds)} seeds: {MISSING})"
-    if row["state"] != MEASURED:
+    if row["state"] not in (MEASURED, MISSING) or row["mean"] is None:
         return str(row["state"])
-    text = f"{row['mean']:.2f} ± {row['spread']:.2f}"
+    text = f"{row['mean']:.2f}" + (f" ± {row['spread']:.2f}" if row["spread"] is not None else "")
+    if row["state"] == MISSING:
+        text += f", {len(row['by_seed'])} of {len(seeds)} seeds"
     if row["difference"] is not None:
         text += f" ({_difference(row['difference'], row['difference_interval'])})"
     return text

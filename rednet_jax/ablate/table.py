@@ -21,6 +21,9 @@ MEASURED, FAILED, MISSING, ABSENT = "measured", "failed", "not decided", "not me
 
 SUPPORTED, NOT_SUPPORTED, NOT_DECIDED = "supported", "not supported", "not decided"
 
+_FEWEST = 2
+"""Seeds that an interval is made of while others are missing; nothing is decided by it."""
+
 _SEED = 0
 """Of the draws, which is the intervals' own default."""
 
@@ -174,7 +177,7 @@ def _figures(measured: _Measured, cell: Cell) -> dict[str, Any]:
         "difference": None,
         "difference_interval": None,
     }
-    if values.state == MEASURED:
+    if len(values.seeds) >= _FEWEST:
         row["interval"] = _pair(bootstrap_interval(values.errors, values.groups))
         baseline = Cell(measured.ablation.baseline, cell.feedback_steps, cell.on, cell.figure)
         if cell.arm != baseline.arm:
@@ -185,18 +188,20 @@ def _figures(measured: _Measured, cell: Cell) -> dict[str, Any]:
 def _difference(
     measured: _Measured, first: Cell, second: Cell
 ) -> tuple[float | None, list[float] | None]:
-    """First minus second, and its interval; None where seeds are missing."""
+    """First minus second, and its interval, of the seeds that both have; None of fewer than two."""
     one, other = measured.of(first), measured.of(second)
-    if one.state != MEASURED or other.state != MEASURED:
+    both = [seed for seed in one.seeds if seed in other.seeds]
+    if len(both) < _FEWEST:
         return None, None
     if one.names != other.names:
         raise RednetError(f"measured on different faces: {first}; {second}")
+    lower, higher = (each.errors[[each.seeds.index(s) for s in both]] for each in (one, other))
     if measured.same_runs(first.arm, second.arm):
         # Of one network: how networks of several seeds differ from each other says nothing here.
-        interval = bootstrap_interval(one.errors - other.errors, one.groups)
+        interval = bootstrap_interval(lower - higher, one.groups)
     else:
-        interval = paired_interval(one.errors, other.errors, one.groups)
-    return mean_difference(one.errors, other.errors), _pair(interval)
+        interval = paired_interval(lower, higher, one.groups)
+    return mean_difference(lower, higher), _pair(interval)
 
 
 def _pair(interval: tuple[float, float]) -> list[float] | None:
@@ -208,7 +213,7 @@ def _decide(measured: _Measured, claim: Claim) -> dict[str, Any]:
     difference, interval = _difference(measured, claim.lower, claim.higher)
     states = [measured.of(cell).state for cell in (claim.lower, claim.higher)]
     why = None
-    if interval is None:
+    if interval is None or set(states) != {MEASURED}:
         verdict = NOT_DECIDED
         named = {FAILED: "a run failed", MISSING: "seeds are missing", ABSENT: "not measured"}
         why = next((named[s] for s in (FAILED, MISSING, ABSENT) if s in states), "too few faces")
