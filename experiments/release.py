@@ -47,6 +47,7 @@ def release(
     data_dir: Path | None = None,
     *,
     init_from: str | None = None,
+    note: str | None = None,
     weights_dir: Path = WEIGHTS,
     results_dir: Path = RESULTS,
 ) -> None:
@@ -58,16 +59,17 @@ def release(
         data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
         init_from: what the run began with, if anything: the name of released weights, or the
             folder of another run, which is then told of with this one.
+        note: a sentence for the card's part on data.
         weights_dir: where weights and card go.
         results_dir: where the figures go.
 
     Raises:
         RednetError: a folder that holds no run, or 300-W is not prepared.
     """
-    experiment, curve = _read_run(run_dir)
+    run = _read_run(run_dir)
     begun_with = None
     if init_from is not None and (Path(init_from) / "config.json").exists():
-        begun_with = _told(Path(init_from))
+        begun_with = _read_run(Path(init_from))
     path = weights_dir / f"{name}.safetensors"
     with tempfile.TemporaryDirectory() as folder:
         calibration = calibrate(run_dir.resolve(), folder, data_dir=data_dir)
@@ -78,14 +80,15 @@ def release(
         "name": name,
         **provenance(
             f"python experiments/release.py RUN_DIR --name {name}"
-            + (f" --init-from {'RUN_DIR' if begun_with else init_from}" if init_from else ""),
-            experiment["seed"],
+            + (f" --init-from {'RUN_DIR' if begun_with else init_from}" if init_from else "")
+            + (f" --note '{note}'" if note else ""),
+            run["experiment"]["seed"],
         ),
         "init_from": None if begun_with else init_from,
         "begun_with": begun_with,
-        "experiment": experiment,
+        **run,
+        "note": note,
         "training_faces": len(read_split("300w", "train", data_dir)),
-        "best_step": _best_step(curve),
         "parameters": parameter_count(variables),
         "file_bytes": path.stat().st_size,
         "gflop": {str(steps): _gflop(config, steps) for steps in STEPS},
@@ -96,36 +99,31 @@ def release(
             "ece": {when: calibration[when]["ece"] for when in ("before", "after")},
         },
         "steadiness": _steadiness(checkpoint, data_dir) if is_recurrent(variables) else None,
-        "training_curve": curve,
     }
     write_text(results_dir / f"{name}_300w_validation.json", json.dumps(result, indent=2) + "\n")
     write_text(weights_dir / f"{name}.md", model_card(result))
 
 
-def _read_run(run_dir: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The run's config, and step and validation NME of each of its validations."""
+def _read_run(run_dir: Path) -> dict[str, Any]:
+    """A run as plain JSON: its `experiment`, `best_step`, `last_step`, `training_curve` (step and
+    validation NME of each validation) and `trained_on`, machine and versions of its beginning."""
     try:
         experiment = json.loads((run_dir / "config.json").read_text(encoding="utf-8"))
-        lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        lines, places = (
+            (run_dir / name).read_text(encoding="utf-8").splitlines()
+            for name in ("metrics.jsonl", "environment.jsonl")
+        )
     except OSError as error:
         raise RednetError(f"{error.filename}: {error.strerror}") from error
-    return experiment, [row for row in map(json.loads, lines) if "validation_nme" in row]
-
-
-def _best_step(curve: list[dict[str, Any]]) -> int:
-    best: int = min(curve, key=lambda row: row["validation_nme"][-1])["step"]
-    return best
-
-
-def _told(run_dir: Path) -> dict[str, Any]:
-    """A run that another one began with, as plain JSON: a card tells of it, too."""
-    experiment, curve = _read_run(run_dir)
-    first, *_ = (run_dir / "environment.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    curve = [row for row in rows if "validation_nme" in row]
+    first = json.loads(places[0])
     return {
         "experiment": experiment,
-        "best_step": _best_step(curve),
+        "best_step": min(curve, key=lambda row: row["validation_nme"][-1])["step"],
+        "last_step": rows[-1]["step"],
         "training_curve": curve,
-        "machine": json.loads(first)["machine"],
+        "trained_on": {name: first[name] for name in ("git_commit", "machine", "versions")},
     }
 
 
@@ -204,7 +202,7 @@ to its input, K times a picture.
 - Terms: the labels of 300-W (iBUG) are for research only and exclude commercial products; so are
   these weights.
 {_schedule_before(before)}{_schedule(stages, result["seed"])}
-  Released is step {result["best_step"]:,}.
+  Released is step {result["best_step"]:,}.{_ended(result)}
 - Augmentation: rotation by {drawn["rotation"]:g} degrees and log-size by {drawn["log_scale"]:g} \
 (standard deviations),
   shift by {drawn["shift"]:g} of the box, mirror, brightness, contrast, saturation, tint, gamma,
@@ -314,13 +312,25 @@ def _schedule_before(run: dict[str, Any] | None) -> str:
     """The items of the stages of the run that this one began with."""
     if run is None:
         return ""
-    experiment, machine = run["experiment"], run["machine"]
-    device = machine["device"] if machine["device"] != "cpu" else machine["cpu"]
+    experiment = run["experiment"]
     return (
         f"{_schedule(experiment['stages'], experiment['seed'])}\n"
-        f"  This run, `{experiment['name']}`, on one {device}, gave its step "
-        f"{run['best_step']:,}, from which this followed:\n"
+        f"  This run, `{experiment['name']}`, gave its step {run['best_step']:,}, from which the "
+        f"next stage went on.{_ended(run)}\n"
     )
+
+
+def _ended(run: dict[str, Any]) -> str:
+    """Where a run was trained and cut off; nothing of old results that do not say."""
+    if "trained_on" not in run:
+        return ""
+    machine, versions = run["trained_on"]["machine"], run["trained_on"]["versions"]
+    device = f"{machine['cores']} CPU cores" if machine["device"] == "cpu" else machine["device"]
+    text = f"\n  Trained on {device} with jax {versions['jax']}"
+    steps = sum(stage["steps"] for stage in run["experiment"]["stages"])
+    if run["last_step"] < steps:
+        text += f"; cut off after step {run['last_step']:,} of {steps:,}"
+    return f"{text}."
 
 
 def _batch(stage: dict[str, Any]) -> str:
@@ -340,10 +350,11 @@ def _data(result: dict[str, Any], stages: list[dict[str, Any]]) -> str:
     if begun := result.get("init_from"):
         return f"{', '.join(splits)}, from the weights of `{begun}` on; its card says what it saw."
     others = [split for split in splits if split != "300w/train" and "/" in split]
+    note = f"\n  {result['note']}" if result.get("note") else ""
     beside = f"\n  Beside them {', '.join(others)}." if others else ""
     return (
         f"{result['training_faces']:,} faces of the 300-W training folders, those of the validation"
-        f"\n  split left out.{beside}"
+        f"\n  split left out.{beside}{note}"
     )
 
 
@@ -372,6 +383,7 @@ if __name__ == "__main__":
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     parser.add_argument("--name", required=True)
     parser.add_argument("--init-from", metavar="NAME", help="what the run began with, if anything")
+    parser.add_argument("--note", metavar="TEXT", help="a sentence for the card's part on data")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder of prepared data")
     arguments = parser.parse_args()
     try:
@@ -380,6 +392,7 @@ if __name__ == "__main__":
             arguments.name,
             arguments.data_dir,
             init_from=arguments.init_from,
+            note=arguments.note,
         )
     except RednetError as error:
         parser.error(str(error))

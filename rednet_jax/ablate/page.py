@@ -42,9 +42,9 @@ def page(result: dict[str, Any]) -> str:
         result["question"],
         "",
         f"Measured on {measured_on or 'nothing yet'}: validation, used for selection. Figures are "
-        "percent of the "
-        f"inter-ocular distance, means over {len(result['seeds'])} seeds ± their standard "
-        "deviation; where seeds are missing, nothing is decided. In brackets: the difference from the baseline and its 95 % interval, by a "
+        "percent of the inter-ocular distance, means over "
+        f"{len(result['seeds'])} seeds ± their standard deviation; where seeds are missing, "
+        "nothing is decided. In brackets: the difference from the baseline and its 95 % interval, by a "
         "bootstrap over seeds and, paired, over faces (those of a photo together) or clips.",
         "",
     ]

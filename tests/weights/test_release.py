@@ -49,6 +49,9 @@ def folder(narrow, tmp_path_factory):
     told = [{"step": 50, "loss": 1.0}]
     told += [{"step": 100 * i, "validation_nme": [9.0, e]} for i, e in enumerate((8, 6, 7), 1)]
     (run / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in told))
+    place = {"git_commit": "0" * 40, "machine": {"cores": 3, "device": "cpu"}}
+    place |= {"versions": {"jax": "1.2.3"}}
+    (run / "environment.jsonl").write_text(f"{json.dumps(place)}\n" * 2)
     out = root / "out"
     release = SCRIPT["release"]
     with pytest.MonkeyPatch.context() as patch:
@@ -100,7 +103,8 @@ def test_figures_are_those_of_the_evaluation_of_the_released_file(folder, result
 
 def test_what_was_run_and_where_is_told(folder, result):
     assert result["training_faces"] == 5 and result["seed"] == 3
-    assert result["best_step"] == 200
+    assert (result["best_step"], result["last_step"]) == (200, 300)
+    assert result["trained_on"]["versions"] == {"jax": "1.2.3"}
     assert result["training_curve"] == [
         {"step": 100 * i, "validation_nme": [9.0, e]} for i, e in enumerate((8, 6, 7), 1)
     ]
@@ -149,6 +153,7 @@ def test_the_card_agrees_with_the_figures(folder, result):
         "700 steps of 64 faces",
         "exclude commercial products",
         "step 200",
+        "Trained on 3 CPU cores with jax 1.2.3; cut off after step 300 of 700.",
         "within 5 %",
         "1.250 times, -0.125",
         "from 0.0321 to 0.0123",
@@ -176,7 +181,8 @@ def test_the_card_tells_of_the_run_before_and_where_later_passes_look(result):
     before = {
         "experiment": {"name": "earlier", "seed": 5, "stages": [first, {**stage, "name": "end"}]},
         "best_step": 1100,
-        "machine": {"device": "Some GPU", "cpu": "Some CPU"},
+        "last_step": 1934,
+        "trained_on": {"machine": {"device": "Some GPU"}, "versions": {"jax": "4.5.6"}},
     }
     model = {"register": "shift_scale", "context": 1.5, "registered_margin": 1.2}
     experiment = result["experiment"]
@@ -184,7 +190,8 @@ def test_the_card_tells_of_the_run_before_and_where_later_passes_look(result):
     text = SCRIPT["model_card"](result | {"begun_with": before, "experiment": experiment})
     assert "Beside them helen/train" in text
     assert "Stage `all`: 1,234 steps" in text and "seed 5" in text and "700 steps" in text
-    assert "`earlier`, on one Some GPU, gave its step 1,100" in text
+    assert "`earlier`, gave its step 1,100" in text
+    assert "Trained on Some GPU with jax 4.5.6.\n" in text
     assert "| picture | 96 px; the first pass sees its middle |" in text
     assert "(shift and scale), 1.2 times" in text
     assert max(map(len, text.splitlines())) <= 100
