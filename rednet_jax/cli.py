@@ -355,6 +355,30 @@ def export(args: argparse.Namespace) -> int:
     return 0
 
 
+def import_(args: argparse.Namespace) -> int:
+    """Make a checkpoint of weights from PyTorch, and say what became of every array.
+
+    Takes what `rednet export --to torch` wrote, and torchvision's VGG-16-BN and ResNet-50, whose
+    convolutions become the encoder of eccv_vgg and ijcv_resnet: begin a run with --init-from.
+
+    Example: rednet import vgg16_bn.pth --out vgg16_bn.safetensors
+    """
+    from rednet_jax.export.imported import import_weights
+
+    imported = import_weights(args.file, args.out)
+    for theirs, ours in imported.matched:
+        print(f"{theirs} -> {ours}")
+    for name in imported.unused:
+        print(f"{name}: not used")
+    for name in imported.fresh:
+        print(f"{name}: not in the file, drawn afresh")
+    print(
+        f"{args.out}: {imported.config.architecture}, {len(imported.matched)} arrays matched, "
+        f"{len(imported.unused)} not used, {len(imported.fresh)} drawn afresh"
+    )
+    return 0
+
+
 def bench_scan(args: argparse.Namespace) -> int:
     """The nested scans against the same loops unrolled, and the time of one frame.
 
@@ -613,8 +637,9 @@ def parser() -> argparse.ArgumentParser:
         "--to",
         dest="target",
         required=True,
-        choices=("safetensors", "torch"),
-        help="the form; torch: a Python module that needs no JAX, and its weights",
+        choices=("safetensors", "torch", "onnx"),
+        help="the form; torch: a Python module that needs no JAX, and its weights; "
+        "onnx: a graph of pictures and one of streams",
     )
     one.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the files")
     one.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="kernels")
@@ -625,6 +650,10 @@ def parser() -> argparse.ArgumentParser:
         help="passes of the network over each face (default: as it was trained)",
     )
     _add_data_dir(one)
+
+    one = command("import", import_)
+    one.add_argument("file", metavar="FILE", help="a .safetensors file of ours, or a .pth")
+    one.add_argument("--out", required=True, type=Path, metavar="FILE.safetensors")
 
     measured = commands.add_parser("bench", help="Measure the library on this machine.")
     what = measured.add_subparsers(metavar="WHAT", required=True)

@@ -24,7 +24,7 @@ from rednet_jax.tracking import track_file
 from rednet_jax.tracking.quickstart import Quickstart, portrait_path
 from rednet_jax.tracking.video import write_video
 from rednet_jax.train import demonstration, loop
-from rednet_jax.weights.store import write_weights
+from rednet_jax.weights.store import load, write_torch_weights, write_weights
 
 PORTRAIT = str(portrait_path())
 
@@ -124,6 +124,7 @@ WRONG = {
     "data set to show not prepared": ("data show 300w --data-dir .", "300w is not prepared"),
     "no sample to show": ("data show 300w --count 0 --data-dir .", "samples, not 0"),
     "unknown bench": ("bench speed", "'speed'"),
+    "unknown file, import": ("import nobody.safetensors --out x", "nobody.safetensors: no such"),
     "unknown target": ("export W --to tarball --out x", "'tarball'"),
     "output is a folder": ("track V --checkpoint W --out .", "cannot be written"),
 }
@@ -168,7 +169,7 @@ BENCHES = [f"bench {what}" for what in ("scan", "input", "scaling", "track", "st
 def test_help_of_every_command_has_an_example(run):
     status, out, errors = run("--help")
     assert (status, errors) == (0, [])
-    for command in "align", "track", "eval", "train", "report", "quickstart", "export":
+    for command in "align", "track", "eval", "train", "report", "quickstart", "export", "import":
         assert command in out
         status, text, errors = run(command, "--help")
         assert (status, errors) == (0, [])
@@ -307,6 +308,20 @@ def test_export_writes_and_tells_the_difference(checkpoint, here, run):
         "out/tiny.safetensors\n"
         f"landmarks differ by at most {told['max_difference_px']:.3g} crop pixels\n"
     )
+
+
+def test_import_says_what_became_of_every_array(checkpoint, here, run):
+    config, variables = load(checkpoint)
+    write_torch_weights("theirs.safetensors", config, variables, feedback_steps=1)
+    status, out, errors = run("import", "theirs.safetensors", "--out", "ours.safetensors")
+    assert (status, errors) == (0, [])
+    *arrays, last = out.splitlines()
+    count = len(jax.tree.leaves(variables))
+    assert len(arrays) == count
+    assert last == (
+        f"ours.safetensors: compact, {count} arrays matched, 0 not used, 0 drawn afresh"
+    )
+    jax.tree.map(np.testing.assert_array_equal, variables, load("ours.safetensors")[1])
 
 
 def test_bench_prints_what_it_measures(here, run, monkeypatch):

@@ -68,10 +68,21 @@ def signatures(config: RedNetConfig) -> dict[str, Any]:
     return {
         "still": {"inputs": crops, "outputs": answer},
         "stream": {
-            "inputs": {**crops, **state, **warp},
+            "inputs": {**crops, **warp, **state},
             "outputs": {**answer, **{f"next_{name}": kind for name, kind in state.items()}},
+            "before_the_first_frame": initial_state(config),
         },
     }
+
+
+def initial_state(config: RedNetConfig) -> dict[str, Any]:
+    """Returns what each part of one face's state is before a first frame: a number throughout, or
+    a matrix."""
+    around = (config.picture_size - config.image_size) / 2
+    blank: dict[str, Any] = dict.fromkeys(state_shapes(config), 0)
+    if "crop" in blank:
+        blank["crop"] = [[1, 0, around], [0, 1, around]]
+    return blank
 
 
 def state_shapes(config: RedNetConfig) -> dict[str, tuple[str, tuple[int, ...]]]:

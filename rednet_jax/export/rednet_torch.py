@@ -277,6 +277,32 @@ class RedNet(nn.Module):
         return z, memory
 
 
+class Stream(nn.Module):
+    """`RedNet.step` as the forward of a module, its state flat: what exporters ask for.
+
+    `carried` names the parts of the state that the network has, in their order.
+    """
+
+    def __init__(self, net: RedNet) -> None:
+        super().__init__()
+        self.net = net
+        has = {
+            "feedback": net.config.feedback != "none",
+            "hidden": net.temporal is not None,
+            "cell": net.temporal is not None,
+            "passes": True,
+            "crop": net.config.register != "none",
+        }
+        self.carried = [name for name in State._fields if has[name]]
+
+    def forward(self, crops: Tensor, warp: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        """Returns landmarks, confidence, and the next state's parts."""
+        blank = self.net.initial_state(crops.shape[0], crops.device)
+        whole = blank._replace(**dict(zip(self.carried, state, strict=True)))
+        landmarks, confidence, after = self.net.step(crops, whole, warp)
+        return landmarks, confidence, *(getattr(after, name) for name in self.carried)
+
+
 class Norm(nn.Module):
     """Batch normalisation with a row of statistics for each pass, [rows, channels]."""
 
@@ -293,7 +319,7 @@ class Norm(nn.Module):
         if passes is not None and len(gain) > 1:
             # The last row serves all passes beyond those trained.
             row = passes.clamp(max=len(gain) - 1)
-            gain, shift = gain[row], shift[row]
+            gain, shift = gain.index_select(0, row), shift.index_select(0, row)
         return maps * gain[:, :, None, None] + shift[:, :, None, None]
 
 

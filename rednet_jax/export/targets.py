@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
+from rednet_jax.export.onnx import export_onnx
 from rednet_jax.export.safetensors import export_safetensors
 from rednet_jax.export.torch import export_torch
 
-Target = Literal["safetensors", "torch"]
+Target = Literal["safetensors", "torch", "onnx"]
 
 
 def export(
@@ -36,4 +37,5 @@ def export(
     """
     if target == "safetensors":
         return export_safetensors(checkpoint, out, dtype, feedback_steps=feedback_steps)
-    return export_torch(checkpoint, out, dtype, feedback_steps=feedback_steps, data_dir=data_dir)
+    write = {"torch": export_torch, "onnx": export_onnx}[target]
+    return write(checkpoint, out, dtype, feedback_steps=feedback_steps, data_dir=data_dir)

@@ -131,7 +131,7 @@ def _arrays(
 ) -> dict[str, NDArray[Any]]:
     """Arrays by name, as files hold them."""
     tensors = {}
-    for name, value in _flat(variables).items():
+    for name, value in flat(variables).items():
         array = np.asarray(value, np.float32)
         if name.endswith("/kernel"):
             with np.errstate(over="ignore"):
@@ -165,7 +165,7 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[RedNetConfig, Variables]
     except (ValueError, TypeError) as error:
         raise RednetError(f"{path}: holds no config of ours ({error})") from error
     expected = jax.eval_shape(lambda: init(config, jax.random.key(0)))
-    shapes = {name: leaf.shape for name, leaf in _flat(expected).items()}
+    shapes = {name: leaf.shape for name, leaf in flat(expected).items()}
     for name, shape in shapes.items():
         if name not in tensors:
             raise RednetError(f"{path}: {name} is missing")
@@ -175,7 +175,7 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[RedNetConfig, Variables]
             raise RednetError(f"{path}: {name} holds values that are not finite")
     if extra := sorted(set(tensors) - set(shapes)):
         raise RednetError(f"{path}: {extra[0]} belongs to no part of its config's network")
-    return config, _nested({name: array.astype(np.float32) for name, array in tensors.items()})
+    return config, nested({name: array.astype(np.float32) for name, array in tensors.items()})
 
 
 def parameter_count(variables: Variables) -> int:
@@ -183,14 +183,16 @@ def parameter_count(variables: Variables) -> int:
     return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(variables["params"]))
 
 
-def _flat(tree: Variables) -> dict[str, Any]:
+def flat(tree: Variables) -> dict[str, Any]:
+    """Returns the arrays of variables by name, such as 'params/encoder/stem1/conv/kernel'."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {"/".join(str(key.key) for key in keys): leaf for keys, leaf in leaves}
 
 
-def _nested(flat: dict[str, Any]) -> Variables:
+def nested(arrays: dict[str, Any]) -> Variables:
+    """Returns what `flat` was given."""
     tree: Variables = {}
-    for name, leaf in flat.items():
+    for name, leaf in arrays.items():
         *folders, last = name.split("/")
         place = tree
         for folder in folders:

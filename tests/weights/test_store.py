@@ -76,7 +76,7 @@ def test_float16_is_for_kernels_alone_and_within_half_precision(network, tmp_pat
     kinds = {name: array.dtype for name, array in load_file(path).items()}
     assert all((kind == np.float16) == name.endswith("/kernel") for name, kind in kinds.items())
     assert {np.dtype(np.float16), np.dtype(np.float32)} == set(kinds.values())
-    full, half = store._flat(variables), store._flat(read_weights(path)[1])
+    full, half = store.flat(variables), store.flat(read_weights(path)[1])
     for name, kind in kinds.items():
         if kind == np.float16:
             np.testing.assert_allclose(half[name], full[name], rtol=2**-11, atol=2**-25)

@@ -1,0 +1,197 @@
+"""Weights from elsewhere: our own PyTorch exports, and torchvision's encoders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from rednet_jax.errors import RednetError
+from rednet_jax.export.folder import require
+from rednet_jax.model.config import RedNetConfig
+from rednet_jax.model.rednet import init
+from rednet_jax.weights.store import flat, load, nested, write_weights
+
+_IMAGENET_MEAN = np.asarray([0.485, 0.456, 0.406], np.float32)
+_IMAGENET_STD = np.asarray([0.229, 0.224, 0.225], np.float32)
+_VGG_DEPTHS = (2, 2, 3, 3, 3)
+_RESNET_DEPTHS = (3, 4, 6, 3)
+_PARTS = ("reduce", "spatial", "expand")
+
+Arrays = dict[str, NDArray[np.float32]]
+
+
+class Imported(NamedTuple):
+    """What became of every array.
+
+    Attributes:
+        config: of the network that was written.
+        matched: (name in the file, ours). Where one of ours is made of several, each has its line.
+        unused: names in the file that the network has no place for.
+        fresh: names of ours that the file says nothing of; they are as `init` draws them.
+    """
+
+    config: RedNetConfig
+    matched: list[tuple[str, str]]
+    unused: list[str]
+    fresh: list[str]
+
+
+class _Layer(NamedTuple):
+    """A convolution and its normalisation: theirs by name, ours by path; whether it sees pixels."""
+
+    conv: str
+    norm: str
+    kernel: str
+    ours: str
+    first: bool = False
+
+
+def import_weights(file: str | os.PathLike[str], out: str | os.PathLike[str]) -> Imported:
+    """Writes weights of another program as a checkpoint of ours.
+
+    A file of ours (`rednet export --to torch`) comes back bit by bit. Of torchvision's VGG-16-BN or
+    ResNet-50 the convolutions become the encoder of `eccv_vgg` or `ijcv_resnet`, its statistics in
+    every row, all else drawn afresh. The means and deviations by which torchvision normalises its
+    input, and its biases, go into the first kernel and the means; what lies outside the crop is
+    then black, where torchvision has the mean colour.
+
+    Args:
+        file: .safetensors of ours, or a .pth of torchvision, of which tensors alone are unpickled.
+        out: the checkpoint, a safetensors file.
+
+    Raises:
+        RednetError: a file that cannot be read or holds other arrays, torch is not installed, or
+            `out` cannot be written.
+    """
+    if os.fspath(file).endswith(".safetensors"):
+        config, variables = load(file)
+        write_weights(out, config, variables)
+        names = [(name, name) for name in flat(variables)]
+        return Imported(config, names, [], [])
+    theirs = _read_pth(file)
+    if "features.0.weight" in theirs and "features.1.running_mean" in theirs:
+        architecture, layers = "eccv_vgg", list(_vgg())
+    elif "layer1.0.conv1.weight" in theirs and "layer1.0.conv3.weight" in theirs:
+        architecture, layers = "ijcv_resnet", list(_resnet())
+    else:
+        raise RednetError(f"{file}: holds neither VGG-16-BN nor ResNet-50 of torchvision")
+    widths = _widths(file, theirs, architecture)
+    config = RedNetConfig.preset(architecture, widths=widths, code_width=widths[-1])
+    ours = flat(jax.tree.map(np.asarray, init(config, jax.random.key(0))))
+    matched = []
+    for layer in layers:
+        for name, path, array in _arrays(file, theirs, layer):
+            if name is not None:
+                matched.append((name, path))
+            if array is not None:
+                ours[path] = _fitted(file, path, array, ours[path].shape)
+    write_weights(out, config, nested(ours))
+    named, filled = {name for name, _ in matched}, {path for _, path in matched}
+    return Imported(
+        config,
+        matched,
+        [name for name in theirs if name not in named],
+        [path for path in ours if path not in filled],
+    )
+
+
+def _read_pth(file: str | os.PathLike[str]) -> Arrays:
+    require("torch", ["torch"])
+    import torch
+
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        return {name: tensor.float().numpy() for name, tensor in state.items()}
+    except OSError as error:
+        raise RednetError(f"{file}: cannot be read ({error.strerror or error})") from error
+    # Whatever torch says of a file that is none of its own, or holds more than tensors.
+    except Exception as error:
+        raise RednetError(f"{file}: holds no tensors by name that torch can read") from error
+
+
+def _vgg() -> Iterator[_Layer]:
+    number = 0
+    for stage, depth in enumerate(_VGG_DEPTHS, 1):
+        for layer in range(1, depth + 1):
+            names = f"features.{number}", f"features.{number + 1}"
+            if number == 0:
+                yield _Layer(*names, "encoder/picture/kernel", "encoder/norm1_1", first=True)
+            else:
+                ours = f"encoder/convs/conv{stage}_{layer}"
+                yield _Layer(*names, f"{ours}/conv/kernel", f"{ours}/norm")
+            # Convolution, normalisation and ReLU; a pooling ends the stage.
+            number += 3
+        number += 1
+
+
+def _resnet() -> Iterator[_Layer]:
+    ours = "encoder/conv1"
+    yield _Layer("conv1", "bn1", f"{ours}/conv/kernel", f"{ours}/norm", first=True)
+    for stage, depth in enumerate(_RESNET_DEPTHS, 1):
+        for block in range(depth):
+            theirs = f"layer{stage}.{block}"
+            parts = [(f"conv{i}", f"bn{i}", name) for i, name in enumerate(_PARTS, 1)]
+            if block == 0:
+                parts.append(("downsample.0", "downsample.1", "shortcut"))
+            for conv, norm, part in parts:
+                ours = f"encoder/layer{stage}/blocks/block{block}/{part}"
+                yield _Layer(
+                    f"{theirs}.{conv}", f"{theirs}.{norm}", f"{ours}/conv/kernel", f"{ours}/norm"
+                )
+
+
+def _widths(file: Any, theirs: Arrays, architecture: str) -> tuple[int, ...]:
+    """Channels of the stages, by the last normalisation of each."""
+    if architecture == "eccv_vgg":
+        last = [4, 11, 21, 31, 41]
+        names = [f"features.{number}.weight" for number in last]
+    else:
+        names = ["bn1.weight"]
+        names += [f"layer{s}.{d - 1}.bn3.weight" for s, d in enumerate(_RESNET_DEPTHS, 1)]
+    return tuple(len(_take(file, theirs, name)) for name in names)
+
+
+def _arrays(
+    file: Any, theirs: Arrays, layer: _Layer
+) -> Iterator[tuple[str | None, str, NDArray[np.float32] | None]]:
+    """(their name, our path, our array); names that change another array have none of their own."""
+    kernel = _take(file, theirs, f"{layer.conv}.weight").transpose(2, 3, 1, 0)
+    mean = _take(file, theirs, f"{layer.norm}.running_mean")
+    bias = f"{layer.conv}.bias"
+    if bias in theirs:
+        mean = mean - theirs[bias]
+        yield bias, f"batch_stats/{layer.ours}/mean", None
+    if layer.first:
+        if kernel.shape[2] != 3:
+            raise RednetError(f"{file}: {layer.conv}.weight does not see three colours")
+        kernel = kernel / _IMAGENET_STD[:, None]
+        mean = mean + np.einsum("hwio,i->o", kernel, _IMAGENET_MEAN)
+    norm = layer.norm
+    yield f"{layer.conv}.weight", f"params/{layer.kernel}", kernel
+    yield f"{norm}.weight", f"params/{layer.ours}/scale", _take(file, theirs, f"{norm}.weight")
+    yield f"{norm}.bias", f"params/{layer.ours}/offset", _take(file, theirs, f"{norm}.bias")
+    yield f"{norm}.running_mean", f"batch_stats/{layer.ours}/mean", mean
+    name = f"{norm}.running_var"
+    yield name, f"batch_stats/{layer.ours}/variance", _take(file, theirs, name)
+
+
+def _take(file: Any, theirs: Arrays, name: str) -> NDArray[np.float32]:
+    if name not in theirs:
+        raise RednetError(f"{file}: {name} is missing")
+    return theirs[name]
+
+
+def _fitted(
+    file: Any, path: str, array: NDArray[np.float32], shape: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """The array, in every row where ours has rows of statistics."""
+    if path.startswith("batch_stats/") and array.shape == shape[1:]:
+        array = np.broadcast_to(array, shape)
+    if array.shape != shape:
+        raise RednetError(f"{file}: the array for {path} is {array.shape}, not {shape}")
+    return array.astype(np.float32)

@@ -1,0 +1,210 @@
+"""A checkpoint as ONNX graphs: one of pictures, one of a stream's next frame."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rednet_jax.export.check import Answer, Runner, compare, network
+from rednet_jax.export.folder import (
+    feedback_steps_of,
+    initial_state,
+    publish,
+    require,
+    signatures,
+    state_shapes,
+    versions,
+)
+from rednet_jax.export.inputs import comparison_inputs
+from rednet_jax.model.config import RedNetConfig
+from rednet_jax.weights.store import checkpoint_name, load, write_torch_weights
+
+OPSET = 18
+
+
+def export_onnx(
+    checkpoint: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    dtype: Literal["float32", "float16"] = "float32",
+    *,
+    feedback_steps: int | None = None,
+    data_dir: Path | None = None,
+) -> dict[str, Any]:
+    """Writes OUT/NAME.onnx, OUT/NAME_stream.onnx and OUT/export.json, once they are checked.
+
+    Args:
+        checkpoint: a released name, a safetensors file, or a run folder; NAME is its last part.
+        out: folder, made if need be.
+        dtype: of the kernels in the files; the graphs compute in float32.
+        feedback_steps: K, which is fixed in a graph; None for the K it was trained with.
+        data_dir: the folder of prepared data, whose faces are compared on if it holds 300w.
+
+    Returns:
+        What export.json holds: `target`, `files`, `opset`, `dtype`, `feedback_steps`, what
+        `check.compare` returns, `versions` and `signatures`.
+
+    Raises:
+        RednetError: a package is not installed, a checkpoint that cannot be read, landmarks that
+            differ from the network's, or files that cannot be written. No file is left then.
+    """
+    require("onnx", ["torch", "onnxscript", "onnx", "onnxruntime"])
+    config, variables = load(checkpoint)
+    steps = feedback_steps_of(config, feedback_steps)
+    name = checkpoint_name(checkpoint)
+    files = [f"{name}.onnx", f"{name}_stream.onnx"]
+    with tempfile.TemporaryDirectory() as folder:
+        staged = Path(folder)
+        weights = staged / "weights.safetensors"
+        write_torch_weights(weights, config, variables, dtype=dtype, feedback_steps=steps)
+        _write_graphs(config, weights, steps, *(staged / file for file in files))
+        if dtype == "float16":
+            for file in files:
+                _keep_halves(staged / file)
+        exported = onnx_runner(config, *(staged / file for file in files))
+        inputs = comparison_inputs(config, data_dir)
+        written = {
+            "target": "onnx",
+            "files": files,
+            "opset": OPSET,
+            "dtype": dtype,
+            "feedback_steps": steps,
+            **compare(config, network(config, variables, steps), exported, inputs, dtype),
+            "versions": versions(
+                ["jax", "flax", "safetensors", "torch", "onnxscript", "onnx", "onnxruntime"]
+            ),
+            "signatures": signatures(config),
+        }
+        publish(staged, Path(out), written)
+    return written
+
+
+def onnx_runner(config: RedNetConfig, still_file: Path, stream_file: Path) -> Runner:
+    """Returns what two graphs answer in onnxruntime, on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    still_graph, stream_graph = (
+        onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        for file in (still_file, stream_file)
+    )
+
+    def blank(batch: int) -> dict[str, NDArray[Any]]:
+        begin = initial_state(config)
+        return {
+            name: np.broadcast_to(np.asarray(begin[name], dtype), (batch, *shape))
+            for name, (dtype, shape) in state_shapes(config).items()
+        }
+
+    def still(crops: NDArray[Any]) -> Answer:
+        landmarks, confidence = still_graph.run(None, {"crops": crops})
+        return landmarks, confidence
+
+    def step(frames: NDArray[Any], state: Any, warp: NDArray[np.float32]) -> tuple[Answer, Any]:
+        state = blank(len(frames)) if state is None else state
+        landmarks, confidence, *after = stream_graph.run(
+            None, {"crops": frames, "warp": warp, **state}
+        )
+        return (landmarks, confidence), dict(zip(state, after, strict=True))
+
+    return Runner(still, step)
+
+
+def _write_graphs(
+    config: RedNetConfig, weights: Path, feedback_steps: int, still: Path, stream: Path
+) -> None:
+    """Traces the PyTorch module of a file of weights."""
+    import torch
+
+    from rednet_jax.export import rednet_torch
+
+    net = rednet_torch.load(weights)
+    step = rednet_torch.Stream(net)
+    state = net.initial_state(2)
+    crops = torch.zeros(2, config.picture_size, config.picture_size, 3, dtype=torch.uint8)
+    warp = torch.eye(2, 3).repeat(2, 1, 1)
+    carried = [getattr(state, name).clone() for name in step.carried]
+    answer = ["landmarks", "confidence"]
+    metadata = {
+        "rednet_config": json.dumps(config.to_json()),
+        "feedback_steps": str(feedback_steps),
+    }
+    _write(net, (crops,), ["crops"], answer, metadata, still)
+    _write(
+        step,
+        (crops, warp, *carried),
+        ["crops", "warp", *step.carried],
+        [*answer, *(f"next_{name}" for name in step.carried)],
+        metadata,
+        stream,
+    )
+
+
+def _write(
+    module: Any,
+    arguments: tuple[Any, ...],
+    inputs: list[str],
+    outputs: list[str],
+    metadata: dict[str, str],
+    file: Path,
+) -> None:
+    """Writes the graph of a module for any batch, checked by ONNX's own rules."""
+    import onnx
+    import torch
+
+    batch = {0: torch.export.Dim("batch", min=1)}
+    named = [batch for _ in arguments]
+    shapes = (*named[:2], tuple(named[2:])) if len(named) > 1 else tuple(named)
+    # It speaks of torchvision, and of how it will name things one day.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module,
+            arguments,
+            dynamo=True,
+            dynamic_shapes=shapes,
+            opset_version=OPSET,
+            input_names=inputs,
+            output_names=outputs,
+            verbose=False,
+        )
+    model = program.model_proto
+    for key, value in metadata.items():
+        model.metadata_props.add(key=key, value=value)
+    onnx.checker.check_model(model, full_check=True)
+    file.write_bytes(model.SerializeToString())
+
+
+def _keep_halves(file: Path) -> None:
+    """Stores kernels that float16 holds exactly, because they came from it, as float16."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    model = onnx.load(file)
+    casts = []
+    for tensor in model.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        if array.dtype != np.float32 or array.ndim < 2:
+            continue
+        with np.errstate(over="ignore"):
+            half = array.astype(np.float16)
+        if (half.astype(np.float32) == array).all():
+            name = tensor.name
+            tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.float16"))
+            casts.append(
+                helper.make_node("Cast", [f"{name}.float16"], [name], to=TensorProto.FLOAT)
+            )
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.checker.check_model(model, full_check=True)
+    file.write_bytes(model.SerializeToString())

@@ -1,0 +1,184 @@
+"""Weights from elsewhere: ours come back bit by bit, torchvision's encoders see what they saw."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from rednet_jax.errors import RednetError
+from rednet_jax.export.imported import import_weights
+from rednet_jax.weights.store import load, write_torch_weights
+
+torch = pytest.importorskip("torch", reason="torch is not installed: the extra [torch]")
+F = torch.nn.functional
+
+MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+VGG = [4, 4, "M", 6, 6, "M", 8, 8, 8, "M", 10, 10, 10, "M", 12, 12, 12, "M"]
+"""VGG-16 as torchvision lists it, narrow."""
+
+
+def drawn(*shape):
+    return torch.randn(*shape, generator=drawn.generator)
+
+
+drawn.generator = torch.Generator().manual_seed(0)
+
+
+def norm(name, width):
+    """Arrays of a batch normalisation, as torchvision names them."""
+    return {
+        f"{name}.weight": 1 + 0.2 * drawn(width),
+        f"{name}.bias": 0.2 * drawn(width),
+        f"{name}.running_mean": 0.2 * drawn(width),
+        f"{name}.running_var": 1 + drawn(width).abs(),
+        f"{name}.num_batches_tracked": torch.tensor(7),
+    }
+
+
+def vgg16_bn():
+    state, inputs, number = {}, 3, 0
+    for width in VGG:
+        if width == "M":
+            number += 1
+            continue
+        state[f"features.{number}.weight"] = drawn(width, inputs, 3, 3) / (3 * inputs**0.5)
+        state[f"features.{number}.bias"] = 0.2 * drawn(width)
+        state |= norm(f"features.{number + 1}", width)
+        inputs, number = width, number + 3
+    for number in (0, 3, 6):
+        state |= {f"classifier.{number}.weight": drawn(5, 5), f"classifier.{number}.bias": drawn(5)}
+    return state
+
+
+def resnet50(widths=(4, 8, 12, 16, 20)):
+    state = {"conv1.weight": drawn(widths[0], 3, 7, 7) / 12} | norm("bn1", widths[0])
+    inputs = widths[0]
+    for stage, (width, depth) in enumerate(zip(widths[1:], (3, 4, 6, 3), strict=True), 1):
+        for block in range(depth):
+            name, middle = f"layer{stage}.{block}", width // 4
+            shapes = [(middle, inputs, 1), (middle, middle, 3), (width, middle, 1)]
+            for i, (outputs, given, size) in enumerate(shapes, 1):
+                scale = size * given**0.5
+                state[f"{name}.conv{i}.weight"] = drawn(outputs, given, size, size) / scale
+                state |= norm(f"{name}.bn{i}", outputs)
+            if block == 0:
+                kernel = drawn(width, inputs, 1, 1) / inputs**0.5
+                state |= {f"{name}.downsample.0.weight": kernel}
+                state |= norm(f"{name}.downsample.1", width)
+            inputs = width
+    return state | {"fc.weight": drawn(5, 20), "fc.bias": drawn(5)}
+
+
+def normalised(images, border):
+    """As torchvision wants pictures, with a border that was black before."""
+    padded = F.pad(images, (border,) * 4)
+    return (padded - MEAN[:, None, None]) / STD[:, None, None]
+
+
+def batch_norm(state, name, maps):
+    parts = (state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
+    return F.batch_norm(maps, *parts)
+
+
+def vgg_code(state, images):
+    maps, number = normalised(images, 1), 0
+    for width in VGG:
+        if width == "M":
+            maps, number = F.max_pool2d(maps, 2), number + 1
+            continue
+        weight, bias = (state[f"features.{number}.{part}"] for part in ("weight", "bias"))
+        maps = F.conv2d(maps, weight, bias, padding=1 if number else 0)
+        maps, number = F.relu(batch_norm(state, f"features.{number + 1}", maps)), number + 3
+    return maps
+
+
+def resnet_code(state, images):
+    def unit(name, norm, maps, **options):
+        return batch_norm(state, norm, F.conv2d(maps, state[f"{name}.weight"], **options))
+
+    maps = F.relu(unit("conv1", "bn1", normalised(images, 3), stride=2))
+    maps = F.max_pool2d(maps, 3, 2, padding=1)
+    for stage, depth in enumerate((3, 4, 6, 3), 1):
+        for block in range(depth):
+            name, stride = f"layer{stage}.{block}", 2 if block == 0 and stage > 1 else 1
+            inner = F.relu(unit(f"{name}.conv1", f"{name}.bn1", maps))
+            inner = unit(f"{name}.conv2", f"{name}.bn2", inner, stride=stride, padding=1)
+            inner = unit(f"{name}.conv3", f"{name}.bn3", F.relu(inner))
+            if block == 0:
+                maps = unit(f"{name}.downsample.0", f"{name}.downsample.1", maps, stride=stride)
+            maps = F.relu(maps + inner)
+    return maps
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "unused"),
+    [(vgg16_bn(), vgg_code, ("classifier", 6 + 13)), (resnet50(), resnet_code, ("fc", 2 + 53))],
+    ids=["vgg16_bn", "resnet50"],
+)
+def test_encoders_of_torchvision_see_what_they_saw(tmp_path, state, code, unused):
+    from rednet_jax.export import rednet_torch
+
+    torch.save(state, tmp_path / "theirs.pth")
+    imported = import_weights(tmp_path / "theirs.pth", tmp_path / "ours.safetensors")
+    config, variables = load(tmp_path / "ours.safetensors")
+    assert config == imported.config
+    file = tmp_path / "torch.safetensors"
+    write_torch_weights(file, config, variables, feedback_steps=1)
+    net = rednet_torch.load(file)
+    images = torch.rand(2, 3, config.image_size, config.image_size, generator=drawn.generator)
+    with torch.no_grad():
+        z = net.initial_state(2).feedback
+        for passes in (0, 1):
+            row = torch.full((2,), passes)
+            if config.architecture == "ijcv_resnet" and passes:
+                # Here a blank map adds something.
+                continue
+            ours = net.encoder(net.encoder.stem(images), z, row).code
+            torch.testing.assert_close(ours, code(state, images), atol=1e-4, rtol=1e-4)
+    assert ours.abs().max() > 0.1
+    matched = {name for name, _ in imported.matched}
+    assert matched | set(imported.unused) == set(state)
+    left = [name for name in imported.unused if not name.endswith("num_batches_tracked")]
+    assert all(name.startswith(unused[0]) for name in left)
+    assert len(imported.unused) == unused[1]
+    fresh = {name for name in imported.fresh if "/encoder/" in name}
+    assert all("/encoder/feedback/" in name for name in fresh)
+
+
+def test_our_own_export_comes_back_bit_by_bit(narrow, weights, tmp_path):
+    config = narrow("compact")
+    variables = weights(config)
+    write_torch_weights(tmp_path / "a.safetensors", config, variables, feedback_steps=3)
+    imported = import_weights(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    same, again = load(tmp_path / "b.safetensors")
+    assert same == config == imported.config
+    assert imported.unused == imported.fresh == []
+    jax.tree.map(np.testing.assert_array_equal, variables, again)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda state: [1, 2], "holds no tensors by name"),
+        (lambda state: {"weight": torch.ones(2)}, "neither VGG-16-BN nor ResNet-50"),
+        (lambda state: {k: state[k] for k in state if k != "features.8.bias"}, "features.8.b"),
+        (
+            lambda state: state | {"features.7.weight": torch.ones(6, 5, 3, 3)},
+            "conv2_1/conv",
+        ),
+    ],
+)
+def test_other_files_are_refused_in_one_line(tmp_path, change, complaint):
+    torch.save(change(vgg16_bn()), tmp_path / "theirs.pth")
+    with pytest.raises(RednetError, match=rf"^[^\n]*theirs.pth: [^\n]*{complaint}[^\n]*$"):
+        import_weights(tmp_path / "theirs.pth", tmp_path / "ours.safetensors")
+    assert not (tmp_path / "ours.safetensors").exists()
+
+
+def test_what_is_no_file_of_torch_is_refused(tmp_path):
+    (tmp_path / "theirs.pth").write_text("words")
+    with pytest.raises(RednetError, match=r"theirs\.pth: holds no tensors by name"):
+        import_weights(tmp_path / "theirs.pth", tmp_path / "ours.safetensors")
+    with pytest.raises(RednetError, match=r"missing\.pth: cannot be read \(No such file"):
+        import_weights(tmp_path / "missing.pth", tmp_path / "ours.safetensors")
