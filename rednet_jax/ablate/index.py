@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rednet_jax.ablate.page import difference_text
 from rednet_jax.errors import RednetError
 from rednet_jax.files import write_text
 
@@ -70,12 +71,17 @@ def _said(folder: Path) -> str:
 
 def _ablation(path: Path, one: dict[str, Any]) -> list[str]:
     lines = [f"### [{one['name']}]({path.stem}.md)", "", one["question"], ""]
-    lines += [f"- {claim['sentence']} **{claim['verdict']}**" for claim in one["claims"]]
+    lines += [f"- {claim['sentence']} {_verdict(claim)}" for claim in one["claims"]]
     lines += [""] * bool(one["claims"])
     lines += [f"`{_source(one)['command']}`", ""]
     if path.with_suffix(".png").exists():
         lines += [f"![{one['name']}]({path.stem}.png)", ""]
     return lines
+
+
+def _verdict(claim: dict[str, Any]) -> str:
+    why = f" ({claim['why']})" if claim["why"] else ""
+    return f"**{claim['verdict']}**{why}: {difference_text(claim['difference'], claim['interval'])}"
 
 
 def _row(path: Path, one: dict[str, Any]) -> str:

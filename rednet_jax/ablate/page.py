@@ -67,14 +67,15 @@ def _verdicts(claims: list[dict[str, Any]]) -> list[str]:
         return []
     lines = ["| claim | lower | higher | difference | verdict |", "|---|---|---|---|---|"]
     for claim in claims:
-        difference = _difference(claim["difference"], claim["interval"])
+        difference = difference_text(claim["difference"], claim["interval"])
         verdict = f"**{claim['verdict']}**" + (f" ({claim['why']})" if claim["why"] else "")
         cells = (claim["sentence"], claim["lower"], claim["higher"], difference, verdict)
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
 
 
-def _difference(value: float | None, interval: list[float] | None) -> str:
+def difference_text(value: float | None, interval: list[float] | None) -> str:
+    """Returns a difference and its interval as words."""
     if value is None:
         return "-"
     return f"{value:+.2f}" + (f", {interval[0]:+.2f} to {interval[1]:+.2f}" if interval else "")
@@ -109,7 +110,7 @@ def _cell(row: dict[str, Any], seeds: list[int]) -> str:
     if row["state"] == MISSING:
         text += f", {len(row['by_seed'])} of {len(seeds)} seeds"
     if row["difference"] is not None:
-        text += f" ({_difference(row['difference'], row['difference_interval'])})"
+        text += f" ({difference_text(row['difference'], row['difference_interval'])})"
     return text
 
 
@@ -156,11 +157,14 @@ def draw(result: dict[str, Any], path: Path) -> None:
     figure.legend(
         *axes[0, 0].get_legend_handles_labels(),
         loc="outside lower center",
-        ncols=min(len(names), 2 * len(shown)),
+        # So many as fit side by side: a letter is about 0.09 inches wide.
+        ncols=max(1, int(figure.get_figwidth() / (0.7 + 0.09 * max(map(len, names))))),
         frameon=False,
     )
     seeds = len(result["seeds"])
-    figure.suptitle(f"{result['name']}: {seeds} seeds, bars are 95 % intervals")
+    whole = all(row["state"] != MISSING for row in result["rows"])
+    count = f"{seeds} seeds" if whole else f"up to {seeds} seeds"
+    figure.suptitle(f"{result['name']}: {count}, bars are 95 % intervals")
     with replacing(path) as partial:
         figure.savefig(partial, format="png", metadata={"Software": None})
 
