@@ -348,7 +348,8 @@ def _data(result: dict[str, Any], stages: list[dict[str, Any]]) -> str:
     trained = (stage["data"].get("train", []) for stage in stages)
     splits = list(dict.fromkeys(split for splits in trained for split in splits))
     if begun := result.get("init_from"):
-        return f"{', '.join(splits)}, from the weights of `{begun}` on; its card says what it saw."
+        said = result.get("note") or "Its card says what it saw."
+        return f"{', '.join(splits)}, from the weights of `{begun}` on.\n  {said}"
     others = [split for split in splits if split != "300w/train" and "/" in split]
     note = f"\n  {result['note']}" if result.get("note") else ""
     beside = f"\n  Beside them {', '.join(others)}." if others else ""
