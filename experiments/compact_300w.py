@@ -3,8 +3,8 @@
     rednet train experiments/compact_300w.py --run-dir RUN --data-dir PREPARED
 
 Hardware: 2 CPU cores, alone: about 0.6 s a step with one pass, 1.0 s with two, so an hour.
-Weights of an earlier release were begun with `steps` and `one_pass_steps` of 7,000 and 5,000: their first
-2,500 steps had the slower decay of that schedule.
+Weights of an earlier release were begun with `steps` and `one_pass_steps` of 7,000 and 5,000: their
+first 2,500 steps had the slower decay of that schedule.
 """
 
 from rednet_jax.model.config import RedNetConfig
