@@ -480,7 +480,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument(
         "video", type=_video, metavar="VIDEO", help="a video file, or a camera's number, such as 0"
     )
-    _add_network(one, feedback_steps=1, checkpoint="compact_video")
+    _add_network(one, feedback_steps=1, checkpoint="compact")
     one.add_argument(
         "--faces", type=int, default=1, metavar="N", help="followed at most (default: %(default)s)"
     )
@@ -661,10 +661,10 @@ def parser() -> argparse.ArgumentParser:
     _add_json(command("input", bench_input, what))
     _add_json(command("scaling", bench_scaling, what))
     one = command("track", bench_track, what)
-    _add_network(one, feedback_steps=1, checkpoint="compact_video")
+    _add_network(one, feedback_steps=1, checkpoint="compact")
     _add_json(one)
     one = command("steadiness", bench_steadiness, what)
-    _add_network(one, feedback_steps=1, checkpoint="compact_video")
+    _add_network(one, feedback_steps=1, checkpoint="compact")
     one.add_argument("--data", default="300vw", metavar="NAME", help="(default: %(default)s)")
     one.add_argument("--split", default="validation", metavar="S", help="(default: %(default)s)")
     _add_data_dir(one)
