@@ -69,9 +69,15 @@ def locked_folder(path: Path, *, wait: bool = False) -> Iterator[Path]:
         OSError: it cannot be made or deleted.
     """
     while True:
-        path.mkdir(parents=True, exist_ok=True)
-        # A lock goes with its process, however that ends.
-        lock = os.open(path, os.O_RDONLY)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            # A lock goes with its process, however that ends.
+            lock = os.open(path, os.O_RDONLY)
+        except (FileExistsError, FileNotFoundError):
+            # Who had it may have deleted it between the two, or while the first looked at it.
+            if os.path.lexists(path) and not path.is_dir():
+                raise
+            continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             if not _is_still(path, lock):

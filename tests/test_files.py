@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rednet_jax.errors import RednetError
-from rednet_jax.files import replacing, write_text
+from rednet_jax.files import locked_folder, replacing, write_text
 
 
 def test_text_replaces_the_old_file_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -51,3 +51,26 @@ def test_a_device_or_a_pipe_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(RednetError, match=r"pipe: cannot be written \(not a regular file\)$"):
         write_text(tmp_path / "pipe", "text")
     assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_folder_that_goes_before_it_is_opened_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open
+    gone: list[Path] = []
+
+    def late(path: Path, flags: int) -> int:
+        if not gone:
+            gone.append(path)
+            path.rmdir()
+        return opened(path, flags)
+
+    monkeypatch.setattr(os, "open", late)
+    with locked_folder(tmp_path / "folder") as folder:
+        assert gone == [folder] and folder.is_dir()
+
+
+def test_a_folder_whose_name_a_file_has_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "folder").write_text("")
+    with pytest.raises(FileExistsError), locked_folder(tmp_path / "folder"):
+        pass

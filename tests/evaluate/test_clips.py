@@ -22,7 +22,10 @@ def windows(tmp_path_factory):
 def followed(narrow, windows):
     config = narrow("compact")
     variables = rednet.init(config, jax.random.key(0))
+    # One compilation for all frames of both.
+    compiled = clips._step._cache_size()
     tracks = [clips.follow(config, variables, windows, steps) for steps in (1, 1)]
+    assert clips._step._cache_size() == compiled + 1
     for one, other in zip(*(track.landmarks for track in tracks), strict=True):
         np.testing.assert_array_equal(one, other)
     return config, tracks[0]
@@ -61,8 +64,3 @@ def test_figures_are_those_of_labelled_frames_and_of_each_stretch(windows, follo
     (second,) = np.cumsum((windows.frames >= 0).sum(1))[:-1]
     shakes = [jitter(in_frames[:second]), jitter(in_frames[second:])]
     assert track.jitter == pytest.approx(np.mean(shakes))
-
-
-def test_one_compilation_for_all_frames(followed):
-    config, _ = followed
-    assert config is not None and clips._step._cache_size() == 1

@@ -70,8 +70,9 @@ def scored_by_hand(path, data_dir):
 
 
 def figures_of(row):
-    """The plain numbers of a row, and those of the parts of the face."""
+    """The plain numbers of a row alone, and those of the parts of the face."""
     plain = {name: value for name, value in row.items() if not isinstance(value, dict)}
+    plain.pop("nme_less_first", None)
     return {**plain, **row["groups"]}
 
 
