@@ -875,12 +875,30 @@ def between(new: Tensor, old: Tensor) -> Tensor:
 
 
 def resample(maps: Tensor, affine: Tensor, size: int, *, nearest: bool = False) -> Tensor:
-    """Returns [B, C, size, size]: pixel p is the map [B, C, h, w] at affine(p), zero outside."""
+    """Returns [B, C, size, size]: pixel p is the map [B, C, h, w] at affine(p), zero outside.
+
+    Not by `grid_sample`: places as parts of the map's size have fewer digits than pixels.
+    """
+    _, channels, height, width = maps.shape
+    pixels = maps.flatten(2)
     places = torch.arange(size, device=maps.device, dtype=affine.dtype)
     a, b, c = (affine[:, :, i, None, None] for i in range(3))
-    points = a * places + b * places[:, None] + c
-    # What `grid_sample` calls -1 and 1 are the outer edges of the border's pixels.
-    sizes = points.new_tensor([maps.shape[3], maps.shape[2]])[:, None, None]
-    grid = ((2 * points + 1) / sizes - 1).permute(0, 2, 3, 1)
-    mode = "nearest" if nearest else "bilinear"
-    return F.grid_sample(maps, grid, mode, padding_mode="zeros", align_corners=False)
+    x, y = (a * places + b * places[:, None] + c).unbind(1)
+
+    def take(column: Tensor, row: Tensor, weight: Tensor | float) -> Tensor:
+        """Pixels [B, C, size, size] at [B, size, size] times a weight; zero outside."""
+        inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+        index = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
+        index = index.long().flatten(1)[:, None].expand(-1, channels, -1)
+        return pixels.gather(2, index).unflatten(2, (size, size)) * (inside * weight)[:, None]
+
+    if nearest:
+        return take(x.round(), y.round(), 1.0)
+    left, top = x.floor(), y.floor()
+    right, below = x - left, y - top
+    return (
+        take(left, top, (1 - right) * (1 - below))
+        + take(left + 1, top, right * (1 - below))
+        + take(left, top + 1, (1 - right) * below)
+        + take(left + 1, top + 1, right * below)
+    )
