@@ -62,8 +62,8 @@ def next_crop(config: RedNetConfig, landmarks: jax.Array) -> jax.Array:
 
 def between(new: jax.Array, old: jax.Array) -> jax.Array:
     """Returns the maps [B, 2, 3] from pixels of new crops to pixels of old ones."""
-    between: jax.Array = compose_affine(invert_affine(old), new)
-    return between
+    maps: jax.Array = compose_affine(invert_affine(old), new)
+    return maps
 
 
 def cut(config: RedNetConfig, pictures: jax.Array, crop: jax.Array) -> jax.Array:
