@@ -888,8 +888,8 @@ def resample(maps: Tensor, affine: Tensor, size: int, *, nearest: bool = False) 
     def take(column: Tensor, row: Tensor, weight: Tensor | float) -> Tensor:
         """Pixels [B, C, size, size] at [B, size, size] times a weight; zero outside."""
         inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-        index = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
-        index = index.long().flatten(1)[:, None].expand(-1, channels, -1)
+        index = torch.where(inside, row * width + column, 0).long()
+        index = index.flatten(1)[:, None].expand(-1, channels, -1)
         return pixels.gather(2, index).unflatten(2, (size, size)) * (inside * weight)[:, None]
 
     if nearest:
