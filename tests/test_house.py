@@ -20,6 +20,7 @@ ROOT = PACKAGE.parent
 # itself. `model` may see `landmarks` alone.
 FLOORS = [
     {"cli"},
+    {"commands"},
     {"bench", "ablate"},
     {"train", "tracking", "export"},
     {"evaluate"},
