@@ -209,8 +209,9 @@ def parser() -> argparse.ArgumentParser:
         "--to",
         dest="target",
         required=True,
-        choices=("safetensors", "torch", "onnx"),
-        help="the form; torch: a Python module that needs no JAX, and its weights; "
+        choices=("safetensors", "stablehlo", "torch", "onnx"),
+        help="the form; stablehlo: jax.export, pictures and streams; "
+        "torch: a Python module that needs no JAX, and its weights; "
         "onnx: a graph of pictures and one of streams",
     )
     one.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the files")

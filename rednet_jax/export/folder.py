@@ -8,7 +8,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import rednet_jax
 from rednet_jax.errors import RednetError
@@ -48,7 +48,14 @@ def versions(names: Sequence[str]) -> dict[str, str]:
     return {"rednet-jax": rednet_jax.__version__, **others}
 
 
-def signatures(config: RedNetConfig) -> dict[str, Any]:
+Passes = Literal["int64", "int32"]
+"""Type that passes are counted in: JAX has no int64 unless asked for, torch no other index."""
+
+Shapes = dict[str, tuple[str, tuple[int, ...]]]
+"""Arrays by name: dtype, and shape without the batch."""
+
+
+def signatures(config: RedNetConfig, *, passes: Passes = "int64") -> dict[str, Any]:
     """Returns inputs and outputs of the still and the streaming model: name, dtype and shape.
 
     B is any number of faces; maps have their channels first. A part of the state that the network
@@ -62,7 +69,7 @@ def signatures(config: RedNetConfig) -> dict[str, Any]:
     }
     state = {
         name: f"{dtype} [{', '.join(['B', *map(str, shape)])}]"
-        for name, (dtype, shape) in state_shapes(config).items()
+        for name, (dtype, shape) in state_shapes(config, passes=passes).items()
     }
     warp = {"warp": "float32 [B, 2, 3], pixels of this crop -> pixels of the crop before"}
     return {
@@ -85,15 +92,22 @@ def initial_state(config: RedNetConfig) -> dict[str, Any]:
     return blank
 
 
-def state_shapes(config: RedNetConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Returns the parts of the state by name: dtype, and shape without the batch."""
+def input_shapes(config: RedNetConfig, *, passes: Passes) -> tuple[Shapes, Shapes]:
+    """Returns what goes into the still and into the streaming model."""
+    size = config.picture_size
+    crops: Shapes = {"crops": ("uint8", (size, size, 3))}
+    return crops, {**crops, "warp": ("float32", (2, 3)), **state_shapes(config, passes=passes)}
+
+
+def state_shapes(config: RedNetConfig, *, passes: Passes = "int64") -> Shapes:
+    """Returns the parts of the state."""
     side, channels = config.feedback_size, config.feedback_channels
     _, *grid, units = memory_shape(config, 1)
-    parts: dict[str, tuple[str, tuple[int, ...]]] = {
+    parts: Shapes = {
         "feedback": ("float32", (channels, side, side)),
         "hidden": ("float32", (units, *grid)),
         "cell": ("float32", (units, *grid)),
-        "passes": ("int64", ()),
+        "passes": (passes, ()),
     }
     if config.register != "none":
         parts["crop"] = ("float32", (2, 3))

@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 from rednet_jax.export.onnx import export_onnx
 from rednet_jax.export.safetensors import export_safetensors
+from rednet_jax.export.stablehlo import export_stablehlo
 from rednet_jax.export.torch import export_torch
 
-Target = Literal["safetensors", "torch", "onnx"]
+Target = Literal["safetensors", "stablehlo", "torch", "onnx"]
 
 
 def export(
@@ -37,5 +38,5 @@ def export(
     """
     if target == "safetensors":
         return export_safetensors(checkpoint, out, dtype, feedback_steps=feedback_steps)
-    write = {"torch": export_torch, "onnx": export_onnx}[target]
+    write = {"stablehlo": export_stablehlo, "torch": export_torch, "onnx": export_onnx}[target]
     return write(checkpoint, out, dtype, feedback_steps=feedback_steps, data_dir=data_dir)

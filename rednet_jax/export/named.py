@@ -1,0 +1,111 @@
+"""The network as two functions of named arrays, which other frameworks call signatures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from rednet_jax.export.check import Answer, Runner
+from rednet_jax.export.folder import initial_state, state_shapes
+from rednet_jax.model import rednet
+from rednet_jax.model.config import RedNetConfig
+
+Named = Mapping[str, Any]
+"""Arrays by the names of `folder.signatures`."""
+
+Function = Callable[[RedNetConfig, dict[str, Any], int, Named], dict[str, jax.Array]]
+"""`still` or `stream`: from config, weights of `stored`, K and inputs to the outputs."""
+
+
+def stored(variables: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """Returns the variables with their kernels in a type; the functions compute in float32."""
+
+    def narrowed(path: Any, leaf: Any) -> NDArray[Any]:
+        return np.asarray(leaf, dtype if path[-1].key == "kernel" else np.float32)
+
+    narrow: dict[str, Any] = jax.tree_util.tree_map_with_path(narrowed, variables)
+    return narrow
+
+
+def still(
+    config: RedNetConfig, variables: dict[str, Any], feedback_steps: int, inputs: Named
+) -> dict[str, jax.Array]:
+    """Returns `landmarks` and `confidence` of `crops`, each by itself."""
+    # What is exported rounds on no device more than on a CPU.
+    with jax.default_matmul_precision("highest"):
+        out, _ = rednet.align_image(
+            config, _wide(variables), _pixels(inputs["crops"]), feedback_steps=feedback_steps
+        )
+    return {"landmarks": out.landmarks, "confidence": out.confidence}
+
+
+def stream(
+    config: RedNetConfig, variables: dict[str, Any], feedback_steps: int, inputs: Named
+) -> dict[str, jax.Array]:
+    """Returns the answer for `crops`, and the next state.
+
+    Args:
+        config: of the network.
+        variables: of `stored`.
+        feedback_steps: K.
+        inputs: `crops`, `warp`, and the parts of the state that the network has.
+    """
+    images = _pixels(inputs["crops"])
+    parts = _parts(rednet.initial_state(config, images.shape[0])) | dict(inputs)
+    feedback, hidden, cell = (
+        jnp.moveaxis(parts[name], 1, -1) for name in ("feedback", "hidden", "cell")
+    )
+    state = rednet.State(feedback, (hidden, cell), parts["passes"], parts["crop"])
+    with jax.default_matmul_precision("highest"):
+        out, state = rednet.step(
+            config, _wide(variables), state, images, inputs["warp"], feedback_steps=feedback_steps
+        )
+    after = _parts(state)
+    following = {f"next_{name}": after[name] for name in state_shapes(config)}
+    return {"landmarks": out.landmarks, "confidence": out.confidence, **following}
+
+
+def runner(
+    config: RedNetConfig,
+    still: Callable[[Named], Named],
+    stream: Callable[[Named], Named],
+) -> Runner:
+    """Returns what two exported functions of named arrays answer."""
+
+    def blank(batch: int) -> dict[str, NDArray[Any]]:
+        begin = initial_state(config)
+        return {
+            name: np.broadcast_to(np.asarray(begin[name], dtype), (batch, *shape))
+            for name, (dtype, shape) in state_shapes(config, passes="int32").items()
+        }
+
+    def answer(outputs: Named) -> Answer:
+        return np.asarray(outputs["landmarks"]), np.asarray(outputs["confidence"])
+
+    def step(frames: NDArray[Any], state: Any, warp: NDArray[np.float32]) -> tuple[Answer, Any]:
+        state = blank(len(frames)) if state is None else state
+        outputs = stream({"crops": frames, "warp": warp, **state})
+        return answer(outputs), {name: np.asarray(outputs[f"next_{name}"]) for name in state}
+
+    return Runner(lambda crops: answer(still({"crops": crops})), step)
+
+
+def _pixels(crops: jax.Array) -> jax.Array:
+    return crops.astype(jnp.float32) / 255
+
+
+def _wide(variables: dict[str, Any]) -> dict[str, Any]:
+    wide: dict[str, Any] = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), variables)
+    return wide
+
+
+def _parts(state: rednet.State) -> dict[str, jax.Array]:
+    """The state by name, maps with their channels first."""
+    maps = {"feedback": state.feedback, "hidden": state.memory[0], "cell": state.memory[1]}
+    first = {name: jnp.moveaxis(part, -1, 1) for name, part in maps.items()}
+    return {**first, "passes": state.passes, "crop": state.crop}
