@@ -18,7 +18,7 @@ from rednet_jax.data.sources import Split, read_split
 from rednet_jax.detection.dlib import FaceDetector
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.figures import check_normaliser, figures
-from rednet_jax.evaluate.labels import face_labels
+from rednet_jax.evaluate.labels import Labels, face_labels
 from rednet_jax.evaluate.metrics import Normaliser
 from rednet_jax.evaluate.predictions import write_predictions
 from rednet_jax.landmarks.boxes import intersection_over_union, jitter_box
@@ -175,6 +175,37 @@ def in_picture(crops: Crops, landmarks: NDArray[np.floating]) -> NDArray[np.floa
     return mapped
 
 
+def answer_split(
+    config: RedNetConfig,
+    variables: dict[str, Any],
+    samples: Split[Sample],
+    labels: Labels,
+    feedback_steps: int,
+    boxes: Boxes = "truth",
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> NDArray[np.floating]:
+    """Returns each pass's landmarks [K, N, L, 2] of a split's faces, picture pixels.
+
+    Args:
+        config: of the network.
+        variables: of the network.
+        samples: the split.
+        labels: of the same split; they say which face goes where.
+        feedback_steps: K.
+        boxes: as in `cut_split`; a face that the detector did not find is nan.
+        report: as in `cut_split`.
+
+    Raises:
+        RednetError: not one face is found.
+    """
+    crops = cut_split(samples, config, boxes, report)
+    found = in_picture(crops, align_crops(config, variables, crops.images, feedback_steps))
+    landmarks = np.full((feedback_steps, *labels.landmarks.shape), np.nan)
+    places = {name: place for place, name in enumerate(labels.names)}
+    landmarks[:, [places[name] for name in crops.names]] = found
+    return landmarks
+
+
 def evaluate_split(
     checkpoint: str | tuple[RedNetConfig, dict[str, Any]],
     data: str,
@@ -214,11 +245,8 @@ def evaluate_split(
     check_normaliser(normaliser, config.landmarks)
     samples = read_split(data, split, data_dir)
     labels = face_labels(f"{data} {split}", samples, config.landmarks)
-    crops = cut_split(samples, config, boxes, report)
-    found = in_picture(crops, align_crops(config, variables, crops.images, max(feedback_steps)))
-    landmarks = np.full((len(found), *labels.landmarks.shape), np.nan)
-    places = {name: place for place, name in enumerate(labels.names)}
-    landmarks[:, [places[name] for name in crops.names]] = found
+    most = max(feedback_steps)
+    landmarks = answer_split(config, variables, samples, labels, most, boxes, report)
     if predictions is not None:
         write_predictions(predictions, labels, landmarks[-1])
     return figures(

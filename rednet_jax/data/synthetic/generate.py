@@ -9,6 +9,7 @@ picture is the first frame of a clip. Nothing is read from disk and nothing is a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -17,13 +18,21 @@ from jax import Array
 
 from rednet_jax.data.synthetic.head import Identity, Motion, draw_identity, express
 from rednet_jax.data.synthetic.render import render
-from rednet_jax.data.synthetic.scene import draw_scene
+from rednet_jax.data.synthetic.scene import Scene, draw_scene
 from rednet_jax.data.synthetic.surface import Camera, contour, lift, project, rotation_matrix
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.crops import apply_affine, crop_transform, invert_affine
 
 _MOTIONS, _WAVES = 14, 4
 """Numbers that move, and waves that each of them sums."""
+
+Arrange = Callable[[Motion, Scene], tuple[Motion, Scene]]
+"""Changes what was drawn of a frame, so that a pose or a light is set, and known."""
+
+
+def as_drawn(motion: Motion, scene: Scene) -> tuple[Motion, Scene]:
+    """Returns both unchanged."""
+    return motion, scene
 
 
 @dataclass(frozen=True)
@@ -60,52 +69,58 @@ class SyntheticConfig:
             raise RednetError("yaw, pitch and roll of a head must be 0 to 60 degrees")
 
 
-def generate(config: SyntheticConfig, key: Array) -> tuple[Array, Array]:
+def generate(
+    config: SyntheticConfig, key: Array, arrange: Arrange = as_drawn
+) -> tuple[Array, Array]:
     """Draws one face.
 
     Args:
         config: how far the draws go.
         key: a typed key.
+        arrange: as in `generate_clip`.
 
     Returns:
         Picture float32 [S, S, 3] in [0, 1], and landmarks float32 [68, 2], its pixels (x, y);
         some may lie outside.
     """
-    images, landmarks = generate_clip(config, key, 1)
+    images, landmarks = generate_clip(config, key, 1, arrange)
     return images[0], landmarks[0]
 
 
-def generate_clip(config: SyntheticConfig, key: Array, frames: int) -> tuple[Array, Array]:
+def generate_clip(
+    config: SyntheticConfig, key: Array, frames: int, arrange: Arrange = as_drawn
+) -> tuple[Array, Array]:
     """Draws one person who moves before a camera that stands still.
 
     Args:
         config: how far the draws go.
         key: a typed key; longer clips of the same key begin with the shorter ones.
         frames: T; about 25 are a second.
+        arrange: changes pose, expression, light or grading of a frame; all else stays as drawn.
 
     Returns:
         Pictures float32 [T, S, S, 3] in [0, 1], and landmarks float32 [T, 68, 2], their pixels.
     """
     who, how, where, view, crop, noise = jax.random.split(key, 6)
     identity = draw_identity(who)
-    scene = draw_scene(where, config.size, config.occlusion)
+    drawn = draw_scene(where, config.size, config.occlusion)
     distance = jnp.exp(jax.random.uniform(view, minval=jnp.log(3.0), maxval=jnp.log(9.0)))
     waves = _draw_waves(how)
 
-    def seen(time: Array) -> tuple[Array, Array, Identity, Motion, Camera]:
-        motion = _motion(config, waves, time)
+    def seen(time: Array) -> tuple[Array, Array, Identity, Motion, Scene, Camera]:
+        motion, scene = arrange(_motion(config, waves, time), drawn)
         features, expressed = express(identity, motion)
         camera = Camera(rotation_matrix(motion.angles), distance, -motion.offset, jnp.float32(1))
         jaw = contour(expressed, features, camera)
         points = jnp.concatenate([jaw, lift(expressed, features, features)])
-        return project(camera, points), features, expressed, motion, camera
+        return project(camera, points), features, expressed, motion, scene, camera
 
     # The crop is cut around the first frame's points.
     first = seen(jnp.float32(0))[0]
     affine = _crop(config, crop, first)
 
     def frame(time: Array) -> tuple[Array, Array]:
-        plane, features, expressed, motion, camera = seen(time)
+        plane, features, expressed, motion, scene, camera = seen(time)
         landmarks = apply_affine(invert_affine(affine), plane + motion.offset)
         middle = apply_affine(affine, jnp.full((1, 2), (config.size - 1) / 2))[0]
         camera = camera._replace(centre=middle - motion.offset, scale=1 / affine[0, 0])

@@ -1,0 +1,240 @@
+"""The error of a split's faces by what kind of face it is: skin tone, yaw, subset of the data.
+
+Skin tone is the individual typology angle of the cheek, ITA = atan((L* - 50) / b*), in degrees of
+CIE L*a*b* under D65: above 55 very light, below -30 dark. It is read off a photograph as it is.
+Light, exposure and white balance move it by as much as people differ, so it orders faces roughly
+and says nothing of one face.
+
+Yaw is estimated from the labels: how far the tip of the nose lies beside the middle of the outer
+eye corners, along the line between them, is in proportion to the tangent of the yaw. How far noses
+stick out differs, too, so that degrees are rough; thirds of |yaw| need the order alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from skimage.color import rgb2lab
+
+from rednet_jax.data.samples import Sample
+from rednet_jax.data.sources import read_split
+from rednet_jax.evaluate.bootstrap import bootstrap_interval
+from rednet_jax.evaluate.figures import LEVEL
+from rednet_jax.evaluate.labels import face_labels
+from rednet_jax.evaluate.metrics import NORMALISER, face_errors, measurable
+from rednet_jax.evaluate.protocols import Boxes, answer_split
+from rednet_jax.landmarks.schemes import LANDMARKS_68
+from rednet_jax.model.config import RedNetConfig
+from rednet_jax.weights.store import load
+
+Floats = NDArray[np.floating]
+Indices = NDArray[np.intp]
+
+_NOSE_TIP = 30
+
+NOSE_DEPTH = 0.72
+"""How far the tip of the nose lies before the outer eye corners, in their distance, as a camera
+sees it from nearby: with this the yaw of generated faces, which is known, comes out
+(`estimated_yaw` in experiments/results/compact_slices.json)."""
+
+# Lower lid, wing of the nose, corner of the mouth, jaw: the cheek lies between them.
+_CHEEKS = ((41, 40, 31, 48, 4, 2), (46, 47, 35, 54, 12, 14))
+
+_SHRUNK = 0.6
+"""Of its size is what is read of a cheek: lids, nostrils, lips and outline stay outside."""
+
+_FEWEST_PIXELS = 20
+
+_LEAST_CHROMA = 2.0
+"""Distance from grey below which a cheek has no colour: the picture is black and white."""
+
+_THIRDS = {
+    "skin tone": ("darkest", "middle", "lightest"),
+    "yaw": ("most frontal", "middle", "most turned"),
+}
+
+
+def typology_angle(colours: NDArray[np.uint8]) -> Floats:
+    """Returns the angle ITA [...], degrees, of sRGB colours uint8 [..., 3].
+
+    Where b* is below 0 the angle goes on beyond 90 degrees, where the plain arc tangent would jump.
+    """
+    lab = rgb2lab(colours, illuminant="D65", observer="2")
+    angle: Floats = np.degrees(np.arctan2(lab[..., 0] - 50, lab[..., 2]))
+    return angle
+
+
+def skin_tone(
+    image: NDArray[np.uint8], landmarks: Floats, labelled: NDArray[np.bool_] | None = None
+) -> float:
+    """Returns the median ITA of the cheeks' pixels, degrees.
+
+    Args:
+        image: RGB uint8 [H, W, 3].
+        landmarks: [68, 2], pixels of the picture.
+        labelled: bool [68]; a cheek with a corner that is not labelled is left out. All are
+            labelled where it is None.
+
+    Returns:
+        nan where no cheek has enough pixels in the picture, or their colour is grey.
+    """
+    colours = [
+        _inside(image, landmarks[list(cheek)])
+        for cheek in _CHEEKS
+        if labelled is None or labelled[list(cheek)].all()
+    ]
+    pixels = np.concatenate(colours) if colours else np.empty((0, 3), np.uint8)
+    if len(pixels) < _FEWEST_PIXELS:
+        return float("nan")
+    chroma = np.linalg.norm(rgb2lab(pixels)[:, 1:], axis=-1)
+    if np.median(chroma) < _LEAST_CHROMA:
+        return float("nan")
+    return float(np.median(typology_angle(pixels)))
+
+
+def _inside(image: NDArray[np.uint8], corners: Floats) -> NDArray[np.uint8]:
+    """The colours [P, 3] in the middle of the polygon with corners [C, 2]."""
+    middle = corners.mean(0)
+    corners = middle + _SHRUNK * (corners - middle)
+    mask = Image.new("1", (image.shape[1], image.shape[0]))
+    ImageDraw.Draw(mask).polygon([(float(x), float(y)) for x, y in corners], fill=1)
+    inside: NDArray[np.uint8] = image[np.asarray(mask)]
+    return inside
+
+
+def estimated_yaw(landmarks: Floats) -> Floats:
+    """Returns the yaw [...], degrees, of faces [..., 68, 2] in any frame of pixels.
+
+    Above 0 the nose points to the picture's right where the head is upright.
+    """
+    right, left = LANDMARKS_68.outer_eyes
+    across = landmarks[..., left, :] - landmarks[..., right, :]
+    middle = (landmarks[..., left, :] + landmarks[..., right, :]) / 2
+    aside = np.sum((landmarks[..., _NOSE_TIP, :] - middle) * across, axis=-1)
+    yaw: Floats = np.degrees(np.arctan2(aside, NOSE_DEPTH * np.sum(across**2, axis=-1)))
+    return yaw
+
+
+def thirds(values: Floats) -> list[Indices]:
+    """Returns three sets of indices: the smallest, middle and largest of values [N].
+
+    They differ in size by one at most; nan is in none.
+    """
+    order = np.argsort(values, kind="stable")
+    known = order[: int(np.isfinite(values).sum())]
+    return list(np.array_split(known, 3))
+
+
+def slice_row(
+    errors: Sequence[tuple[int, Floats]], members: Indices, owners: Sequence[str]
+) -> dict[str, Any]:
+    """Returns the figures of some of N faces.
+
+    Args:
+        errors: K and the NME [N] of every face, percent; nan is not answered.
+        members: indices of the faces.
+        owners: N; faces of one owner err together.
+
+    Returns:
+        `faces`, how many are measured; `missed`, how many have no answer; `per_step`, for each K
+        `feedback_steps`, `nme` and its `interval` [low, high]. Both are None where too few faces
+        are left.
+    """
+    of = [owners[member] for member in members]
+    answered = np.isfinite(errors[0][1][members])
+    rows = []
+    for steps, all_errors in errors:
+        own = all_errors[members]
+        bounds = bootstrap_interval(own, of, level=LEVEL)
+        rows.append(
+            {
+                "feedback_steps": steps,
+                "nme": float(own[answered].mean()) if answered.any() else None,
+                "interval": list(bounds) if np.isfinite(bounds).all() else None,
+            }
+        )
+    faces = int(answered.sum())
+    return {"faces": faces, "missed": len(members) - faces, "per_step": rows}
+
+
+def measure_slices(
+    checkpoint: str | tuple[RedNetConfig, dict[str, Any]],
+    data: str = "300w",
+    split: str = "validation",
+    *,
+    data_dir: Path | None = None,
+    feedback_steps: Sequence[int] = (1, 3),
+    boxes: Sequence[Boxes] = ("truth", "detector"),
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Measures a checkpoint of 68 points on thirds and subsets of a split of pictures.
+
+    Args:
+        checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
+        data: name of the data set.
+        split: of the data set.
+        data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
+        feedback_steps: every K to measure.
+        boxes: every way to cut the crops.
+        report: called with the number of faces cut and in all, for each of `boxes` anew.
+
+    Returns:
+        `split`, `normaliser`, `level` and `over` (of the intervals), `without_tone` (faces of no
+        colour, or with too little of a cheek, that are in no third of skin tone), and `slices`: for
+        each of `boxes` and each slice a row with `boxes`, `by` ('skin tone', 'yaw' or 'subset'),
+        `slice`, its name, `range`, the smallest and largest value (degrees; None of a subset), and
+        what `slice_row` returns. A third that is empty, of fewer than three faces, has no row.
+
+    Raises:
+        RednetError: an unknown data set or split, a bad checkpoint, no face that is found.
+    """
+    config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
+    samples = read_split(data, split, data_dir)
+    labels = face_labels(f"{data} {split}", samples, config.landmarks)
+    known = np.flatnonzero(measurable(labels.labelled))
+    tones = np.array([_tone(samples[int(place)]) for place in known])
+    yaws = np.abs(estimated_yaw(labels.landmarks[known]))
+    slices: list[tuple[str, str, list[float] | None, Indices]] = []
+    for by, values in (("skin tone", tones), ("yaw", yaws)):
+        for name, third in zip(_THIRDS[by], thirds(values), strict=True):
+            if not len(third):
+                continue
+            ends = [float(end) for end in (values[third].min(), values[third].max())]
+            slices.append((by, name, ends, known[third]))
+    subsets = np.array([labels.names[place].split("/")[0] for place in known])
+    slices += [("subset", str(one), None, known[subsets == one]) for one in np.unique(subsets)]
+    rows = []
+    for way in boxes:
+        most = max(feedback_steps)
+        answers = answer_split(config, variables, samples, labels, most, way, report)
+        errors = [
+            (steps, face_errors(answers[steps - 1], labels.landmarks, labels.labelled))
+            for steps in feedback_steps
+        ]
+        rows += [
+            {
+                "boxes": way,
+                "by": by,
+                "slice": name,
+                "range": ends,
+                **slice_row(errors, members, labels.owners),
+            }
+            for by, name, ends, members in slices
+        ]
+    return {
+        "split": labels.of + (", used for selection" if split == "validation" else ""),
+        "normaliser": NORMALISER,
+        "level": LEVEL,
+        "over": labels.over,
+        "without_tone": int(np.isnan(tones).sum()),
+        "slices": rows,
+    }
+
+
+def _tone(sample: Sample) -> float:
+    return skin_tone(sample.image, sample.landmarks, sample.labelled)
