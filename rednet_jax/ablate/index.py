@@ -19,6 +19,8 @@ _COMMANDS = {"quickstart_overlay": "rednet quickstart"}
 def write_index(folder: Path) -> Path:
     """Writes FOLDER/README.md from the JSON files there; returns its path.
 
+    A Markdown file without a JSON file of its name is a note, and linked.
+
     Raises:
         RednetError: a folder or file that cannot be read, or a page that cannot be written.
     """
@@ -43,6 +45,8 @@ def write_index(folder: Path) -> Path:
         lines += [_row(path, one) for path, one in others.items()]
         lines += [""]
     shown = {path.stem for path in results}
+    notes = [path for path in sorted(folder.glob("*.md")) if path.stem not in shown]
+    lines += [_note(path) for path in notes if path.name != PAGE]
     pictures = [path for path in sorted(folder.glob("*.png")) if path.stem not in shown]
     if pictures:
         lines += ["## Pictures", ""]
@@ -51,6 +55,15 @@ def write_index(folder: Path) -> Path:
         lines += [f"{path.name}{made}:", "", f"![{path.stem}]({path.name})", ""]
     write_text(folder / PAGE, "\n".join(lines))
     return folder / PAGE
+
+
+def _note(path: Path) -> str:
+    """A link to a page that people wrote, by its heading."""
+    try:
+        heading = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+    except (OSError, ValueError) as error:
+        raise RednetError(f"{path}: cannot be read ({error})") from error
+    return f"[{heading}]({path.name})\n"
 
 
 def _read(path: Path) -> dict[str, Any]:

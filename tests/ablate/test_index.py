@@ -21,7 +21,11 @@ def test_every_result_has_its_command(tmp_path):
     write_results(tabulate(tiny(), tmp_path / "runs", "rednet ablate tiny.py"), tmp_path / "out")
     old = {"command": "rednet bench scan", "git_commit": "0123456789"}
     (tmp_path / "out" / "old.json").write_text(json.dumps(old))
+    (tmp_path / "out" / "notes.md").write_text("# What was seen\n\nMuch.\n")
     page = write_index(tmp_path / "out").read_text()
+    assert "\n[What was seen](notes.md)\n" in page
+    # Neither the page of a result nor this page itself is a note.
+    assert page.count("](tiny.md)") == 1 and "README.md" not in page
     assert "- Long errs less. **not decided**" in page
     assert "`rednet ablate tiny.py`" in page
     assert "![tiny](tiny.png)" in page
@@ -39,6 +43,7 @@ def test_a_folder_that_is_none(tmp_path):
 @pytest.mark.skipif(not RESULTS.is_dir(), reason="no checkout")
 def test_the_published_page_is_that_of_the_published_results(tmp_path):
     page = (RESULTS / "README.md").read_text()
+    assert "](tried.md)" in page
     for path in RESULTS.glob("*.json"):
         assert path.name in page or f"({path.stem}.md)" in page
     assert "not said" not in page
