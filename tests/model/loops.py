@@ -1,4 +1,4 @@
-"""Ways to run a loop, and a small training problem on random pictures."""
+"""The presets by what their tests cost, ways to run a loop, and a small training problem."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import pytest
 from jax import Array, lax
 
 from rednet_jax.bench.scan import python_loop
@@ -15,6 +16,10 @@ from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig
 
 Tree = Any
+
+PRESETS = ("compact", "eccv_vgg", "ijcv_resnet")
+SLOW_JOURNAL = (*PRESETS[:2], pytest.param("ijcv_resnet", marks=pytest.mark.slow))
+SLOW_DEEP = ("compact", *(pytest.param(name, marks=pytest.mark.slow) for name in PRESETS[1:]))
 
 SCANS: dict[str, rednet.Scan] = {
     "scan": lax.scan,

@@ -13,14 +13,10 @@ import numpy as np
 import optax
 import pytest
 from jax import Array
-from model.loops import SCANS, Problem, noise
+from model.loops import SCANS, SLOW_DEEP, SLOW_JOURNAL, Problem, noise
 
 from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig
-
-PRESETS = ("compact", "eccv_vgg", "ijcv_resnet")
-SLOW_JOURNAL = ("compact", "eccv_vgg", pytest.param("ijcv_resnet", marks=pytest.mark.slow))
-SLOW_DEEP = ("compact", *(pytest.param(name, marks=pytest.mark.slow) for name in PRESETS[1:]))
 
 Tree = Any
 Compile = Callable[..., tuple[Problem, Any]]
@@ -64,7 +60,7 @@ def distance(one: Tree, other: Tree) -> float:
     return float(np.sqrt(apart / sum(np.sum(np.square(b)) for _, b in pairs)))
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", SLOW_JOURNAL)
 def test_an_untrained_open_loop_shrinks_what_enters_it(
     shallow: Callable[..., RedNetConfig], preset: str
 ) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from model.loops import SCANS, Problem
+from model.loops import SCANS, SLOW_DEEP, Problem
 
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.crops import apply_affine, compose_affine, invert_affine
@@ -23,8 +23,6 @@ from rednet_jax.model.register import cut, first_crop, next_crop
 
 Narrow = Callable[..., RedNetConfig]
 
-DEEPEST = pytest.param("ijcv_resnet", marks=pytest.mark.slow)
-PRESETS = ("compact", pytest.param("eccv_vgg", marks=pytest.mark.slow), DEEPEST)
 REGISTERED = {"register": "similarity", "context": 1.5, "registered_margin": 1.2}
 CONFIG = RedNetConfig.preset("compact", **REGISTERED)
 SHAPE = mean_shape(LANDMARKS_68) * (128 / 1.2) + 63.5
@@ -96,7 +94,7 @@ def test_the_first_crop_is_the_middle_of_the_picture() -> None:
     np.testing.assert_array_equal(found, [[32, 32], [159, 159]])
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", SLOW_DEEP)
 def test_one_registered_pass_is_the_plain_pass_on_the_middle(shallow: Narrow, preset: str) -> None:
     registered, plain = shallow(preset, **REGISTERED), shallow(preset)
     variables = rednet.init(plain, jax.random.key(0))
@@ -111,7 +109,7 @@ def test_one_registered_pass_is_the_plain_pass_on_the_middle(shallow: Narrow, pr
 
 
 # The journal form's coarse pass counts as one, and looks at the first crop.
-@pytest.mark.parametrize("preset", PRESETS[:2])
+@pytest.mark.parametrize("preset", SLOW_DEEP[:2])
 def test_a_second_pass_looks_where_the_first_has_found_the_face(
     shallow: Narrow, preset: str
 ) -> None:
@@ -136,7 +134,7 @@ def test_a_second_pass_looks_where_the_first_has_found_the_face(
 
 
 # Not where points are read off peaks or maps are arg-maxima: untrained, they jump at a rounding.
-@pytest.mark.parametrize("preset", PRESETS[:2])
+@pytest.mark.parametrize("preset", SLOW_DEEP[:2])
 def test_a_stream_equals_a_clip_and_its_picture_may_move(shallow: Narrow, preset: str) -> None:
     """A picture cut elsewhere, told so by its warp, gives the same face: all state is on it."""
     problem = Problem(shallow(preset, **REGISTERED), frames=3)
