@@ -209,10 +209,10 @@ def parser() -> argparse.ArgumentParser:
         "--to",
         dest="target",
         required=True,
-        choices=("safetensors", "stablehlo", "torch", "onnx"),
+        choices=("safetensors", "stablehlo", "torch", "onnx", "web"),
         help="the form; stablehlo: jax.export, pictures and streams; "
         "torch: a Python module that needs no JAX, and its weights; "
-        "onnx: a graph of pictures and one of streams",
+        "onnx: a graph of pictures and one of streams; web: a page that runs them",
     )
     one.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the files")
     one.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="kernels")
@@ -221,6 +221,9 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         metavar="K",
         help="passes of the network over each face (default: as it was trained)",
+    )
+    one.add_argument(
+        "--runtime", type=Path, metavar="FOLDER", help="for web: npm's folder onnxruntime-web"
     )
     _add_data_dir(one)
 

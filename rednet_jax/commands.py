@@ -340,6 +340,7 @@ def export(args: argparse.Namespace) -> int:
         dtype=args.dtype,
         feedback_steps=args.feedback_steps,
         data_dir=args.data_dir,
+        runtime=args.runtime,
     )
     difference = written["max_difference_px"]
     for file in written["files"]:

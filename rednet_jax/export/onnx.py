@@ -55,35 +55,56 @@ def export_onnx(
         RednetError: a package is not installed, a checkpoint that cannot be read, landmarks that
             differ from the network's, or files that cannot be written. No file is left then.
     """
+    with tempfile.TemporaryDirectory() as folder:
+        written = write_checked_graphs(
+            checkpoint,
+            Path(folder),
+            dtype,
+            feedback_steps=feedback_steps,
+            data_dir=data_dir,
+        )
+        publish(Path(folder), Path(out), written)
+    return written
+
+
+def write_checked_graphs(
+    checkpoint: str | os.PathLike[str],
+    staged: Path,
+    dtype: Literal["float32", "float16"],
+    *,
+    feedback_steps: int | None,
+    data_dir: Path | None,
+) -> dict[str, Any]:
+    """Writes both graphs into a folder and compares them; arguments and errors as `export_onnx`.
+
+    Returns:
+        What `export_onnx` does.
+    """
     require("onnx", ["torch", "onnxscript", "onnx", "onnxruntime"])
     config, variables = load(checkpoint)
     steps = feedback_steps_of(config, feedback_steps)
     name = checkpoint_name(checkpoint)
     files = [f"{name}.onnx", f"{name}_stream.onnx"]
-    with tempfile.TemporaryDirectory() as folder:
-        staged = Path(folder)
-        weights = staged / "weights.safetensors"
-        write_torch_weights(weights, config, variables, dtype=dtype, feedback_steps=steps)
-        _write_graphs(config, weights, steps, *(staged / file for file in files))
-        if dtype == "float16":
-            for file in files:
-                _keep_halves(staged / file)
-        exported = onnx_runner(config, *(staged / file for file in files))
-        inputs = comparison_inputs(config, data_dir)
-        written = {
-            "target": "onnx",
-            "files": files,
-            "opset": OPSET,
-            "dtype": dtype,
-            "feedback_steps": steps,
-            **compare(config, network(config, variables, steps), exported, inputs, dtype),
-            "versions": versions(
-                ["jax", "flax", "safetensors", "torch", "onnxscript", "onnx", "onnxruntime"]
-            ),
-            "signatures": signatures(config),
-        }
-        publish(staged, Path(out), written)
-    return written
+    weights = staged / "weights.safetensors"
+    write_torch_weights(weights, config, variables, dtype=dtype, feedback_steps=steps)
+    _write_graphs(config, weights, steps, *(staged / file for file in files))
+    if dtype == "float16":
+        for file in files:
+            _keep_halves(staged / file)
+    exported = onnx_runner(config, *(staged / file for file in files))
+    inputs = comparison_inputs(config, data_dir)
+    return {
+        "target": "onnx",
+        "files": files,
+        "opset": OPSET,
+        "dtype": dtype,
+        "feedback_steps": steps,
+        **compare(config, network(config, variables, steps), exported, inputs, dtype),
+        "versions": versions(
+            ["jax", "flax", "safetensors", "torch", "onnxscript", "onnx", "onnxruntime"]
+        ),
+        "signatures": signatures(config),
+    }
 
 
 def onnx_runner(config: RedNetConfig, still_file: Path, stream_file: Path) -> Runner:

@@ -6,12 +6,14 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
+from rednet_jax.errors import RednetError
 from rednet_jax.export.onnx import export_onnx
 from rednet_jax.export.safetensors import export_safetensors
 from rednet_jax.export.stablehlo import export_stablehlo
 from rednet_jax.export.torch import export_torch
+from rednet_jax.export.web import export_web
 
-Target = Literal["safetensors", "stablehlo", "torch", "onnx"]
+Target = Literal["safetensors", "stablehlo", "torch", "onnx", "web"]
 
 
 def export(
@@ -22,6 +24,7 @@ def export(
     dtype: Literal["float32", "float16"] = "float32",
     feedback_steps: int | None = None,
     data_dir: Path | None = None,
+    runtime: Path | None = None,
 ) -> dict[str, Any]:
     """Writes a checkpoint in another form, and OUT/export.json, which it returns.
 
@@ -32,10 +35,22 @@ def export(
         dtype: of the kernels in the files.
         feedback_steps: K; None for the K that the network was trained with.
         data_dir: the folder of prepared data, whose faces are compared on if it holds 300w.
+        runtime: npm's folder `onnxruntime-web`, for the web.
 
     Raises:
-        RednetError: as the function of the form says.
+        RednetError: a runtime for another form than the web; else as the function of the form says.
     """
+    if target == "web":
+        return export_web(
+            checkpoint,
+            out,
+            dtype,
+            runtime=runtime,
+            feedback_steps=feedback_steps,
+            data_dir=data_dir,
+        )
+    if runtime is not None:
+        raise RednetError(f"--runtime is for the web: {target} has no use for it")
     if target == "safetensors":
         return export_safetensors(checkpoint, out, dtype, feedback_steps=feedback_steps)
     write = {"stablehlo": export_stablehlo, "torch": export_torch, "onnx": export_onnx}[target]

@@ -1,0 +1,123 @@
+"""A checkpoint as a folder for the web: one page that finds landmarks in the browser itself."""
+
+from __future__ import annotations
+
+import importlib.resources
+import itertools
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+from rednet_jax.errors import RednetError
+from rednet_jax.export.folder import initial_state, publish, state_shapes
+from rednet_jax.export.onnx import write_checked_graphs
+from rednet_jax.landmarks.drawing import CLOSED, COLOURS
+from rednet_jax.landmarks.schemes import scheme
+from rednet_jax.model.config import RedNetConfig
+from rednet_jax.weights.store import load
+
+RUNTIME = "1.30.0"
+"""Version of onnxruntime-web that the page was tested with."""
+
+_RUNTIME_FILES = ("ort.wasm.min.js", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+_PAGE_FILES = ("index.html", "follow.js", "page.js")
+
+
+def export_web(
+    checkpoint: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    dtype: Literal["float32", "float16"] = "float32",
+    *,
+    runtime: str | os.PathLike[str] | None,
+    feedback_steps: int | None = None,
+    data_dir: Path | None = None,
+) -> dict[str, Any]:
+    """Writes OUT/index.html with all that it loads, once the graphs are checked.
+
+    The page opens a picture, a video or the camera, follows a face as `rednet track` does, and asks
+    no other server for anything. Any server of plain files will do: `python -m http.server`.
+
+    Args:
+        checkpoint: a released name, a safetensors file, or a run folder.
+        out: folder, made if need be.
+        dtype: of the kernels in the graphs, which compute in float32.
+        runtime: npm's folder `onnxruntime-web`, of whose files three are copied.
+        feedback_steps: K, which is fixed in a graph; None for the K it was trained with.
+        data_dir: the folder of prepared data, whose faces are compared on if it holds 300w.
+
+    Returns:
+        What export.json holds: as of `export_onnx`, and `page`, what the page reads there: `graphs`
+        (of pictures, of streams), `crop`, the parts of the `state`, and the `parts` of a face.
+
+    Raises:
+        RednetError: no runtime, or a folder without its files; else as `export_onnx`.
+    """
+    version, libraries = _runtime(runtime)
+    config, _ = load(checkpoint)
+    with tempfile.TemporaryDirectory() as folder:
+        staged = Path(folder)
+        written = write_checked_graphs(
+            checkpoint, staged, dtype, feedback_steps=feedback_steps, data_dir=data_dir
+        )
+        graphs = written["files"]
+        page = importlib.resources.files(__package__) / "web"
+        for name in _PAGE_FILES:
+            (staged / name).write_bytes((page / name).read_bytes())
+        (staged / "onnxruntime-web").mkdir()
+        for library in libraries:
+            shutil.copyfile(library, staged / "onnxruntime-web" / library.name)
+        written |= {
+            "target": "web",
+            "files": [
+                *_PAGE_FILES,
+                *graphs,
+                *(f"onnxruntime-web/{library.name}" for library in libraries),
+            ],
+            "versions": {**written["versions"], "onnxruntime-web": version},
+            "page": {"graphs": graphs, **_described(config)},
+        }
+        publish(staged, Path(out), written)
+    return written
+
+
+def _runtime(folder: str | os.PathLike[str] | None) -> tuple[str, list[Path]]:
+    """The version in npm's folder, and the files of it that the page loads."""
+    remedy = (
+        f"do `npm install onnxruntime-web@{RUNTIME}` and give "
+        "`--runtime node_modules/onnxruntime-web`"
+    )
+    if folder is None:
+        raise RednetError(f"the page needs the files of onnxruntime-web: {remedy}")
+    files = [Path(folder) / "dist" / name for name in _RUNTIME_FILES]
+    for file in files:
+        if not file.is_file():
+            raise RednetError(f"{file}: no such file of onnxruntime-web; {remedy}")
+    package = Path(folder) / "package.json"
+    try:
+        return str(json.loads(package.read_text(encoding="utf-8"))["version"]), files
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RednetError(f"{package}: says no version; {remedy}") from error
+
+
+def _described(config: RedNetConfig) -> dict[str, Any]:
+    """What the page has to know of a network, beside its graphs."""
+    begin = initial_state(config)
+    parts = zip(scheme(config.landmarks).groups, itertools.cycle(COLOURS), strict=False)
+    return {
+        "crop": {"size": config.picture_size, "margin": config.picture_margin},
+        "state": {
+            name: {"dtype": dtype, "shape": list(shape), "begin": begin[name]}
+            for name, (dtype, shape) in state_shapes(config).items()
+        },
+        "parts": [
+            {
+                "members": list(members),
+                "closed": any(word in name for word in CLOSED),
+                "colour": colour,
+            }
+            for (name, members), colour in parts
+        ],
+    }

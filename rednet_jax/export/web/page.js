@@ -1,0 +1,265 @@
+// The page: where pictures come from, where the box is, and what is drawn over them.
+"use strict";
+
+const LONGEST_SIDE = 1280;
+// Small pictures are shown larger, and lines over them as fine as on large ones.
+const DRAWN_SIDE = 1600;
+const SMALLEST_BOX = 24;
+const TIMED = 30;
+
+const [picture, drawing, file, camera, play, said, speed, empty] = [
+  "picture", "drawing", "file", "camera", "play", "said", "speed", "empty",
+].map((id) => document.getElementById(id));
+const pixels = picture.getContext("2d", { willReadFrequently: true });
+
+let parts = [];
+let follower = null;
+// What is shown: { element, width, height, moving }.
+let source = null;
+// Where the network looks while it follows no face.
+let box = null;
+// The box that is being chosen: { from: where a drag began, box }.
+let choice = null;
+// Pixels of the drawing to one of the picture.
+let zoom = 1;
+let times = [];
+let busy = Promise.resolve();
+
+async function start() {
+  if (location.protocol === "file:") {
+    throw Error(
+      "Browsers load no network from a file. In this folder, run `python -m http.server` " +
+      "and open http://localhost:8000.");
+  }
+  const answer = await fetch("export.json");
+  if (!answer.ok) throw Error(`export.json: ${answer.statusText}`);
+  const exported = (await answer.json()).page;
+  parts = exported.parts;
+  follower = new Follower(await Network.load(exported));
+  file.disabled = camera.disabled = false;
+  say("Ready.");
+}
+
+function say(text) {
+  // Said once, or a screen reader would repeat it with every frame.
+  if (said.textContent !== text) said.textContent = text;
+}
+
+function failed(error) {
+  say(error.message);
+}
+
+// Shows a picture, a file's video or a camera's, and looks at its first frame.
+async function open(element, width, height, moving) {
+  close();
+  const shrunk = Math.min(1, LONGEST_SIDE / Math.max(width, height));
+  const side = shrunk * Math.min(width, height) * 0.5;
+  source = { element, moving, width: Math.round(width * shrunk), height: Math.round(height * shrunk) };
+  box = boxAt(source.width / 2, source.height / 2, side);
+  times = [];
+  zoom = Math.max(1, Math.round(DRAWN_SIDE / Math.max(source.width, source.height)));
+  for (const [canvas, factor] of [[picture, 1], [drawing, zoom]]) {
+    canvas.width = source.width * factor;
+    canvas.height = source.height * factor;
+    canvas.style.setProperty("--ratio", source.width / source.height);
+    canvas.hidden = false;
+  }
+  empty.hidden = true;
+  play.disabled = !moving;
+  follower.forget();
+  if (moving) watch(source);
+  else await lookAgain();
+}
+
+function close() {
+  if (!source) return;
+  const { element } = source;
+  source = null;
+  if (element.srcObject) for (const track of element.srcObject.getTracks()) track.stop();
+  if (element.src) URL.revokeObjectURL(element.src);
+}
+
+async function openFile(chosen) {
+  const url = URL.createObjectURL(chosen);
+  if (!chosen.type.startsWith("video/")) {
+    const image = new Image();
+    image.src = url;
+    await image.decode().catch(() => { throw Error(`${chosen.name} is no picture that this browser reads.`); });
+    return open(image, image.naturalWidth, image.naturalHeight, false);
+  }
+  const video = document.createElement("video");
+  video.src = url;
+  video.loop = true;
+  return openVideo(video, `${chosen.name} is no video that this browser plays.`);
+}
+
+async function openCamera() {
+  if (!navigator.mediaDevices) throw Error("Browsers give the camera to https and localhost only.");
+  const video = document.createElement("video");
+  video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user" } })
+    .catch((error) => { throw Error(`There is no camera to use (${error.message}).`); });
+  return openVideo(video, "The camera shows nothing.");
+}
+
+async function openVideo(video, otherwise) {
+  video.muted = video.playsInline = true;
+  await new Promise((resolve, reject) => {
+    video.onloadeddata = resolve;
+    video.onerror = () => reject(Error(otherwise));
+  });
+  await open(video, video.videoWidth, video.videoHeight, true);
+  video.onplay = video.onpause = () => { play.textContent = video.paused ? "Play" : "Pause"; };
+  await video.play();
+}
+
+// Frames that come while the network is at work are not seen.
+async function watch(shown) {
+  while (source === shown) {
+    await new Promise((resolve) => shown.element.requestVideoFrameCallback(resolve));
+    if (source === shown) await lookAgain();
+  }
+}
+
+// One look at a time: a click may come in between.
+function lookAgain() {
+  busy = busy.then(look).catch(failed);
+  return busy;
+}
+
+async function look() {
+  if (!source) return;
+  const { element, width, height, moving } = source;
+  pixels.drawImage(element, 0, 0, width, height);
+  const image = pixels.getImageData(0, 0, width, height);
+  const begin = performance.now();
+  const face = moving ? await follower.inFrame(image, box) : await follower.inPicture(image, box);
+  times = [...times, performance.now() - begin].slice(-TIMED);
+  if (face) box = boxOf(face.points);
+  draw(face);
+  say(face
+    ? `One face, confidence ${face.sure.toFixed(2)}.`
+    : "No face in the dashed box: click on one, or drag a box around it.");
+  const middle = [...times].sort((a, b) => a - b)[times.length >> 1];
+  speed.textContent = `${middle.toFixed(0)} ms a ${moving ? "frame" : "picture"}`;
+}
+
+function draw(face) {
+  const context = drawing.getContext("2d");
+  context.setTransform(1, 0, 0, 1, 0, 0);
+  context.clearRect(0, 0, drawing.width, drawing.height);
+  context.setTransform(zoom, 0, 0, zoom, zoom / 2, zoom / 2);
+  const around = choice?.box ?? (face ? null : box);
+  if (around) {
+    const [x0, y0, x1, y1] = around;
+    // Light dashes with dark ones between them show on any ground.
+    const dash = Math.max(drawing.width, drawing.height) / 100 / zoom;
+    for (const [colour, offset] of [["#fff", 0], ["#000", dash]]) {
+      context.setLineDash([dash, dash]);
+      context.lineDashOffset = offset;
+      context.lineWidth = dash / 4;
+      context.strokeStyle = colour;
+      context.strokeRect(x0, y0, x1 - x0, y1 - y0);
+    }
+    context.setLineDash([]);
+  }
+  if (face) drawPoints(context, face.points);
+}
+
+// As rednet_jax/landmarks/drawing.py does, on the drawing's pixels.
+function drawPoints(context, points) {
+  const [x0, y0, x1, y1] = boxOf(points);
+  const side = Math.max(x1 - x0, y1 - y0);
+  const [line, dot] = [Math.max(1 / zoom, side / 160), Math.max(1.3 / zoom, side / 90)];
+  const place = (i) => [points[2 * i], points[2 * i + 1]];
+  for (const rim of [2, 0]) {
+    for (const { members, closed, colour } of parts) {
+      context.beginPath();
+      for (const i of members) context.lineTo(...place(i));
+      if (closed) context.closePath();
+      context.lineWidth = line + rim / zoom;
+      context.strokeStyle = rim ? "#00000096" : colour;
+      context.stroke();
+    }
+  }
+  for (const { members, colour } of parts) {
+    for (const i of members) {
+      for (const [radius, fill] of [[dot, "#000"], [0.72 * dot, colour]]) {
+        context.beginPath();
+        context.arc(...place(i), radius, 0, 2 * Math.PI);
+        context.fillStyle = fill;
+        context.fill();
+      }
+    }
+  }
+}
+
+function boxAt(x, y, side) {
+  return [x - side / 2, y - side / 2, x + side / 2, y + side / 2];
+}
+
+// Takes up a new box: whoever was followed is forgotten.
+function take(chosen) {
+  box = chosen;
+  choice = null;
+  busy = busy.then(() => follower.forget());
+  if (!source.moving || source.element.paused) lookAgain();
+}
+
+function placeOf(event) {
+  const shown = drawing.getBoundingClientRect();
+  const scale = picture.width / shown.width;
+  return [(event.clientX - shown.left) * scale - 0.5, (event.clientY - shown.top) * scale - 0.5];
+}
+
+drawing.onpointerdown = (event) => {
+  drawing.setPointerCapture(event.pointerId);
+  choice = { from: placeOf(event), box: null };
+};
+drawing.onpointermove = (event) => {
+  if (!choice?.from) return;
+  const [[x, y], [u, v]] = [choice.from, placeOf(event)];
+  const smallest = Math.min(Math.abs(u - x), Math.abs(v - y));
+  choice.box = smallest < SMALLEST_BOX ? null
+    : [Math.min(x, u), Math.min(y, v), Math.max(x, u), Math.max(y, v)];
+  draw(follower.face);
+};
+drawing.onpointerup = () => {
+  if (!choice?.from) return;
+  take(choice.box ?? boxAt(...choice.from, Math.max(box[2] - box[0], box[3] - box[1])));
+};
+drawing.onpointercancel = drawing.onblur = () => {
+  choice = null;
+  draw(follower.face);
+};
+drawing.onkeydown = (event) => {
+  const before = choice?.box ?? box;
+  const step = (before[2] - before[0]) / 10;
+  const changes = {
+    ArrowLeft: [-step, 0, -step, 0],
+    ArrowRight: [step, 0, step, 0],
+    ArrowUp: [0, -step, 0, -step],
+    ArrowDown: [0, step, 0, step],
+    "+": [-step / 2, -step / 2, step / 2, step / 2],
+    "-": [step / 2, step / 2, -step / 2, -step / 2],
+    Enter: [0, 0, 0, 0],
+  };
+  const change = changes[event.key];
+  if (!change) return;
+  event.preventDefault();
+  choice = { box: before.map((edge, i) => edge + change[i]) };
+  if (event.key === "Enter") take(choice.box);
+  else draw(follower.face);
+};
+
+file.onchange = () => {
+  if (file.files.length) openFile(file.files[0]).catch(failed);
+  file.value = "";
+};
+camera.onclick = () => openCamera().catch(failed);
+play.onclick = () => {
+  const { element } = source;
+  if (element.paused) element.play().catch(failed);
+  else element.pause();
+};
+
+start().catch(failed);

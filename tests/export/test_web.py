@@ -1,0 +1,365 @@
+"""The page for the web: what it is made of, and in a browser the points that the tracker finds."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import functools
+import http.server
+import json
+import os
+import re
+import shutil
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+import rednet_jax.export
+from rednet_jax.detection.dlib import Detection
+from rednet_jax.errors import RednetError
+from rednet_jax.export import check
+from rednet_jax.export.web import RUNTIME, export_web
+from rednet_jax.landmarks.boxes import landmark_box
+from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop
+from rednet_jax.tracking import tracker
+from rednet_jax.tracking.quickstart import FACE, portrait_clip, portrait_path
+from rednet_jax.tracking.tracker import Tracker
+from rednet_jax.weights.store import load, write_weights
+
+PAGE = Path(rednet_jax.export.__file__).parent / "web"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+TOLERANCE = 3e-3
+"""How far points in the browser may lie from those of JAX, in sides of a face: 0.2 px of 70. Of 30
+frames the median was 0.0002: pixels of crops are whole numbers, and some turn on a last bit."""
+
+
+@pytest.fixture
+def runtime(tmp_path):
+    """A folder like npm's, of files without sense."""
+    folder = tmp_path / "onnxruntime-web"
+    (folder / "dist").mkdir(parents=True)
+    (folder / "package.json").write_text('{"version": "1.2.3"}')
+    for name in ("ort.wasm.min.js", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"):
+        (folder / "dist" / name).write_text(name)
+    return folder
+
+
+def test_without_the_runtime_a_line_says_how_to_get_it(runtime, tmp_path):
+    remedy = (
+        rf"do `npm install onnxruntime-web@{re.escape(RUNTIME)}` and give "
+        "`--runtime node_modules/onnxruntime-web`$"
+    )
+    with pytest.raises(RednetError, match=rf"^the page needs the files of [^\n]*: {remedy}"):
+        export_web("compact", tmp_path / "out", runtime=None)
+    (runtime / "dist" / "ort.wasm.min.js").unlink()
+    with pytest.raises(RednetError, match=rf"^[^\n]*ort\.wasm\.min\.js: no such [^\n]*; {remedy}"):
+        export_web("compact", tmp_path / "out", runtime=runtime)
+    (runtime / "dist" / "ort.wasm.min.js").write_text("")
+    (runtime / "package.json").write_text("{}")
+    with pytest.raises(RednetError, match=r"package\.json: says no version; do `npm install"):
+        export_web("compact", tmp_path / "out", runtime=runtime)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("noise_faces")
+def test_the_folder_has_all_that_the_page_asks_for(narrow, weights, runtime, tmp_path):
+    for module in ("torch", "onnxscript", "onnx", "onnxruntime"):
+        pytest.importorskip(module, reason=f"{module} is not installed: the extra [onnx]")
+    config, out = narrow("compact"), tmp_path / "out"
+    write_weights(tmp_path / "tiny.safetensors", config, weights(config))
+    written = export_web(tmp_path / "tiny.safetensors", out, runtime=runtime, feedback_steps=1)
+    assert written == json.loads((out / "export.json").read_text())
+    there = {str(file.relative_to(out)) for file in out.rglob("*") if file.is_file()}
+    assert there == {*written["files"], "export.json"}
+    asked = re.findall(r'(?:src|href)="([^"]+)"', (out / "index.html").read_text())
+    assert {name for name in asked if not name.startswith("data:")} <= there
+    assert set(written["page"]["graphs"]) <= there
+    assert written["page"]["crop"] == {"size": 64, "margin": config.picture_margin}
+    assert written["page"]["state"]["hidden"] == {
+        "dtype": "float32",
+        "shape": [4, 2, 2],
+        "begin": 0,
+    }
+    assert sorted(i for part in written["page"]["parts"] for i in part["members"]) == [*range(68)]
+    assert written["versions"]["onnxruntime-web"] == "1.2.3"
+    assert (out / "onnxruntime-web" / "ort.wasm.min.js").read_text() == "ort.wasm.min.js"
+
+
+def test_the_page_follows_by_the_trackers_numbers():
+    numbers = dict(
+        re.findall(r"^const ([A-Z_]+) = ([\d.]+);", (PAGE / "follow.js").read_text(), re.M)
+    )
+    for name in ("LOST_BELOW", "RECROP_BEYOND", "SMALLEST_FACE"):
+        assert float(numbers[name]) == getattr(tracker, name)
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_the_page_cuts_the_same_crops(tmp_path):
+    """Bit for bit, within the picture, beside it and far outside, shrunk and enlarged."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(256, size=(90, 120, 3), dtype=np.uint8)
+    boxes = [[40.0, 30, 70, 62], [-30, -20, 60, 50], [5, 5, 300, 310], [50, 40, 58, 47]]
+    boxes += [[900, 20, 930, 45], [-4000, -4000, 4000, 4000], [60.25, 33.5, 160.75, 120.125]]
+    opaque = np.concatenate([image, np.full_like(image[..., :1], 255)], -1)
+    script = tmp_path / "crops.js"
+    script.write_text(
+        (PAGE / "follow.js").read_text()
+        + f"const image = {{ width: 120, height: 90, data: {opaque.ravel().tolist()} }};\n"
+        + f"const crops = {json.dumps(boxes)}.map((box) => cropAround(box, 2.5, 48));\n"
+        + "console.log(JSON.stringify({\n"
+        + "  pixels: crops.map((crop) => [...cutCrop(image, crop, 48)]),\n"
+        + "  warps: crops.slice(1).map((crop, i) => [...warpBetween(crop, crops[i])]),\n"
+        + "}));\n"
+    )
+    done = subprocess.run(["node", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    affines = [crop_transform(np.asarray(box), margin=2.5, size=48) for box in boxes]
+    for pixels, affine in zip(answer["pixels"], affines, strict=True):
+        np.testing.assert_array_equal(np.reshape(pixels, (48, 48, 3)), cut_crop(image, affine, 48))
+    points = rng.uniform(0, 48, (5, 2))
+    for warp, new, old in zip(answer["warps"], affines[1:], affines, strict=False):
+        before = apply_affine(np.reshape(warp, (2, 3)), points)
+        there, here = apply_affine(old, before), apply_affine(new, points)
+        np.testing.assert_allclose(there, here, atol=1e-6 * np.abs(new).max() * 48 + 1e-3)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium without a window; its camera shows the portrait, moving."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if executable is None:
+        pytest.skip("Chromium is not installed")
+    with playwright.sync_playwright() as driver:
+        yield functools.partial(driver.chromium.launch, executable_path=executable)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The folder of `compact`, and the address of a plain server of it."""
+    node_modules = os.environ.get("REDNET_ONNXRUNTIME_WEB")
+    if not node_modules:
+        pytest.skip("REDNET_ONNXRUNTIME_WEB is not set to npm's folder onnxruntime-web")
+    for module in ("torch", "onnxscript", "onnx", "onnxruntime"):
+        pytest.importorskip(module, reason=f"{module} is not installed: the extra [onnx]")
+    folder = tmp_path_factory.mktemp("site")
+    export_web("compact", folder, runtime=node_modules, feedback_steps=1)
+    with serving(folder) as address:
+        yield folder, address
+
+
+@contextlib.contextmanager
+def serving(folder):
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(
+        ("localhost", 0), functools.partial(Quiet, directory=folder)
+    )
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://localhost:{server.server_port}/"
+    server.shutdown()
+
+
+@contextlib.contextmanager
+def opened(browser, address, *options):
+    """The page, its network loaded; nothing may go wrong in it or be asked of anyone else."""
+    chromium = browser(args=["--no-sandbox", *options])
+    page = chromium.new_page(viewport={"width": 900, "height": 900})
+    complaints, asked = [], []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(address)
+    page.get_by_text("Ready.").wait_for(timeout=120_000)
+    yield page
+    chromium.close()
+    assert not complaints
+    assert all(url.startswith((address, "data:", f"blob:{address}")) for url in asked)
+
+
+RECORD = """
+window.seen = [];
+const before = look;
+look = async () => {
+  const started = { follows: follower.face !== null, box: [...box] };
+  await before();
+  const { data } = pixels.getImageData(0, 0, picture.width, picture.height);
+  let text = "";
+  for (let i = 0; i < data.length; i += 0x8000)
+    text += String.fromCharCode(...data.subarray(i, i + 0x8000));
+  const points = follower.face && [...follower.face.points];
+  window.seen.push({ ...started, points, pixels: btoa(text) });
+};
+null;
+"""
+
+
+def recorded(page):
+    """[(picture, box, whether a face was followed, points or None)] of every look so far."""
+    size = page.evaluate("[picture.height, picture.width, 4]")
+    for look in page.evaluate("window.seen"):
+        data = np.frombuffer(base64.b64decode(look["pixels"]), np.uint8)
+        points = None if look["points"] is None else np.reshape(look["points"], (-1, 2))
+        image = np.ascontiguousarray(data.reshape(size)[..., :3])
+        yield image, np.asarray(look["box"], np.float32), look["follows"], points
+
+
+def until(page, condition):
+    """Waits until it holds; Playwright's own way is what the page forbids, to evaluate strings."""
+    end = time.monotonic() + 120
+    while not page.evaluate(condition):
+        assert time.monotonic() < end, condition
+        page.wait_for_timeout(50)
+
+
+def drag(page, box):
+    """Draws a box, picture pixels, with the mouse."""
+    shown = page.locator("#drawing").bounding_box()
+    scale = shown["width"] / page.evaluate("picture.width")
+    places = [
+        ((x + 0.5) * scale + shown["x"], (y + 0.5) * scale + shown["y"])
+        for x, y in np.reshape(box, (2, 2))
+    ]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    page.mouse.move(*places[1], steps=3)
+    page.mouse.up()
+
+
+def apart(points, expected):
+    """The largest distance between points, in sides of the face."""
+    box = landmark_box(expected)
+    return np.linalg.norm(points - expected, axis=-1).max() / max(box[2:] - box[:2])
+
+
+@pytest.mark.slow
+def test_a_picture(browser, site):
+    """A box drawn around the face of a portrait; the crop is taken once more around what is found,
+    as the tracker does."""
+    _, address = site
+    config, variables = load("compact")
+    net = check.network(config, variables, 1)
+    with opened(browser, address) as page:
+        page.evaluate(RECORD)
+        page.locator("#file").set_input_files(portrait_path())
+        until(page, "window.seen.length === 1")
+        drag(page, np.add([-40, -30, 70, 80], np.tile(FACE, 2)))
+        until(page, "window.seen.length === 2")
+        page.get_by_text("One face, confidence 0.").wait_for()
+        assert re.fullmatch(r"\d+ ms a picture", page.locator("#speed").inner_text())
+        save(page, "picture")
+        *_, (image, box, _, points) = recorded(page)
+    for _ in range(2):
+        affine = crop_transform(box, margin=config.picture_margin, size=config.picture_size)
+        landmarks, _ = net.still(cut_crop(image, affine, config.picture_size)[None])
+        expected = apply_affine(affine, landmarks[0]).astype(np.float32)
+        moved = np.abs((landmark_box(expected) - box).reshape(2, 2).sum(0)).max() / 2
+        if moved <= tracker.RECROP_BEYOND * max(box[2:] - box[:2]):
+            break
+        box = landmark_box(expected)
+    assert apart(points, expected) < TOLERANCE
+
+
+class Told:
+    """A detector that finds the face where it is told."""
+
+    def __init__(self, box):
+        self.box = box
+
+    def detect(self, image):
+        return [Detection(self.box, 1.0)]
+
+
+@pytest.mark.slow
+def test_a_clip_is_followed_as_the_tracker_follows_it(browser, site, real_data):
+    """The pixels that the page saw, through the tracker: the same points in every frame."""
+    _, address = site
+    video = real_data / "clips" / "carphone_pristine" / "vid.mp4"
+    with opened(browser, address) as page:
+        page.locator("#file").set_input_files(video)
+        page.get_by_role("button", name="Pause").click()
+        until(page, "source.element.paused")
+        page.evaluate(RECORD)
+        drag(page, [55, 25, 105, 95])
+        page.get_by_text("One face, confidence 0.").wait_for()
+        page.evaluate("source.element.playbackRate = 0.25, source.element.loop = false")
+        page.get_by_role("button", name="Play").click()
+        until(page, "source.element.ended")
+        assert re.fullmatch(r"\d+ ms a frame", page.locator("#speed").inner_text())
+        save(page, "clip")
+        frames = list(recorded(page))
+    assert len(frames) > 20
+    config, variables = load("compact")
+    there = Tracker(config, variables, detector=Told(frames[0][1]))
+    distances = []
+    for image, _, _, points in frames:
+        (face,) = there.update(image)
+        distances.append(apart(points, face.landmarks))
+    assert max(distances) < TOLERANCE
+
+
+@pytest.mark.slow
+def test_the_camera_finds_a_face_in_the_middle_and_says_when_it_has_gone(browser, site, tmp_path):
+    _, address = site
+    frames, _ = portrait_clip()
+    shown = [*frames, *[np.full_like(frames[0], 90)] * 24]
+    with av.open(tmp_path / "camera.mjpeg", "w") as out:
+        stream = out.add_stream("mjpeg", rate=24, options={"qmin": "2", "qmax": "2"})
+        stream.width, stream.height, stream.pix_fmt = 256, 256, "yuvj420p"
+        for frame in shown:
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        out.mux(stream.encode())
+    options = [
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-video-capture={tmp_path / 'camera.mjpeg'}",
+    ]
+    with opened(browser, address, *options) as page:
+        page.get_by_role("button", name="Use the camera").click()
+        page.get_by_text("One face, confidence 0.").wait_for()
+        save(page, "camera")
+        page.get_by_text("No face in the dashed box").wait_for()
+        # It comes again, where it was.
+        page.get_by_text("One face, confidence 0.").wait_for()
+
+
+@pytest.mark.slow
+def test_the_box_is_moved_by_keys(browser, site):
+    _, address = site
+    with opened(browser, address) as page:
+        page.locator("#file").set_input_files(portrait_path())
+        page.locator("#drawing").focus()
+        begin = np.asarray(page.evaluate("box"))
+        for key in ("ArrowLeft", "ArrowUp", "+", "ArrowLeft", "-"):
+            page.keyboard.press(key)
+        chosen = np.asarray(page.evaluate("choice.box"))
+        side = begin[2] - begin[0]
+        np.testing.assert_allclose(chosen - begin, side * np.asarray([-0.21, -0.1] * 2), rtol=0.2)
+        page.keyboard.press("Enter")
+        until(page, "choice === null")
+
+
+@pytest.mark.slow
+def test_opened_as_a_file_the_page_says_what_to_do(browser, site):
+    folder, _ = site
+    chromium = browser(args=["--no-sandbox"])
+    page = chromium.new_page()
+    page.goto((folder / "index.html").as_uri())
+    page.get_by_text("python -m http.server").wait_for()
+    chromium.close()
+
+
+def save(page, name):
+    """For who wants to look at it."""
+    folder = os.environ.get("REDNET_SCREENSHOTS")
+    if folder:
+        page.screenshot(path=Path(folder) / f"{name}.png")
