@@ -209,10 +209,11 @@ def parser() -> argparse.ArgumentParser:
         "--to",
         dest="target",
         required=True,
-        choices=("safetensors", "stablehlo", "torch", "onnx", "web"),
+        choices=("safetensors", "stablehlo", "torch", "onnx", "savedmodel", "litert", "web"),
         help="the form; stablehlo: jax.export, pictures and streams; "
         "torch: a Python module that needs no JAX, and its weights; "
-        "onnx: a graph of pictures and one of streams; web: a page that runs them",
+        "onnx: a graph of pictures and one of streams; savedmodel: TensorFlow's; "
+        "litert: .tflite, for one face; web: a page that runs the ONNX graphs",
     )
     one.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the files")
     one.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="kernels")

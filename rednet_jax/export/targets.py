@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rednet_jax.errors import RednetError
+from rednet_jax.export.litert import export_litert
 from rednet_jax.export.onnx import export_onnx
 from rednet_jax.export.safetensors import export_safetensors
+from rednet_jax.export.savedmodel import export_savedmodel
 from rednet_jax.export.stablehlo import export_stablehlo
 from rednet_jax.export.torch import export_torch
 from rednet_jax.export.web import export_web
 
-Target = Literal["safetensors", "stablehlo", "torch", "onnx", "web"]
+Target = Literal["safetensors", "stablehlo", "torch", "onnx", "savedmodel", "litert", "web"]
 
 
 def export(
@@ -53,5 +55,11 @@ def export(
         raise RednetError(f"--runtime is for the web: {target} has no use for it")
     if target == "safetensors":
         return export_safetensors(checkpoint, out, dtype, feedback_steps=feedback_steps)
-    write = {"stablehlo": export_stablehlo, "torch": export_torch, "onnx": export_onnx}[target]
+    write = {
+        "stablehlo": export_stablehlo,
+        "torch": export_torch,
+        "onnx": export_onnx,
+        "savedmodel": export_savedmodel,
+        "litert": export_litert,
+    }[target]
     return write(checkpoint, out, dtype, feedback_steps=feedback_steps, data_dir=data_dir)

@@ -1,0 +1,205 @@
+"""A checkpoint as LiteRT (.tflite) files, builtin operators only: of pictures, and of a stream."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+from jax.extend.core import Literal as Constant
+
+from rednet_jax.errors import RednetError
+from rednet_jax.export import named
+from rednet_jax.export.check import Runner, compare, network
+from rednet_jax.export.folder import (
+    feedback_steps_of,
+    publish,
+    require,
+    signatures,
+    versions,
+)
+from rednet_jax.export.inputs import comparison_inputs
+from rednet_jax.export.savedmodel import tensorflow_version, write_model
+from rednet_jax.model.config import RedNetConfig
+from rednet_jax.weights.store import checkpoint_name, load
+
+
+def export_litert(
+    checkpoint: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    dtype: Literal["float32", "float16"] = "float32",
+    *,
+    feedback_steps: int | None = None,
+    data_dir: Path | None = None,
+) -> dict[str, Any]:
+    """Writes OUT/NAME.tflite, OUT/NAME_stream.tflite and OUT/export.json, once they are checked.
+
+    They take one face, B = 1, and have one signature each, `still` and `stream`:
+
+        still = Interpreter("compact.tflite").get_signature_runner("still")
+        answer = still(crops=crops)  # {"landmarks": ..., "confidence": ...}
+
+    Args:
+        checkpoint: a released name, a safetensors file, or a run folder; NAME is its last part.
+        out: folder, made if need be.
+        dtype: of the weights in the files; they compute in float32.
+        feedback_steps: K, which is fixed in a file; None for the K it was trained with.
+        data_dir: the folder of prepared data, whose faces are compared on if it holds 300w.
+
+    Returns:
+        What export.json holds: `target`, `files`, `dtype`, `feedback_steps`, what `check.compare`
+        returns, `versions` and `signatures`.
+
+    Raises:
+        RednetError: a package is not installed, a checkpoint that cannot be read, a network of
+            operators that LiteRT does not have, landmarks that differ from the network's, or files
+            that cannot be written. No file is left then.
+    """
+    require("tf", ["tensorflow", "ai_edge_litert"])
+    config, variables = load(checkpoint)
+    steps = feedback_steps_of(config, feedback_steps)
+    name = checkpoint_name(checkpoint)
+    files = [f"{name}.tflite", f"{name}_stream.tflite"]
+    with tempfile.TemporaryDirectory() as folder:
+        staged = Path(folder)
+        write_model(
+            staged / "model",
+            config,
+            named.stored(variables, "float32"),
+            steps,
+            batch=1,
+            functions=(_without_uint8(named.still), _without_uint8(named.stream)),
+        )
+        for file, signature in zip(files, ("still", "stream"), strict=True):
+            (staged / file).write_bytes(_converted(staged / "model", signature, dtype))
+        written = {
+            "target": "litert",
+            "files": files,
+            "dtype": dtype,
+            "feedback_steps": steps,
+            **compare(
+                config,
+                network(config, variables, steps),
+                litert_runner(config, *(staged / file for file in files)),
+                comparison_inputs(config, data_dir),
+                dtype,
+            ),
+            "versions": {
+                **versions(["jax", "flax", "ai-edge-litert"]),
+                "tensorflow": tensorflow_version(),
+            },
+            "signatures": signatures(config, passes="int32"),
+        }
+        publish(staged, Path(out), written)
+    return written
+
+
+def litert_runner(config: RedNetConfig, still_file: Path, stream_file: Path) -> Runner:
+    """Returns what two files answer, face by face."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreters = [Interpreter(str(file)) for file in (still_file, stream_file)]
+
+    def call(which: int, given: named.Named) -> named.Named:
+        # A signature's runner does not keep its interpreter alive.
+        run = interpreters[which].get_signature_runner(("still", "stream")[which])
+        faces = [
+            run(**{name: array[i : i + 1] for name, array in given.items()})
+            for i in range(len(given["crops"]))
+        ]
+        return {name: np.concatenate([face[name] for face in faces]) for name in faces[0]}
+
+    return named.runner(config, lambda given: call(0, given), lambda given: call(1, given))
+
+
+def _converted(model: Path, signature: str, dtype: str) -> bytes:
+    """A signature of a SavedModel as a .tflite file."""
+    import tensorflow as tf
+    from tensorflow.lite.python.convert import ConverterError
+
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(model), signature_keys=[signature])
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    if dtype == "float16":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.target_spec.supported_types = [tf.float16]
+    try:
+        return bytes(converter.convert())
+    except ConverterError as error:
+        reason = str(error).partition("error: ")[2].partition("\n")[0] or error
+        raise RednetError(f"the network is not one of LiteRT's operators: {reason}") from error
+
+
+def _without_uint8(function: named.Function) -> named.Function:
+    """The function with int32 for uint8, which LiteRT's add, select and equal do not take.
+
+    The places of max pooling are of that type.
+    """
+
+    def call(
+        config: RedNetConfig, weights: dict[str, Any], feedback_steps: int, given: named.Named
+    ) -> dict[str, jax.Array]:
+        closed, outputs = jax.make_jaxpr(
+            lambda weights, given: function(config, weights, feedback_steps, given),
+            return_shape=True,
+        )(weights, given)
+        leaves = _evaluated(closed.jaxpr, closed.consts, jax.tree.leaves((weights, given)))
+        named_outputs: dict[str, jax.Array] = jax.tree.unflatten(
+            jax.tree.structure(outputs), leaves
+        )
+        return named_outputs
+
+    return call
+
+
+def _evaluated(jaxpr: Jaxpr, constants: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
+    """What a program returns, its uint8 in int32."""
+    values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *inputs], strict=True))
+
+    def read(atom: Any) -> Any:
+        value = atom.val if isinstance(atom, Constant) else values[atom]
+        return lax.convert_element_type(value, jnp.int32) if _is_uint8(value) else value
+
+    for equation in jaxpr.eqns:
+        results = _evaluated_equation(equation, [read(atom) for atom in equation.invars])
+        values.update(zip(equation.outvars, results, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _evaluated_equation(equation: JaxprEqn, inputs: list[Any]) -> Sequence[Any]:
+    params = equation.params
+    inner = params.get("jaxpr", params.get("call_jaxpr"))
+    if inner is not None:
+        program, constants = (
+            (inner.jaxpr, inner.consts) if isinstance(inner, ClosedJaxpr) else (inner, [])
+        )
+        if equation.primitive.name != "scan":
+            return _evaluated(program, constants, inputs)
+        fixed, carried = params["num_consts"], params["num_carry"]
+
+        def body(carry: list[Any], slices: list[Any]) -> tuple[list[Any], list[Any]]:
+            after = _evaluated(program, constants, [*inputs[:fixed], *carry, *slices])
+            return after[:carried], after[carried:]
+
+        carry, stacks = lax.scan(
+            body,
+            inputs[fixed : fixed + carried],
+            inputs[fixed + carried :],
+            length=params["length"],
+            unroll=params["unroll"],
+        )
+        return [*carry, *stacks]
+    if params.get("new_dtype") == jnp.uint8:
+        params = {**params, "new_dtype": np.dtype(np.int32)}
+    result = equation.primitive.bind(*inputs, **params)
+    return result if equation.primitive.multiple_results else [result]
+
+
+def _is_uint8(value: Any) -> bool:
+    return bool(jnp.result_type(value) == jnp.uint8)

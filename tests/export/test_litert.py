@@ -1,0 +1,73 @@
+"""LiteRT's files answer as the network does, with its builtin operators, face by face."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from rednet_jax.errors import RednetError
+from rednet_jax.export import check
+from rednet_jax.export.litert import export_litert
+from rednet_jax.weights.store import write_weights
+
+for module in ("tensorflow", "ai_edge_litert"):
+    pytest.importorskip(module, reason=f"{module} is not installed: the extra [tf]")
+from ai_edge_litert.interpreter import Interpreter  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("noise_faces")
+
+
+@pytest.fixture
+def checkpoint(narrow, weights, tmp_path):
+    """`checkpoint('compact', **changes)`: a file of weights."""
+
+    def written(preset, **changes):
+        config = narrow(preset, **changes)
+        write_weights(tmp_path / "tiny.safetensors", config, weights(config))
+        return tmp_path / "tiny.safetensors"
+
+    return written
+
+
+def test_signatures_say_what_goes_in_and_out(checkpoint, tmp_path):
+    out, sizes = tmp_path / "out", {}
+    file = checkpoint("compact")
+    for dtype in ("float32", "float16"):
+        written = export_litert(file, out, dtype, feedback_steps=1)
+        assert {file.name for file in out.iterdir()} == {*written["files"], "export.json"}
+        assert written == json.loads((out / "export.json").read_text())
+        assert 0 < written["max_difference_px"] < 0.1
+        sizes[dtype] = (out / "tiny.tflite").stat().st_size
+    assert sizes["float16"] < sizes["float32"]
+    for file, (name, described) in zip(
+        written["files"], written["signatures"].items(), strict=True
+    ):
+        signatures = Interpreter(str(out / file)).get_signature_list()
+        assert set(signatures) == {name}
+        assert set(signatures[name]["inputs"]) == set(described["inputs"])
+        assert set(signatures[name]["outputs"]) == set(described["outputs"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("feedback_steps", "changes"),
+    [
+        (1, {"register": "similarity", "context": 1.5}),
+        (2, {"feedback": "none", "recurrence": "none", "statistics_per_pass": False}),
+        # So many passes are a loop in the file.
+        (5, {}),
+    ],
+)
+def test_every_form_is_answered_alike(checkpoint, tmp_path, feedback_steps, changes):
+    file = checkpoint("compact", **changes)
+    written = export_litert(file, tmp_path / "out", feedback_steps=feedback_steps)
+    assert written["max_difference_px"] < 1e-3
+
+
+@pytest.mark.slow
+def test_what_differs_is_not_written(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setitem(check.BAR_PX, "float16", 0.0)
+    with pytest.raises(RednetError, match=r"^the export is not the network: "):
+        export_litert(checkpoint("compact"), tmp_path / "out", "float16", feedback_steps=1)
+    assert not (tmp_path / "out").exists()

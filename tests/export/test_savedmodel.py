@@ -1,0 +1,73 @@
+"""A SavedModel answers as the network does, in TensorFlow, for any batch."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from rednet_jax.errors import RednetError
+from rednet_jax.export import check
+from rednet_jax.export.savedmodel import export_savedmodel
+from rednet_jax.weights.store import write_weights
+
+pytest.importorskip("tensorflow", reason="tensorflow is not installed: the extra [tf]")
+import tensorflow as tf
+
+pytestmark = pytest.mark.usefixtures("noise_faces")
+
+
+@pytest.fixture
+def checkpoint(narrow, weights, tmp_path):
+    """`checkpoint('compact', **changes)`: a file of weights."""
+
+    def written(preset, **changes):
+        config = narrow(preset, **changes)
+        write_weights(tmp_path / "tiny.safetensors", config, weights(config))
+        return tmp_path / "tiny.safetensors"
+
+    return written
+
+
+def test_signatures_say_what_goes_in_and_out(checkpoint, tmp_path):
+    out = tmp_path / "out"
+    written = export_savedmodel(checkpoint("compact"), out, "float16", feedback_steps=1)
+    files = {str(file.relative_to(out)) for file in out.rglob("*") if file.is_file()}
+    assert files == {*written["files"], "export.json"}
+    assert written == json.loads((out / "export.json").read_text())
+    assert 0 < written["max_difference_px"] < 0.1
+    model = tf.saved_model.load(out / "tiny")
+    assert set(model.signatures) == set(written["signatures"]) == {"still", "stream"}
+    for name, described in written["signatures"].items():
+        inputs = model.signatures[name].structured_input_signature[1]
+        assert set(inputs) == set(described["inputs"])
+        assert set(model.signatures[name].structured_outputs) == set(described["outputs"])
+        assert {spec.shape[0] for spec in inputs.values()} == {None}
+    crops = np.random.default_rng(0).integers(256, size=(5, 64, 64, 3), dtype=np.uint8)
+    still = model.signatures["still"]
+    together = still(crops=crops)["landmarks"].numpy()
+    alone = np.concatenate([still(crops=crop[None])["landmarks"] for crop in crops])
+    assert together.shape == (5, 68, 2)
+    np.testing.assert_allclose(together, alone, atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("preset", "changes"),
+    [
+        ("compact", {"register": "similarity", "context": 1.5}),
+        ("compact", {"feedback": "none", "recurrence": "none", "statistics_per_pass": False}),
+    ],
+)
+def test_every_form_is_answered_alike(checkpoint, tmp_path, preset, changes):
+    written = export_savedmodel(checkpoint(preset, **changes), tmp_path / "out", feedback_steps=2)
+    assert written["max_difference_px"] < 1e-3
+
+
+@pytest.mark.slow
+def test_what_differs_is_not_written(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setitem(check.BAR_PX, "float16", 0.0)
+    with pytest.raises(RednetError, match=r"^the export is not the network: "):
+        export_savedmodel(checkpoint("compact"), tmp_path / "out", "float16", feedback_steps=1)
+    assert not (tmp_path / "out").exists()
