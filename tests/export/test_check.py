@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from rednet_jax.errors import RednetError
-from rednet_jax.export.check import TWINS, Runner, compare
+from rednet_jax.export import check
+from rednet_jax.export.check import Runner, compare
 from rednet_jax.export.folder import require
 from rednet_jax.export.inputs import Inputs, comparison_inputs
 from rednet_jax.landmarks.crops import apply_affine, crop_transform
@@ -46,20 +47,33 @@ def test_a_larger_difference_is_an_error(narrow):
         compare(config, runner(lambda x: 1.0), runner(lambda x: np.nan), INPUTS, "float32")
 
 
-def test_points_that_the_network_itself_moves_are_counted_apart(narrow):
+def test_points_that_the_network_itself_moves_are_counted_apart(narrow, monkeypatch):
     """Whether the corner is larger than 128 / 255 turns on its last bits: 0 or 5 px are right."""
     config = narrow("compact")
+    # Of 73 faces three are of that kind; all others are black.
+    black = np.zeros((60, 4, 4, 3), np.uint8)
+    inputs = INPUTS._replace(
+        crops=np.concatenate([INPUTS.crops, black]), frames=np.zeros_like(INPUTS.frames)
+    )
 
     def torn(x):
         return 5.0 if x[0, 0, 0] > 128 / 255 else 0.0
 
-    result = compare(config, runner(torn), runner(lambda x: 5.0), INPUTS, "float32")
-    assert result["points_at_ties"] == 13
+    def decided(moved):
+        return runner(lambda x: moved if x[0, 0, 0] > 0.25 else 0.0)
+
+    result = compare(config, runner(torn), decided(5.0), inputs, "float32")
+    assert result["points_at_ties"] == 3
     assert result["max_difference_px_at_ties"] == 5
     assert result["max_difference_px"] == 0
+    with pytest.raises(RednetError, match="3 of 73"):
+        compare(config, runner(torn), decided(2.0), inputs, "float32")
+    # Not among so many: 13 of 13 are no ties.
     with pytest.raises(RednetError, match="13 of 13"):
-        compare(config, runner(torn), runner(lambda x: 2.0), INPUTS, "float32")
-    assert TWINS == 8
+        compare(config, runner(torn), runner(lambda x: 5.0), INPUTS, "float32")
+    monkeypatch.setattr(check, "TWINS", 0)
+    with pytest.raises(RednetError, match="3 of 73"):
+        compare(config, runner(torn), decided(5.0), inputs, "float32")
 
 
 def test_label_maps_may_jump_in_a_hundredth(narrow):
