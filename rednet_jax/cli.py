@@ -240,6 +240,24 @@ def parser() -> argparse.ArgumentParser:
     one = command("track", commands.bench_track, what)
     _add_network(one, feedback_steps=1, checkpoint="compact")
     _add_json(one)
+    one = command("exports", commands.bench_exports, what)
+    one.add_argument("--checkpoint", default="compact", metavar="C", help=CHECKPOINT)
+    one.add_argument(
+        "--out",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="folder of the exports; what lies there from before is timed as it is",
+    )
+    one.add_argument(
+        "--feedback-steps",
+        type=_whole_numbers,
+        default=(1, 3),
+        metavar="K,K",
+        help="every K to measure (default: 1,3)",
+    )
+    _add_data_dir(one)
+    _add_json(one)
     one = command("steadiness", commands.bench_steadiness, what)
     _add_network(one, feedback_steps=1, checkpoint="compact")
     one.add_argument("--data", default="300vw", metavar="NAME", help="(default: %(default)s)")

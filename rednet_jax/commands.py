@@ -423,6 +423,27 @@ def bench_track(args: argparse.Namespace) -> int:
     return 0
 
 
+def bench_exports(args: argparse.Namespace) -> int:
+    """A frame's time in every form that a checkpoint is exported to, and in JAX itself.
+
+    Exports what does not lie in the folder yet, which takes minutes each.
+
+    Example: rednet bench exports --out exported --json exports.json
+    """
+    from rednet_jax.bench.exports import bench_exports
+
+    with _progress("row") as report:
+        result = bench_exports(
+            args.checkpoint,
+            out=args.out,
+            feedback_steps=args.feedback_steps,
+            data_dir=args.data_dir,
+            report=report,
+        )
+    _print_result(result, args.json)
+    return 0
+
+
 def bench_steadiness(args: argparse.Namespace) -> int:
     """Error and jitter in labelled clips: each frame alone, and with what the network carries.
 

@@ -82,23 +82,24 @@ def load_module(file: Path) -> ModuleType:
     return module
 
 
-def torch_runner(module: Path, weights: Path) -> Runner:
-    """Returns what an exported module answers."""
+def torch_runner(module: Path, weights: Path, *, compiled: bool = False) -> Runner:
+    """Returns what an exported module answers, eager or by `torch.compile`."""
     import torch
 
     net = load_module(module).load(weights)
+    call, following = (torch.compile(f) if compiled else f for f in (net, net.step))
 
     def arrays(landmarks: Any, confidence: Any) -> Answer:
         return landmarks.numpy(), confidence.numpy()
 
     def still(crops: NDArray[Any]) -> Answer:
-        return arrays(*net(torch.from_numpy(crops)))
+        return arrays(*call(torch.from_numpy(crops)))
 
     def step(
         frames: NDArray[np.uint8], state: Any, warp: NDArray[np.float32]
     ) -> tuple[Answer, Any]:
         state = net.initial_state(len(frames)) if state is None else state
-        *answer, state = net.step(torch.from_numpy(frames), state, torch.from_numpy(warp))
+        *answer, state = following(torch.from_numpy(frames), state, torch.from_numpy(warp))
         return arrays(*answer), state
 
     return Runner(still, step)

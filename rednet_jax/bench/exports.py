@@ -1,0 +1,146 @@
+"""What a frame costs in each form that a checkpoint is exported to, and in JAX itself."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rednet_jax.errors import RednetError
+from rednet_jax.evaluate.provenance import provenance
+from rednet_jax.export.check import Runner, network
+from rednet_jax.export.inputs import Inputs, comparison_inputs
+from rednet_jax.export.onnx import onnx_runner
+from rednet_jax.export.stablehlo import stablehlo_runner
+from rednet_jax.export.targets import Target, export
+from rednet_jax.export.torch import torch_runner
+from rednet_jax.model.config import RedNetConfig
+from rednet_jax.weights.store import load
+
+UNTIMED = ("safetensors", "web")
+"""Forms that do not run here: weights alone, and a page for browsers, which says its own time."""
+
+
+def bench_exports(
+    checkpoint: str = "compact",
+    *,
+    out: Path,
+    feedback_steps: Sequence[int] = (1, 3),
+    targets: Sequence[Target] = get_args(Target),
+    rounds: int = 5,
+    data_dir: Path | None = None,
+    report: Callable[[int, int | None], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Exports a checkpoint to every form and times the step of a stream in each.
+
+    What runs is asked for one frame after the other, from uint8 crops to points, as whoever follows
+    a face asks for it.
+
+    Args:
+        checkpoint: a released name, a safetensors file, or a run folder.
+        out: folder of the exports, TARGET_K each; what lies there is taken as it is.
+        feedback_steps: every K to measure.
+        targets: the forms; those that do not run here are passed over.
+        rounds: how often the stream's 30 frames are gone through, after once without a clock.
+        data_dir: the folder of prepared data, whose faces are seen if it holds 300w.
+        report: called with (rows done, rows in all).
+
+    Returns:
+        `per_row`: `target` (`jax` first), `feedback_steps`, `ms_per_frame` (the median of a round's
+        frames, in the fastest round) and `max_difference_px` from the network in crop pixels;
+        `left_out`: forms that cannot be had here, and why; `seen`, `rounds`, `provenance`.
+
+    Raises:
+        RednetError: a checkpoint that cannot be read, an export that is not this checkpoint's, or
+            files that cannot be written.
+    """
+    config, variables = load(checkpoint)
+    inputs = comparison_inputs(config, data_dir)
+    timed = [target for target in targets if target not in UNTIMED]
+    rows: list[dict[str, Any]] = []
+    left_out: dict[str, str] = {}
+    versions: dict[str, str] = {}
+    for steps in feedback_steps:
+        jax = network(config, variables, steps)
+        expected = _points(jax, inputs)
+        rows.append(_row("jax", steps, 0.0, jax, inputs, rounds))
+        for target in timed:
+            report(len(rows), (1 + len(timed)) * len(feedback_steps))
+            folder = out / f"{target}_{steps}"
+            try:
+                if not (folder / "export.json").exists():
+                    export(checkpoint, target, folder, feedback_steps=steps, data_dir=data_dir)
+                written = json.loads((folder / "export.json").read_text(encoding="utf-8"))
+                runners = _runners(config, folder, written)
+            except RednetError as error:
+                left_out[target] = str(error)
+                continue
+            versions |= written["versions"]
+            for name, runner in runners.items():
+                apart = np.linalg.norm(_points(runner, inputs) - expected, axis=-1).max()
+                if not apart < 1:
+                    raise RednetError(f"{folder}: an export of something else; delete it")
+                difference = written["max_difference_px"]
+                rows.append(_row(name, steps, difference, runner, inputs, rounds))
+    result = provenance(
+        f"rednet bench exports --checkpoint {checkpoint} --out DIR --data-dir PREPARED "
+        f"--feedback-steps {','.join(map(str, feedback_steps))}",
+        seed=0,
+    )
+    return {
+        "checkpoint": checkpoint,
+        "seen": f"{inputs.source}: one stream of {len(inputs.frames)} frames",
+        "rounds": rounds,
+        "per_row": rows,
+        "left_out": [{"target": target, "left_out": why} for target, why in left_out.items()],
+        "provenance": {**result, "versions": {**result["versions"], **versions}},
+    }
+
+
+def _runners(config: RedNetConfig, folder: Path, written: dict[str, Any]) -> dict[str, Runner]:
+    """What runs an export, by the name of its row."""
+    target, files = written["target"], [folder / name for name in written["files"]]
+    if target == "torch":
+        return {
+            "torch": torch_runner(*files),
+            "torch, compiled": torch_runner(*files, compiled=True),
+        }
+    run = {"stablehlo": stablehlo_runner, "onnx": onnx_runner}[target]
+    return {target: run(config, *files)}
+
+
+def _row(
+    target: str, steps: int, difference: float, runner: Runner, inputs: Inputs, rounds: int
+) -> dict[str, Any]:
+    times = [statistics.median(_times(runner, inputs)) for _ in range(rounds)]
+    return {
+        "target": target,
+        "feedback_steps": steps,
+        "ms_per_frame": 1e3 * min(times),
+        "max_difference_px": difference,
+    }
+
+
+def _points(runner: Runner, inputs: Inputs) -> NDArray[np.floating]:
+    """Landmarks [T, L, 2] of the first stream, crop pixels."""
+    state, points = None, []
+    for frame, warp in zip(inputs.frames[:, :1], inputs.warps[:, :1], strict=True):
+        (landmarks, _), state = runner.step(frame, state, warp)
+        points.append(landmarks[0])
+    return np.stack(points)
+
+
+def _times(runner: Runner, inputs: Inputs) -> list[float]:
+    """Seconds of each frame of the first stream."""
+    state, times = None, []
+    for frame, warp in zip(inputs.frames[:, :1], inputs.warps[:, :1], strict=True):
+        begin = time.perf_counter()
+        _, state = runner.step(frame, state, warp)
+        times.append(time.perf_counter() - begin)
+    return times
