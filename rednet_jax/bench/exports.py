@@ -16,7 +16,9 @@ from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.provenance import provenance
 from rednet_jax.export.check import Runner, network
 from rednet_jax.export.inputs import Inputs, comparison_inputs
+from rednet_jax.export.litert import litert_runner
 from rednet_jax.export.onnx import onnx_runner
+from rednet_jax.export.savedmodel import savedmodel_runner
 from rednet_jax.export.stablehlo import stablehlo_runner
 from rednet_jax.export.targets import Target, export
 from rednet_jax.export.torch import torch_runner
@@ -111,7 +113,9 @@ def _runners(config: RedNetConfig, folder: Path, written: dict[str, Any]) -> dic
             "torch": torch_runner(*files),
             "torch, compiled": torch_runner(*files, compiled=True),
         }
-    run = {"stablehlo": stablehlo_runner, "onnx": onnx_runner}[target]
+    if target == "savedmodel":
+        return {target: savedmodel_runner(config, next(folder.glob("*/saved_model.pb")).parent)}
+    run = {"stablehlo": stablehlo_runner, "onnx": onnx_runner, "litert": litert_runner}[target]
     return {target: run(config, *files)}
 
 
