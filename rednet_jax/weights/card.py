@@ -118,8 +118,8 @@ inter-ocular distance. {_calibrated(result.get("calibration"))}
 - Poor boxes: at K = 1 the error is {nme["truth", 1]:.2f} % with boxes around the labels and
   {nme["jitter", 1]:.2f} % with displaced ones; at K = 3 {nme["truth", 3]:.2f} and \
 {nme["jitter", 3]:.2f} %.
-- Faces that dlib's detector does not find: {detector["missed"]} of {asked} here, \
-{_not_found(real["slices"])}
+- Faces that dlib's detector does not find: {detector["missed"]} of {asked} here,
+  {_not_found(real["slices"])}.
 - Heads on their side or upside down: the rotations that were drawn seldom exceed \
 {2 * drawn["rotation"]:g} degrees.
 - Profiles: 300-W labels 68 points, hidden ones by guess, and shows few faces turned so far.
@@ -223,13 +223,13 @@ def _slices(rows: list[dict[str, Any]]) -> str:
 
 
 def _not_found(rows: list[dict[str, Any]]) -> str:
-    """How many faces of the thirds the detector missed; the end of an item of the card."""
+    """How many faces of two thirds the detector missed."""
     told = [
         f"{row['missed']} of {row['faces'] + row['missed']} in the {row['slice']} third"
         for row in rows
         if row["boxes"] == "detector" and row["slice"] in ("darkest", "most turned")
     ]
-    return f"\n  {' and '.join(told)}."
+    return " and ".join(told)
 
 
 def _generated(settings: list[dict[str, Any]]) -> str:
