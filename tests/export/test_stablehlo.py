@@ -92,7 +92,7 @@ def test_jax_alone_runs_the_files_for_any_batch(checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("preset", "changes"),
     [
-        ("compact", {"register": "similarity", "context": 1.5}),
+        ("compact", {}),
         ("compact", {"feedback": "none", "recurrence": "none", "statistics_per_pass": False}),
         ("eccv_vgg", {"feedback": "label_map", "landmarks": 7}),
         ("ijcv_resnet", {}),
