@@ -16,8 +16,8 @@ widths, one pass each as in the first half of the first stage, with `--steps 20 
 --log-every 1`. Loss 620.6 at the first step, 586.2 at the last, 649.1 as the highest in between,
 the rate still at 4 % of its height; gradients finite, of norm 739 to 944 before they were clipped.
 The first step took 12 minutes, nearly all to compile, the others 55 to 89 s; memory 6.4 GB at most.
-The validation that follows the last step was not seen to its end: after five minutes the process
-was gone without a message, on a machine whose 23 GB were nearly full; whether that is why is not
+The validation that follows the last step was not seen to its end: within five minutes the process
+was gone without a message. Other work shared the machine's 23 GB; whether they ran out is not
 known. With the batch of 20 in five parts (`--accumulate 5`) one step ran: loss 618.6, memory
 5.2 GB. Two passes were not tried at this size.
 """
