@@ -103,6 +103,7 @@ def test_every_form_is_answered_alike(checkpoint, tmp_path, preset, changes):
     assert written["max_difference_px"] < 1e-3
 
 
+@pytest.mark.slow
 def test_what_differs_is_not_written(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setitem(check.BAR_PX, "float16", 0.0)
     monkeypatch.setattr(check, "TWINS", 0)
