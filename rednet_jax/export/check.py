@@ -23,12 +23,14 @@ JUMPS = 0.01
 largest can turn on the last bit."""
 
 TWINS = 64
-"""How often at most the network runs over inputs that differ in their last bits, until it has
-answered as the export has: max pooling remembers places, and of two values that all but tie,
-rounding decides which is larger. A tie was met with in 3 of 16 runs."""
+"""How often at most the network runs over inputs that differ in their last bits, to see how far it
+moves by itself. Max pooling remembers places, and of two values that all but tie, rounding decides
+which is larger: such a tie was met with in 3 of 16 runs. Crops taken anew make more of a last bit
+with every pass."""
 
 TIES = 0.1
-"""Part of the points that ties may move: `compact` had 3 %. If more moved, none is looked for."""
+"""Part of the points that may move farther than the bar because the network does, too: `compact`
+had 3 %. If more moved, it is not asked."""
 
 _BATCH = 16
 
@@ -87,8 +89,9 @@ def compare(
     Returns:
         `max_difference_px`, `max_difference_px_still`, `max_difference_px_stream` (distance in crop
         pixels), `max_difference_confidence`, `bar_px`, `points`, `points_above_bar`, `compared_on`;
-        and of faces where the network itself answers either way if its input's last bits change,
-        which are left out of these, `points_at_ties` and `max_difference_px_at_ties`.
+        and of points that moved no farther than the network itself moves that face's if its
+        input's last bits change, which are left out of these, `points_at_ties` and
+        `max_difference_px_at_ties`.
 
     Raises:
         RednetError: points moved farther than they may.
@@ -103,29 +106,32 @@ def compare(
     points = np.concatenate([part.moved.ravel() for part in (still, stream)])
     # Not `>`: what is no number is above every bar.
     above = int((~(points <= bar)).sum())
+    ties = still.ties + stream.ties
+    count = len(points) + ties
     result = {
         "max_difference_px": float(points.max()),
         "max_difference_px_still": float(still.moved.max()),
         "max_difference_px_stream": float(stream.moved.max()),
         "max_difference_confidence": float(max(still.confidence, stream.confidence)),
         "bar_px": bar,
-        "points": len(points),
+        "points": count,
         "points_above_bar": above,
-        "points_at_ties": still.ties + stream.ties,
+        "points_at_ties": ties,
         "max_difference_px_at_ties": float(max(still.at_ties, stream.at_ties)),
         "compared_on": f"{inputs.source}: {len(inputs.crops)} crops, "
         f"{inputs.frames.shape[1]} streams of {len(inputs.frames)} frames",
     }
-    if above > (JUMPS * len(points) if config.feedback == "label_map" else 0):
+    if above > (JUMPS * count if config.feedback == "label_map" else 0):
         raise RednetError(
-            f"the export is not the network: {above} of {len(points)} landmarks moved by more than "
+            f"the export is not the network: {above} of {count} landmarks moved by more than "
             f"{bar:g} px, the farthest by {points.max():.3g} px; nothing is written"
         )
     return result
 
 
 class _Difference(NamedTuple):
-    """Distances [.., L] in pixels, the largest of the confidence; points at ties, their largest."""
+    """Distances in pixels and the largest of the confidence, both but at ties; points at ties,
+    their largest."""
 
     moved: NDArray[np.floating]
     confidence: float
@@ -141,27 +147,26 @@ def _difference(
     inputs: Inputs,
     bar: float,
 ) -> _Difference:
-    answer = run(exported, inputs)
-
-    def against(reference: Answer) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-        moved = np.linalg.norm(reference[0] - answer[0], axis=-1)
-        return moved, np.abs(reference[1] - answer[1])
-
-    moved, confidence = against(run(original, inputs))
+    answer, reference = run(exported, inputs), run(original, inputs)
+    moved = _distance(answer, reference)
     far = moved > bar
-    ties, at_ties = np.zeros_like(far), moved
-    # A label map that turned out otherwise is carried on through a stream: no twin helps there.
+    by_itself = np.zeros_like(moved[..., :1])
+    # A label map that turned out otherwise is carried on through a stream: it cannot be told apart.
     if far.mean() <= TIES and config.feedback != "label_map":
         for seed in range(TWINS):
-            if not (moved > bar).any():
+            if not (far & (moved > by_itself)).any():
                 break
-            other = against(run(original, _shaken(inputs, seed)))
-            nearer = (other[0].max(-1) < moved.max(-1))[..., None]
-            moved = np.where(nearer, other[0], moved)
-            confidence = np.where(nearer, other[1], confidence)
-        ties = far & (moved <= bar)
-    largest = float(at_ties[ties].max()) if ties.any() else 0.0
-    return _Difference(moved, float(confidence.max()), int(ties.sum()), largest)
+            twin = _distance(run(original, _shaken(inputs, seed)), reference)
+            by_itself = np.maximum(by_itself, twin.max(-1, keepdims=True))
+    ties = far & (moved <= by_itself)
+    confidence = np.abs(answer[1] - reference[1])
+    largest = float(moved[ties].max()) if ties.any() else 0.0
+    return _Difference(moved[~ties], float(confidence[~ties].max()), int(ties.sum()), largest)
+
+
+def _distance(one: Answer, other: Answer) -> NDArray[np.floating]:
+    distance: NDArray[np.floating] = np.linalg.norm(one[0] - other[0], axis=-1)
+    return distance
 
 
 def _shaken(inputs: Inputs, seed: int) -> Inputs:

@@ -48,7 +48,7 @@ def test_a_larger_difference_is_an_error(narrow):
 
 
 def test_points_that_the_network_itself_moves_are_counted_apart(narrow, monkeypatch):
-    """Whether the corner is larger than 128 / 255 turns on its last bits: 0 or 5 px are right."""
+    """Whether the corner is larger than 128 / 255 turns on its last bits: up to 5 px are right."""
     config = narrow("compact")
     # Of 73 faces three are of that kind; all others are black.
     black = np.zeros((60, 4, 4, 3), np.uint8)
@@ -63,11 +63,11 @@ def test_points_that_the_network_itself_moves_are_counted_apart(narrow, monkeypa
         return runner(lambda x: moved if x[0, 0, 0] > 0.25 else 0.0)
 
     result = compare(config, runner(torn), decided(5.0), inputs, "float32")
-    assert result["points_at_ties"] == 3
+    assert (result["points"], result["points_at_ties"]) == (73, 3)
     assert result["max_difference_px_at_ties"] == 5
     assert result["max_difference_px"] == 0
     with pytest.raises(RednetError, match="3 of 73"):
-        compare(config, runner(torn), decided(2.0), inputs, "float32")
+        compare(config, runner(torn), decided(5.5), inputs, "float32")
     # Not among so many: 13 of 13 are no ties.
     with pytest.raises(RednetError, match="13 of 13"):
         compare(config, runner(torn), runner(lambda x: 5.0), INPUTS, "float32")
