@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rednet_jax.ablate.page import difference_text
+from rednet_jax.ablate.plan import Ablation, load_ablation
 from rednet_jax.errors import RednetError
 from rednet_jax.files import write_text
 
@@ -19,7 +20,8 @@ _COMMANDS = {"quickstart_overlay": "rednet quickstart"}
 def write_index(folder: Path) -> Path:
     """Writes FOLDER/README.md from the JSON files there; returns its path.
 
-    A Markdown file without a JSON file of its name is a note, and linked.
+    A Markdown file without a JSON file of its name is a note, and linked. Beside the folder lie the
+    ablations; the claims of one that has no result are not decided.
 
     Raises:
         RednetError: a folder or file that cannot be read, or a page that cannot be written.
@@ -35,10 +37,18 @@ def write_index(folder: Path) -> Path:
         "which command, commit, machine and versions it was made; pages and plots come with it.",
         "",
     ]
-    if ablations:
+    planned = [
+        load_ablation(path)
+        for path in sorted(folder.parent.glob("ablation_*.py"))
+        if not (folder / f"{path.stem}.json").exists()
+    ]
+    not_run = [ablation for ablation in planned if ablation.claims]
+    if ablations or not_run:
         lines += ["## Ablations", ""]
     for path, one in ablations.items():
         lines += _ablation(path, one)
+    for ablation in not_run:
+        lines += _not_run(ablation)
     others = {path: one for path, one in results.items() if path not in ablations}
     if others:
         lines += ["## Measurements", "", "| file | made by | commit |", "|---|---|---|"]
@@ -90,6 +100,12 @@ def _ablation(path: Path, one: dict[str, Any]) -> list[str]:
     if path.with_suffix(".png").exists():
         lines += [f"![{one['name']}]({path.stem}.png)", ""]
     return lines
+
+
+def _not_run(ablation: Ablation) -> list[str]:
+    claims = [f"- {claim.sentence} **not decided** (no run yet)" for claim in ablation.claims]
+    command = f"`rednet ablate experiments/{ablation.name}.py`"
+    return [f"### {ablation.name}", "", ablation.question, "", *claims, "", command, ""]
 
 
 def _verdict(claim: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from ablate.tiny import tiny, write_measured
+from ablate.tiny import FILE, tiny, write_measured
 
 from rednet_jax.ablate.index import write_index
 from rednet_jax.ablate.page import write_results
@@ -30,6 +30,14 @@ def test_every_result_has_its_command(tmp_path):
     assert "`rednet ablate tiny.py`" in page
     assert "![tiny](tiny.png)" in page
     assert "| [old.json](old.json) | `rednet bench scan` | 0123456 |" in page
+
+
+def test_claims_of_what_was_not_run_are_not_decided(tmp_path):
+    (tmp_path / "ablation_tiny.py").write_text(FILE.format(name="ablation_tiny"))
+    (tmp_path / "results").mkdir()
+    page = write_index(tmp_path / "results").read_text()
+    assert "- Long errs less. **not decided** (no run yet)" in page
+    assert "`rednet ablate experiments/ablation_tiny.py`" in page
 
 
 def test_a_folder_that_is_none(tmp_path):
