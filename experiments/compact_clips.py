@@ -2,10 +2,9 @@
 
     rednet train experiments/compact_clips.py --run-dir RUN --data-dir PREPARED --init-from compact
 
-Expects 300w and 300vw prepared. Hardware: 2 CPU cores: 2.5 s of core time a step, so 20 minutes
-where both are free. Checkpoints are chosen by the error on the validation clips, followed as the
-tracker does. The released `compact_video` is the best of such a run, of its step 750, when neither
-`compact` took its crop anew; its card has the figures. With crops taken anew it has not been run.
+Expects 300w and 300vw prepared. Hardware: 2 CPU cores: about 3 s of core time a step, 50 minutes
+where one is free. Checkpoints are chosen by the error on the validation clips, followed as the
+tracker does. The released `compact_video` is the end of such a run; its card has the figures.
 """
 
 import dataclasses

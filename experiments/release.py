@@ -83,16 +83,18 @@ def release(
     begun_with = None
     if init_from is not None and (Path(init_from) / "config.json").exists():
         begun_with = _read_run(Path(init_from))
-    path = weights_dir / f"{name}.safetensors"
-    with tempfile.TemporaryDirectory() as folder:
-        calibration = calibrate(run_dir.resolve(), folder, data_dir=data_dir)
-        config, variables = load(Path(folder) / f"{calibration['name']}.safetensors")
-    write_weights(path, config, variables, dtype="float16")
     command = (
         f"python experiments/release.py RUN_DIR --name {name}"
         + (f" --init-from {'RUN_DIR' if begun_with else init_from}" if init_from else "")
         + (f" --note '{note}'" if note else "")
     )
+    # Before anything is written, which would make the checkout another than its commit.
+    origin = provenance(command, run["experiment"]["seed"])
+    path = weights_dir / f"{name}.safetensors"
+    with tempfile.TemporaryDirectory() as folder:
+        calibration = calibrate(run_dir.resolve(), folder, data_dir=data_dir)
+        config, variables = load(Path(folder) / f"{calibration['name']}.safetensors")
+    write_weights(path, config, variables, dtype="float16")
     told = {
         "init_from": None if begun_with else init_from,
         "begun_with": begun_with,
@@ -105,7 +107,6 @@ def release(
             "ece": {when: calibration[when]["ece"] for when in ("before", "after")},
         },
     }
-    origin = provenance(command, run["experiment"]["seed"])
     _measure(name, {"name": name, **origin, **told}, data_dir, weights_dir, results_dir)
 
 

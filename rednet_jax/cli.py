@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument(
         "video", type=_video, metavar="VIDEO", help="a video file, or a camera's number, such as 0"
     )
-    _add_network(one, feedback_steps=1, checkpoint="compact")
+    _add_network(one, feedback_steps=1, checkpoint="compact_video")
     one.add_argument(
         "--faces", type=int, default=1, metavar="N", help="followed at most (default: %(default)s)"
     )
@@ -238,7 +238,7 @@ def parser() -> argparse.ArgumentParser:
     _add_json(command("input", commands.bench_input, what))
     _add_json(command("scaling", commands.bench_scaling, what))
     one = command("track", commands.bench_track, what)
-    _add_network(one, feedback_steps=1, checkpoint="compact")
+    _add_network(one, feedback_steps=1, checkpoint="compact_video")
     _add_json(one)
     one = command("exports", commands.bench_exports, what)
     one.add_argument("--checkpoint", default="compact", metavar="C", help=CHECKPOINT)
@@ -259,7 +259,7 @@ def parser() -> argparse.ArgumentParser:
     _add_data_dir(one)
     _add_json(one)
     one = command("steadiness", commands.bench_steadiness, what)
-    _add_network(one, feedback_steps=1, checkpoint="compact")
+    _add_network(one, feedback_steps=1, checkpoint="compact_video")
     one.add_argument("--data", default="300vw", metavar="NAME", help="(default: %(default)s)")
     one.add_argument("--split", default="validation", metavar="S", help="(default: %(default)s)")
     _add_data_dir(one)

@@ -50,7 +50,7 @@ WAYS = (
 
 
 def bench_steadiness(
-    checkpoint: str | tuple[RedNetConfig, Variables] = "compact",
+    checkpoint: str | tuple[RedNetConfig, Variables] = "compact_video",
     data: str = "300vw",
     split: str = "validation",
     *,

@@ -35,7 +35,7 @@ CORNERS = ((32, 0), (352, 0), (32, 240), (352, 240))
 
 
 def bench_track(
-    checkpoint: str | tuple[RedNetConfig, Variables] = "compact",
+    checkpoint: str | tuple[RedNetConfig, Variables] = "compact_video",
     *,
     feedback_steps: int = 1,
     faces: Sequence[int] = (1, 4),

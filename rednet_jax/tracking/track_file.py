@@ -58,7 +58,7 @@ class TrackedVideo(NamedTuple):
 def track_file(
     video: str | os.PathLike[str] | int,
     *,
-    checkpoint: str | tuple[RedNetConfig, dict[str, Any]] = "compact",
+    checkpoint: str | tuple[RedNetConfig, dict[str, Any]] = "compact_video",
     faces: int = 1,
     feedback_steps: int = 1,
     smooth: bool | None = None,

@@ -283,7 +283,7 @@ def landmark_track(frames: Sequence[Sequence[TrackedFace]], landmarks: int) -> N
 
 def track(
     source: str | os.PathLike[str] | int | Iterable[NDArray[np.uint8]],
-    checkpoint: str | tuple[RedNetConfig, Variables] = "compact",
+    checkpoint: str | tuple[RedNetConfig, Variables] = "compact_video",
     *,
     faces: int = 1,
     feedback_steps: int = 1,
