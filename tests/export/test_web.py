@@ -26,6 +26,7 @@ from rednet_jax.export import check
 from rednet_jax.export.web import RUNTIME, export_web
 from rednet_jax.landmarks.boxes import landmark_box
 from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop
+from rednet_jax.landmarks.pts import read_pts
 from rednet_jax.tracking import tracker
 from rednet_jax.tracking.quickstart import FACE, portrait_clip, portrait_path
 from rednet_jax.tracking.tracker import Tracker
@@ -34,8 +35,8 @@ from rednet_jax.weights.store import load, write_weights
 PAGE = Path(rednet_jax.export.__file__).parent / "web"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 TOLERANCE = 3e-3
-"""How far points in the browser may lie from those of JAX, in sides of a face: 0.2 px of 70. Of 30
-frames the median was 0.0002: pixels of crops are whole numbers, and some turn on a last bit."""
+"""How far points in the browser may lie from those of JAX, in sides of a face: 0.2 px of 70. Of 120
+frames the median was 0.0001, the farthest 0.0009: pixels of crops are whole numbers, and some turn on a last bit."""
 
 
 @pytest.fixture
@@ -227,7 +228,7 @@ def drag(page, box):
     scale = shown["width"] / page.evaluate("picture.width")
     places = [
         ((x + 0.5) * scale + shown["x"], (y + 0.5) * scale + shown["y"])
-        for x, y in np.reshape(box, (2, 2))
+        for x, y in np.reshape(box, (2, 2)).tolist()
     ]
     page.mouse.move(*places[0])
     page.mouse.down()
@@ -283,20 +284,26 @@ class Told:
 def test_a_clip_is_followed_as_the_tracker_follows_it(browser, site, real_data):
     """The pixels that the page saw, through the tracker: the same points in every frame."""
     _, address = site
-    video = real_data / "clips" / "carphone_pristine" / "vid.mp4"
+    clip = real_data / "clips" / "carphone_pristine"
     with opened(browser, address) as page:
-        page.locator("#file").set_input_files(video)
+        page.locator("#file").set_input_files(clip / "vid.mp4")
         page.get_by_role("button", name="Pause").click()
         until(page, "source.element.paused")
+        page.evaluate("source.element.currentTime = 0, null")
+        until(page, "!source.element.seeking")
         page.evaluate(RECORD)
-        drag(page, [55, 25, 105, 95])
+        drag(page, landmark_box(read_pts(clip / "annot" / "000001.pts")))
+        until(page, "window.seen.some((look) => !look.follows)")
         page.get_by_text("One face, confidence 0.").wait_for()
         page.evaluate("source.element.playbackRate = 0.25, source.element.loop = false")
         page.get_by_role("button", name="Play").click()
         until(page, "source.element.ended")
         assert re.fullmatch(r"\d+ ms a frame", page.locator("#speed").inner_text())
         save(page, "clip")
-        frames = list(recorded(page))
+        looks = list(recorded(page))
+    # The last look at a box alone is the one that the mouse drew.
+    begin = max(i for i, (_, _, follows, _) in enumerate(looks) if not follows)
+    frames = looks[begin:]
     assert len(frames) > 20
     config, variables = load("compact")
     there = Tracker(config, variables, detector=Told(frames[0][1]))
