@@ -36,7 +36,8 @@ PAGE = Path(rednet_jax.export.__file__).parent / "web"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 TOLERANCE = 3e-3
 """How far points in the browser may lie from those of JAX, in sides of a face: 0.2 px of 70. Of 120
-frames the median was 0.0001, the farthest 0.0009: pixels of crops are whole numbers, and some turn on a last bit."""
+frames the median was 0.0001, the farthest 0.0009: pixels of crops are whole numbers, and some turn
+on a last bit."""
 
 
 @pytest.fixture
