@@ -67,8 +67,7 @@ def test_points_that_the_network_itself_moves_are_counted_apart(narrow, monkeypa
     assert result["max_difference_px_at_ties"] == 5
     assert result["max_difference_px"] == 0
     with pytest.raises(RednetError, match="3 of 73"):
-        compare(config, runner(torn), decided(6.5), inputs, "float32")
-    assert compare(config, runner(torn), decided(5.5), inputs, "float32")["points_at_ties"] == 3
+        compare(config, runner(torn), decided(5.5), inputs, "float32")
     # Not among so many: 13 of 13 are no ties.
     with pytest.raises(RednetError, match="13 of 13"):
         compare(config, runner(torn), runner(lambda x: 5.0), INPUTS, "float32")
