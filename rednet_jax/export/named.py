@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -74,14 +74,15 @@ def runner(
     config: RedNetConfig,
     still: Callable[[Named], Named],
     stream: Callable[[Named], Named],
+    passes: Literal["int32", "int64"] = "int32",
 ) -> Runner:
-    """Returns what two exported functions of named arrays answer."""
+    """Returns what two exported functions of named arrays answer; `passes` is that input's type."""
 
     def blank(batch: int) -> dict[str, NDArray[Any]]:
         begin = initial_state(config)
         return {
             name: np.broadcast_to(np.asarray(begin[name], dtype), (batch, *shape))
-            for name, (dtype, shape) in state_shapes(config, passes="int32").items()
+            for name, (dtype, shape) in state_shapes(config, passes=passes).items()
         }
 
     def answer(outputs: Named) -> Answer:

@@ -11,16 +11,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from rednet_jax.export.check import Answer, Runner, compare, network
+from rednet_jax.export import named
+from rednet_jax.export.check import Runner, compare, network
 from rednet_jax.export.folder import (
     feedback_steps_of,
-    initial_state,
     publish,
     require,
     signatures,
-    state_shapes,
     versions,
 )
 from rednet_jax.export.inputs import comparison_inputs
@@ -118,25 +116,16 @@ def onnx_runner(config: RedNetConfig, still_file: Path, stream_file: Path) -> Ru
         for file in (still_file, stream_file)
     )
 
-    def blank(batch: int) -> dict[str, NDArray[Any]]:
-        begin = initial_state(config)
-        return {
-            name: np.broadcast_to(np.asarray(begin[name], dtype), (batch, *shape))
-            for name, (dtype, shape) in state_shapes(config).items()
-        }
+    def answered(graph: onnxruntime.InferenceSession, given: named.Named) -> named.Named:
+        names = [output.name for output in graph.get_outputs()]
+        return dict(zip(names, graph.run(names, dict(given)), strict=True))
 
-    def still(crops: NDArray[Any]) -> Answer:
-        landmarks, confidence = still_graph.run(None, {"crops": crops})
-        return landmarks, confidence
-
-    def step(frames: NDArray[Any], state: Any, warp: NDArray[np.float32]) -> tuple[Answer, Any]:
-        state = blank(len(frames)) if state is None else state
-        landmarks, confidence, *after = stream_graph.run(
-            None, {"crops": frames, "warp": warp, **state}
-        )
-        return (landmarks, confidence), dict(zip(state, after, strict=True))
-
-    return Runner(still, step)
+    return named.runner(
+        config,
+        lambda given: answered(still_graph, given),
+        lambda given: answered(stream_graph, given),
+        passes="int64",
+    )
 
 
 def _write_graphs(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from PIL import Image
 from rednet_jax.export import inputs
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.rednet import init
+from rednet_jax.weights.store import write_weights
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +47,22 @@ def weights() -> Callable[[RedNetConfig], dict[str, Any]]:
         return variables
 
     return shaken
+
+
+@pytest.fixture
+def checkpoint(
+    narrow: Callable[..., RedNetConfig],
+    weights: Callable[[RedNetConfig], dict[str, Any]],
+    tmp_path: Path,
+) -> Callable[..., Path]:
+    """`checkpoint('compact', **changes)`: a file of weights."""
+
+    def written(preset: str, **changes: Any) -> Path:
+        config = narrow(preset, **changes)
+        write_weights(tmp_path / "tiny.safetensors", config, weights(config))
+        return tmp_path / "tiny.safetensors"
+
+    return written
 
 
 @pytest.fixture

@@ -9,25 +9,12 @@ import pytest
 from rednet_jax.errors import RednetError
 from rednet_jax.export import check
 from rednet_jax.export.litert import export_litert
-from rednet_jax.weights.store import write_weights
 
 for module in ("tensorflow", "ai_edge_litert"):
     pytest.importorskip(module, reason=f"{module} is not installed: the extra [tf]")
 from ai_edge_litert.interpreter import Interpreter  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("noise_faces")
-
-
-@pytest.fixture
-def checkpoint(narrow, weights, tmp_path):
-    """`checkpoint('compact', **changes)`: a file of weights."""
-
-    def written(preset, **changes):
-        config = narrow(preset, **changes)
-        write_weights(tmp_path / "tiny.safetensors", config, weights(config))
-        return tmp_path / "tiny.safetensors"
-
-    return written
 
 
 def test_signatures_say_what_goes_in_and_out(checkpoint, tmp_path):

@@ -10,7 +10,6 @@ import pytest
 from rednet_jax.errors import RednetError
 from rednet_jax.export import check
 from rednet_jax.export.onnx import OPSET, export_onnx
-from rednet_jax.weights.store import write_weights
 
 for module in ("torch", "onnxscript", "onnx", "onnxruntime"):
     pytest.importorskip(module, reason=f"{module} is not installed: the extra [onnx]")
@@ -18,18 +17,6 @@ import onnx  # noqa: E402
 import onnxruntime  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("noise_faces")
-
-
-@pytest.fixture
-def checkpoint(narrow, weights, tmp_path):
-    """`checkpoint('compact', **changes)`: a file of weights."""
-
-    def written(preset, **changes):
-        config = narrow(preset, **changes)
-        write_weights(tmp_path / "tiny.safetensors", config, weights(config))
-        return tmp_path / "tiny.safetensors"
-
-    return written
 
 
 def test_graphs_are_checked_and_say_what_goes_in_and_out(checkpoint, tmp_path):

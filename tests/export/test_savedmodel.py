@@ -10,24 +10,11 @@ import pytest
 from rednet_jax.errors import RednetError
 from rednet_jax.export import check
 from rednet_jax.export.savedmodel import export_savedmodel
-from rednet_jax.weights.store import write_weights
 
 pytest.importorskip("tensorflow", reason="tensorflow is not installed: the extra [tf]")
 import tensorflow as tf
 
 pytestmark = pytest.mark.usefixtures("noise_faces")
-
-
-@pytest.fixture
-def checkpoint(narrow, weights, tmp_path):
-    """`checkpoint('compact', **changes)`: a file of weights."""
-
-    def written(preset, **changes):
-        config = narrow(preset, **changes)
-        write_weights(tmp_path / "tiny.safetensors", config, weights(config))
-        return tmp_path / "tiny.safetensors"
-
-    return written
 
 
 def test_signatures_say_what_goes_in_and_out(checkpoint, tmp_path):

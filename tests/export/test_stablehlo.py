@@ -15,7 +15,7 @@ from rednet_jax.export import check
 from rednet_jax.export.check import network
 from rednet_jax.export.inputs import comparison_inputs
 from rednet_jax.export.stablehlo import export_stablehlo
-from rednet_jax.weights.store import load, write_weights
+from rednet_jax.weights.store import load
 
 pytestmark = pytest.mark.usefixtures("noise_faces")
 
@@ -48,18 +48,6 @@ for crops, warp in zip(given["frames"], given["warps"], strict=True):
     state = {name: outputs[f"next_{name}"] for name in state}
 np.savez(folder / "answers.npz", still=answer, stream=outputs["landmarks"])
 """
-
-
-@pytest.fixture
-def checkpoint(narrow, weights, tmp_path):
-    """`checkpoint('compact', **changes)`: a file of weights."""
-
-    def written(preset, **changes):
-        config = narrow(preset, **changes)
-        write_weights(tmp_path / "tiny.safetensors", config, weights(config))
-        return tmp_path / "tiny.safetensors"
-
-    return written
 
 
 def test_jax_alone_runs_the_files_for_any_batch(checkpoint, tmp_path):
