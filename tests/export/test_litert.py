@@ -9,6 +9,7 @@ import pytest
 from rednet_jax.errors import RednetError
 from rednet_jax.export import check
 from rednet_jax.export.litert import export_litert
+from rednet_jax.weights.store import load, write_weights
 
 for module in ("tensorflow", "ai_edge_litert"):
     pytest.importorskip(module, reason=f"{module} is not installed: the extra [tf]")
@@ -34,6 +35,13 @@ def test_signatures_say_what_goes_in_and_out(checkpoint, tmp_path):
         assert set(signatures) == {name}
         assert set(signatures[name]["inputs"]) == set(described["inputs"])
         assert set(signatures[name]["outputs"]) == set(described["outputs"])
+
+
+def test_nothing_but_kernels_is_rounded(checkpoint, tmp_path):
+    file = checkpoint("compact")
+    write_weights(file, *load(file), dtype="float16")
+    written = export_litert(file, tmp_path / "out", "float16", feedback_steps=1)
+    assert written["max_difference_px"] < 1e-3
 
 
 @pytest.mark.slow
