@@ -122,8 +122,8 @@ def litert_runner(config: RedNetConfig, still_file: Path, stream_file: Path) -> 
 def _converted(model: Path, signature: str) -> bytes:
     """A signature of a SavedModel as a .tflite file.
 
-    Kernels stay of the type they have there. The converter's own way to float16 rounds all else, too:
-    biases, statistics and coordinates, which moves points by up to a quarter of a pixel.
+    Kernels stay of the type they have there. The converter's own way to float16 rounds all else,
+    too: biases, statistics and coordinates, which moves points by up to a quarter of a pixel.
     """
     import tensorflow as tf
     from tensorflow.lite.python.convert import ConverterError

@@ -1,0 +1,95 @@
+"""How far the landmarks of every export of the released weights are from the network's.
+
+    python experiments/parity.py FOLDER --data-dir PREPARED
+
+writes each export into a folder of FOLDER and, from what `export.json` says there,
+experiments/results/parity.json. Takes the extras [onnx] and [tf], and an hour or two on 2 cores,
+most of it ONNX at three passes. Exports that FOLDER holds already are taken as they are, so that
+what was interrupted goes on; delete those of an older network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from rednet_jax.data.prepare import data_folder
+from rednet_jax.errors import RednetError
+from rednet_jax.evaluate.provenance import provenance
+from rednet_jax.files import write_text
+
+RESULT = Path(__file__).parent / "results" / "parity.json"
+CHECKPOINTS = ("compact", "compact_video")
+TARGETS = ("stablehlo", "torch", "onnx", "savedmodel", "litert")
+FEEDBACK_STEPS = (1, 3)
+DTYPES = ("float32", "float16")
+TOLD = (
+    "max_difference_px_still",
+    "max_difference_px_stream",
+    "max_difference_confidence",
+    "bar_px",
+    "points",
+    "points_at_ties",
+    "max_difference_px_at_ties",
+    "compared_on",
+)
+
+
+def main(folder: Path, data_dir: Path) -> None:
+    """Exports, reads what was found, writes and prints it."""
+    rows, versions = [], {}
+    for each in itertools.product(CHECKPOINTS, TARGETS, FEEDBACK_STEPS, DTYPES):
+        row, used = _row(*each, folder, data_dir)
+        rows.append(row)
+        versions |= used
+        far = [f"{row[name]:.1e}" for name in TOLD[:2]] if "refused" not in row else row["refused"]
+        print(*each, *far)
+    result = provenance("python experiments/parity.py FOLDER --data-dir PREPARED", seed=0)
+    result["versions"] |= versions
+    write_text(RESULT, json.dumps({**result, "per_row": rows}, indent=2) + "\n")
+
+
+def _row(
+    checkpoint: str, target: str, steps: int, dtype: str, folder: Path, data_dir: Path
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """What an export says of itself, or why it was refused, and the versions it used."""
+    out = folder / f"{checkpoint}_{target}_{steps}_{dtype}"
+    row = {
+        "checkpoint": checkpoint,
+        "target": target,
+        "feedback_steps": steps,
+        "dtype": dtype,
+    }
+    if not (out / "export.json").exists():
+        # TensorFlow and PyTorch give back no memory, so each has a process of its own.
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "rednet_jax.cli", "export", checkpoint, "--to", target),
+                *("--out", str(out), "--feedback-steps", str(steps), "--dtype", dtype),
+                *("--data-dir", str(data_dir)),
+            ],
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode != 0:
+            return {**row, "refused": (done.stderr.splitlines() or ["no reason"])[-1]}, {}
+    written = json.loads((out / "export.json").read_text(encoding="utf-8"))
+    return {**row, **{name: written[name] for name in TOLD}}, written["versions"]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    parser.add_argument("--data-dir", type=Path, metavar="PREPARED")
+    arguments = parser.parse_args()
+    try:
+        main(arguments.folder, data_folder(arguments.data_dir))
+    except RednetError as error:
+        parser.error(str(error))
