@@ -215,6 +215,22 @@ def recorded(page):
         yield image, np.asarray(look["box"], np.float32), look["follows"], points
 
 
+HOLD = """
+window.waits = false;
+const step = follower.network.step;
+follower.network.step = async function (...given) {
+  window.waits = true;
+  await new Promise((resolve) => { window.release = resolve; });
+  window.waits = false;
+  this.step = step;
+  return this.step(...given);
+};
+null;
+"""
+"""The next frame that the network is given waits for `release()`: what is done meanwhile is done in
+the middle of a look, as where the network computes beside the page."""
+
+
 def until(page, condition):
     """Waits until it holds; Playwright's own way is what the page forbids, to evaluate strings."""
     end = time.monotonic() + 120
@@ -315,6 +331,105 @@ def test_a_clip_is_followed_as_the_tracker_follows_it(browser, site, real_data):
     assert max(distances) < TOLERANCE
 
 
+@pytest.fixture
+def clip(real_data):
+    """A video file with a face in the middle."""
+    return real_data / "clips" / "carphone_pristine" / "vid.mp4"
+
+
+@pytest.mark.slow
+def test_a_box_drawn_while_a_frame_is_looked_at_is_looked_in_next(browser, site, clip):
+    _, address = site
+    box = [10.0, 12, 60, 72]
+    with opened(browser, address) as page:
+        page.locator("#file").set_input_files(clip)
+        page.get_by_text("One face, confidence 0.").wait_for()
+        page.evaluate(RECORD)
+        page.evaluate(HOLD)
+        until(page, "window.waits")
+        begun = page.evaluate("window.seen.length")
+        drag(page, box)
+        shown = page.evaluate("choice?.box")
+        page.evaluate("release()")
+        until(page, f"window.seen.length > {begun + 1}")
+        save(page, "drawn_in_between")
+        _, drawn, follows, _ = list(recorded(page))[begun + 1]
+        assert page.evaluate("choice") is None
+    assert not follows
+    np.testing.assert_allclose(drawn, box, atol=2)
+    # Until it is its turn, it is shown as it was drawn.
+    np.testing.assert_array_equal(np.float32(shown), drawn)
+
+
+@pytest.mark.slow
+def test_a_picture_opened_while_a_frame_is_looked_at_begins_in_its_middle(browser, site, clip):
+    _, address = site
+    with opened(browser, address) as page:
+        page.locator("#file").set_input_files(clip)
+        page.get_by_text("One face, confidence 0.").wait_for()
+        page.evaluate(RECORD)
+        page.evaluate(HOLD)
+        until(page, "window.waits")
+        page.locator("#file").set_input_files(portrait_path())
+        until(page, "!source.moving")
+        page.evaluate("release()")
+        page.get_by_text("ms a picture").wait_for()
+        box = page.evaluate("window.seen.at(-1).box")
+        width, height = page.evaluate("[picture.width, picture.height]")
+    middle, side = np.asarray([width, height] * 2) / 2, min(width, height) / 2
+    np.testing.assert_allclose(box, middle + np.asarray([-1, -1, 1, 1]) * side / 2)
+
+
+@pytest.mark.slow
+def test_where_a_video_begins_again_its_end_is_forgotten_but_for_the_place(browser, site, clip):
+    _, address = site
+    with opened(browser, address) as page:
+        page.locator("#file").set_input_files(clip)
+        page.get_by_text("One face, confidence 0.").wait_for()
+        page.evaluate(RECORD)
+        until(page, "window.seen.findIndex((look) => !look.follows) >= 0")
+        begun = page.evaluate("window.seen.findIndex((look) => !look.follows)")
+        until(page, f"window.seen.length > {begun + 3}")
+        looks = list(recorded(page))
+    assert [i for i, (_, _, follows, _) in enumerate(looks) if not follows] == [begun]
+    *_, last = looks[begun - 1]
+    np.testing.assert_allclose(looks[begun][1], landmark_box(last), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_browser_that_tells_no_frames_is_told_of_in_a_line(browser, site, clip):
+    _, address = site
+    options = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
+    with opened(browser, address, *options) as page:
+        page.evaluate("delete HTMLVideoElement.prototype.requestVideoFrameCallback")
+        for give in (
+            lambda: page.locator("#file").set_input_files(clip),
+            lambda: page.get_by_role("button", name="Use the camera").click(),
+        ):
+            page.evaluate("say('Ready.')")
+            give()
+            page.get_by_text("it lacks requestVideoFrameCallback").wait_for()
+        assert page.evaluate("source") is None
+        save(page, "no_frames")
+        page.locator("#file").set_input_files(portrait_path())
+        page.get_by_text("ms a picture").wait_for()
+
+
+@pytest.mark.slow
+def test_graphs_may_have_any_name(browser, site, tmp_path):
+    """A checkpoint's file gives them theirs."""
+    folder, _ = site
+    shutil.copytree(folder, tmp_path / "site")
+    exported = json.loads((folder / "export.json").read_text())
+    names = ["run#3.onnx", "50%25 done_stream.onnx"]
+    for old, new in zip(exported["page"]["graphs"], names, strict=True):
+        (tmp_path / "site" / old).rename(tmp_path / "site" / new)
+    exported["page"]["graphs"] = names
+    (tmp_path / "site" / "export.json").write_text(json.dumps(exported))
+    with serving(tmp_path / "site") as address, opened(browser, address):
+        pass
+
+
 @pytest.mark.slow
 def test_the_camera_finds_a_face_in_the_middle_and_says_when_it_has_gone(browser, site, tmp_path):
     _, address = site
@@ -345,6 +460,7 @@ def test_the_box_is_moved_by_keys(browser, site):
     _, address = site
     with opened(browser, address) as page:
         page.locator("#file").set_input_files(portrait_path())
+        page.get_by_text("ms a picture").wait_for()
         page.locator("#drawing").focus()
         begin = np.asarray(page.evaluate("box"))
         for key in ("ArrowLeft", "ArrowUp", "+", "ArrowLeft", "-"):

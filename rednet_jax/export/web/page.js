@@ -16,7 +16,7 @@ let parts = [];
 let follower = null;
 // What is shown: { element, width, height, moving }.
 let source = null;
-// Where the network looks while it follows no face.
+// Where the network looks while it follows no face; while it follows one, where that was last.
 let box = null;
 // The box that is being chosen: { from: where a drag began, box }.
 let choice = null;
@@ -55,7 +55,7 @@ async function open(element, width, height, moving) {
   const shrunk = Math.min(1, LONGEST_SIDE / Math.max(width, height));
   const side = shrunk * Math.min(width, height) * 0.5;
   source = { element, moving, width: Math.round(width * shrunk), height: Math.round(height * shrunk) };
-  box = boxAt(source.width / 2, source.height / 2, side);
+  lookNextIn(boxAt(source.width / 2, source.height / 2, side));
   times = [];
   zoom = Math.max(1, Math.round(DRAWN_SIDE / Math.max(source.width, source.height)));
   for (const [canvas, factor] of [[picture, 1], [drawing, zoom]]) {
@@ -66,8 +66,7 @@ async function open(element, width, height, moving) {
   }
   empty.hidden = true;
   play.disabled = !moving;
-  follower.forget();
-  if (moving) watch(source);
+  if (moving) watch(source).catch(failed);
   else await lookAgain();
 }
 
@@ -87,7 +86,7 @@ async function openFile(chosen) {
     await image.decode().catch(() => { throw Error(`${chosen.name} is no picture that this browser reads.`); });
     return open(image, image.naturalWidth, image.naturalHeight, false);
   }
-  const video = document.createElement("video");
+  const video = newVideo();
   video.src = url;
   video.loop = true;
   return openVideo(video, `${chosen.name} is no video that this browser plays.`);
@@ -95,14 +94,24 @@ async function openFile(chosen) {
 
 async function openCamera() {
   if (!navigator.mediaDevices) throw Error("Browsers give the camera to https and localhost only.");
-  const video = document.createElement("video");
+  const video = newVideo();
   video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user" } })
     .catch((error) => { throw Error(`There is no camera to use (${error.message}).`); });
   return openVideo(video, "The camera shows nothing.");
 }
 
-async function openVideo(video, otherwise) {
+function newVideo() {
+  const video = document.createElement("video");
+  if (!video.requestVideoFrameCallback) {
+    throw Error(
+      "Pictures work in this browser, videos and the camera do not: it lacks " +
+      "requestVideoFrameCallback.");
+  }
   video.muted = video.playsInline = true;
+  return video;
+}
+
+async function openVideo(video, otherwise) {
   await new Promise((resolve, reject) => {
     video.onloadeddata = resolve;
     video.onerror = () => reject(Error(otherwise));
@@ -114,9 +123,16 @@ async function openVideo(video, otherwise) {
 
 // Frames that come while the network is at work are not seen.
 async function watch(shown) {
+  let last = 0;
   while (source === shown) {
-    await new Promise((resolve) => shown.element.requestVideoFrameCallback(resolve));
-    if (source === shown) await lookAgain();
+    const { mediaTime } = await new Promise((resolve) => {
+      shown.element.requestVideoFrameCallback((_, frame) => resolve(frame));
+    });
+    if (source !== shown) return;
+    // The video has begun again or was set back, and the frame seen last does not lie before this.
+    if (mediaTime < last) busy = busy.then(() => follower.forget());
+    last = mediaTime;
+    await lookAgain();
   }
 }
 
@@ -126,13 +142,23 @@ function lookAgain() {
   return busy;
 }
 
+// Forgets whoever is followed, and looks in this box next. It takes its turn, because a look that is
+// under way sets the face and the box when it ends.
+function lookNextIn(chosen) {
+  busy = busy.then(() => {
+    follower.forget();
+    box = chosen;
+  });
+}
+
 async function look() {
-  if (!source) return;
-  const { element, width, height, moving } = source;
+  const shown = source;
+  const { element, width, height, moving } = shown;
   pixels.drawImage(element, 0, 0, width, height);
   const image = pixels.getImageData(0, 0, width, height);
   const begin = performance.now();
   const face = moving ? await follower.inFrame(image, box) : await follower.inPicture(image, box);
+  if (source !== shown) return;
   times = [...times, performance.now() - begin].slice(-TIMED);
   if (face) box = boxOf(face.points);
   draw(face);
@@ -197,11 +223,12 @@ function boxAt(x, y, side) {
   return [x - side / 2, y - side / 2, x + side / 2, y + side / 2];
 }
 
-// Takes up a new box: whoever was followed is forgotten.
+// Takes up a new box, which is shown as chosen until it is looked in.
 function take(chosen) {
-  box = chosen;
-  choice = null;
-  busy = busy.then(() => follower.forget());
+  const taken = { box: chosen };
+  choice = taken;
+  lookNextIn(chosen);
+  busy = busy.then(() => { if (choice === taken) choice = null; });
   if (!source.moving || source.element.paused) lookAgain();
 }
 
