@@ -299,6 +299,7 @@ def test_report_writes_a_page_and_names_it(here, run):
     assert "step 0 of 5" in (here / "runs/report.html").read_text()
 
 
+@pytest.mark.usefixtures("noise_faces")
 def test_export_writes_and_tells_the_difference(checkpoint, here, run):
     words = "--to", "safetensors", "--out", "out", "--dtype", "float16"
     status, out, errors = run("export", checkpoint, *words)
@@ -306,7 +307,8 @@ def test_export_writes_and_tells_the_difference(checkpoint, here, run):
     told = json.loads((here / "out" / "export.json").read_text())
     assert out == (
         "out/tiny.safetensors\n"
-        f"landmarks differ by at most {told['max_difference_px']:.3g} crop pixels\n"
+        f"{told['points']} landmarks differ by at most {told['max_difference_px']:.3g} crop "
+        "pixels\n"
     )
 
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
-from numpy.typing import NDArray
-
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.provenance import provenance
 from rednet_jax.export.check import Runner, network
+from rednet_jax.export.folder import EXPORT, read_export
 from rednet_jax.export.inputs import Inputs, comparison_inputs
 from rednet_jax.export.litert import litert_runner
 from rednet_jax.export.onnx import onnx_runner
@@ -23,7 +21,7 @@ from rednet_jax.export.stablehlo import stablehlo_runner
 from rednet_jax.export.targets import Target, export
 from rednet_jax.export.torch import torch_runner
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.weights.store import load
+from rednet_jax.weights.store import fingerprint, load
 
 UNTIMED = ("safetensors", "web")
 """Forms that do not run here: weights alone, and a page for browsers, which says its own time."""
@@ -51,12 +49,12 @@ def bench_exports(
         targets: the forms; those that do not run here are passed over.
         rounds: how often the stream's 30 frames are gone through, after once without a clock.
         data_dir: the folder of prepared data, whose faces are seen if it holds 300w.
-        report: called with (rows done, rows in all).
+        report: called with (exports done, exports in all).
 
     Returns:
-        `per_row`: `target` (`jax` first), `feedback_steps`, `ms_per_frame` (the median of a round's
-        frames, in the fastest round) and `max_difference_px` from the network in crop pixels;
-        `left_out`: forms that cannot be had here, and why; `seen`, `rounds`, `provenance`.
+        `per_row`: `target` (`jax` first), `feedback_steps` and `ms_per_frame` (the median of a
+        round's frames, in the fastest round); `left_out`: `target` and `feedback_steps` that cannot
+        be had here, and why (`left_out`); `seen`, `rounds`, `provenance`.
 
     Raises:
         RednetError: a checkpoint that cannot be read, an export that is not this checkpoint's, or
@@ -66,30 +64,26 @@ def bench_exports(
     inputs = comparison_inputs(config, data_dir)
     timed = [target for target in targets if target not in UNTIMED]
     rows: list[dict[str, Any]] = []
-    left_out: dict[str, str] = {}
+    left_out: list[dict[str, Any]] = []
     versions: dict[str, str] = {}
-    for steps in feedback_steps:
-        jax = network(config, variables, steps)
-        expected = _points(jax, inputs)
-        rows.append(_row("jax", steps, 0.0, jax, inputs, rounds))
-        for target in timed:
-            report(len(rows), (1 + len(timed)) * len(feedback_steps))
-            folder = out / f"{target}_{steps}"
-            try:
-                if not (folder / "export.json").exists():
-                    export(checkpoint, target, folder, feedback_steps=steps, data_dir=data_dir)
-                written = json.loads((folder / "export.json").read_text(encoding="utf-8"))
-                runners = _runners(config, folder, written)
-            except RednetError as error:
-                left_out[target] = str(error)
-                continue
-            versions |= written["versions"]
-            for name, runner in runners.items():
-                apart = np.linalg.norm(_points(runner, inputs) - expected, axis=-1).max()
-                if not apart < 1:
-                    raise RednetError(f"{folder}: an export of something else; delete it")
-                difference = written["max_difference_px"]
-                rows.append(_row(name, steps, difference, runner, inputs, rounds))
+    for number, (steps, target) in enumerate(itertools.product(feedback_steps, timed)):
+        report(number, len(feedback_steps) * len(timed))
+        if target == timed[0]:
+            rows.append(_row("jax", steps, network(config, variables, steps), inputs, rounds))
+        folder = out / f"{target}_{steps}"
+        try:
+            if not (folder / EXPORT).exists():
+                export(checkpoint, target, folder, feedback_steps=steps, data_dir=data_dir)
+        except RednetError as error:
+            left_out.append({"target": target, "feedback_steps": steps, "left_out": str(error)})
+            continue
+        written = read_export(folder / EXPORT)
+        asked = {"weights": fingerprint(variables), "feedback_steps": steps, "dtype": "float32"}
+        if {name: written.get(name) for name in asked} != asked:
+            raise RednetError(f"{folder}: an export of something else; delete it")
+        versions |= written["versions"]
+        for name, runner in _runners(config, folder, written).items():
+            rows.append(_row(name, steps, runner, inputs, rounds))
     result = provenance(
         f"rednet bench exports --checkpoint {checkpoint} --out DIR --data-dir PREPARED "
         f"--feedback-steps {','.join(map(str, feedback_steps))}",
@@ -100,7 +94,7 @@ def bench_exports(
         "seen": f"{inputs.source}: one stream of {len(inputs.frames)} frames",
         "rounds": rounds,
         "per_row": rows,
-        "left_out": [{"target": target, "left_out": why} for target, why in left_out.items()],
+        "left_out": left_out,
         "provenance": {**result, "versions": {**result["versions"], **versions}},
     }
 
@@ -119,25 +113,10 @@ def _runners(config: RedNetConfig, folder: Path, written: dict[str, Any]) -> dic
     return {target: run(config, *files)}
 
 
-def _row(
-    target: str, steps: int, difference: float, runner: Runner, inputs: Inputs, rounds: int
-) -> dict[str, Any]:
+def _row(target: str, steps: int, runner: Runner, inputs: Inputs, rounds: int) -> dict[str, Any]:
+    _times(runner, inputs)
     times = [statistics.median(_times(runner, inputs)) for _ in range(rounds)]
-    return {
-        "target": target,
-        "feedback_steps": steps,
-        "ms_per_frame": 1e3 * min(times),
-        "max_difference_px": difference,
-    }
-
-
-def _points(runner: Runner, inputs: Inputs) -> NDArray[np.floating]:
-    """Landmarks [T, L, 2] of the first stream, crop pixels."""
-    state, points = None, []
-    for frame, warp in zip(inputs.frames[:, :1], inputs.warps[:, :1], strict=True):
-        (landmarks, _), state = runner.step(frame, state, warp)
-        points.append(landmarks[0])
-    return np.stack(points)
+    return {"target": target, "feedback_steps": steps, "ms_per_frame": 1e3 * min(times)}
 
 
 def _times(runner: Runner, inputs: Inputs) -> list[float]:

@@ -18,6 +18,9 @@ from rednet_jax.model.config import RedNetConfig
 BAR_PX = {"float32": 1e-3, "float16": 0.1}
 """How far a landmark may move, in crop pixels, by the type that the kernels are stored in."""
 
+BAR_CONFIDENCE = {"float32": 1e-3, "float16": 1e-2}
+"""How far a confidence may move."""
+
 JUMPS = 0.01
 """Part of the points that may move farther where z is drawn by the largest response: which one is
 largest can turn on the last bit."""
@@ -87,7 +90,7 @@ def compare(
         original: `network` with the checkpoint's weights.
         exported: the files that were written.
         inputs: `comparison_inputs`.
-        dtype: of the exported kernels, which decides how far a landmark may move.
+        dtype: of the exported kernels, which decides how far landmarks and confidences may move.
 
     Returns:
         `max_difference_px`, `max_difference_px_still`, `max_difference_px_stream` (distance in crop
@@ -107,15 +110,16 @@ def compare(
             for run in (_over_crops, _over_frames)
         )
     points = np.concatenate([part.moved.ravel() for part in (still, stream)])
+    confidence = np.concatenate([part.confidence.ravel() for part in (still, stream)])
     # Not `>`: what is no number is above every bar.
-    above = int((~(points <= bar)).sum())
+    above = int((~((points <= bar) & (confidence <= BAR_CONFIDENCE[dtype]))).sum())
     ties = still.ties + stream.ties
     count = len(points) + ties
     result = {
         "max_difference_px": float(points.max()),
         "max_difference_px_still": float(still.moved.max()),
         "max_difference_px_stream": float(stream.moved.max()),
-        "max_difference_confidence": float(max(still.confidence, stream.confidence)),
+        "max_difference_confidence": float(confidence.max()),
         "bar_px": bar,
         "points": count,
         "points_above_bar": above,
@@ -127,17 +131,18 @@ def compare(
     if above > (JUMPS * count if config.feedback == "label_map" else 0):
         raise RednetError(
             f"the export is not the network: {above} of {count} landmarks moved by more than "
-            f"{bar:g} px, the farthest by {points.max():.3g} px; nothing is written"
+            f"{bar:g} px or in confidence by more than {BAR_CONFIDENCE[dtype]:g}, the farthest by "
+            f"{points.max():.3g} px and {confidence.max():.3g}; nothing is written"
         )
     return result
 
 
 class _Difference(NamedTuple):
-    """Distances in pixels and the largest of the confidence, both but at ties; points at ties,
-    their largest."""
+    """Distances in pixels and of the confidence, both but at ties; points at ties, their largest
+    distance."""
 
     moved: NDArray[np.floating]
-    confidence: float
+    confidence: NDArray[np.floating]
     ties: int
     at_ties: float
 
@@ -164,7 +169,7 @@ def _difference(
     ties = far & (moved <= bar + by_itself)
     confidence = np.abs(answer[1] - reference[1])
     largest = float(moved[ties].max()) if ties.any() else 0.0
-    return _Difference(moved[~ties], float(confidence[~ties].max()), int(ties.sum()), largest)
+    return _Difference(moved[~ties], confidence[~ties], int(ties.sum()), largest)
 
 
 def _distance(one: Answer, other: Answer) -> NDArray[np.floating]:

@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,24 +17,17 @@ from jax.extend.core import Literal as Constant
 
 from rednet_jax.errors import RednetError
 from rednet_jax.export import named
-from rednet_jax.export.check import Runner, compare, network
-from rednet_jax.export.folder import (
-    feedback_steps_of,
-    publish,
-    require,
-    signatures,
-    versions,
-)
-from rednet_jax.export.inputs import comparison_inputs
-from rednet_jax.export.savedmodel import tensorflow_version, write_model
+from rednet_jax.export.check import Runner
+from rednet_jax.export.checked import Dtype, Job, Made, export_checked
+from rednet_jax.export.folder import signatures
+from rednet_jax.export.savedmodel import write_model
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.weights.store import checkpoint_name, load
 
 
 def export_litert(
     checkpoint: str | os.PathLike[str],
     out: str | os.PathLike[str],
-    dtype: Literal["float32", "float16"] = "float32",
+    dtype: Dtype = "float32",
     *,
     feedback_steps: int | None = None,
     data_dir: Path | None = None,
@@ -46,59 +39,40 @@ def export_litert(
         still = Interpreter("compact.tflite").get_signature_runner("still")
         answer = still(crops=crops)  # {"landmarks": ..., "confidence": ...}
 
-    Args:
-        checkpoint: a released name, a safetensors file, or a run folder; NAME is its last part.
-        out: folder, made if need be.
-        dtype: of the kernels in the files; they compute in float32.
-        feedback_steps: K, which is fixed in a file; None for the K it was trained with.
-        data_dir: the folder of prepared data, whose faces are compared on if it holds 300w.
-
-    Returns:
-        What export.json holds: `target`, `files`, `dtype`, `feedback_steps`, what `check.compare`
-        returns, `versions` and `signatures`.
-
-    Raises:
-        RednetError: a package is not installed, a checkpoint that cannot be read, a network of
-            operators that LiteRT does not have, landmarks that differ from the network's, or files
-            that cannot be written. No file is left then.
+    Arguments, what is returned and errors are those of `export_checked`; K is fixed in the files,
+    and export.json has their `signatures`.
     """
-    require("tf", ["tensorflow", "ai_edge_litert"])
-    config, variables = load(checkpoint)
-    steps = feedback_steps_of(config, feedback_steps)
-    name = checkpoint_name(checkpoint)
-    files = [f"{name}.tflite", f"{name}_stream.tflite"]
-    with tempfile.TemporaryDirectory() as folder:
-        staged = Path(folder)
+    return export_checked(
+        "litert",
+        checkpoint,
+        out,
+        dtype,
+        _make,
+        modules=["tensorflow", "ai_edge_litert"],
+        extra="tf",
+        feedback_steps=feedback_steps,
+        data_dir=data_dir,
+    )
+
+
+def _make(job: Job) -> Made:
+    files = [f"{job.name}.tflite", f"{job.name}_stream.tflite"]
+    with tempfile.TemporaryDirectory() as model:
         write_model(
-            staged / "model",
-            config,
-            named.stored(variables, dtype),
-            steps,
+            Path(model),
+            job.config,
+            named.stored(job.variables, job.dtype),
+            job.feedback_steps,
             batch=1,
             functions=(_without_uint8(named.still), _without_uint8(named.stream)),
         )
         for file, signature in zip(files, ("still", "stream"), strict=True):
-            (staged / file).write_bytes(_converted(staged / "model", signature))
-        written = {
-            "target": "litert",
-            "files": files,
-            "dtype": dtype,
-            "feedback_steps": steps,
-            **compare(
-                config,
-                network(config, variables, steps),
-                litert_runner(config, *(staged / file for file in files)),
-                comparison_inputs(config, data_dir),
-                dtype,
-            ),
-            "versions": {
-                **versions(["jax", "flax", "ai-edge-litert"]),
-                "tensorflow": tensorflow_version(),
-            },
-            "signatures": signatures(config, passes="int32"),
-        }
-        publish(staged, Path(out), written)
-    return written
+            (job.folder / file).write_bytes(_converted(Path(model), signature))
+    return Made(
+        files,
+        litert_runner(job.config, *(job.folder / file for file in files)),
+        {"signatures": signatures(job.config, passes="int32", batch="1")},
+    )
 
 
 def litert_runner(config: RedNetConfig, still_file: Path, stream_file: Path) -> Runner:
@@ -108,7 +82,7 @@ def litert_runner(config: RedNetConfig, still_file: Path, stream_file: Path) -> 
     interpreters = [Interpreter(str(file)) for file in (still_file, stream_file)]
 
     def call(which: int, given: named.Named) -> named.Named:
-        # A signature's runner does not keep its interpreter alive.
+        # Before 2.3 a signature's runner did not keep its interpreter alive.
         run = interpreters[which].get_signature_runner(("still", "stream")[which])
         faces = [
             run(**{name: array[i : i + 1] for name, array in given.items()})
@@ -133,7 +107,8 @@ def _converted(model: Path, signature: str) -> bytes:
     try:
         return bytes(converter.convert())
     except ConverterError as error:
-        reason = str(error).partition("error: ")[2].partition("\n")[0] or error
+        text = str(error)
+        reason = (text.partition("error: ")[2] or text).partition("\n")[0]
         raise RednetError(f"the network is not one of LiteRT's operators: {reason}") from error
 
 

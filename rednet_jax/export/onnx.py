@@ -8,101 +8,64 @@ import os
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from rednet_jax.export import named
-from rednet_jax.export.check import Runner, compare, network
-from rednet_jax.export.folder import (
-    feedback_steps_of,
-    publish,
-    require,
-    signatures,
-    versions,
-)
-from rednet_jax.export.inputs import comparison_inputs
+from rednet_jax.export.check import Runner
+from rednet_jax.export.checked import Dtype, Job, Made, export_checked
+from rednet_jax.export.folder import signatures
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.weights.store import checkpoint_name, load, write_torch_weights
+from rednet_jax.weights.store import write_torch_weights
 
 OPSET = 18
+
+
+MODULES = ("torch", "onnxscript", "onnx", "onnxruntime", "safetensors")
 
 
 def export_onnx(
     checkpoint: str | os.PathLike[str],
     out: str | os.PathLike[str],
-    dtype: Literal["float32", "float16"] = "float32",
+    dtype: Dtype = "float32",
     *,
     feedback_steps: int | None = None,
     data_dir: Path | None = None,
 ) -> dict[str, Any]:
     """Writes OUT/NAME.onnx, OUT/NAME_stream.onnx and OUT/export.json, once they are checked.
 
-    Args:
-        checkpoint: a released name, a safetensors file, or a run folder; NAME is its last part.
-        out: folder, made if need be.
-        dtype: of the kernels in the files; the graphs compute in float32.
-        feedback_steps: K, which is fixed in a graph; None for the K it was trained with.
-        data_dir: the folder of prepared data, whose faces are compared on if it holds 300w.
-
-    Returns:
-        What export.json holds: `target`, `files`, `opset`, `dtype`, `feedback_steps`, what
-        `check.compare` returns, `versions` and `signatures`.
-
-    Raises:
-        RednetError: a package is not installed, a checkpoint that cannot be read, landmarks that
-            differ from the network's, or files that cannot be written. No file is left then.
+    Arguments, what is returned and errors are those of `export_checked`; K is fixed in the graphs,
+    and export.json has their `opset` and `signatures`.
     """
+    return export_checked(
+        "onnx",
+        checkpoint,
+        out,
+        dtype,
+        make_graphs,
+        modules=MODULES,
+        extra="onnx",
+        feedback_steps=feedback_steps,
+        data_dir=data_dir,
+    )
+
+
+def make_graphs(job: Job) -> Made:
+    """Returns both graphs, written and not yet compared."""
+    files = [f"{job.name}.onnx", f"{job.name}_stream.onnx"]
+    paths = [job.folder / file for file in files]
     with tempfile.TemporaryDirectory() as folder:
-        written = write_checked_graphs(
-            checkpoint,
-            Path(folder),
-            dtype,
-            feedback_steps=feedback_steps,
-            data_dir=data_dir,
+        weights = Path(folder) / "weights.safetensors"
+        write_torch_weights(
+            weights, job.config, job.variables, dtype=job.dtype, feedback_steps=job.feedback_steps
         )
-        publish(Path(folder), Path(out), written)
-    return written
-
-
-def write_checked_graphs(
-    checkpoint: str | os.PathLike[str],
-    staged: Path,
-    dtype: Literal["float32", "float16"],
-    *,
-    feedback_steps: int | None,
-    data_dir: Path | None,
-) -> dict[str, Any]:
-    """Writes both graphs into a folder and compares them; arguments and errors as `export_onnx`.
-
-    Returns:
-        What `export_onnx` does.
-    """
-    require("onnx", ["torch", "onnxscript", "onnx", "onnxruntime"])
-    config, variables = load(checkpoint)
-    steps = feedback_steps_of(config, feedback_steps)
-    name = checkpoint_name(checkpoint)
-    files = [f"{name}.onnx", f"{name}_stream.onnx"]
-    weights = staged / "weights.safetensors"
-    write_torch_weights(weights, config, variables, dtype=dtype, feedback_steps=steps)
-    _write_graphs(config, weights, steps, *(staged / file for file in files))
-    if dtype == "float16":
-        for file in files:
-            _keep_halves(staged / file)
-    exported = onnx_runner(config, *(staged / file for file in files))
-    inputs = comparison_inputs(config, data_dir)
-    return {
-        "target": "onnx",
-        "files": files,
-        "opset": OPSET,
-        "dtype": dtype,
-        "feedback_steps": steps,
-        **compare(config, network(config, variables, steps), exported, inputs, dtype),
-        "versions": versions(
-            ["jax", "flax", "safetensors", "torch", "onnxscript", "onnx", "onnxruntime"]
-        ),
-        "signatures": signatures(config),
-    }
+        _write_graphs(job.config, weights, job.feedback_steps, *paths)
+    if job.dtype == "float16":
+        for path in paths:
+            _keep_halves(path)
+    told = {"opset": OPSET, "signatures": signatures(job.config)}
+    return Made(files, onnx_runner(job.config, *paths), told)
 
 
 def onnx_runner(config: RedNetConfig, still_file: Path, stream_file: Path) -> Runner:

@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 
 from rednet_jax.export import named
-from rednet_jax.export.check import Runner, compare, network
-from rednet_jax.export.folder import (
-    Shapes,
-    feedback_steps_of,
-    input_shapes,
-    publish,
-    require,
-    signatures,
-    versions,
-)
-from rednet_jax.export.inputs import comparison_inputs
+from rednet_jax.export.check import Runner
+from rednet_jax.export.checked import Dtype, Job, Made, export_checked
+from rednet_jax.export.folder import Shapes, input_shapes, signatures
 from rednet_jax.export.stablehlo import PLATFORMS
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.weights.store import checkpoint_name, load
 
 
 def export_savedmodel(
     checkpoint: str | os.PathLike[str],
     out: str | os.PathLike[str],
-    dtype: Literal["float32", "float16"] = "float32",
+    dtype: Dtype = "float32",
     *,
     feedback_steps: int | None = None,
     data_dir: Path | None = None,
@@ -41,55 +31,34 @@ def export_savedmodel(
         model = tf.saved_model.load("NAME")
         answer = model.signatures["still"](crops=crops)  # {"landmarks": ..., "confidence": ...}
 
-    Args:
-        checkpoint: a released name, a safetensors file, or a run folder; NAME is its last part.
-        out: folder, made if need be.
-        dtype: of the kernels in the files; the model computes in float32.
-        feedback_steps: K, which is fixed in the model; None for the K it was trained with.
-        data_dir: the folder of prepared data, whose faces are compared on if it holds 300w.
-
-    Returns:
-        What export.json holds: `target`, `files`, `platforms`, `dtype`, `feedback_steps`, what
-        `check.compare` returns, `versions` and `signatures`.
-
-    Raises:
-        RednetError: TensorFlow is not installed, a checkpoint that cannot be read, landmarks that
-            differ from the network's, or files that cannot be written. No file is left then.
+    Arguments, what is returned and errors are those of `export_checked`; K is fixed in the model,
+    and export.json has its `platforms` and `signatures`.
     """
-    require("tf", ["tensorflow"])
-    config, variables = load(checkpoint)
-    steps = feedback_steps_of(config, feedback_steps)
-    name = checkpoint_name(checkpoint)
-    with tempfile.TemporaryDirectory() as folder:
-        staged = Path(folder)
-        write_model(staged / name, config, named.stored(variables, dtype), steps)
-        files = (file for file in staged.rglob("*") if file.is_file())
-        written = {
-            "target": "savedmodel",
-            "files": sorted(str(file.relative_to(staged)) for file in files),
+    return export_checked(
+        "savedmodel",
+        checkpoint,
+        out,
+        dtype,
+        _make,
+        modules=["tensorflow"],
+        extra="tf",
+        feedback_steps=feedback_steps,
+        data_dir=data_dir,
+    )
+
+
+def _make(job: Job) -> Made:
+    weights = named.stored(job.variables, job.dtype)
+    write_model(job.folder / job.name, job.config, weights, job.feedback_steps)
+    files = (file for file in job.folder.rglob("*") if file.is_file())
+    return Made(
+        sorted(str(file.relative_to(job.folder)) for file in files),
+        savedmodel_runner(job.config, job.folder / job.name),
+        {
             "platforms": list(PLATFORMS),
-            "dtype": dtype,
-            "feedback_steps": steps,
-            **compare(
-                config,
-                network(config, variables, steps),
-                savedmodel_runner(config, staged / name),
-                comparison_inputs(config, data_dir),
-                dtype,
-            ),
-            "versions": {**versions(["jax", "flax"]), "tensorflow": tensorflow_version()},
-            "signatures": signatures(config, passes="int32"),
-        }
-        publish(staged, Path(out), written)
-    return written
-
-
-def tensorflow_version() -> str:
-    """Returns TensorFlow's version, whichever of its packages is installed."""
-    import tensorflow as tf
-
-    version: str = tf.__version__
-    return version
+            "signatures": signatures(job.config, passes="int32"),
+        },
+    )
 
 
 def savedmodel_runner(config: RedNetConfig, folder: Path) -> Runner:

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 from jax import export, lax
 
 from rednet_jax.export import named
-from rednet_jax.export.check import Runner, compare, network
-from rednet_jax.export.folder import (
-    Shapes,
-    feedback_steps_of,
-    input_shapes,
-    publish,
-    signatures,
-    versions,
-)
-from rednet_jax.export.inputs import comparison_inputs
+from rednet_jax.export.check import Runner
+from rednet_jax.export.checked import Dtype, Job, Made, export_checked
+from rednet_jax.export.folder import Shapes, input_shapes, signatures
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.weights.store import checkpoint_name, load
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -30,7 +21,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 def export_stablehlo(
     checkpoint: str | os.PathLike[str],
     out: str | os.PathLike[str],
-    dtype: Literal["float32", "float16"] = "float32",
+    dtype: Dtype = "float32",
     *,
     feedback_steps: int | None = None,
     data_dir: Path | None = None,
@@ -42,54 +33,37 @@ def export_stablehlo(
         still = jax.export.deserialize(bytearray(Path("compact.stablehlo").read_bytes()))
         answer = jax.jit(still.call)(crops=crops)  # {"landmarks": ..., "confidence": ...}
 
-    Args:
-        checkpoint: a released name, a safetensors file, or a run folder; NAME is its last part.
-        out: folder, made if need be.
-        dtype: of the kernels in the files; they compute in float32.
-        feedback_steps: K, which is fixed in a file; None for the K it was trained with.
-        data_dir: the folder of prepared data, whose faces are compared on if it holds 300w.
-
-    Returns:
-        What export.json holds: `target`, `files`, `platforms`, `dtype`, `feedback_steps`, what
-        `check.compare` returns, `versions` and `signatures`.
-
-    Raises:
-        RednetError: a checkpoint that cannot be read, landmarks that differ from the network's, or
-            files that cannot be written. No file is left then.
+    Arguments, what is returned and errors are those of `export_checked`; K is fixed in the files,
+    and export.json has their `platforms` and `signatures`.
     """
-    config, variables = load(checkpoint)
-    steps = feedback_steps_of(config, feedback_steps)
-    name = checkpoint_name(checkpoint)
-    files = [f"{name}.stablehlo", f"{name}_stream.stablehlo"]
-    weights = named.stored(variables, dtype)
-    still, stream = input_shapes(config, passes="int32")
-    with tempfile.TemporaryDirectory() as folder:
-        staged = Path(folder)
-        for file, function, inputs in (
-            (files[0], named.still, still),
-            (files[1], named.stream, stream),
-        ):
-            (staged / file).write_bytes(_serialised(function, config, weights, steps, inputs))
-        exported = stablehlo_runner(config, *(staged / file for file in files))
-        compared = compare(
-            config,
-            network(config, variables, steps),
-            exported,
-            comparison_inputs(config, data_dir),
-            dtype,
-        )
-        written = {
-            "target": "stablehlo",
-            "files": files,
+    return export_checked(
+        "stablehlo",
+        checkpoint,
+        out,
+        dtype,
+        _make,
+        modules=["flatbuffers"],
+        feedback_steps=feedback_steps,
+        data_dir=data_dir,
+    )
+
+
+def _make(job: Job) -> Made:
+    weights = named.stored(job.variables, job.dtype)
+    files = [f"{job.name}.stablehlo", f"{job.name}_stream.stablehlo"]
+    for file, function, inputs in zip(
+        files, (named.still, named.stream), input_shapes(job.config, passes="int32"), strict=True
+    ):
+        call = _serialised(function, job.config, weights, job.feedback_steps, inputs)
+        (job.folder / file).write_bytes(call)
+    return Made(
+        files,
+        stablehlo_runner(job.config, *(job.folder / file for file in files)),
+        {
             "platforms": list(PLATFORMS),
-            "dtype": dtype,
-            "feedback_steps": steps,
-            **compared,
-            "versions": versions(["jax", "flax", "flatbuffers"]),
-            "signatures": signatures(config, passes="int32"),
-        }
-        publish(staged, Path(out), written)
-    return written
+            "signatures": signatures(job.config, passes="int32"),
+        },
+    )
 
 
 def stablehlo_runner(config: RedNetConfig, still_file: Path, stream_file: Path) -> Runner:

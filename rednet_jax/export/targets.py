@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 from rednet_jax.errors import RednetError
+from rednet_jax.export.checked import Dtype
 from rednet_jax.export.litert import export_litert
 from rednet_jax.export.onnx import export_onnx
 from rednet_jax.export.safetensors import export_safetensors
@@ -23,7 +26,7 @@ def export(
     target: Target,
     out: str | os.PathLike[str],
     *,
-    dtype: Literal["float32", "float16"] = "float32",
+    dtype: Dtype = "float32",
     feedback_steps: int | None = None,
     data_dir: Path | None = None,
     runtime: Path | None = None,
@@ -43,23 +46,16 @@ def export(
         RednetError: a runtime for another form than the web; else as the function of the form says.
     """
     if target == "web":
-        return export_web(
-            checkpoint,
-            out,
-            dtype,
-            runtime=runtime,
-            feedback_steps=feedback_steps,
-            data_dir=data_dir,
-        )
-    if runtime is not None:
+        write: Callable[..., dict[str, Any]] = functools.partial(export_web, runtime=runtime)
+    elif runtime is not None:
         raise RednetError(f"--runtime is for the web: {target} has no use for it")
-    if target == "safetensors":
-        return export_safetensors(checkpoint, out, dtype, feedback_steps=feedback_steps)
-    write = {
-        "stablehlo": export_stablehlo,
-        "torch": export_torch,
-        "onnx": export_onnx,
-        "savedmodel": export_savedmodel,
-        "litert": export_litert,
-    }[target]
+    else:
+        write = {
+            "safetensors": export_safetensors,
+            "stablehlo": export_stablehlo,
+            "torch": export_torch,
+            "onnx": export_onnx,
+            "savedmodel": export_savedmodel,
+            "litert": export_litert,
+        }[target]
     return write(checkpoint, out, dtype, feedback_steps=feedback_steps, data_dir=data_dir)

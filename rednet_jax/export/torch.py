@@ -5,19 +5,17 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rednet_jax.errors import RednetError
-from rednet_jax.export.check import Answer, Runner, compare, network
-from rednet_jax.export.folder import feedback_steps_of, publish, require, signatures, versions
-from rednet_jax.export.inputs import comparison_inputs
-from rednet_jax.weights.store import checkpoint_name, load, write_torch_weights
+from rednet_jax.export.check import Answer, Runner
+from rednet_jax.export.checked import Dtype, Job, Made, export_checked
+from rednet_jax.export.folder import signatures
+from rednet_jax.weights.store import write_torch_weights
 
 MODULE = "rednet_torch.py"
 
@@ -25,51 +23,37 @@ MODULE = "rednet_torch.py"
 def export_torch(
     checkpoint: str | os.PathLike[str],
     out: str | os.PathLike[str],
-    dtype: Literal["float32", "float16"] = "float32",
+    dtype: Dtype = "float32",
     *,
     feedback_steps: int | None = None,
     data_dir: Path | None = None,
 ) -> dict[str, Any]:
     """Writes OUT/rednet_torch.py, OUT/NAME.safetensors and OUT/export.json, once they are checked.
 
-    Args:
-        checkpoint: a released name, a safetensors file, or a run folder; NAME is its last part.
-        out: folder, made if need be.
-        dtype: of the kernels in the file; the module computes in float32.
-        feedback_steps: K that the module runs by default; None for the K it was trained with.
-        data_dir: the folder of prepared data, whose faces are compared on if it holds 300w.
-
-    Returns:
-        What export.json holds: `target`, `files`, `dtype`, `feedback_steps`, what `check.compare`
-        returns, `versions` and `signatures`.
-
-    Raises:
-        RednetError: torch is not installed, a checkpoint that cannot be read, landmarks that differ
-            from the network's, or files that cannot be written. No file is left then.
+    Arguments, what is returned and errors are those of `export_checked`; K is what the module runs
+    by default, and export.json has its `signatures`.
     """
-    require("torch", ["torch"])
-    config, variables = load(checkpoint)
-    steps = feedback_steps_of(config, feedback_steps)
-    weights = f"{checkpoint_name(checkpoint)}.safetensors"
-    if (Path(out) / weights).resolve() == Path(checkpoint).resolve():
-        raise RednetError(f"{Path(out) / weights}: would replace the checkpoint itself")
-    with tempfile.TemporaryDirectory() as folder:
-        staged = Path(folder)
-        shutil.copyfile(Path(__file__).with_name(MODULE), staged / MODULE)
-        write_torch_weights(staged / weights, config, variables, dtype=dtype, feedback_steps=steps)
-        inputs = comparison_inputs(config, data_dir)
-        exported = torch_runner(staged / MODULE, staged / weights)
-        written = {
-            "target": "torch",
-            "files": [MODULE, weights],
-            "dtype": dtype,
-            "feedback_steps": steps,
-            **compare(config, network(config, variables, steps), exported, inputs, dtype),
-            "versions": versions(["jax", "flax", "safetensors", "torch"]),
-            "signatures": signatures(config),
-        }
-        publish(staged, Path(out), written)
-    return written
+    return export_checked(
+        "torch",
+        checkpoint,
+        out,
+        dtype,
+        _make,
+        modules=["torch", "safetensors"],
+        extra="torch",
+        feedback_steps=feedback_steps,
+        data_dir=data_dir,
+    )
+
+
+def _make(job: Job) -> Made:
+    module, weights = job.folder / MODULE, job.folder / f"{job.name}.safetensors"
+    shutil.copyfile(Path(__file__).with_name(MODULE), module)
+    write_torch_weights(
+        weights, job.config, job.variables, dtype=job.dtype, feedback_steps=job.feedback_steps
+    )
+    files = [module.name, weights.name]
+    return Made(files, torch_runner(module, weights), {"signatures": signatures(job.config)})
 
 
 def load_module(file: Path) -> ModuleType:

@@ -7,17 +7,16 @@ import itertools
 import json
 import os
 import shutil
-import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rednet_jax.errors import RednetError
-from rednet_jax.export.folder import initial_state, publish, state_shapes
-from rednet_jax.export.onnx import write_checked_graphs
+from rednet_jax.export.checked import Dtype, Job, Made, export_checked
+from rednet_jax.export.folder import crop_rule, initial_state, state_shapes
+from rednet_jax.export.onnx import MODULES, make_graphs
 from rednet_jax.landmarks.drawing import CLOSED, COLOURS
 from rednet_jax.landmarks.schemes import scheme
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.weights.store import load
 
 RUNTIME = "1.30.0"
 """Version of onnxruntime-web that the page was tested with."""
@@ -29,7 +28,7 @@ _PAGE_FILES = ("index.html", "follow.js", "page.js")
 def export_web(
     checkpoint: str | os.PathLike[str],
     out: str | os.PathLike[str],
-    dtype: Literal["float32", "float16"] = "float32",
+    dtype: Dtype = "float32",
     *,
     runtime: str | os.PathLike[str] | None,
     feedback_steps: int | None = None,
@@ -37,50 +36,53 @@ def export_web(
 ) -> dict[str, Any]:
     """Writes OUT/index.html with all that it loads, once the graphs are checked.
 
-    The page opens a picture, a video or the camera, follows a face as `rednet track` does, and asks
-    no other server for anything. Any server of plain files will do: `python -m http.server`.
+    The page opens a picture, a video or the camera, follows one face by its own points, without a
+    detector or shot cuts, and asks no other server for anything. Any server of plain files will do:
+    `python -m http.server`.
+
+    Arguments, what is returned and errors are those of `export_checked`, which compares the graphs
+    in Python's onnxruntime; no runtime, or a folder without its files, is an error, too.
 
     Args:
-        checkpoint: a released name, a safetensors file, or a run folder.
-        out: folder, made if need be.
-        dtype: of the kernels in the graphs, which compute in float32.
         runtime: npm's folder `onnxruntime-web`, of whose files three are copied.
-        feedback_steps: K, which is fixed in a graph; None for the K it was trained with.
-        data_dir: the folder of prepared data, whose faces are compared on if it holds 300w.
 
     Returns:
-        What export.json holds: as of `export_onnx`, and `page`, what the page reads there: `graphs`
-        (of pictures, of streams), `crop`, the parts of the `state`, and the `parts` of a face.
-
-    Raises:
-        RednetError: no runtime, or a folder without its files; else as `export_onnx`.
+        What export.json holds: as of `export_onnx`, `onnxruntime_web`, the version copied, and
+        `page`, what the page reads there: `graphs` (of pictures, of streams), `crop`, the parts of
+        the `state`, and the `parts` of a face.
     """
     version, libraries = _runtime(runtime)
-    config, _ = load(checkpoint)
-    with tempfile.TemporaryDirectory() as folder:
-        staged = Path(folder)
-        written = write_checked_graphs(
-            checkpoint, staged, dtype, feedback_steps=feedback_steps, data_dir=data_dir
-        )
-        graphs = written["files"]
+
+    def make(job: Job) -> Made:
+        graphs = make_graphs(job)
         page = importlib.resources.files(__package__) / "web"
         for name in _PAGE_FILES:
-            (staged / name).write_bytes((page / name).read_bytes())
-        (staged / "onnxruntime-web").mkdir()
+            (job.folder / name).write_bytes((page / name).read_bytes())
+        (job.folder / "onnxruntime-web").mkdir()
         for library in libraries:
-            shutil.copyfile(library, staged / "onnxruntime-web" / library.name)
-        written |= {
-            "target": "web",
-            "files": [
-                *_PAGE_FILES,
-                *graphs,
-                *(f"onnxruntime-web/{library.name}" for library in libraries),
-            ],
-            "versions": {**written["versions"], "onnxruntime-web": version},
-            "page": {"graphs": graphs, **_described(config)},
-        }
-        publish(staged, Path(out), written)
-    return written
+            shutil.copyfile(library, job.folder / "onnxruntime-web" / library.name)
+        runtime_files = (f"onnxruntime-web/{library.name}" for library in libraries)
+        return Made(
+            [*_PAGE_FILES, *graphs.files, *runtime_files],
+            graphs.runner,
+            {
+                **graphs.told,
+                "onnxruntime_web": version,
+                "page": {"graphs": graphs.files, **_described(job.config)},
+            },
+        )
+
+    return export_checked(
+        "web",
+        checkpoint,
+        out,
+        dtype,
+        make,
+        modules=MODULES,
+        extra="onnx",
+        feedback_steps=feedback_steps,
+        data_dir=data_dir,
+    )
 
 
 def _runtime(folder: str | os.PathLike[str] | None) -> tuple[str, list[Path]]:
@@ -107,7 +109,7 @@ def _described(config: RedNetConfig) -> dict[str, Any]:
     begin = initial_state(config)
     parts = zip(scheme(config.landmarks).groups, itertools.cycle(COLOURS), strict=False)
     return {
-        "crop": {"size": config.picture_size, "margin": config.picture_margin},
+        "crop": crop_rule(config),
         "state": {
             name: {"dtype": dtype, "shape": list(shape), "begin": begin[name]}
             for name, (dtype, shape) in state_shapes(config).items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.resources
 import json
 import os
@@ -51,6 +52,15 @@ def load(checkpoint: str | os.PathLike[str]) -> tuple[RedNetConfig, Variables]:
     Raises:
         RednetError: there is no such checkpoint, or the file is damaged or not one of ours.
     """
+    return read_weights(find(checkpoint))
+
+
+def find(checkpoint: str | os.PathLike[str]) -> Path:
+    """Returns the file that `load` reads.
+
+    Raises:
+        RednetError: there is no such checkpoint.
+    """
     names = released()
     path = Path(checkpoint)
     if os.fspath(checkpoint) in names:
@@ -64,7 +74,7 @@ def load(checkpoint: str | os.PathLike[str]) -> tuple[RedNetConfig, Variables]:
         raise RednetError(
             f"{checkpoint}: no such file, run folder or released checkpoint (released: {known})"
         )
-    return read_weights(path)
+    return path
 
 
 def checkpoint_name(checkpoint: str | os.PathLike[str]) -> str:
@@ -181,6 +191,15 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[RedNetConfig, Variables]
 def parameter_count(variables: Variables) -> int:
     """Returns how many numbers the parameters hold (batch statistics not counted)."""
     return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(variables["params"]))
+
+
+def fingerprint(variables: Variables) -> str:
+    """Returns the SHA-256 of the numbers in float32, whichever file they came from."""
+    digest = hashlib.sha256()
+    for name, array in sorted(flat(variables).items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(array, np.float32).tobytes())
+    return digest.hexdigest()
 
 
 def flat(tree: Variables) -> dict[str, Any]:

@@ -9,9 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from PIL import Image
 
-from rednet_jax.export import inputs
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.rednet import init
 from rednet_jax.weights.store import write_weights
@@ -63,17 +61,3 @@ def checkpoint(
         return tmp_path / "tiny.safetensors"
 
     return written
-
-
-@pytest.fixture
-def noise_faces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exports are compared on pictures of noise: faces take a minute to compile."""
-    rng = np.random.default_rng(0)
-    box = np.asarray([10, 12, 60, 58], np.float32)
-    # As smooth as pictures are: what registers would make much of the last bit of a place.
-    coarse = [
-        Image.fromarray(rng.integers(256, size=(14, 14, 3), dtype=np.uint8)) for _ in range(8)
-    ]
-    pictures = [(np.asarray(one.resize((72, 70), Image.Resampling.BICUBIC)), box) for one in coarse]
-    monkeypatch.setattr(inputs, "_generated", lambda: pictures)
-    monkeypatch.setattr(inputs, "find_prepared", lambda name, data_dir: None)

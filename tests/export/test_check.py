@@ -23,13 +23,13 @@ INPUTS = Inputs(
 )
 
 
-def runner(point):
-    """A network of one landmark, (point(crop), 0), sure to a half."""
+def runner(point, confidence=0.5):
+    """A network of one landmark, (point(crop), 0), and its confidence."""
 
     def still(crops):
         pixels = crops / 255 if crops.dtype == np.uint8 else crops
         landmarks = np.asarray([[[point(one), 0.0]] for one in pixels])
-        return landmarks, np.full(landmarks.shape[:-1], 0.5)
+        return landmarks, np.full(landmarks.shape[:-1], confidence)
 
     return Runner(still, lambda frames, state, warp: (still(frames), state))
 
@@ -40,11 +40,22 @@ def test_a_larger_difference_is_an_error(narrow):
     assert same["points"] == 3 + 5 * 2
     assert same["max_difference_px"] == pytest.approx(5e-4)
     assert same["points_above_bar"] == same["points_at_ties"] == 0
-    with pytest.raises(RednetError, match=r"13 of 13 landmarks moved by more than 0\.001 px"):
+    with pytest.raises(RednetError, match=r"13 of 13 landmarks moved by more than 0\.001 px "):
         compare(config, runner(lambda x: 1.0), runner(lambda x: 1.002), INPUTS, "float32")
     compare(config, runner(lambda x: 1.0), runner(lambda x: 1.002), INPUTS, "float16")
     with pytest.raises(RednetError, match="13 of 13"):
         compare(config, runner(lambda x: 1.0), runner(lambda x: np.nan), INPUTS, "float32")
+
+
+def test_another_confidence_is_an_error(narrow):
+    config = narrow("compact")
+    near, far, none = (runner(lambda x: 1.0, sure) for sure in (0.5005, 0.505, np.nan))
+    same = compare(config, runner(lambda x: 1.0), near, INPUTS, "float32")
+    assert same["max_difference_confidence"] == pytest.approx(5e-4)
+    compare(config, runner(lambda x: 1.0), far, INPUTS, "float16")
+    for wrong in (far, none):
+        with pytest.raises(RednetError, match=r"13 of 13 .* in confidence by more than 0\.001, "):
+            compare(config, runner(lambda x: 1.0), wrong, INPUTS, "float32")
 
 
 def test_points_that_the_network_itself_moves_are_counted_apart(narrow, monkeypatch):

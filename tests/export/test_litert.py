@@ -31,7 +31,14 @@ def test_signatures_say_what_goes_in_and_out(checkpoint, tmp_path):
     for file, (name, described) in zip(
         written["files"], written["signatures"].items(), strict=True
     ):
-        signatures = Interpreter(str(out / file)).get_signature_list()
+        interpreter = Interpreter(str(out / file))
+        shapes = {
+            str([*part["shape"]]): part["dtype"].__name__
+            for part in interpreter.get_input_details()
+        }
+        said = (text.partition("]")[0] + "]" for text in described["inputs"].values())
+        assert {f"{kind} {shape}" for shape, kind in shapes.items()} == set(said)
+        signatures = interpreter.get_signature_list()
         assert set(signatures) == {name}
         assert set(signatures[name]["inputs"]) == set(described["inputs"])
         assert set(signatures[name]["outputs"]) == set(described["outputs"])
@@ -63,6 +70,6 @@ def test_every_form_is_answered_alike(checkpoint, tmp_path, feedback_steps, chan
 @pytest.mark.slow
 def test_what_differs_is_not_written(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setitem(check.BAR_PX, "float16", 0.0)
-    with pytest.raises(RednetError, match=r"^the export is not the network: "):
+    with pytest.raises(RednetError, match=r"^tiny as [a-z]+: the export is not the network: "):
         export_litert(checkpoint("compact"), tmp_path / "out", "float16", feedback_steps=1)
     assert not (tmp_path / "out").exists()

@@ -1,0 +1,66 @@
+"""What an export finds in its folder, and what it leaves there."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from rednet_jax.errors import RednetError
+from rednet_jax.export.folder import claim, initial_state, publish, signatures
+
+
+@pytest.fixture
+def staged(tmp_path):
+    """Two files, checked and ready."""
+    folder = tmp_path / "staged"
+    folder.mkdir()
+    for name in ("one", "two"):
+        (folder / name).write_text("new")
+    return folder
+
+
+def written(*files, target="onnx", checkpoint="tiny"):
+    return {"target": target, "checkpoint": checkpoint, "files": list(files)}
+
+
+def test_the_description_comes_last_and_an_old_one_goes_first(staged, tmp_path):
+    out = tmp_path / "out"
+    publish(staged, out, written("one"))
+    assert json.loads((out / "export.json").read_text()) == written("one")
+    # A folder of that name cannot be replaced by a file.
+    (out / "two").mkdir()
+    with pytest.raises(RednetError, match=r"two: cannot be written"):
+        publish(staged, out, written("one", "two"))
+    assert {path.name for path in out.iterdir()} == {"one", "two"}
+
+
+def test_another_export_is_not_overwritten(staged, tmp_path):
+    out, source = tmp_path / "out", tmp_path / "tiny.safetensors"
+    claim(out, "onnx", "tiny", source)
+    assert not out.exists()
+    publish(staged, out, written("one"))
+    claim(out, "onnx", "tiny", source)
+    for target, name in (("torch", "tiny"), ("onnx", "other")):
+        with pytest.raises(
+            RednetError, match=r"out: holds tiny as onnx already; name another folder$"
+        ):
+            claim(out, target, name, source)
+    (out / "export.json").write_text("[]")
+    with pytest.raises(RednetError, match=r"export\.json: describes no export$"):
+        claim(out, "onnx", "tiny", source)
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(RednetError, match=r"cannot be written \(\S+file is no folder"):
+            claim(out, "onnx", "tiny", tmp_path / "tiny.safetensors")
+
+
+def test_signatures_name_the_batch(narrow):
+    config = narrow("compact", register="similarity", context=1.5)
+    described = signatures(config, batch="1")["stream"]
+    arrays = {**described["inputs"], **described["outputs"]}
+    assert all("[1" in text for text in arrays.values())
+    assert set(initial_state(config)) <= set(arrays)
