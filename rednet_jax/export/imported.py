@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -90,14 +91,14 @@ def import_weights(file: str | os.PathLike[str], out: str | os.PathLike[str]) ->
                 matched.append((name, path))
             if array is not None:
                 ours[path] = _fitted(file, path, array, ours[path].shape)
-    write_weights(out, config, nested(ours))
     named, filled = {name for name, _ in matched}, {path for _, path in matched}
-    return Imported(
-        config,
-        matched,
-        [name for name in theirs if name not in named],
-        [path for path in ours if path not in filled],
-    )
+    unused = [name for name in theirs if name not in named]
+    for name in unused:
+        # Deeper networks of theirs hold all that is looked for, and more.
+        if re.match(r"(features|layer\d+)\.(?!.*num_batches_tracked$)", name):
+            raise RednetError(f"{file}: the encoder of {architecture} has no place for {name}")
+    write_weights(out, config, nested(ours))
+    return Imported(config, matched, unused, [path for path in ours if path not in filled])
 
 
 def _read_pth(file: str | os.PathLike[str]) -> Arrays:
@@ -160,11 +161,15 @@ def _arrays(
     file: Any, theirs: Arrays, layer: _Layer
 ) -> Iterator[tuple[str | None, str, NDArray[np.float32] | None]]:
     """(their name, our path, our array); names that change another array have none of their own."""
-    kernel = _take(file, theirs, f"{layer.conv}.weight").transpose(2, 3, 1, 0)
-    mean = _take(file, theirs, f"{layer.norm}.running_mean")
+    kernel = _take(file, theirs, f"{layer.conv}.weight")
+    if kernel.ndim != 4:
+        raise RednetError(f"{file}: {layer.conv}.weight is {kernel.shape}, not of 4 axes")
+    width = kernel.shape[:1]
+    kernel = kernel.transpose(2, 3, 1, 0)
+    mean = _take(file, theirs, f"{layer.norm}.running_mean", width)
     bias = f"{layer.conv}.bias"
     if bias in theirs:
-        mean = mean - theirs[bias]
+        mean = mean - _take(file, theirs, bias, width)
         yield bias, f"batch_stats/{layer.ours}/mean", None
     if layer.first:
         if kernel.shape[2] != 3:
@@ -180,10 +185,17 @@ def _arrays(
     yield name, f"batch_stats/{layer.ours}/variance", _take(file, theirs, name)
 
 
-def _take(file: Any, theirs: Arrays, name: str) -> NDArray[np.float32]:
+def _take(
+    file: Any, theirs: Arrays, name: str, shape: tuple[int, ...] | None = None
+) -> NDArray[np.float32]:
     if name not in theirs:
         raise RednetError(f"{file}: {name} is missing")
-    return theirs[name]
+    array = theirs[name]
+    if shape is not None and array.shape != shape:
+        raise RednetError(f"{file}: {name} is {array.shape}, not {shape}")
+    if not np.isfinite(array).all():
+        raise RednetError(f"{file}: {name} holds values that are not finite")
+    return array
 
 
 def _fitted(

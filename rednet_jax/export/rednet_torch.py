@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 # Of iBUG's 68 points: eye corners, tip of the nose, mouth corners.
@@ -119,12 +119,21 @@ class Encoded(NamedTuple):
 
 
 def load(weights: str | Path) -> RedNet:
-    """Returns the network of a file of weights, on the CPU, in float32, for inference."""
-    with safe_open(weights, framework="pt") as file:
-        metadata = file.metadata()
-        names = file.keys()
-        # The classifier of identities serves training alone.
-        tensors = {n: file.get_tensor(n).float() for n in names if not n.startswith("identity.")}
+    """Returns the network of a file of weights, on the CPU, in float32, for inference.
+
+    Raises ValueError where the file is none of those that are written for this module.
+    """
+    other = f"{weights}: not a file that `rednet export --to torch` writes"
+    try:
+        with safe_open(weights, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if not {"rednet_config", "feedback_steps", "mean_shape"} <= metadata.keys():
+                raise ValueError(other)
+            # The classifier of identities serves training alone.
+            names = [n for n in file.keys() if not n.startswith("identity.")]  # noqa: SIM118
+            tensors = {name: file.get_tensor(name).float() for name in names}
+    except SafetensorError as error:
+        raise ValueError(f"{other} ({error})") from error
     fields = json.loads(metadata["rednet_config"])
     config = Config(**{name: fields[name] for name in Config._fields})
     mean_shape = torch.tensor(json.loads(metadata["mean_shape"]))
@@ -136,7 +145,8 @@ def load(weights: str | Path) -> RedNet:
 class RedNet(nn.Module):
     """The network; `feedback_steps` (K) may be set to any number from 1 on.
 
-    `mean_shape` [L, 2] is the mean face, about 0, in sides of its bounding box.
+    `mean_shape` [L, 2] is the mean face, about 0, in sides of its bounding box. Other crops than
+    the network's, a state or warp of another batch, and K < 1 raise ValueError.
     """
 
     def __init__(self, config: Config, feedback_steps: int, mean_shape: Tensor) -> None:
@@ -159,6 +169,7 @@ class RedNet(nn.Module):
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         """Returns landmarks [B, L, 2] and confidence [B, L] of crops, each by itself."""
+        self._check(crops)
         # One row of statistics for the whole batch.
         passes = torch.zeros(1, dtype=torch.int64, device=crops.device)
         state = self.initial_state(crops.shape[0], crops.device)._replace(passes=passes)
@@ -176,6 +187,10 @@ class RedNet(nn.Module):
             warp: [B, 2, 3], pixels of this crop -> pixels of the crop before; None if it stands
                 still. x' = warp[:, 0] @ (x, y, 1), y' = warp[:, 1] @ (x, y, 1).
         """
+        self._check(crops)
+        for name, part in zip((*State._fields, "warp"), (*state, warp), strict=True):
+            if part is not None and part.shape[0] != crops.shape[0]:
+                raise ValueError(f"{name} has batch {part.shape[0]}, crops have {crops.shape[0]}")
         if warp is not None and self.config.register != "none":
             # The maps stay on the face; only the pixels that their place is told in change.
             state = state._replace(crop=between(state.crop, warp))
@@ -203,13 +218,23 @@ class RedNet(nn.Module):
             middle.expand(batch, 2, 3),
         )
 
+    def _check(self, crops: Tensor) -> None:
+        side = self.config.picture_size
+        if self.feedback_steps < 1:
+            raise ValueError(f"feedback_steps is {self.feedback_steps}; at least one pass must run")
+        if crops.ndim != 4 or crops.shape[1:] != (side, side, 3):
+            raise ValueError(f"crops are {tuple(crops.shape)}, not (B, {side}, {side}, 3)")
+        if crops.dtype != torch.uint8 and not crops.is_floating_point():
+            raise ValueError(f"crops are {crops.dtype}, neither uint8 nor floating in [0, 1]")
+
     def _frame(
         self, crops: Tensor, state: State, *, recurrent: bool
     ) -> tuple[Tensor, Tensor, State]:
         """K passes over one frame: z goes on from pass to pass, the LSTM from frame to frame."""
         z, hidden, cell, passes, begin = state
         memory = after = (hidden, cell) if recurrent else None
-        images = (crops / 255 if crops.dtype == torch.uint8 else crops).permute(0, 3, 1, 2)
+        images = crops / 255 if crops.dtype == torch.uint8 else crops.float()
+        images = images.permute(0, 3, 1, 2)
         registers, crop = self.config.register != "none", begin
 
         def look() -> Tensor:

@@ -36,9 +36,9 @@ def norm(name, width):
     }
 
 
-def vgg16_bn():
+def vgg16_bn(widths=VGG):
     state, inputs, number = {}, 3, 0
-    for width in VGG:
+    for width in widths:
         if width == "M":
             number += 1
             continue
@@ -51,10 +51,10 @@ def vgg16_bn():
     return state
 
 
-def resnet50(widths=(4, 8, 12, 16, 20)):
+def resnet50(widths=(4, 8, 12, 16, 20), depths=(3, 4, 6, 3)):
     state = {"conv1.weight": drawn(widths[0], 3, 7, 7) / 12} | norm("bn1", widths[0])
     inputs = widths[0]
-    for stage, (width, depth) in enumerate(zip(widths[1:], (3, 4, 6, 3), strict=True), 1):
+    for stage, (width, depth) in enumerate(zip(widths[1:], depths, strict=True), 1):
         for block in range(depth):
             name, middle = f"layer{stage}.{block}", width // 4
             shapes = [(middle, inputs, 1), (middle, middle, 3), (width, middle, 1)]
@@ -157,20 +157,35 @@ def test_our_own_export_comes_back_bit_by_bit(narrow, weights, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, variables, again)
 
 
+def vgg19_bn():
+    """With a fourth convolution in each of the last three stages."""
+    return vgg16_bn([4, 4, "M", 6, 6, "M", *[8] * 4, "M", *[10] * 4, "M", *[12] * 4, "M"])
+
+
+def with_nan(state, name):
+    state[name][..., 0] = float("nan")
+    return state
+
+
 @pytest.mark.parametrize(
-    ("change", "complaint"),
+    ("state", "complaint"),
     [
-        (lambda state: [1, 2], "holds no tensors by name"),
-        (lambda state: {"weight": torch.ones(2)}, "neither VGG-16-BN nor ResNet-50"),
-        (lambda state: {k: state[k] for k in state if k != "features.8.bias"}, "features.8.b"),
-        (
-            lambda state: state | {"features.7.weight": torch.ones(6, 5, 3, 3)},
-            "conv2_1/conv",
-        ),
+        ([1, 2], "holds no tensors by name"),
+        ({"weight": torch.ones(2)}, "neither VGG-16-BN nor ResNet-50"),
+        ({k: v for k, v in vgg16_bn().items() if k != "features.8.bias"}, "features.8.b"),
+        (vgg16_bn() | {"features.7.weight": torch.ones(6, 5, 3, 3)}, "conv2_1/conv"),
+        (vgg16_bn() | {"features.0.bias": torch.ones(1)}, r"features.0.bias is \(1,\)"),
+        (vgg16_bn() | {"features.44.alpha": torch.ones(1)}, "no place for features.44.alpha"),
+        (vgg19_bn(), r"features.24.weight is \(8,\), not of 4 axes"),
+        (resnet50(depths=(3, 4, 23, 3)), "no place for layer3.6.conv1.weight"),
+        (resnet50(depths=(3, 8, 36, 3)), "no place for layer2.4.conv1.weight"),
+        (with_nan(vgg16_bn(), "features.0.bias"), "features.0.bias holds .* not finite"),
+        (with_nan(vgg16_bn(), "features.3.weight"), "features.3.weight holds .* not finite"),
+        (with_nan(resnet50(), "layer4.2.bn3.running_var"), "layer4.2.bn3.running_var holds"),
     ],
 )
-def test_other_files_are_refused_in_one_line(tmp_path, change, complaint):
-    torch.save(change(vgg16_bn()), tmp_path / "theirs.pth")
+def test_other_files_are_refused_in_one_line(tmp_path, state, complaint):
+    torch.save(state, tmp_path / "theirs.pth")
     with pytest.raises(RednetError, match=rf"^[^\n]*theirs.pth: [^\n]*{complaint}[^\n]*$"):
         import_weights(tmp_path / "theirs.pth", tmp_path / "ours.safetensors")
     assert not (tmp_path / "ours.safetensors").exists()

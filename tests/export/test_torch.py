@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from rednet_jax.errors import RednetError
 from rednet_jax.export import check
@@ -98,6 +99,76 @@ def test_a_crop_in_floats_is_the_same_crop(narrow, weights, module):
             torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_crops_of_other_floats_are_read(narrow, weights, module, dtype):
+    config = narrow("compact")
+    net = module(config, weights(config))
+    crops = torch.from_numpy(crops_of(config, 2) // 128).to(dtype)
+    with torch.no_grad():
+        for a, b in zip(net(crops), net(crops.float()), strict=True):
+            torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "complaint"),
+    [
+        ((2, 80, 80, 3), "uint8", r"^crops are \(2, 80, 80, 3\), not \(B, 96, 96, 3\)$"),
+        ((2, 96, 95, 3), "uint8", r"^crops are \(2, 96, 95, 3\), not"),
+        ((2, 3, 96, 96), "float32", r"^crops are \(2, 3, 96, 96\), not"),
+        ((96, 96, 3), "uint8", r"^crops are \(96, 96, 3\), not"),
+        (
+            (2, 96, 96, 3),
+            "int64",
+            r"^crops are torch.int64, neither uint8 nor floating in \[0, 1\]$",
+        ),
+        ((2, 96, 96, 3), "bool", r"^crops are torch.bool, neither"),
+    ],
+)
+def test_other_crops_are_refused(narrow, weights, module, shape, dtype, complaint):
+    """A network that registers cuts its part out of pictures of any size and type."""
+    config = narrow("compact", register="similarity", context=1.5)
+    net, crops = module(config, weights(config)), torch.zeros(shape, dtype=getattr(torch, dtype))
+    with pytest.raises(ValueError, match=complaint):
+        net(crops)
+    with pytest.raises(ValueError, match=complaint):
+        net.step(crops, net.initial_state(2))
+
+
+def test_every_stream_has_its_state_and_its_warp(narrow, weights, module):
+    config = narrow("compact", register="similarity", context=1.5)
+    net, crops = module(config, weights(config)), torch.from_numpy(crops_of(config, 3))
+    state, warp = net.initial_state(3), torch.eye(2, 3).repeat(3, 1, 1)
+    for name, part in zip(state._fields, state, strict=True):
+        with pytest.raises(ValueError, match=rf"^{name} has batch 1, crops have 3$"):
+            net.step(crops, state._replace(**{name: part[:1]}), warp)
+    with pytest.raises(ValueError, match=r"^warp has batch 1, crops have 3$"):
+        net.step(crops, state, warp[:1])
+
+
+def test_at_least_one_pass_must_run(narrow, weights, module):
+    config = narrow("compact")
+    net, crops = module(config, weights(config)), torch.from_numpy(crops_of(config, 2))
+    net.feedback_steps = 0
+    with pytest.raises(ValueError, match=r"^feedback_steps is 0; at least one pass must run$"):
+        net(crops)
+    with pytest.raises(ValueError, match=r"^feedback_steps is 0; at least one pass must run$"):
+        net.step(crops, net.initial_state(2))
+
+
+def test_files_of_others_are_named(checkpoint, tmp_path):
+    from rednet_jax.export import rednet_torch
+
+    other = "not a file that `rednet export --to torch` writes"
+    with pytest.raises(ValueError, match=rf"^[^\n]*tiny.safetensors: {other}$"):
+        rednet_torch.load(checkpoint)
+    (tmp_path / "bare.safetensors").write_bytes(safetensors.numpy.save({"a": np.zeros(2)}))
+    with pytest.raises(ValueError, match=rf"^[^\n]*bare.safetensors: {other}$"):
+        rednet_torch.load(tmp_path / "bare.safetensors")
+    (tmp_path / "words.safetensors").write_text("no tensors at all")
+    with pytest.raises(ValueError, match=rf"^[^\n]*words.safetensors: {other} \([^\n]*\)$"):
+        rednet_torch.load(tmp_path / "words.safetensors")
+
+
 class Stream(torch.nn.Module):
     """`step` as `torch.export` wants it: the forward of a module."""
 
@@ -141,9 +212,9 @@ def test_compiled_it_is_the_same(narrow, weights, module):
     net, crops = module(config, weights(config)), torch.from_numpy(crops_of(config, 2))
     warp = torch.from_numpy(warps_of(2, 0)).float()
     with torch.no_grad():
-        for a, b in zip(torch.compile(net)(crops), net(crops), strict=True):
+        for a, b in zip(torch.compile(net, fullgraph=True)(crops), net(crops), strict=True):
             torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
-        *answer, after = torch.compile(net.step)(crops, net.initial_state(2), warp)
+        *answer, after = torch.compile(net.step, fullgraph=True)(crops, net.initial_state(2), warp)
         *expected, then = net.step(crops, net.initial_state(2), warp)
         for a, b in zip((*answer, *after), (*expected, *then), strict=True):
             torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
