@@ -348,7 +348,7 @@ def export(args: argparse.Namespace) -> int:
     print(
         f"{written['points'] - ties} landmarks differ by at most "
         f"{written['max_difference_px']:.3g} crop pixels"
-        + (f", {ties} where noise moves the network itself by {farthest:.3g}" if ties else "")
+        + (f", {ties} by {farthest:.3g} where noise moves the network as far" if ties else "")
     )
     return 0
 
