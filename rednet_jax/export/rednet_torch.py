@@ -20,6 +20,7 @@ each pass anew, where the points were found. Affine maps are [B, 2, 3], matrix a
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -688,17 +689,18 @@ class PeakReadout(nn.Module):
         self.image_size = config.image_size
 
     def forward(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        points = peaks(torch.sigmoid(logits))
+        points = peaks(logits)
         landmarks = (points + 0.5) * (self.image_size / logits.shape[-1]) - 0.5
         return landmarks, self.gain * logits.amax((2, 3)) + self.offset
 
 
-def peaks(maps: Tensor) -> Tensor:
-    """Returns each map's peak [B, L, 2] in its pixels, by the parabola through three logarithms."""
-    height, width = maps.shape[2:]
-    maps = maps.flatten(2)
-    index = maps.argmax(2)
-    logs = torch.log(maps.clamp(min=1e-30))
+def peaks(logits: Tensor) -> Tensor:
+    """Returns the peak [B, L, 2] of each map's sigmoid, by a parabola through three logarithms."""
+    height, width = logits.shape[2:]
+    logits = logits.flatten(2)
+    index = logits.argmax(2)
+    # The sigmoid itself is 1 for all logits from 17 on.
+    logs = -F.softplus(-logits).clamp(max=-math.log(1e-30))
 
     def vertex(place: Tensor, length: int, stride: int) -> Tensor:
         middle = place.clamp(1, length - 2)

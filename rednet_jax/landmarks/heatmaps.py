@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
+
+_SMALLEST = 1e-30
+"""Of what a logarithm is taken."""
 
 
 def to_map_pixels(landmarks: jax.Array, crop_size: int, map_size: int) -> jax.Array:
@@ -65,10 +70,24 @@ def decode_peak(maps: jax.Array) -> tuple[jax.Array, jax.Array]:
     Returns:
         Points [..., L, 2] (x, y) in map pixels, and the peaks' values [..., L].
     """
+    points = _vertices(maps, jnp.log(jnp.maximum(maps, _SMALLEST)))
+    return points, maps.max((-3, -2))
+
+
+def decode_logit_peak(logits: jax.Array) -> jax.Array:
+    """Returns the points [..., L, 2] that `decode_peak` finds in sigmoid(logits) [..., H, W, L].
+
+    Near 1 a sigmoid in float32 has few digits left and then none, so that many pixels tie; its
+    logarithm by the logits keeps them.
+    """
+    return _vertices(logits, jnp.maximum(jax.nn.log_sigmoid(logits), math.log(_SMALLEST)))
+
+
+def _vertices(maps: jax.Array, logs: jax.Array) -> jax.Array:
+    """The vertex of the parabola through three logarithms around each map's largest pixel."""
     *lead, height, width, count = maps.shape
-    flat = maps.reshape(*lead, height * width, count)
-    index = flat.argmax(-2)
-    logs = jnp.log(jnp.maximum(flat, 1e-30))
+    index = maps.reshape(*lead, height * width, count).argmax(-2)
+    logs = logs.reshape(*lead, height * width, count)
 
     def vertex(place: jax.Array, length: int, stride: int) -> jax.Array:
         middle = jnp.clip(place, 1, length - 2)
@@ -85,5 +104,4 @@ def decode_peak(maps: jax.Array) -> tuple[jax.Array, jax.Array]:
         return found.astype(maps.dtype)
 
     row, column = index // width, index % width
-    points = jnp.stack([vertex(column, width, 1), vertex(row, height, width)], axis=-1)
-    return points, flat.max(-2)
+    return jnp.stack([vertex(column, width, 1), vertex(row, height, width)], axis=-1)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rednet_jax.landmarks.heatmaps import (
+    decode_logit_peak,
     decode_peak,
     gaussian_heatmaps,
     soft_argmax,
@@ -111,3 +112,18 @@ def test_coordinates_are_summed_in_full_precision() -> None:
     products = str(program).split("dot_general")[1:]
     assert len(products) == 2
     assert all("precision=(Precision.HIGHEST, Precision.HIGHEST)" in after for after in products)
+
+
+@pytest.mark.parametrize("height", [3.0, 12.0, 30.0])
+def test_high_peaks_are_found_by_their_logits(height):
+    """The sigmoid of 17 and more is 1 in float32, for the pixels around a peak, too."""
+    y, x = jnp.mgrid[:32, :32]
+    squared = (x - 19.3) ** 2 + (y - 7.8) ** 2
+    logits = (height - 0.5 * squared)[..., None].astype(jnp.float32)
+    # In float64 the sigmoid has digits for all of these.
+    exact = -np.logaddexp(0, -np.asarray(logits, np.float64))
+    low, mid, high = exact[8, 18:21, 0]
+    expected = 19 + 0.5 * (low - high) / (low - 2 * mid + high) if height < 13 else 19
+    (found,) = decode_logit_peak(logits)
+    assert found[0] == pytest.approx(expected, abs=1e-3)
+    assert round(float(found[1])) == 8
