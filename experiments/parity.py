@@ -4,8 +4,8 @@
 
 writes each export into a folder of FOLDER and, from what `export.json` says there,
 experiments/results/parity.json. Takes the extras [onnx] and [tf], and an hour or two on 2 cores,
-most of it ONNX at three passes. Exports that FOLDER holds already are taken as they are, so that
-what was interrupted goes on; delete those of an older network.
+most of it ONNX at three passes. Exports of the same weights that FOLDER holds already are taken as
+they are, so that what was interrupted goes on.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from typing import Any
 from rednet_jax.data.prepare import data_folder
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.provenance import provenance
+from rednet_jax.export.folder import EXPORT, read_export
 from rednet_jax.files import write_text
+from rednet_jax.weights.store import fingerprint, load
 
 RESULT = Path(__file__).parent / "results" / "parity.json"
 CHECKPOINTS = ("compact", "compact_video")
@@ -47,8 +49,7 @@ def main(folder: Path, data_dir: Path) -> None:
         row, used = _row(*each, folder, data_dir)
         rows.append(row)
         versions |= used
-        far = [f"{row[name]:.1e}" for name in TOLD[:2]] if "refused" not in row else row["refused"]
-        print(*each, *far)
+        print(*each, row.get("refused") or " ".join(f"{row[name]:.1e}" for name in TOLD[:2]))
     result = provenance("python experiments/parity.py FOLDER --data-dir PREPARED", seed=0)
     result["versions"] |= versions
     write_text(RESULT, json.dumps({**result, "per_row": rows}, indent=2) + "\n")
@@ -65,7 +66,9 @@ def _row(
         "feedback_steps": steps,
         "dtype": dtype,
     }
-    if not (out / "export.json").exists():
+    described = out / EXPORT
+    weights = fingerprint(load(checkpoint)[1])
+    if not described.exists() or read_export(described).get("weights") != weights:
         # TensorFlow and PyTorch give back no memory, so each has a process of its own.
         done = subprocess.run(
             [
@@ -78,7 +81,7 @@ def _row(
         )
         if done.returncode != 0:
             return {**row, "refused": (done.stderr.splitlines() or ["no reason"])[-1]}, {}
-    written = json.loads((out / "export.json").read_text(encoding="utf-8"))
+    written = read_export(described)
     return {**row, **{name: written[name] for name in TOLD}}, written["versions"]
 
 
