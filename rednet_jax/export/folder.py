@@ -135,7 +135,7 @@ def crop_rule(config: RedNetConfig) -> dict[str, Any]:
 
 
 def claim(out: Path, target: str, name: str, source: Path) -> None:
-    """Sees before any work that a folder may be written to, and that nothing else goes lost there.
+    """Sees before any work that a folder may be written to, and that nothing else is lost there.
 
     Args:
         out: folder.

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 _SMALLEST = 1e-30
-"""Of what a logarithm is taken."""
+"""What a map's value counts as at least, so that its logarithm is finite."""
 
 
 def to_map_pixels(landmarks: jax.Array, crop_size: int, map_size: int) -> jax.Array:
