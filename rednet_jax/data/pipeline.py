@@ -23,7 +23,7 @@ from rednet_jax.landmarks.schemes import Scheme
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """How clips of T frames are cut out of longer ones.
+    """How clips of T frames are cut out of longer ones; a picture is one that shows it T times.
 
     Attributes:
         frames: T.
@@ -201,13 +201,16 @@ def _labelled_faces(faces: _Faces) -> NDArray[np.int64]:
 
 
 def _windows(faces: _Faces, frames: int) -> NDArray[np.int64]:
-    """Returns [W, 2], clip and first frame, of the stretches of T that have a labelled frame."""
+    """Returns [W, 2], clip and first frame, of the stretches of T that have a labelled frame.
+
+    A picture is a stretch by itself.
+    """
     known: NDArray[np.bool_] = np.any(faces.labelled, axis=1)
     windows = [
         (clip, begin - start)
         for clip, (start, end) in enumerate(itertools.pairwise(faces.crops.starts))
-        for begin in range(start, end - frames + 1, frames)
-        if known[begin : begin + frames].any()
+        for begin in range(start, end if end - start == 1 else end - frames + 1, frames)
+        if known[begin : min(begin + frames, end)].any()
     ]
     return np.array(windows, np.int64).reshape(-1, 2)
 
@@ -221,6 +224,8 @@ def _draw_frames(
     """Returns the places [T] of a clip's frames that begin near a window."""
     clip, begin = window
     length = starts[clip + 1] - starts[clip]
+    if length == 1:
+        return np.repeat(starts[clip], config.frames)
     longest = (length - 1) // max(config.frames - 1, 1)
     stride = rng.integers(1, min(config.largest_stride, longest) + 1) if longest > 1 else 1
     last = length - 1 - stride * (config.frames - 1)

@@ -25,7 +25,7 @@ class DataConfig:
 
     Attributes:
         train: NAME/SPLIT of each; where single faces are wanted, every labelled frame of a clip is
-            one.
+            one; where clips are, a picture is one that shows it in every frame.
         weights: of each of `train`; a weight's part of their sum is its part of every batch, or
             of some batches where the parts do not come out even.
         validation: NAME/SPLIT that checkpoints are chosen by; a stage with clips can name a split
