@@ -58,35 +58,23 @@ def soft_argmax(weights: jax.Array) -> jax.Array:
     return jnp.stack([across + (width - 1) / 2, down + (height - 1) / 2], axis=-1)
 
 
-def decode_peak(maps: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Finds each map's peak to a fraction of a pixel.
+def decode_peak(logits: jax.Array) -> jax.Array:
+    """Finds the peak of each map sigmoid(logits) to a fraction of a pixel.
 
     The logarithm of a Gaussian is a parabola, so three neighbouring logarithms on each axis give
-    its centre exactly; at the border the three inmost pixels are taken, which is exact too.
+    its centre exactly; at the border the three inmost pixels are taken, which is exact too. They
+    are taken from the logits: near 1 a sigmoid in float32 has few digits left and then none, so
+    that many pixels tie.
 
     Args:
-        maps: [..., H, W, L], float32 or float64, non-negative; H and W at least 3.
+        logits: [..., H, W, L], float32 or float64; H and W at least 3.
 
     Returns:
-        Points [..., L, 2] (x, y) in map pixels, and the peaks' values [..., L].
+        Points [..., L, 2] (x, y) in map pixels.
     """
-    points = _vertices(maps, jnp.log(jnp.maximum(maps, _SMALLEST)))
-    return points, maps.max((-3, -2))
-
-
-def decode_logit_peak(logits: jax.Array) -> jax.Array:
-    """Returns the points [..., L, 2] that `decode_peak` finds in sigmoid(logits) [..., H, W, L].
-
-    Near 1 a sigmoid in float32 has few digits left and then none, so that many pixels tie; its
-    logarithm by the logits keeps them.
-    """
-    return _vertices(logits, jnp.maximum(jax.nn.log_sigmoid(logits), math.log(_SMALLEST)))
-
-
-def _vertices(maps: jax.Array, logs: jax.Array) -> jax.Array:
-    """The vertex of the parabola through three logarithms around each map's largest pixel."""
-    *lead, height, width, count = maps.shape
-    index = maps.reshape(*lead, height * width, count).argmax(-2)
+    logs = jnp.maximum(jax.nn.log_sigmoid(logits), math.log(_SMALLEST))
+    *lead, height, width, count = logits.shape
+    index = logits.reshape(*lead, height * width, count).argmax(-2)
     logs = logs.reshape(*lead, height * width, count)
 
     def vertex(place: jax.Array, length: int, stride: int) -> jax.Array:
@@ -97,11 +85,12 @@ def _vertices(maps: jax.Array, logs: jax.Array) -> jax.Array:
             for offset in (-stride, 0, stride)
         )
         curvature = low - 2 * mid + high
-        peaked = curvature < -1e-6
+        # Of the logarithm itself, which is all but 0 for high peaks; what is less is rounding.
+        peaked = curvature < -1e-6 * jnp.abs(mid)
         offset = 0.5 * (low - high) / jnp.where(peaked, curvature, -1)
         # A plateau or noise at the border has its vertex far away; a true peak is within a pixel.
         found = jnp.where(peaked, middle + jnp.clip(offset, -2, 2), place)
-        return found.astype(maps.dtype)
+        return found.astype(logits.dtype)
 
     row, column = index // width, index % width
     return jnp.stack([vertex(column, width, 1), vertex(row, height, width)], axis=-1)

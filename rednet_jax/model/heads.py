@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from rednet_jax.landmarks.heatmaps import decode_logit_peak, to_crop_pixels
+from rednet_jax.landmarks.heatmaps import decode_peak, to_crop_pixels
 from rednet_jax.landmarks.schemes import mean_shape, scheme
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.encoder import Blocks, Encoded
@@ -67,7 +67,7 @@ class PeakReadout(nnx.Module):
     def __call__(self, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns points [B, L, 2] in crop pixels and confidence logits [B, L]."""
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-        points = decode_logit_peak(logits)
+        points = decode_peak(logits)
         peaks = jax.lax.stop_gradient(logits.max((1, 2)))
         confidence = self.gain[...] * peaks + self.offset[...]
         return to_crop_pixels(points, self.image_size, self.map_size), confidence
