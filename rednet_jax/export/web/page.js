@@ -74,20 +74,27 @@ function close() {
   if (!source) return;
   const { element } = source;
   source = null;
+  letGo(element);
+}
+
+// Of the camera, or of the file.
+function letGo(element) {
   if (element.srcObject) for (const track of element.srcObject.getTracks()) track.stop();
   if (element.src) URL.revokeObjectURL(element.src);
 }
 
 async function openFile(chosen) {
-  const url = URL.createObjectURL(chosen);
   if (!chosen.type.startsWith("video/")) {
     const image = new Image();
-    image.src = url;
-    await image.decode().catch(() => { throw Error(`${chosen.name} is no picture that this browser reads.`); });
+    image.src = URL.createObjectURL(chosen);
+    await image.decode().catch(() => {
+      letGo(image);
+      throw Error(`${chosen.name} is no picture that this browser reads.`);
+    });
     return open(image, image.naturalWidth, image.naturalHeight, false);
   }
   const video = newVideo();
-  video.src = url;
+  video.src = URL.createObjectURL(chosen);
   video.loop = true;
   return openVideo(video, `${chosen.name} is no video that this browser plays.`);
 }
@@ -114,7 +121,10 @@ function newVideo() {
 async function openVideo(video, otherwise) {
   await new Promise((resolve, reject) => {
     video.onloadeddata = resolve;
-    video.onerror = () => reject(Error(otherwise));
+    video.onerror = () => {
+      letGo(video);
+      reject(Error(otherwise));
+    };
   });
   await open(video, video.videoWidth, video.videoHeight, true);
   video.onplay = video.onpause = () => { play.textContent = video.paused ? "Play" : "Pause"; };
