@@ -1,6 +1,7 @@
 """Releases the best weights of a finished run: the file, its figures and its model card.
 
     python experiments/release.py RUN_DIR --name compact
+    python experiments/release.py RUN_DIR RUN_DIR --name compact_video --init-from compact
     python experiments/release.py --measure compact
     python experiments/release.py --card compact
     python experiments/release.py --check compact
@@ -12,9 +13,10 @@ light, into NAME_slices.json and NAME_slices.png beside it. The card rednet_jax/
 written from these files alone. 300-W must be prepared, and 300-VW for what was trained on clips.
 2 CPU cores, alone: about ten minutes, three more with clips.
 
-The second measures a released file again, without its run: what is known of the training stays. The
-third only writes the card. The last measures on 300-W and says where that differs from what is
-told by 0.01 points or more; its exit status is then 1.
+The second releases the mean of several runs' best weights, which must have begun with the same.
+--measure measures a released file again, without its run: what is known of the training stays.
+--card only writes the card. --check measures on 300-W and says where that differs from what is told
+by 0.01 points or more; its exit status is then 1.
 """
 
 from __future__ import annotations
@@ -23,12 +25,13 @@ import argparse
 import json
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rednet_jax import cli
 from rednet_jax.bench.scan import python_loop
@@ -55,7 +58,7 @@ STEPS = (1, 2, 3)
 
 
 def release(
-    run_dir: Path,
+    run_dirs: Sequence[Path],
     name: str,
     data_dir: Path | None = None,
     *,
@@ -67,24 +70,26 @@ def release(
     """Writes weights, figures and card.
 
     Args:
-        run_dir: of the run; need not be finished.
+        run_dirs: of the run, or of several whose weights are averaged; need not be finished.
         name: of the release.
         data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
-        init_from: what the run began with, if anything: the name of released weights, or the
-            folder of another run, which is then told of with this one.
+        init_from: what the runs began with, if anything: the name of released weights, or the
+            folder of another run, which is then told of with these.
         note: a sentence for the card's part on data.
         weights_dir: where weights and card go.
         results_dir: where the figures go.
 
     Raises:
-        RednetError: a folder that holds no run, or 300-W is not prepared.
+        RednetError: a folder that holds no run, runs of different networks, or 300-W is not
+            prepared.
     """
-    run = _read_run(run_dir)
+    run, *others = map(_read_run, run_dirs)
+    config, variables = _mean(run_dirs)
     begun_with = None
     if init_from is not None and (Path(init_from) / "config.json").exists():
         begun_with = _read_run(Path(init_from))
     command = (
-        f"python experiments/release.py RUN_DIR --name {name}"
+        f"python experiments/release.py {' '.join(['RUN_DIR'] * len(run_dirs))} --name {name}"
         + (f" --init-from {'RUN_DIR' if begun_with else init_from}" if init_from else "")
         + (f" --note '{note}'" if note else "")
     )
@@ -92,13 +97,16 @@ def release(
     origin = provenance(command, run["experiment"]["seed"])
     path = weights_dir / f"{name}.safetensors"
     with tempfile.TemporaryDirectory() as folder:
-        calibration = calibrate(run_dir.resolve(), folder, data_dir=data_dir)
-        config, variables = load(Path(folder) / f"{calibration['name']}.safetensors")
+        raw = Path(folder) / "raw" / path.name
+        write_weights(raw, config, variables)
+        calibration = calibrate(raw, folder, data_dir=data_dir)
+        config, variables = load(Path(folder) / path.name)
     write_weights(path, config, variables, dtype="float16")
     told = {
         "init_from": None if begun_with else init_from,
         "begun_with": begun_with,
         **run,
+        **({"averaged_with": others} if others else {}),
         "note": note,
         "training_faces": len(read_split("300w", "train", data_dir)),
         "calibration": {
@@ -237,6 +245,18 @@ def _read_result(path: Path) -> dict[str, Any]:
     return found
 
 
+def _mean(run_dirs: Sequence[Path]) -> tuple[RedNetConfig, rednet.Tree]:
+    """The network of some runs, with the mean of their best weights."""
+    config, first = load(run_dirs[0])
+    trees = [first]
+    for run_dir in run_dirs[1:]:
+        other, variables = load(run_dir)
+        if other != config:
+            raise RednetError(f"{run_dir}: not the network of {run_dirs[0]}")
+        trees.append(variables)
+    return config, jax.tree.map(lambda *leaves: np.mean(leaves, axis=0, dtype=np.float32), *trees)
+
+
 def _read_run(run_dir: Path) -> dict[str, Any]:
     """A run as plain JSON: its `experiment`, `best_step`, `last_step`, `training_curve` (step and
     validation NME of each validation), `training_seconds` of all steps, without validations, and
@@ -324,21 +344,21 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run_dir", type=Path, nargs="?", metavar="RUN_DIR")
+    parser.add_argument("run_dirs", type=Path, nargs="*", metavar="RUN_DIR")
     parser.add_argument("--name", help="of the release")
-    parser.add_argument("--init-from", metavar="NAME", help="what the run began with, if anything")
+    parser.add_argument("--init-from", metavar="NAME", help="what the runs began with, if anything")
     parser.add_argument("--note", metavar="TEXT", help="a sentence for the card's part on data")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder of prepared data")
     parser.add_argument("--measure", metavar="NAME", help="measure a released file again")
     parser.add_argument("--card", metavar="NAME", help="write the card of a release again")
     parser.add_argument("--check", metavar="NAME", help="measure 300-W and compare with the card")
     arguments = parser.parse_args()
-    given = (arguments.run_dir, arguments.measure, arguments.card, arguments.check)
-    if sum(one is not None for one in given) != 1:
+    given = (arguments.measure, arguments.card, arguments.check)
+    if bool(arguments.run_dirs) + sum(one is not None for one in given) != 1:
         parser.error("name a RUN_DIR, or a release by one of --measure, --card and --check")
-    if (arguments.run_dir is None) != (arguments.name is None):
+    if bool(arguments.run_dirs) != (arguments.name is not None):
         parser.error("RUN_DIR and --name belong together")
-    if arguments.run_dir is None and (arguments.init_from or arguments.note):
+    if not arguments.run_dirs and (arguments.init_from or arguments.note):
         parser.error("--init-from and --note are for a RUN_DIR")
     try:
         if arguments.measure is not None:
@@ -351,7 +371,7 @@ if __name__ == "__main__":
             raise SystemExit(bool(found))
         else:
             release(
-                arguments.run_dir,
+                arguments.run_dirs,
                 arguments.name,
                 arguments.data_dir,
                 init_from=arguments.init_from,

@@ -22,11 +22,12 @@ def model_card(result: dict[str, Any], slices: dict[str, Any], licences: Mapping
         licences: a sentence for each data set.
     """
     experiment, gflop = result["experiment"], result["gflop"]
-    # Results from before there were stages have the fields of their only one at the top.
-    stages = experiment.get("stages", [experiment])
+    stages = _stages(result)
     model, drawn, losses = experiment["model"], stages[0]["augmentation"], stages[-1]["losses"]
     before = result.get("begun_with")
     earlier = before["experiment"]["stages"] if before else []
+    runs = [result, *result.get("averaged_with", [])]
+    trained = [*earlier, *(stage for run in runs for stage in _stages(run))]
     by_boxes = {row["boxes"]: row for row in result["results"]}
     nme = {
         (boxes, row["feedback_steps"]): row["nme"]
@@ -53,9 +54,8 @@ to its input, K times a picture.
 
 ## Training
 
-- Data: {_data(result, [*earlier, *stages])}
-{_schedule_before(before)}{_schedule(stages, result["seed"])}
-  Released is step {result["best_step"]:,}.{_ended(result)}
+- Data: {_data(result, trained)}
+{_schedule_before(before)}{_runs(runs)}
 - Augmentation: rotation by {drawn["rotation"]:g} degrees and log-size by {drawn["log_scale"]:g} \
 (standard deviations),
   shift by {drawn["shift"]:g} of the box, mirror, brightness, contrast, saturation, tint, gamma,
@@ -65,14 +65,14 @@ to its input, K times a picture.
 The curve, of the averaged weights ({stages[-1]["data"].get("validation", "300w/validation")}, NME \
 in percent, in columns the K's):
 
-{_curve(result["training_curve"])}
+{_curves(runs)}
 
 ## Terms
 
 The labels of 300-W (iBUG) are for research only and exclude commercial products; so are these
 weights. Of what they were made of:
 
-{_terms(result, [*earlier, *stages], licences)}
+{_terms(result, trained, licences)}
 
 No picture of these sets is in this project. The cards in `data/` say where each comes from.
 
@@ -142,6 +142,20 @@ on.
 
 {_video(result.get("steadiness"))}
 """
+
+
+def _stages(run: dict[str, Any]) -> list[dict[str, Any]]:
+    # Results from before there were stages have the fields of their only one at the top.
+    stages: list[dict[str, Any]] = run["experiment"].get("stages", [run["experiment"]])
+    return stages
+
+
+def _curves(runs: list[dict[str, Any]]) -> str:
+    """A table for each run."""
+    tables = [_curve(run["training_curve"]) for run in runs]
+    if len(tables) == 1:
+        return tables[0]
+    return "\n\n".join(f"Run {number}:\n\n{table}" for number, table in enumerate(tables, 1))
 
 
 def _curve(curve: list[dict[str, Any]]) -> str:
@@ -309,21 +323,50 @@ holds what the faces really moved, is {steadiness["label_jitter_inner"]:.2f} and
 {rows}"""
 
 
+def _runs(runs: list[dict[str, Any]]) -> str:
+    """The items of the run that gave the weights, or of those whose mean they are."""
+    if len(runs) == 1:
+        (run,) = runs
+        return (
+            f"{_schedule(_stages(run), run['experiment']['seed'])}\n"
+            f"  Released is step {run['best_step']:,}.{_ended(run)}"
+        )
+    items = [
+        f"- Released is the mean of the weights of {len(runs)} runs that began with the same "
+        "(Wortsman et al.,\n  ICML 2022)."
+    ]
+    for number, run in enumerate(runs, 1):
+        for stage in _stages(run):
+            mix = zip(stage["data"]["train"], stage["data"]["weights"], strict=True)
+            told = ", ".join(f"{split} ({weight:g})" for split, weight in mix)
+            rates = ", ".join(rate.replace("*", " at ") for rate in stage["optimiser"]["rates"])
+            told += f"; of the learning rate {rates}" if rates else ""
+            items.append(
+                f"{textwrap.fill(f'- Run {number}: {told}.', 100, subsequent_indent='  ')}\n"
+                f"  {_stage(stage, run['experiment']['seed'])}"
+            )
+        items[-1] += f"\n  Of it step {run['best_step']:,} is taken.{_ended(run)}"
+    return "\n".join(items)
+
+
 def _schedule(stages: list[dict[str, Any]], seed: int) -> str:
     """One item of the card for each stage; the last one ends in the middle of a list item."""
-    items = []
-    for stage in stages:
-        rate = stage["optimiser"]
-        which = f"Stage `{stage['name']}`" if len(stages) > 1 else "Schedule"
-        items.append(
-            f"- {which}: {stage['steps']:,} steps of {_batch(stage)}, the first "
-            f"{stage['one_pass_steps']:,} with one pass; AdamW, learning rate\n"
-            f"  {rate['learning_rate']:g} after {rate['warmup_steps']} steps of warm-up and down a "
-            f"cosine to 0, weight decay {rate['weight_decay']:g},\n"
-            f"  gradients clipped at norm {rate['clip_norm']:g}, weights averaged with decay "
-            f"{rate['average']:g}; seed {seed}."
-        )
-    return "\n".join(items)
+    names = [f"Stage `{stage['name']}`" if len(stages) > 1 else "Schedule" for stage in stages]
+    return "\n".join(
+        f"- {name}: {_stage(stage, seed)}" for name, stage in zip(names, stages, strict=True)
+    )
+
+
+def _stage(stage: dict[str, Any], seed: int) -> str:
+    rate = stage["optimiser"]
+    return (
+        f"{stage['steps']:,} steps of {_batch(stage)}, the first "
+        f"{stage['one_pass_steps']:,} with one pass; AdamW, learning rate\n"
+        f"  {rate['learning_rate']:g} after {rate['warmup_steps']} steps of warm-up and down a "
+        f"cosine to 0, weight decay {rate['weight_decay']:g},\n"
+        f"  gradients clipped at norm {rate['clip_norm']:g}, weights averaged with decay "
+        f"{rate['average']:g}; seed {seed}."
+    )
 
 
 def _schedule_before(run: dict[str, Any] | None) -> str:

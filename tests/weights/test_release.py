@@ -61,17 +61,18 @@ def folder(narrow, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(release.__globals__, "calibrate", calibrated_by_a_known_line)
         patch.setitem(release.__globals__, "measure_generated", measured_on_no_face)
-        release(run, "tiny", root / "data", weights_dir=out, results_dir=out / "results")
+        release([run], "tiny", root / "data", weights_dir=out, results_dir=out / "results")
     return root
 
 
 def calibrated_by_a_known_line(checkpoint, out, *, data_dir):
     """An untrained network has no confidence that could be calibrated."""
     config, variables = load(checkpoint)
-    write_weights(Path(out) / "run.safetensors", config, scale_confidence(config, variables, *LINE))
+    file = Path(out) / Path(checkpoint).name
+    write_weights(file, config, scale_confidence(config, variables, *LINE))
     slope, intercept = LINE
     ece = {when: {"ece": value} for when, value in {"before": 0.0321, "after": 0.0123}.items()}
-    return {"name": "run", "slope": slope, "intercept": intercept, **ece}
+    return {"slope": slope, "intercept": intercept, **ece}
 
 
 def measured_on_no_face(checkpoint, *, picture):
@@ -279,9 +280,55 @@ def test_the_card_tells_of_the_run_before_and_where_later_passes_look(result, sl
     assert max(map(len, text.splitlines())) <= 100
 
 
+def test_of_several_runs_the_mean_is_released(narrow, tmp_path):
+    config = narrow("compact")
+    for name, key in (("one", 0), ("two", 1), ("three", 2)):
+        weights = init(config, jax.random.key(key))
+        write_weights(tmp_path / name / "best.safetensors", config, weights)
+    runs = [tmp_path / name for name in ("one", "two", "three")]
+    got, mean = SCRIPT["_mean"](runs)
+    assert got == config
+    one, two, three = (load(run)[1] for run in runs)
+    expected = jax.tree.map(lambda a, b, c: (a + b + c) / 3, one, two, three)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), mean, expected)
+    other = narrow("compact", feedback="none")
+    write_weights(runs[1] / "best.safetensors", other, init(other, jax.random.key(0)))
+    with pytest.raises(RednetError, match=r"two: not the network of .*one"):
+        SCRIPT["_mean"](runs)
+
+
+def test_the_card_tells_of_all_runs_whose_mean_it_is(result, slices):
+    stage = result["experiment"]["stages"][0]
+    mixed = {**stage["data"], "train": ["300w/train", "lfw/train"], "weights": [0.75, 0.25]}
+    slow = {**stage["optimiser"], "rates": ["encoder*0.05", "feedback*2"]}
+    other = {
+        "experiment": {"seed": 8, "stages": [{**stage, "data": mixed, "optimiser": slow}]},
+        "best_step": 150,
+        "last_step": 700,
+        "training_seconds": 1800.0,
+        "training_curve": [{"step": 150, "validation_nme": [4.56, 5.67]}],
+        "trained_on": {"machine": {"device": "Some GPU"}, "versions": {"jax": "4.5.6"}},
+    }
+    text = model_card(result | {"averaged_with": [other]}, slices, LICENCES)
+    for fact in (
+        "the mean of the weights of 2 runs",
+        "- Run 1: 300w/train (1).\n  700 steps",
+        "seed 3.\n  Of it step 200 is taken.",
+        "- Run 2: 300w/train (0.75), lfw/train (0.25); of the learning rate encoder at 0.05, "
+        "feedback at 2.",
+        "seed 8.\n  Of it step 150 is taken.\n  Trained on Some GPU with jax 4.5.6.\n",
+        "Beside them lfw/train",
+        f"- lfw: {LICENCES['lfw'][:40]}",
+        "Run 2:\n\n| step | K = 1 | K = 2 |\n|---|---|---|\n| 150 | 4.56 | 5.67 |\n",
+    ):
+        assert fact in text.replace("\n  feedback", " feedback"), fact
+    assert text.count("Run 1:") == 2
+    assert max(map(len, text.splitlines())) <= 100
+
+
 def test_a_folder_without_a_run_is_one_line(folder, tmp_path):
     with pytest.raises(RednetError, match=r"config\.json") as caught:
-        SCRIPT["release"](tmp_path, "tiny", folder / "data", weights_dir=tmp_path / "out")
+        SCRIPT["release"]([tmp_path], "tiny", folder / "data", weights_dir=tmp_path / "out")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
 
