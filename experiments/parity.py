@@ -1,11 +1,11 @@
-"""How far the landmarks of every export of the released weights are from the network's.
+"""How far the landmarks of every export of released weights are from the network's.
 
-    python experiments/parity.py FOLDER --data-dir PREPARED
+    python experiments/parity.py compact FOLDER --data-dir PREPARED
 
 writes each export into a folder of FOLDER and, from what `export.json` says there,
-experiments/results/parity.json. Takes the extras [onnx] and [tf], and an hour or two on 2 cores,
-most of it ONNX at three passes. Exports of the same weights that FOLDER holds already are taken as
-they are, so that what was interrupted goes on.
+experiments/results/compact_parity.json. Takes the extras [onnx] and [tf], and half an hour or an
+hour on 2 cores, most of it ONNX at three passes. Exports of the same weights that FOLDER holds
+already are taken as they are, so that what was interrupted goes on.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ from rednet_jax.export.folder import EXPORT, read_export
 from rednet_jax.files import write_text
 from rednet_jax.weights.store import fingerprint, load
 
-RESULT = Path(__file__).parent / "results" / "parity.json"
-CHECKPOINTS = ("compact", "compact_video")
+RESULTS = Path(__file__).parent / "results"
 TARGETS = ("stablehlo", "torch", "onnx", "savedmodel", "litert")
 FEEDBACK_STEPS = (1, 3)
 DTYPES = ("float32", "float16")
@@ -42,32 +41,36 @@ TOLD = (
 )
 
 
-def main(folder: Path, data_dir: Path) -> None:
+def main(checkpoint: str, folder: Path, data_dir: Path) -> None:
     """Exports, reads what was found, writes and prints it."""
-    rows, versions = [], {}
-    for each in itertools.product(CHECKPOINTS, TARGETS, FEEDBACK_STEPS, DTYPES):
-        row, used = _row(*each, folder, data_dir)
+    weights = fingerprint(load(checkpoint)[1])
+    rows: list[dict[str, Any]] = []
+    versions: dict[str, str] = {}
+    for each in itertools.product(TARGETS, FEEDBACK_STEPS, DTYPES):
+        row, used = _row(checkpoint, weights, *each, folder, data_dir)
         rows.append(row)
         versions |= used
         print(*each, row.get("refused") or " ".join(f"{row[name]:.1e}" for name in TOLD[:2]))
-    result = provenance("python experiments/parity.py FOLDER --data-dir PREPARED", seed=0)
+    command = f"python experiments/parity.py {checkpoint} FOLDER --data-dir PREPARED"
+    result = provenance(command, seed=0)
     result["versions"] |= versions
-    write_text(RESULT, json.dumps({**result, "per_row": rows}, indent=2) + "\n")
+    result |= {"checkpoint": checkpoint, "weights": weights, "per_row": rows}
+    write_text(RESULTS / f"{checkpoint}_parity.json", json.dumps(result, indent=2) + "\n")
 
 
 def _row(
-    checkpoint: str, target: str, steps: int, dtype: str, folder: Path, data_dir: Path
+    checkpoint: str,
+    weights: str,
+    target: str,
+    steps: int,
+    dtype: str,
+    folder: Path,
+    data_dir: Path,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """What an export says of itself, or why it was refused, and the versions it used."""
     out = folder / f"{checkpoint}_{target}_{steps}_{dtype}"
-    row = {
-        "checkpoint": checkpoint,
-        "target": target,
-        "feedback_steps": steps,
-        "dtype": dtype,
-    }
+    row = {"target": target, "feedback_steps": steps, "dtype": dtype}
     described = out / EXPORT
-    weights = fingerprint(load(checkpoint)[1])
     if not described.exists() or read_export(described).get("weights") != weights:
         # TensorFlow and PyTorch give back no memory, so each has a process of its own.
         done = subprocess.run(
@@ -89,10 +92,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="the name of released weights")
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     parser.add_argument("--data-dir", type=Path, metavar="PREPARED")
     arguments = parser.parse_args()
     try:
-        main(arguments.folder, data_folder(arguments.data_dir))
+        main(arguments.checkpoint, arguments.folder, data_folder(arguments.data_dir))
     except RednetError as error:
         parser.error(str(error))

@@ -15,30 +15,30 @@ SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "experiments" / "parity.
 
 @pytest.fixture
 def parity(checkpoint, monkeypatch, tmp_path):
-    """Runs the script for one checkpoint and targets of which nothing can be made anew.
+    """Runs the script for targets of which nothing can be made anew.
 
     The folder holds three exports: of these weights, of others, and one that does not say.
     """
-    folder, result = tmp_path / "exports", tmp_path / "parity.json"
-    name = checkpoint("compact").name
     monkeypatch.chdir(tmp_path)
+    name = checkpoint("compact").name
     told = {key: number for number, key in enumerate(SCRIPT["TOLD"])}
     mine = fingerprint(load(name)[1])
     for target, weights in (("mine", mine), ("others", "0" * 64), ("silent", None)):
-        out = folder / f"{name}_{target}_1_float32"
+        out = tmp_path / "exports" / f"{name}_{target}_1_float32"
         out.mkdir(parents=True)
         export = {**told, "versions": {"framework": target}, "weights": weights}
         (out / "export.json").write_text(json.dumps(export))
-    given = {"CHECKPOINTS": (name,), "TARGETS": ("mine", "others", "silent")}
-    given |= {"FEEDBACK_STEPS": (1,), "DTYPES": ("float32",), "RESULT": result}
+    given = {"TARGETS": ("mine", "others", "silent"), "FEEDBACK_STEPS": (1,)}
+    given |= {"DTYPES": ("float32",), "RESULTS": tmp_path}
     for key, value in given.items():
         monkeypatch.setitem(SCRIPT["main"].__globals__, key, value)
-    SCRIPT["main"](folder, tmp_path)
-    return json.loads(result.read_text()), told
+    SCRIPT["main"](name, tmp_path / "exports", tmp_path)
+    return json.loads((tmp_path / f"{name}_parity.json").read_text()), told, mine
 
 
 def test_exports_of_the_same_weights_are_taken_as_they_are(parity):
-    result, told = parity
+    result, told, weights = parity
+    assert result["weights"] == weights
     mine, others, silent = result["per_row"]
     assert {key: mine[key] for key in told} == told and "refused" not in mine
     assert result["versions"]["framework"] == "mine"
