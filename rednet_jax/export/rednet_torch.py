@@ -709,7 +709,7 @@ def peaks(logits: Tensor) -> Tensor:
             logs.gather(2, (centre + offset)[..., None])[..., 0] for offset in (-stride, 0, stride)
         )
         curvature = low - 2 * mid + high
-        peaked = curvature < -1e-6 * mid.abs()
+        peaked = curvature < -(1e-6 * mid.abs() + 1e-30)
         offset = 0.5 * (low - high) / torch.where(peaked, curvature, -1.0)
         found = middle + offset.clamp(-2, 2)
         return torch.where(peaked, found, place.to(found.dtype))

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 _SMALLEST = 1e-30
-"""What a map's value counts as at least, so that its logarithm is finite."""
+"""What a map's value counts as at least, so that its logarithm is finite, and how far below 1 a high
+peak still has a shape: processors differ in whether less is 0."""
 
 
 def to_map_pixels(landmarks: jax.Array, crop_size: int, map_size: int) -> jax.Array:
@@ -85,8 +86,8 @@ def decode_peak(logits: jax.Array) -> jax.Array:
             for offset in (-stride, 0, stride)
         )
         curvature = low - 2 * mid + high
-        # Of the logarithm itself, which is all but 0 for high peaks; what is less is rounding.
-        peaked = curvature < -1e-6 * jnp.abs(mid)
+        # What is less is rounding. High peaks have logarithms of all but 0.
+        peaked = curvature < -(1e-6 * jnp.abs(mid) + _SMALLEST)
         offset = 0.5 * (low - high) / jnp.where(peaked, curvature, -1)
         # A plateau or noise at the border has its vertex far away; a true peak is within a pixel.
         found = jnp.where(peaked, middle + jnp.clip(offset, -2, 2), place)
