@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 _SMALLEST = 1e-30
-"""What a map's value counts as at least, so that its logarithm is finite, and how far below 1 a high
-peak still has a shape: processors differ in whether less is 0."""
+"""What a map's value counts as at least, so that its logarithm is finite, and how far below 1 a
+high peak still has a shape: processors differ in whether less is 0."""
 
 
 def to_map_pixels(landmarks: jax.Array, crop_size: int, map_size: int) -> jax.Array:
