@@ -59,6 +59,8 @@ class Runner(NamedTuple):
 
 def network(config: RedNetConfig, variables: dict[str, Any], feedback_steps: int) -> Runner:
     """Returns the network itself, at K passes."""
+    # Else every call copies them.
+    variables = jax.device_put(variables)
 
     def pixels(crops: NDArray[Any]) -> jax.Array:
         return jnp.asarray(crops / np.float32(255) if crops.dtype == np.uint8 else crops)
