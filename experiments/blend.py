@@ -11,26 +11,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import jax
-import numpy as np
-
 from rednet_jax.errors import RednetError
-from rednet_jax.weights.store import load, write_weights
-
-
-def blend(first: str, second: str, share: float, out: Path) -> None:
-    """Writes the blend.
-
-    Raises:
-        RednetError: a checkpoint that cannot be read, two of other networks, or a file that cannot
-            be written.
-    """
-    (config, one), (other, two) = load(first), load(second)
-    if config != other:
-        raise RednetError(f"{second}: not the network of {first}")
-    blended = jax.tree.map(lambda a, b: np.float32(1 - share) * a + np.float32(share) * b, one, two)
-    write_weights(out, config, blended)
-
+from rednet_jax.weights.blend import blend
+from rednet_jax.weights.store import write_weights
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
@@ -44,6 +27,7 @@ if __name__ == "__main__":
     if not 0 <= arguments.share <= 1:
         parser.error(f"--share is from 0 to 1, not {arguments.share:g}")
     try:
-        blend(arguments.first, arguments.second, arguments.share, arguments.out)
+        shares = (1 - arguments.share, arguments.share)
+        write_weights(arguments.out, *blend((arguments.first, arguments.second), shares))
     except RednetError as error:
         parser.error(str(error))

@@ -31,7 +31,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from rednet_jax import cli
 from rednet_jax.bench.scan import python_loop
@@ -47,6 +46,7 @@ from rednet_jax.files import write_text
 from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.tracking.streams import is_recurrent
+from rednet_jax.weights.blend import blend
 from rednet_jax.weights.card import model_card
 from rednet_jax.weights.store import load, parameter_count, write_weights
 
@@ -84,7 +84,7 @@ def release(
             prepared.
     """
     run, *others = map(_read_run, run_dirs)
-    config, variables = _mean(run_dirs)
+    config, variables = blend(run_dirs)
     begun_with = None
     if init_from is not None and (Path(init_from) / "config.json").exists():
         begun_with = _read_run(Path(init_from))
@@ -243,18 +243,6 @@ def _read_result(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise RednetError(f"{path}: cannot be read ({error.strerror})") from error
     return found
-
-
-def _mean(run_dirs: Sequence[Path]) -> tuple[RedNetConfig, rednet.Tree]:
-    """The network of some runs, with the mean of their best weights."""
-    config, first = load(run_dirs[0])
-    trees = [first]
-    for run_dir in run_dirs[1:]:
-        other, variables = load(run_dir)
-        if other != config:
-            raise RednetError(f"{run_dir}: not the network of {run_dirs[0]}")
-        trees.append(variables)
-    return config, jax.tree.map(lambda *leaves: np.mean(leaves, axis=0, dtype=np.float32), *trees)
 
 
 def _read_run(run_dir: Path) -> dict[str, Any]:

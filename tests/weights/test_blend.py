@@ -1,9 +1,6 @@
-"""Weights between those of two checkpoints."""
+"""Means of weights."""
 
 from __future__ import annotations
-
-import runpy
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,9 +8,8 @@ import pytest
 
 from rednet_jax.errors import RednetError
 from rednet_jax.model.rednet import init
+from rednet_jax.weights.blend import blend
 from rednet_jax.weights.store import load, write_weights
-
-blend = runpy.run_path(str(Path(__file__).parents[2] / "experiments" / "blend.py"))["blend"]
 
 
 @pytest.fixture
@@ -23,26 +19,30 @@ def checkpoint(narrow, tmp_path):
     def written(name, key, **changes):
         config = narrow("compact", **changes)
         write_weights(tmp_path / name, config, init(config, jax.random.key(key)))
-        return str(tmp_path / name)
+        return tmp_path / name
 
     return written
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_every_number_lies_between(checkpoint, tmp_path, share):
-    first, second = checkpoint("first.safetensors", 0), checkpoint("second.safetensors", 1)
-    blend(first, second, share, tmp_path / "out.safetensors")
-    (config, one), (_, two), (written, got) = map(
-        load, (first, second, tmp_path / "out.safetensors")
-    )
-    assert written == config
-    expected = jax.tree.map(lambda a, b: a + share * (b - a), one, two)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), got, expected)
+@pytest.mark.parametrize("shares", [None, (0.5, 0.2, 0.3), (0.0, 1.0, 0.0)])
+def test_every_number_is_the_mean(checkpoint, shares):
+    files = [checkpoint(f"{key}.safetensors", key) for key in range(3)]
+    config, got = blend(files, shares)
+    (one_config, one), (_, two), (_, three) = map(load, files)
+    assert config == one_config
+    a, b, c = shares or (1 / 3, 1 / 3, 1 / 3)
+    expected = jax.tree.map(lambda x, y, z: a * x + b * y + c * z, one, two, three)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), got, expected)
+    assert {leaf.dtype for leaf in jax.tree.leaves(got)} == {np.dtype(np.float32)}
 
 
-def test_other_networks_are_refused(checkpoint, tmp_path):
+def test_of_one_checkpoint_it_is_the_checkpoint(checkpoint):
+    file = checkpoint("one.safetensors", 0)
+    jax.tree.map(np.testing.assert_array_equal, blend([file])[1], load(file)[1])
+
+
+def test_other_networks_are_refused(checkpoint):
     first = checkpoint("first.safetensors", 0)
     second = checkpoint("second.safetensors", 0, feedback="none")
     with pytest.raises(RednetError, match=r"second\.safetensors: not the network of .*first"):
-        blend(first, second, 0.5, tmp_path / "out.safetensors")
-    assert not (tmp_path / "out.safetensors").exists()
+        blend([first, second])

@@ -280,23 +280,6 @@ def test_the_card_tells_of_the_run_before_and_where_later_passes_look(result, sl
     assert max(map(len, text.splitlines())) <= 100
 
 
-def test_of_several_runs_the_mean_is_released(narrow, tmp_path):
-    config = narrow("compact")
-    for name, key in (("one", 0), ("two", 1), ("three", 2)):
-        weights = init(config, jax.random.key(key))
-        write_weights(tmp_path / name / "best.safetensors", config, weights)
-    runs = [tmp_path / name for name in ("one", "two", "three")]
-    got, mean = SCRIPT["_mean"](runs)
-    assert got == config
-    one, two, three = (load(run)[1] for run in runs)
-    expected = jax.tree.map(lambda a, b, c: (a + b + c) / 3, one, two, three)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), mean, expected)
-    other = narrow("compact", feedback="none")
-    write_weights(runs[1] / "best.safetensors", other, init(other, jax.random.key(0)))
-    with pytest.raises(RednetError, match=r"two: not the network of .*one"):
-        SCRIPT["_mean"](runs)
-
-
 def test_the_card_tells_of_all_runs_whose_mean_it_is(result, slices):
     stage = result["experiment"]["stages"][0]
     mixed = {**stage["data"], "train": ["300w/train", "lfw/train"], "weights": [0.75, 0.25]}

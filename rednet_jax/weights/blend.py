@@ -1,0 +1,37 @@
+"""Means of the weights of networks that were trained on from the same ones."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from rednet_jax.errors import RednetError
+from rednet_jax.model.config import RedNetConfig
+from rednet_jax.weights.store import Variables, load
+
+
+def blend(
+    checkpoints: Sequence[str | os.PathLike[str]], shares: Sequence[float] | None = None
+) -> tuple[RedNetConfig, Variables]:
+    """Returns the network of some checkpoints, with the mean of their weights, numpy float32.
+
+    Args:
+        checkpoints: as `load` takes them.
+        shares: of each in the mean, which sum to 1; None for equal ones.
+
+    Raises:
+        RednetError: a checkpoint that cannot be read, or that is of another network than the first.
+    """
+    (config, first), *others = map(load, checkpoints)
+    for checkpoint, (other, _) in zip(checkpoints[1:], others, strict=True):
+        if other != config:
+            raise RednetError(f"{checkpoint}: not the network of {checkpoints[0]}")
+    trees = [first, *(variables for _, variables in others)]
+
+    def mean(*leaves: np.ndarray) -> np.ndarray:
+        return np.average(leaves, axis=0, weights=shares).astype(np.float32)
+
+    return config, jax.tree.map(mean, *trees)
