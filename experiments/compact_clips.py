@@ -5,8 +5,8 @@
 Half of each batch are clips, the other half pictures that stand still before a crop that wanders:
 trained on clips alone, the network errs more on pictures than before, for clips show 20 people.
 The released `compact_video` is the mean of the weights of two such runs, this and one of clips
-alone (`--data.train 300vw/train --data.weights 1`), which errs less than each of them in video; its
-card has the figures.
+alone (`--data.train 300vw/train --data.weights 1`): as good as the latter in video, and better on
+pictures; its card has the figures.
 
 Expects 300w, helen, ytf68 and 300vw prepared. Hardware: 2 CPU cores, alone: about 1.8 s a step, so
 half an hour. Checkpoints are chosen by the error on the validation clips, followed as the tracker
