@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import runpy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from rednet_jax.errors import RednetError
+from rednet_jax.fields import check_fields
 from rednet_jax.train.experiment import Experiment
-from rednet_jax.train.load import changed
+from rednet_jax.train.load import changed, run_file
 
 On = Literal["truth", "jitter", "jitter-hard", "clips", "clips-halved"]
 Readout = Literal["regression", "maps"]
@@ -44,6 +44,10 @@ class Arm:
     init_from: str | None = None
     readout: Readout = "regression"
 
+    def __post_init__(self) -> None:
+        """Refuses a readout that there is not."""
+        check_fields(self, "arm.")
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -63,6 +67,10 @@ class Cell:
     on: On = "truth"
     figure: Figure = "nme"
 
+    def __post_init__(self) -> None:
+        """Refuses a choice that there is not."""
+        check_fields(self, "cell.")
+
     def __str__(self) -> str:
         """In words."""
         return f"{self.arm}, K = {self.feedback_steps}, {self.on}, {self.figure}"
@@ -81,6 +89,10 @@ class Claim:
     sentence: str
     lower: Cell
     higher: Cell
+
+    def __post_init__(self) -> None:
+        """Refuses what is no cell."""
+        check_fields(self, "claim.")
 
 
 @dataclass(frozen=True)
@@ -112,6 +124,7 @@ class Ablation:
 
     def __post_init__(self) -> None:
         """Refuses what could not be decided."""
+        check_fields(self, "")
         names = [arm.name for arm in self.arms]
         if len(set(names)) < len(names):
             raise RednetError(f"arms need one name each, not {', '.join(names)}")
@@ -124,8 +137,7 @@ class Ablation:
                 self._check(cell)
             if claim.lower.figure != claim.higher.figure:
                 raise RednetError(f"claim compares {claim.lower.figure} and {claim.higher.figure}")
-        unknown = [on for on in self.on if on not in FEEDBACK_STEPS]
-        if unknown or not self.on or not set(self.feedback_steps) <= set(FEEDBACK_STEPS["truth"]):
+        if not self.on or not set(self.feedback_steps) <= set(FEEDBACK_STEPS["truth"]):
             raise RednetError(
                 f"on must be of {', '.join(FEEDBACK_STEPS)}, feedback_steps of 1, 2, 3, 4"
             )
@@ -157,18 +169,7 @@ def load_ablation(path: Path | str, changes: Mapping[str, str] | None = None) ->
     Raises:
         RednetError: no such file, the file fails, it builds no ablation, or a change does not fit.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise RednetError(f"{path}: no such ablation file")
-    try:
-        ablation = runpy.run_path(str(path)).get("ablation")
-    except RednetError as cause:
-        raise RednetError(f"{path}: {cause}") from cause
-    except Exception as cause:
-        first_line = (str(cause).splitlines() or [""])[0]
-        raise RednetError(f"{path}: {type(cause).__name__}: {first_line}") from cause
-    if not isinstance(ablation, Ablation):
-        raise RednetError(f"{path}: assigns no Ablation to the name 'ablation'")
+    ablation = run_file(path, Ablation)
     arms = tuple(
         dataclasses.replace(arm, experiment=changed(arm.experiment, changes or {}))
         for arm in ablation.arms

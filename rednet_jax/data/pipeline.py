@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from rednet_jax.data.crops import FaceCrops
 from rednet_jax.errors import RednetError
+from rednet_jax.fields import check_fields
 from rednet_jax.landmarks.schemes import Scheme
 
 
@@ -37,6 +38,7 @@ class ClipConfig:
 
     def __post_init__(self) -> None:
         """Refuses clips without frames."""
+        check_fields(self, "clips.")
         if self.frames < 1 or self.largest_stride < 1 or not 0 <= self.reverse <= 1:
             raise RednetError(
                 "clips need frames and largest_stride of at least 1 and reverse within [0, 1], "

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from rednet_jax.errors import RednetError
+from rednet_jax.fields import check_fields, field_types
 
 Architecture = Literal["eccv_vgg", "ijcv_resnet", "compact"]
 Feedback = Literal["response_maps", "label_map", "none"]
@@ -17,12 +18,6 @@ Register = Literal["none", "shift_scale", "similarity"]
 _CODE_STRIDE = 32
 _MAP_STRIDE = {"eccv_vgg": 1, "ijcv_resnet": 2, "compact": 4}
 _WIDTHS = {"eccv_vgg": 5, "ijcv_resnet": 5, "compact": 7}
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "architecture": ("eccv_vgg", "ijcv_resnet", "compact"),
-    "feedback": ("response_maps", "label_map", "none"),
-    "recurrence": ("pose_expression", "code", "none"),
-    "register": ("none", "shift_scale", "similarity"),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,10 +74,7 @@ class RedNetConfig:
     registered_margin: float = 1.25
 
     def __post_init__(self) -> None:
-        for field, known in _CHOICES.items():
-            value = getattr(self, field)
-            if value not in known:
-                raise RednetError(f"config: {field} is {value!r}, not one of {', '.join(known)}")
+        check_fields(self, "model.")
         stages = _WIDTHS[self.architecture]
         rules = {
             f"image_size {self.image_size} is not a positive multiple of {_CODE_STRIDE}": (
@@ -158,17 +150,13 @@ class RedNetConfig:
         Raises:
             RednetError: an unknown or missing field, a field of the wrong type, or a contradiction.
         """
-        known = {field.name: field for field in dataclasses.fields(cls)}
-        values = dict(fields)
-        for name, value in values.items():
-            if name not in known:
-                raise RednetError(f"config: unknown field {name!r}")
-            if name == "widths":
-                if not isinstance(value, list | tuple) or not all(type(w) is int for w in value):
-                    raise RednetError(f"config: widths is {value!r}, not a list of integers")
-                values[name] = tuple(value)
-            elif not _has_type(value, str(known[name].type)):
-                raise RednetError(f"config: {name} is {value!r}, not a value of its type")
+        if unknown := [name for name in fields if name not in field_types(cls)]:
+            raise RednetError(f"config: unknown field {unknown[0]!r}")
+        # JSON has lists for tuples.
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in fields.items()
+        }
         try:
             return cls(**values)
         except TypeError as error:
@@ -221,16 +209,6 @@ class RedNetConfig:
     def statistic_rows(self) -> int:
         """Rows of every batch statistic in the loop."""
         return self.feedback_steps + self.passes_per_frame if self.statistics_per_pass else 1
-
-
-def _has_type(value: object, annotation: str) -> bool:
-    if annotation == "int":
-        return type(value) is int
-    if annotation == "float":
-        return type(value) in (int, float)
-    if annotation == "bool":
-        return type(value) is bool
-    return isinstance(value, str)
 
 
 _PRESETS: dict[str, dict[str, Any]] = {

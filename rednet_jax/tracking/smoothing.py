@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rednet_jax.evaluate.metrics import inter_ocular
+from rednet_jax.fields import check_fields
 from rednet_jax.tracking.tracker import TrackedFace
 
 
@@ -29,6 +30,10 @@ class OneEuro:
     least_cutoff: float = 1.0
     speed_gain: float = 12.0
     speed_cutoff: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuses what is no number."""
+        check_fields(self, "smoothing.")
 
 
 class _Smoothed(NamedTuple):

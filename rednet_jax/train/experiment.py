@@ -10,6 +10,7 @@ from rednet_jax.data.augment import Augmentation, Drift
 from rednet_jax.data.pipeline import ClipConfig
 from rednet_jax.data.synthetic.generate import SyntheticConfig
 from rednet_jax.errors import RednetError
+from rednet_jax.fields import check_fields
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.train.losses import LossConfig
 
@@ -43,7 +44,8 @@ class DataConfig:
     cover: float = 1.6
 
     def __post_init__(self) -> None:
-        """Refuses a mix that says nothing, and a cached face smaller than what the network sees."""
+        """Refuses a mix that says nothing."""
+        check_fields(self, "data.")
         for split in (*self.train, self.validation):
             if split.count("/") != 1:
                 raise RednetError(f"data: '{split}' is not NAME/SPLIT, such as 300w/train")
@@ -72,6 +74,7 @@ class GeneratedData:
 
     def __post_init__(self) -> None:
         """Refuses a validation without faces."""
+        check_fields(self, "data.")
         _at_least("data.validation", self.validation, 1)
 
 
@@ -104,6 +107,7 @@ class OptimiserConfig:
 
     def __post_init__(self) -> None:
         """Refuses numbers with which nothing would be learned."""
+        check_fields(self, "optimiser.")
         for name in ("learning_rate", "clip_norm", "epsilon"):
             if getattr(self, name) <= 0:
                 raise RednetError(f"optimiser.{name} must be above 0, not {getattr(self, name)}")
@@ -170,6 +174,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         """Refuses numbers that contradict each other."""
+        check_fields(self, "")
         for name in ("steps", "batch", "accumulate"):
             _at_least(name, getattr(self, name), 1)
         _at_least("one_pass_steps", self.one_pass_steps, 0)
@@ -204,6 +209,7 @@ class MeshConfig:
 
     def __post_init__(self) -> None:
         """Refuses an axis without devices."""
+        check_fields(self, "mesh.")
         for name in ("data", "fsdp"):
             _at_least(f"mesh.{name}", getattr(self, name), 1)
 
@@ -244,6 +250,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         """Refuses numbers that contradict each other."""
+        check_fields(self, "")
         for name in ("evaluate_every", "log_every", "keep"):
             _at_least(name, getattr(self, name), 1)
         _at_least("seed", self.seed, 0)

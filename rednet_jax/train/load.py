@@ -1,15 +1,18 @@
 """The Python file that builds an experiment, and changes to it from a command."""
 
 import dataclasses
-import math
 import runpy
+import traceback
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, TypeVar
 
 from rednet_jax.errors import RednetError
+from rednet_jax.fields import field_types, parse_field
 from rednet_jax.train.experiment import Experiment, Stage
+
+Built = TypeVar("Built")
 
 
 def load_experiment(path: Path | str, overrides: Mapping[str, str] | None = None) -> Experiment:
@@ -25,19 +28,44 @@ def load_experiment(path: Path | str, overrides: Mapping[str, str] | None = None
         RednetError: no such file, the file fails, it builds no experiment, or a field or value
             that does not fit.
     """
-    path = Path(path)
+    return changed(run_file(path, Experiment), overrides or {})
+
+
+def run_file(path: Path | str, kind: type[Built]) -> Built:
+    """Runs a Python file and returns what it assigns to the lower-case name of a class.
+
+    Args:
+        path: of the file.
+        kind: the class, such as `Experiment` for the name `experiment`.
+
+    Raises:
+        RednetError: no such file, the file fails or exits, or it builds nothing of that class.
+    """
+    path, name = Path(path), kind.__name__.lower()
     if not path.is_file():
-        raise RednetError(f"{path}: no such experiment file")
+        raise RednetError(f"{path}: no such {name} file")
     try:
-        experiment = runpy.run_path(str(path)).get("experiment")
-    except RednetError as cause:
-        raise RednetError(f"{path}: {cause}") from cause
-    except Exception as cause:
-        first_line = (str(cause).splitlines() or [""])[0]
-        raise RednetError(f"{path}: {type(cause).__name__}: {first_line}") from cause
-    if not isinstance(experiment, Experiment):
-        raise RednetError(f"{path}: assigns no Experiment to the name 'experiment'")
-    return changed(experiment, overrides or {})
+        built = runpy.run_path(str(path)).get(name)
+    except (Exception, SystemExit) as cause:
+        lines = [
+            frame.lineno
+            for frame in traceback.extract_tb(cause.__traceback__)
+            if frame.filename == str(path)
+        ]
+        place = f"{path}: line {lines[-1]}" if lines else str(path)
+        raise RednetError(f"{place}: {_complaint(cause)}") from cause
+    if not isinstance(built, kind):
+        raise RednetError(f"{path}: assigns no {kind.__name__} to the name '{name}'")
+    return built
+
+
+def _complaint(cause: BaseException) -> str:
+    first_line = (str(cause).splitlines() or [""])[0]
+    if isinstance(cause, RednetError):
+        return first_line
+    if isinstance(cause, SystemExit):
+        return f"the file exits: {first_line}"
+    return f"{type(cause).__name__}: {first_line}"
 
 
 def changed(experiment: Experiment, overrides: Mapping[str, str]) -> Experiment:
@@ -73,7 +101,7 @@ def changed(experiment: Experiment, overrides: Mapping[str, str]) -> Experiment:
 def _replaced(
     part: Any, changes: dict[str, str], prefix: str, also_known: typing.Iterable[str], **given: Any
 ) -> Any:
-    hints = typing.get_type_hints(type(part))
+    hints = field_types(type(part))
     nested: dict[str, dict[str, str]] = {}
     values: dict[str, Any] = given
     for dotted, text in changes.items():
@@ -89,32 +117,7 @@ def _replaced(
         if is_part:
             nested.setdefault(name, {})[rest] = text
         else:
-            values[name] = _parse(hints[name], text, f"{prefix}{name}")
+            values[name] = parse_field(hints[name], text, f"{prefix}{name}")
     for name, inner in nested.items():
         values[name] = _replaced(getattr(part, name), inner, f"{prefix}{name}.", ())
     return dataclasses.replace(part, **values)
-
-
-def _parse(hint: Any, text: str, name: str) -> Any:
-    """The value that `text` stands for in a field of type `hint`."""
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin is tuple:
-        return tuple(_parse(inner[0], item, name) for item in text.split(",") if item.strip())
-    if origin is Literal:
-        if text in inner:
-            return text
-        raise RednetError(f"{name}: '{text}' is not one of {', '.join(inner)}")
-    if hint is bool:
-        if text.lower() in ("true", "false"):
-            return text.lower() == "true"
-        raise RednetError(f"{name}: '{text}' is not true or false")
-    if hint not in (int, float, str):
-        raise RednetError(f"{name} can be changed in the experiment's file alone")
-    try:
-        value = hint(text)
-    except ValueError as cause:
-        kind = "a whole number" if hint is int else "a number"
-        raise RednetError(f"{name}: '{text}' is not {kind}") from cause
-    if hint is float and not math.isfinite(value):
-        raise RednetError(f"{name}: '{text}' is not a finite number")
-    return value

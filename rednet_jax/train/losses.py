@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rednet_jax.errors import RednetError
+from rednet_jax.fields import check_fields
 from rednet_jax.landmarks.crops import apply_affine, invert_affine
 from rednet_jax.landmarks.heatmaps import gaussian_heatmaps, to_map_pixels
 from rednet_jax.landmarks.schemes import LANDMARKS_7, scheme
@@ -81,6 +82,7 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         """Refuses weights below 0 and lengths that are not above it."""
+        check_fields(self, "losses.")
         for name in (*_TERMS, "stability", "background_share"):
             if getattr(self, name) < 0:
                 raise RednetError(f"losses.{name} must be at least 0, not {getattr(self, name)}")

@@ -54,7 +54,9 @@ def test_a_file_and_changes_to_every_arm(tmp_path):
         ({"baseline": "none"}, "is no arm"),
         ({"claims": (Claim("x", Cell("long", 1), Cell("none", 1)),)}, "no arm 'none'"),
         ({"claims": (Claim("x", Cell("long", 5), Cell("short", 1)),)}, "K = 5.* is not measured"),
-        ({"on": ("x",)}, "on must be of"),
+        ({"on": ("x",)}, r"on\[0\]: 'x' is not one of truth, jitter, jitter-hard, clips"),
+        ({"on": ()}, "on must be of"),
+        ({"seeds": [0, 1, 2]}, r"seeds: .* write \(0, 1, 2\)"),
         (
             {"claims": (Claim("x", Cell("long", 1, "truth", "jitter"), Cell("short", 1)),)},
             "no jitter",

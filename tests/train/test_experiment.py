@@ -208,7 +208,14 @@ def test_points_without_gradient_cannot_be_made_stable():
         ("experiment = 3", "no Experiment"),
         ("import no_such_module", "ModuleNotFoundError.*no_such_module"),
         ("def f(:", "SyntaxError"),
-        ("raise ValueError('two\\nlines')", "ValueError: two"),
+        ("raise ValueError('two\\nlines')", "line 1: ValueError: two"),
+        ("import sys\nsys.exit('no faces here')", "line 2: the file exits: no faces here"),
+        ("raise SystemExit", "line 1: the file exits: "),
+        (
+            "from rednet_jax.train.losses import *\n\ndef losses():\n"
+            "    return LossConfig(coordinate='Wing')\n\nlosses()",
+            "line 4: losses.coordinate: 'Wing' is not one of l1, wing",
+        ),
         (
             "from rednet_jax.model.config import RedNetConfig\n"
             "RedNetConfig.preset('compact', image_size=100)",

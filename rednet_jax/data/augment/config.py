@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from rednet_jax.errors import RednetError
+from rednet_jax.fields import check_fields
 
 _AT_MOST = {
     **dict.fromkeys(("mirror", "grey", "occlusion", "occlusion_side", "blocks"), 1.0),
@@ -110,6 +111,7 @@ class Drift:
 
 def _check(config: Augmentation | Drift) -> None:
     part = type(config).__name__.lower()
+    check_fields(config, f"{part}.")
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         most = _AT_MOST.get(field.name, float("inf"))

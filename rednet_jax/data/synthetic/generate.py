@@ -21,6 +21,7 @@ from rednet_jax.data.synthetic.render import render
 from rednet_jax.data.synthetic.scene import Scene, draw_scene
 from rednet_jax.data.synthetic.surface import Camera, contour, lift, project, rotation_matrix
 from rednet_jax.errors import RednetError
+from rednet_jax.fields import check_fields
 from rednet_jax.landmarks.crops import apply_affine, crop_transform, invert_affine
 
 _MOTIONS, _WAVES = 14, 4
@@ -63,6 +64,7 @@ class SyntheticConfig:
 
     def __post_init__(self) -> None:
         """Refuses pictures without pixels and heads that look away."""
+        check_fields(self, "data.faces.")
         if self.size < 1 or self.margin <= 0:
             raise RednetError(f"no face of {self.size} px with margin {self.margin} can be drawn")
         if not all(0 <= angle <= 60 for angle in (self.yaw, self.pitch, self.roll)):

@@ -1,0 +1,149 @@
+"""Fields of config dataclasses by their type hints: values are checked, text is parsed.
+
+The hints are bool, int, float, str, Literal of strings, a dataclass, `tuple[T, ...]` of one of
+these, and unions of them with `|`. An int is accepted for a float. Nothing is converted: a config
+holds what it was given. So a list is refused where a tuple is needed (configs are static arguments
+of compiled functions and need a hash), and so are numpy's scalars (JSON has none).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import types
+import typing
+from typing import Any, Literal
+
+from rednet_jax.errors import RednetError
+
+_KINDS = {
+    bool: "true or false (bool)",
+    int: "a whole number (int)",
+    float: "a finite number (float)",
+    str: "a string (str)",
+    type(None): "None",
+}
+
+_LONGEST = 80
+"""Characters of a value that a message shows."""
+
+
+def field_types(config: Any) -> dict[str, Any]:
+    """Returns the type hint of each field of a dataclass, by name."""
+    return _field_types(config)
+
+
+@functools.cache
+def _field_types(config: Any) -> dict[str, Any]:
+    # Evaluating the hints of one config takes half a millisecond.
+    hints = typing.get_type_hints(config)
+    return {field.name: hints[field.name] for field in dataclasses.fields(config)}
+
+
+def check_fields(config: Any, prefix: str) -> None:
+    """Checks the values of a config's fields; `__post_init__` calls it before its own rules.
+
+    Args:
+        config: a dataclass.
+        prefix: of the fields' names in messages, such as `losses.`: how an experiment's part is
+            named on the command line.
+
+    Raises:
+        RednetError: a value that is not of its field's type, or none of its choices.
+    """
+    for name, hint in field_types(type(config)).items():
+        _check(hint, getattr(config, name), f"{prefix}{name}")
+
+
+def parse_field(hint: Any, text: str, name: str) -> Any:
+    """Returns the value that a text stands for in a field.
+
+    Args:
+        hint: of the field.
+        text: as typed; the items of a tuple are separated by commas.
+        name: of the field, for messages.
+
+    Raises:
+        RednetError: no such value, or a field of a type that is not written as text.
+    """
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple:
+        return tuple(parse_field(inner[0], item, name) for item in text.split(",") if item.strip())
+    if origin is not Literal and hint not in (bool, int, float, str):
+        raise RednetError(f"{name} can be changed in the experiment's file alone")
+    value: Any = text
+    if hint is bool:
+        value = {"true": True, "false": False}.get(text.lower(), text)
+    elif hint in (int, float):
+        try:
+            value = hint(text)
+        except ValueError:
+            value = text
+    if not _fits(hint, value):
+        raise RednetError(f"{name}: '{text}' is not {_described(hint)}")
+    return value
+
+
+def _check(hint: Any, value: Any, name: str) -> None:
+    if _fits(hint, value):
+        return
+    if typing.get_origin(hint) is tuple and type(value) is tuple:
+        for number, item in enumerate(value):
+            _check(typing.get_args(hint)[0], item, f"{name}[{number}]")
+    meant = [_shown(one) for one in _alternatives(value) if _fits(hint, one)]
+    remedy = f"; write {meant[0]}" if meant else ""
+    raise RednetError(f"{name}: {_shown(value)} is not {_described(hint)}{remedy}")
+
+
+def _shown(value: Any) -> str:
+    shown = " ".join(repr(value).split())
+    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]} ..."
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    """Whether a value is one of a type hint's."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return any(_fits(one, value) for one in inner)
+    if origin is tuple:
+        return type(value) is tuple and all(_fits(inner[0], item) for item in value)
+    if origin is Literal:
+        return type(value) is str and value in inner
+    if hint is float:
+        return type(value) in (int, float) and _is_finite(value)
+    if hint in _KINDS:
+        # Not isinstance: True is an int, and numpy's float64 is a float.
+        return type(value) is hint
+    if dataclasses.is_dataclass(hint):
+        return isinstance(value, typing.cast(type[Any], hint))
+    raise TypeError(f"fields of type {hint} are not understood")
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        # An int that no float holds.
+        return False
+
+
+def _described(hint: Any) -> str:
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(_described(one) for one in inner)
+    if origin is tuple:
+        return f"a tuple, each item {_described(inner[0])}"
+    if origin is Literal:
+        return f"one of {', '.join(inner)}"
+    return _KINDS.get(hint) or f"a {hint.__name__}"
+
+
+def _alternatives(value: Any) -> list[Any]:
+    """What may be meant by a value of a wrong type."""
+    alternatives: list[Any] = [tuple(value) if isinstance(value, list) else (value,)]
+    if isinstance(value, float) and value.is_integer():
+        alternatives.append(int(value))
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        alternatives.append(value.item())
+    return alternatives
