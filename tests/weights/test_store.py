@@ -211,7 +211,7 @@ def test_an_array_that_is_not_finite_is_named(file):
     [
         ({"attention": 8}, "unknown field 'attention'"),
         ({"landmarks": 5}, "landmarks is 5"),
-        ({"image_size": "64"}, "image_size is '64'"),
+        ({"image_size": "64"}, "model.image_size: '64' is not a whole number"),
         ({"architecture": ["compact"]}, "architecture"),
     ],
 )
