@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from typing import Any, NoReturn
 
 from rednet_jax import commands
 from rednet_jax.errors import RednetError
+from rednet_jax.logs import quieten
 
 CHECKPOINT = "a released name, a safetensors file, or a run folder"
 
@@ -269,22 +269,20 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line (without the program's name) and returns its exit status."""
-    # What JAX says at its start would be one line too many on standard error.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    for name in ("jax", "absl", "orbax"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    quieten()
     try:
         rednet = parser()
-        args, rest = rednet.parse_known_args(argv)
+        try:
+            args, rest = rednet.parse_known_args(argv)
+        except SystemExit:
+            # Of --help alone: what cannot be parsed is a RednetError.
+            return 0
         if "fields" in args:
             args.fields = _fields(rest)
         elif rest:
             rednet.error(f"unrecognized arguments: {' '.join(rest)}")
         status: int = args.run(args)
         return status
-    except SystemExit:
-        # Of --help alone: what cannot be parsed is a RednetError.
-        return 0
     except RednetError as error:
         commands.failed([str(error)])
         return 2

@@ -28,7 +28,7 @@ FLOORS = [
     {"model"},
     {"detection"},
     {"landmarks"},
-    {"files", "fields"},
+    {"files", "fields", "logs"},
     {"errors"},
 ]
 FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}

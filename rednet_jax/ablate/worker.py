@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import logging
 import os
 import sys
 import time
@@ -23,6 +22,7 @@ from rednet_jax.ablate.plan import load_ablation, run_of
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.provenance import provenance
 from rednet_jax.files import write_text, writing
+from rednet_jax.logs import quieten
 from rednet_jax.train.loop import train
 from rednet_jax.weights.store import load
 
@@ -104,8 +104,7 @@ def work(task: Task) -> bool:
 
 def main(argv: Sequence[str]) -> int:
     """Works on the task of a command line; returns the exit status."""
-    for name in ("jax", "absl", "orbax"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    quieten()
     try:
         if work(Task.from_json(argv[0])):
             return 0

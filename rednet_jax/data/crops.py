@@ -6,15 +6,17 @@ take a core for every few hundred faces a second. 256 px take 0.2 MB a face: 0.6
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import hashlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +34,7 @@ _VERSION = 2
 """Of the files' form and of how a face is cut; counts as part of their source."""
 
 _IMAGES, _LABELS, _SOURCE = "images.u8", "labels.npz", "source.json"
+_FINGERPRINT = "fingerprint.txt"
 
 _FEWEST_POINTS = 2
 """A face with fewer labelled points has no place and no size, and is left out."""
@@ -50,6 +53,7 @@ class FaceCrops:
         names: N names of the samples, of frames with the frame's number from 1.
         styles: N, whose labelling convention the points follow.
         identities: int64 [N], number of the person, -1 if unknown.
+        fingerprint: digest of all of these, of faces in the data folder.
     """
 
     images: NDArray[np.uint8]
@@ -60,6 +64,7 @@ class FaceCrops:
     names: NDArray[np.str_]
     styles: NDArray[np.str_]
     identities: NDArray[np.int64]
+    fingerprint: str = ""
 
     def __len__(self) -> int:
         """Number of faces, N."""
@@ -104,20 +109,44 @@ def face_crops(
     folder = data_folder(data_dir) / "crops" / f"{data}-{split}-{size}px-{margin:g}"
     source = {"version": _VERSION, "prepared": samples.source}
     try:
-        # Of processes that start together one cuts, and the others wait for it.
-        with locked_folder(folder.with_name(f".{folder.name}.partial"), wait=True) as partial:
-            if not _made_from(folder, source):
-                _cut(samples, partial / "new", margin, size)
-                write_text(partial / "new" / _SOURCE, json.dumps(source))
-                if folder.exists():
-                    os.replace(folder, partial / "old")
-                os.replace(partial / "new", folder)
+        # Looked at first, without the lock: a data folder that is only read may be read-only.
+        if not _made_from(folder, source):
+            # Of processes that start together one cuts, and the others wait for it.
+            with locked_folder(folder.with_name(f".{folder.name}.partial"), wait=True) as partial:
+                if not _made_from(folder, source):
+                    _cut(samples, partial / "new", margin, size)
+                    write_text(partial / "new" / _SOURCE, json.dumps(source))
+                    if folder.exists():
+                        os.replace(folder, partial / "old")
+                    os.replace(partial / "new", folder)
         labels = dict(np.load(folder / _LABELS, allow_pickle=False))
         shape = (len(labels["names"]), size, size, 3)
         images = np.memmap(folder / _IMAGES, np.uint8, mode="r", shape=shape)
     except (OSError, ValueError) as error:
         raise RednetError(f"{folder}: {error}") from error
-    return FaceCrops(images, **labels)
+    return FaceCrops(
+        images, **labels, fingerprint=_fingerprint(folder, {**labels, _IMAGES: images})
+    )
+
+
+def fingerprint_arrays(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Returns the SHA-256 of arrays: their names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _fingerprint(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> str:
+    """The digest of a folder's arrays, kept in a file beside them: all images have to be read."""
+    path = folder / _FINGERPRINT
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return path.read_text("ascii").strip()
+    fingerprint = fingerprint_arrays(arrays)
+    with contextlib.suppress(RednetError):
+        write_text(path, f"{fingerprint}\n")
+    return fingerprint
 
 
 def _made_from(folder: Path, source: dict[str, object]) -> bool:

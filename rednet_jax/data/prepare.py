@@ -105,10 +105,17 @@ def prepare(
     root = data_folder(data_dir)
     fingerprint = _fingerprint(BUILDERS[name], source, besides=root)
     place = root / _place(BUILDERS[name])
+
+    def unchanged() -> Prepared | None:
+        found = find_prepared(name, root)
+        return found if found is not None and found.source == fingerprint else None
+
     try:
+        # Looked at first, without the lock: nothing is written where there is nothing to do.
+        if found := unchanged():
+            return found
         with locked_folder(root / f".{name}.partial") as partial:
-            found = find_prepared(name, root)
-            if found is not None and found.source == fingerprint:
+            if found := unchanged():
                 return found
             builder = BUILDERS[name](source=source, data_dir=partial, report=report)
             _build(builder)

@@ -11,6 +11,7 @@ from data.miniature_300vw import prepare_300vw
 from train.miniature_300w import draw_300w, prepare_300w
 
 from rednet_jax.data import crops
+from rednet_jax.data import prepare as preparing
 from rednet_jax.data.crops import face_crops
 from rednet_jax.data.prepare import prepare
 from rednet_jax.data.samples import Sample
@@ -42,6 +43,56 @@ def test_faces_are_cut_by_the_crop_rule(data_dir: Path) -> None:
         low, high = cut.landmarks[i].min(0), cut.landmarks[i].max(0)
         np.testing.assert_allclose((low + high) / 2, 39.5, atol=1e-4)
         np.testing.assert_allclose((high - low).max(), 40, atol=1e-4)
+
+
+def tree(folder: Path) -> dict[Path, int]:
+    return {path: path.lstat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_faces_that_are_cut_are_read_without_a_write(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The data folder may be read-only: neither a lock nor a file is made in it."""
+    cut = face_crops("300w", "train", **SPLIT, data_dir=data_dir)
+    before = tree(data_dir)
+
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    for module in (crops, preparing):
+        monkeypatch.setattr(module, "locked_folder", read_only)
+        monkeypatch.setattr(module, "write_text", read_only)
+    again = face_crops("300w", "train", **SPLIT, data_dir=data_dir)
+    np.testing.assert_array_equal(again.images, cut.images)
+    assert not prepare("300w", data_dir.parent / "tree", data_dir).built
+    assert tree(data_dir) == before
+    with pytest.raises(RednetError, match=r"crops/300w-train-90px-2: .*Read-only file system"):
+        face_crops("300w", "train", margin=2.0, size=90, data_dir=data_dir)
+
+
+def test_the_fingerprint_is_of_labels_and_images(data_dir: Path, tmp_path: Path) -> None:
+    cut = face_crops("300w", "train", **SPLIT, data_dir=data_dir)
+    (file,) = (data_dir / "crops").glob("*/fingerprint.txt")
+    assert file.read_text().strip() == cut.fingerprint
+    other = prepare_300w(tmp_path / "again", train=3, validation=1)
+    assert face_crops("300w", "train", **SPLIT, data_dir=other).fingerprint == cut.fingerprint
+    # Faces that an earlier version has cut have no such file.
+    file.unlink()
+    assert face_crops("300w", "train", **SPLIT, data_dir=data_dir).fingerprint == cut.fingerprint
+    for name in ("images.u8", "labels.npz"):
+        (path,) = (data_dir / "crops").glob(f"*/{name}")
+        arrays = dict(np.load(path)) if name == "labels.npz" else None
+        if arrays is None:
+            images = np.memmap(path, np.uint8, mode="r+")
+            images[len(images) // 2] ^= 1
+            images.flush()
+        else:
+            arrays["landmarks"][0, 0] += 1
+            np.savez(path, **arrays)
+        file.unlink()
+        changed = face_crops("300w", "train", **SPLIT, data_dir=data_dir).fingerprint
+        assert changed != cut.fingerprint
+        cut = face_crops("300w", "train", **SPLIT, data_dir=data_dir)
 
 
 def test_a_face_with_few_labels_is_left_out_and_one_with_some_is_cut_whole(
