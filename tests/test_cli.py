@@ -85,7 +85,7 @@ WRONG = {
     "video without its index": ("track cut.mp4 --checkpoint W", "cut.mp4: not a video"),
     "sound as video": ("track sound.wav --checkpoint W", "sound.wav: has no video stream"),
     "missing video": ("track none.mp4 --checkpoint W", "none.mp4: cannot be read"),
-    "empty picture": ("align empty.png --checkpoint W --csv a.csv", "empty.png: not a picture"),
+    "empty picture": ("align empty.png --checkpoint W --csv a.csv", "empty.png: not an image"),
     "missing picture": ("align none.png --checkpoint W --overlay drawn", "none.png: cannot be"),
     "folder without picture": ("align . --checkpoint W --csv a.csv", "no picture in this folder"),
     "unknown checkpoint": ("align P --checkpoint nobody --csv a.csv", "nobody: no such"),
@@ -211,7 +211,7 @@ def test_one_bad_picture_among_good_ones_is_status_1(checkpoint, here, run):
         "align", "bad.png", PORTRAIT, "--checkpoint", checkpoint, "--csv", "a.csv"
     )
     assert status == 1
-    assert errors == ["rednet: bad.png: not a picture"]
+    assert errors == ["rednet: bad.png: not an image that can be read"]
     assert out == "1 of 2 pictures: a.csv\n"
     _, landmarks = read_landmarks_csv(here / "a.csv")
     np.testing.assert_array_equal(np.isnan(landmarks[:, 0, 0]), [True, False])

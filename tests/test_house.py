@@ -28,6 +28,7 @@ FLOORS = [
     {"model"},
     {"detection"},
     {"landmarks"},
+    {"media"},
     {"files", "fields", "logs"},
     {"errors"},
 ]

@@ -17,6 +17,7 @@ from rednet_jax.data.builders.clips_300vw import EncodedFrames
 from rednet_jax.data.prepare import data_folder, find_prepared
 from rednet_jax.data.samples import ClipSample, Sample
 from rednet_jax.errors import RednetError
+from rednet_jax.media.images import rgb_pixels
 
 S = TypeVar("S")
 
@@ -136,9 +137,9 @@ def _names(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def decode(data: bytes) -> NDArray[np.uint8]:
-    """Returns an encoded picture as RGB uint8 [H, W, 3], not turned by its EXIF data."""
-    with Image.open(io.BytesIO(data)) as picture:
-        return np.asarray(picture.convert("RGB"))
+    """Returns an encoded image as RGB uint8 [H, W, 3], not turned by its EXIF data."""
+    with Image.open(io.BytesIO(data)) as image:
+        return rgb_pixels(image, upright=False)
 
 
 class _Pictures(Sequence[NDArray[np.uint8]]):

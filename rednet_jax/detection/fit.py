@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from rednet_jax.detection.dlib import VIEW_CORRECTIONS, FaceDetector
 from rednet_jax.landmarks.boxes import intersection_over_union, landmark_box
 from rednet_jax.landmarks.pts import read_pts
+from rednet_jax.media.images import read_image
 
 RIGHT_IOU = 0.4
 """A detection is right where it overlaps the labelled face by more than this."""
@@ -38,8 +38,7 @@ def right_detections(labels: Iterable[Path]) -> NDArray[np.float64]:
             p for suffix in (".jpg", ".png") if (p := label.with_suffix(suffix)).exists()
         )
         truth = np.asarray(landmark_box(read_pts(label)), np.float64)
-        with Image.open(picture) as image:
-            faces = detector.detect_raw(np.asarray(image.convert("RGB")))
+        faces = detector.detect_raw(read_image(picture, upright=False))
         if not faces or intersection_over_union(faces[0].square, truth) <= RIGHT_IOU:
             continue
         square = faces[0].square

@@ -147,7 +147,8 @@ def align_image(
     Args:
         config: of the network.
         variables: of `init` or of a checkpoint.
-        images: [B, H, W, 3] in [0, 1], H = W = config.picture_size.
+        images: [B, H, W, 3] floating, RGB in [0, 1], H = W = config.picture_size. The type is
+            checked, values are not: divide those of 8 bits by 255.
         feedback_steps: K, any number from 1 on, whatever the network was trained with.
         train: normalise by the batch's moments and return moved batch statistics.
         loss: called inside the loop at each pass, so that the maps of all passes need not be kept.
@@ -193,7 +194,7 @@ def align_clip(
     Args:
         config: of the network.
         variables: of `init` or of a checkpoint.
-        clips: [B, T, H, W, 3] in [0, 1], H = W = config.picture_size.
+        clips: [B, T, H, W, 3], otherwise as `images` of `align_image`.
         state: of `initial_state` or of the clip before.
         warps: [B, T, 2, 3], pixels of each frame's picture -> pixels of the one before it; None
             where it stands still.
@@ -259,7 +260,7 @@ def step(
         config: of the network.
         variables: of `init` or of a checkpoint.
         state: of `initial_state`, or of the frame before.
-        frames: [B, H, W, 3] in [0, 1], H = W = config.picture_size.
+        frames: [B, H, W, 3], as `images` of `align_image`.
         warp: [B, 2, 3], pixels of this picture -> pixels of the one before; None if it stands
             still.
         feedback_steps: K.

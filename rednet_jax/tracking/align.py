@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from rednet_jax.detection.dlib import FaceDetector
 from rednet_jax.errors import RednetError
@@ -17,12 +16,10 @@ from rednet_jax.evaluate.protocols import align_crops
 from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop
 from rednet_jax.landmarks.drawing import draw_landmarks, write_picture
 from rednet_jax.landmarks.table import read_boxes_csv, write_landmarks_csv
+from rednet_jax.media.images import ENDINGS, read_image
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.tracking.tracker import by_prominence
 from rednet_jax.weights.store import load
-
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
-"""What counts as a picture in a folder; a file that is named may end as it likes."""
 
 BATCH = 8
 
@@ -39,26 +36,6 @@ class Aligned(NamedTuple):
     names: list[str]
     landmarks: NDArray[np.float32]
     failures: list[str]
-
-
-def read_picture(path: Path) -> NDArray[np.uint8]:
-    """Returns a picture file as RGB uint8 [H, W, 3], turned upright as its EXIF data ask.
-
-    Raises:
-        RednetError: the file is missing, empty, damaged, or no picture.
-    """
-    try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I;16"):
-                # Pillow would clip 16 bits at 255 instead of scaling them.
-                upright = Image.fromarray((np.asarray(upright) // 257).astype(np.uint8))
-            return np.asarray(upright.convert("RGB"))
-    except UnidentifiedImageError as error:
-        raise RednetError(f"{path}: not a picture") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        cause = getattr(error, "strerror", None) or error
-        raise RednetError(f"{path}: cannot be read ({cause})") from error
 
 
 def align_files(
@@ -104,7 +81,7 @@ def align_files(
         faces: list[_Face] = []
         for row, name in enumerate(names[start : start + batch], start):
             try:
-                image = read_picture(files[name])
+                image = read_image(files[name], upright=True)
                 readable += 1
                 box = _face_box(name, image, detector, box_of)
             except RednetError as error:
@@ -157,7 +134,7 @@ def _named(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
     files: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in PICTURES]
+            inside = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in ENDINGS]
             if not inside:
                 raise RednetError(f"{path}: no picture in this folder")
             files += inside

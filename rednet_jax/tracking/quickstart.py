@@ -20,8 +20,9 @@ from rednet_jax.evaluate.metrics import jitter
 from rednet_jax.landmarks.crops import apply_affine, cut_crop
 from rednet_jax.landmarks.drawing import draw_landmarks, write_picture
 from rednet_jax.landmarks.table import write_landmarks_csv
+from rednet_jax.media.images import read_image
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.tracking.align import align_files, read_picture
+from rednet_jax.tracking.align import align_files
 from rednet_jax.tracking.tracker import Tracker, landmark_track
 from rednet_jax.tracking.video import write_video
 from rednet_jax.weights.store import load
@@ -80,7 +81,7 @@ def portrait_clip() -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     centre = np.array(FACE) + np.stack([18 * np.sin(t + 0.5), 12 * np.sin(2 * t)], axis=-1)
     shift = centre - linear.sum(-1) * (SIDE - 1) / 2
     motion = np.concatenate([linear, shift[:, :, None]], axis=-1)
-    portrait = read_picture(portrait_path())
+    portrait = read_image(portrait_path(), upright=True)
     return np.stack([cut_crop(portrait, affine, SIDE) for affine in motion]), motion
 
 
@@ -122,7 +123,7 @@ def quickstart(
     portrait = align_files(
         [portrait_path()], checkpoint=(config, variables), feedback_steps=FEEDBACK_STEPS[-1]
     )
-    write_picture(overlay, _drawn(read_picture(portrait_path()), portrait.landmarks[0]))
+    write_picture(overlay, _drawn(read_image(portrait_path(), upright=True), portrait.landmarks[0]))
     with write_video(video, FPS, (SIDE * len(tracks), SIDE)) as write:
         for number, frame in enumerate(frames):
             row = [_drawn(frame, points[number]) for points in tracks]

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
+from rednet_jax.media.images import read_image
 from rednet_jax.model.rednet import init
-from rednet_jax.tracking.align import read_picture
 from rednet_jax.tracking.quickstart import portrait_path
 
 
@@ -21,4 +21,4 @@ def network(narrow):
 @pytest.fixture(scope="session")
 def portrait() -> np.ndarray:
     """The astronaut: a real face that comes with scikit-image."""
-    return read_picture(portrait_path())
+    return read_image(portrait_path(), upright=True)

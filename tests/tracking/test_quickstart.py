@@ -7,8 +7,8 @@ import pytest
 
 from rednet_jax.landmarks.crops import apply_affine
 from rednet_jax.landmarks.table import read_landmarks_csv
+from rednet_jax.media.images import read_image
 from rednet_jax.tracking import quickstart as module
-from rednet_jax.tracking.align import read_picture
 from rednet_jax.tracking.quickstart import FACE, FRAMES, SIDE, portrait_clip, quickstart
 from rednet_jax.tracking.tracker import TrackedFace
 from rednet_jax.tracking.video import VideoReader
@@ -65,7 +65,7 @@ def test_quickstart_leaves_its_three_files(network, tmp_path, monkeypatch):
     names, landmarks = read_landmarks_csv(shown.landmarks)
     assert names == [str(n + 1) for n in range(frames)]
     assert (~np.isnan(landmarks[:, 0, 0])).sum() == shown.figures[-1].found
-    assert read_picture(shown.overlay).shape == (512, 512, 3)
+    assert read_image(shown.overlay, upright=True).shape == (512, 512, 3)
     with VideoReader(shown.video) as video:
         assert video.size == (3 * SIDE, SIDE)
         assert len(list(video)) == frames

@@ -16,10 +16,11 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.boxes import landmark_box
+from rednet_jax.media.images import image_errors, rgb_pixels
 
 LARGEST_BAD_SHARE = 0.05
 """A tree with a larger part of bad files is taken for a broken copy."""
@@ -271,27 +272,24 @@ class Picture(NamedTuple):
 
 
 def read_picture(path: Path) -> Picture:
-    """Returns a picture's own bytes; in another mode or format than RGB JPEG or PNG, as RGB PNG.
+    """Returns an image's own bytes; in another mode or format than RGB JPEG or PNG, as RGB PNG.
 
-    Pictures are not turned by their EXIF data: labels are in pixels as stored.
+    Images are not turned by their EXIF data: labels are in pixels as stored.
 
     Raises:
-        RednetError: no picture, or one that does not decode.
+        RednetError: as `rednet_jax.media.images.read_image` does.
     """
-    try:
+    with image_errors(path):
         data = path.read_bytes()
-        with Image.open(io.BytesIO(data)) as picture:
-            picture.load()
-            plain = picture.mode == "RGB" and "transparency" not in picture.info
-            if not (plain and picture.format in ("JPEG", "PNG")):
-                file = io.BytesIO()
-                picture.convert("RGB").save(file, "PNG")
-                data = file.getvalue()
-            return Picture(data, picture.size)
-    except UnidentifiedImageError:
-        raise RednetError(f"{path}: not a picture") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as cause:
-        raise RednetError(f"{path}: cannot be decoded ({cause})") from cause
+        with Image.open(io.BytesIO(data)) as image:
+            plain = image.mode == "RGB" and "transparency" not in image.info
+            if plain and image.format in ("JPEG", "PNG"):
+                image.load()
+                return Picture(data, image.size)
+            pixels = Image.fromarray(rgb_pixels(image, upright=False))
+    file = io.BytesIO()
+    pixels.save(file, "PNG")
+    return Picture(file.getvalue(), pixels.size)
 
 
 def face_example(

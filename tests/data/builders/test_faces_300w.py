@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -12,6 +10,7 @@ from PIL import Image
 
 from rednet_jax.data.builders.tree_300w import SPLITS, photo, split_names, validation_names
 from rednet_jax.data.prepare import find_prepared
+from rednet_jax.media.images import read_image
 
 
 @pytest.fixture
@@ -63,17 +62,22 @@ def test_pictures_are_stored_as_their_own_bytes(tree, build) -> None:
     assert {face["image"].shape for face in builder.as_data_source("train")} == {PICTURE.shape}
 
 
-@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "I;16"])
-def test_other_pictures_become_rgb(tree, build, mode) -> None:
-    grey = Image.fromarray(PICTURE).convert("L")
-    picture = Image.fromarray(PICTURE)
-    picture = grey.convert("I;16") if mode == "I;16" else picture.convert(mode)
-    file = io.BytesIO()
-    picture.save(file, "JPEG" if mode == "CMYK" else "PNG")
-    (tree / "afw/5_1.png").write_bytes(file.getvalue())
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "I;16", "I", "F"])
+def test_other_images_become_rgb_as_everywhere(tree, build, mode) -> None:
+    grey = np.asarray(Image.fromarray(PICTURE).convert("L"))
+    deep = {"I;16": grey.astype(np.uint16) * 257, "I": grey.astype(np.int32) * 257}
+    deep["F"] = (grey / 255).astype(np.float32)
+    image = Image.fromarray(deep.get(mode, PICTURE))
+    image = image if mode in deep else image.convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    form = {"CMYK": "JPEG", "I": "TIFF", "F": "TIFF"}.get(mode, "PNG")
+    image.save(tree / "afw/5_1.png", form, exif=exif)
     face = read_back(build("300w", tree))["train"][0]
-    with Image.open(file) as opened:
-        np.testing.assert_array_equal(face["image"], np.asarray(opened.convert("RGB")))
+    expected = read_image(tree / "afw/5_1.png", upright=False)
+    np.testing.assert_array_equal(face["image"], expected)
+    if mode in (*deep, "L"):
+        np.testing.assert_array_equal(expected[..., 0], grey)
 
 
 def test_a_tree_of_test_folders_builds_the_test_splits(tmp_path, build) -> None:
@@ -89,7 +93,7 @@ def test_a_bad_file_of_two_splits_counts_once(tmp_path, build) -> None:
     (root / "ibug/100.png").write_text("no picture")
     prepared = build("300w", root)
     assert prepared.samples == {"challenging": 19, "full": 19}
-    assert prepared.skipped == (f"{root}/ibug/100.png: not a picture",)
+    assert prepared.skipped == (f"{root}/ibug/100.png: not an image that can be read",)
 
 
 def test_the_real_tree(real_300w) -> None:

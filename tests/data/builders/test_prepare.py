@@ -134,8 +134,8 @@ def test_bad_files_are_named_counted_and_left_out(tree, tmp_path) -> None:
     (tree / "afw/206.pts").symlink_to(tmp_path / "206.pts")
     prepared = prepare("300w", tree, tmp_path / "data")
     causes = [
-        "200.png: cannot be decoded (",
-        "201.png: not a picture",
+        "200.png: cannot be read (",
+        "201.png: not an image",
         "202.pts: 67 points, not 68 or 7",
         "203.pts: a coordinate is no place in a picture",
         f"204.png: leads out of {tree}",
@@ -204,7 +204,7 @@ def test_the_commands(tree, tmp_path, monkeypatch, capfd) -> None:
     out, err = capfd.readouterr()
     assert f"left out: {tree}/ibug: no such folder" in out
     assert "train 39, 1 files skipped" in out
-    assert err == f"rednet: {tree}/afw/100.png: not a picture\n"
+    assert err == f"rednet: {tree}/afw/100.png: not an image that can be read\n"
     assert cli.main(["data", "prepare", "300w", "--from", str(tree)]) == 0
     assert "unchanged since it was prepared: nothing to do" in capfd.readouterr().out
     assert cli.main(["data", "list"]) == 0

@@ -1,0 +1,1 @@
+"""Image files in; knows no landmark and no model."""
