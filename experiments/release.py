@@ -277,15 +277,22 @@ def _training_seconds(experiment: dict[str, Any], rows: list[dict[str, Any]]) ->
         ends.append(ends[-1] + stage["steps"])
     seconds, before = 0.0, 0
     for row in rows:
-        if "images_per_second" not in row:
+        if not row.keys() & {"frames_per_second", "images_per_second"}:
             continue
         # No row goes beyond the end of a stage, since the last step of each is saved.
-        batch = next(
-            stage["batch"]
+        stage = next(
+            stage
             for stage, end in zip(experiment["stages"], ends[1:], strict=True)
             if row["step"] <= end
         )
-        seconds += (row["step"] - before) * batch / row["images_per_second"]
+        size = stage["batch"]
+        if "frames_per_second" in row:
+            size *= stage["clips"]["frames"] if stage["clips"] else 1
+            speed = row["frames_per_second"]
+        else:
+            # Older runs counted a clip as one image.
+            speed = row["images_per_second"]
+        seconds += (row["step"] - before) * size / speed
         before = row["step"]
     return seconds
 

@@ -1,4 +1,9 @@
-"""f_DET, f_REG and f_CLS: response maps, points with confidence, and identity."""
+"""f_DET, f_REG and f_CLS: response maps, points with confidence, and identity.
+
+Logits and points are computed in float32 also where activations are of half precision: a bfloat16
+logit of 10 has steps of 1/16, so that neighbouring pixels tie, and half precision has steps of half
+a pixel beyond 64.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +18,7 @@ from rednet_jax.landmarks.heatmaps import decode_peak, to_crop_pixels
 from rednet_jax.landmarks.schemes import mean_shape, scheme
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.encoder import Blocks, Encoded
-from rednet_jax.model.layers import BatchNorm, Conv, ConvNorm, Dense, Mode, double, max_pool
+from rednet_jax.model.layers import BatchNorm, Conv, ConvNorm, Dense, Mode, double, max_pool, wide
 
 
 class Detection(nnx.Module):
@@ -24,9 +29,9 @@ class Detection(nnx.Module):
         self.logits = Conv(inputs, config.landmarks + 1, 1, bias=True, rngs=rngs)
 
     def __call__(self, features: jax.Array, mode: Mode) -> jax.Array:
-        """Returns logits [B, h, w, L + 1]."""
+        """Returns logits [B, h, w, L + 1], at least float32."""
         del mode
-        return self.logits(features)
+        return self.logits(wide(features))
 
 
 class CoarseDetection(nnx.Module):
@@ -38,8 +43,8 @@ class CoarseDetection(nnx.Module):
         self.logits = Conv(width, 7, 1, bias=True, rngs=rngs)
 
     def __call__(self, features: jax.Array, mode: Mode) -> jax.Array:
-        """Returns logits [B, H / 4, W / 4, 7]."""
-        return self.logits(self.hidden(features, mode))
+        """Returns logits [B, H / 4, W / 4, 7], at least float32."""
+        return self.logits(wide(self.hidden(features, mode)))
 
 
 class FineDetection(nnx.Module):
@@ -52,8 +57,8 @@ class FineDetection(nnx.Module):
         self.logits = Conv(width, config.landmarks, 1, bias=True, rngs=rngs)
 
     def __call__(self, features: jax.Array, mode: Mode) -> jax.Array:
-        """Returns logits [B, H / 2, W / 2, L]."""
-        return self.logits(self.blocks(double(self.project(features, mode)), mode))
+        """Returns logits [B, H / 2, W / 2, L], at least float32."""
+        return self.logits(wide(self.blocks(double(self.project(features, mode)), mode)))
 
 
 class PeakReadout(nnx.Module):
@@ -66,7 +71,6 @@ class PeakReadout(nnx.Module):
 
     def __call__(self, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns points [B, L, 2] in crop pixels and confidence logits [B, L]."""
-        logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
         points = decode_peak(logits)
         peaks = jax.lax.stop_gradient(logits.max((1, 2)))
         confidence = self.gain[...] * peaks + self.offset[...]
@@ -84,9 +88,7 @@ class _Points(nnx.Module):
         self.image_size = config.image_size
 
     def __call__(self, features: jax.Array) -> tuple[jax.Array, jax.Array]:
-        # Half precision has steps of half a pixel beyond 64.
-        wide = jnp.promote_types(features.dtype, jnp.float32)
-        outputs = self.dense(features.astype(wide))
+        outputs = self.dense(wide(features))
         offsets, confidence = jnp.split(outputs, [outputs.shape[-1] * 2 // 3], axis=-1)
         offsets = offsets.reshape(*offsets.shape[:-1], -1, 2)
         return (offsets + 0.5) * self.image_size - 0.5, confidence
@@ -170,7 +172,7 @@ class Identity(nnx.Module):
 
     def __call__(self, identity_code: jax.Array) -> jax.Array:
         """Returns logits [B, identities] of C_id [B, h, w, code_width / 2]."""
-        return self.logits(identity_code.mean((1, 2)))
+        return self.logits(wide(identity_code).mean((1, 2)))
 
 
 def scale_confidence(

@@ -32,12 +32,15 @@ class Mode(NamedTuple):
         visits: how often one call of the public function normalises with the layer; running
             averages move so that after all visits they have moved as after one.
         axis_name: the mapped axes to average moments over (`jax.pmap`, `jax.shard_map`), or None.
+        parts: calls of the public function that together are one training step: running averages
+            move so that after all of them they have moved as after one.
     """
 
     train: bool
     passes: jax.Array
     visits: int
     axis_name: AxisName | None = None
+    parts: int = 1
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -166,7 +169,11 @@ class BatchNorm(nnx.Module):
         self.variance = nnx.BatchStat(jnp.ones((rows, channels)))
 
     def __call__(self, features: jax.Array, mode: Mode) -> jax.Array:
-        """Returns the features [B, H, W, C] normalised, in their dtype."""
+        """Returns the features [B, H, W, C] normalised, in their dtype.
+
+        Features of half precision are normalised in float32 and rounded once: `features * gain` and
+        `mean * gain` cancel, so that a rounding of either stays in the result.
+        """
         if mode.train:
             mean, variance = self._batch_moments(features, mode)
         else:
@@ -175,13 +182,13 @@ class BatchNorm(nnx.Module):
             variance = self.variance[...][rows][:, None, None]
         gain = self.scale[...] * lax.rsqrt(variance + _EPSILON)
         shift = self.offset[...] - mean * gain
-        return features * gain.astype(features.dtype) + shift.astype(features.dtype)
+        return (wide(features) * gain + shift).astype(features.dtype)
 
     def _batch_moments(self, features: jax.Array, mode: Mode) -> tuple[jax.Array, jax.Array]:
-        wide = features.astype(jnp.promote_types(features.dtype, jnp.float32))
-        mean = wide.mean((0, 1, 2))
+        full = wide(features)
+        mean = full.mean((0, 1, 2))
         # One pass over the features instead of two; rounding may leave a tiny negative variance.
-        square = (wide * wide).mean((0, 1, 2))
+        square = (full * full).mean((0, 1, 2))
         rows = self.mean.shape[0]
         row = jnp.minimum(mode.passes, rows - 1)
         share = jnp.mean(row[:, None] == jnp.arange(rows), axis=0, dtype=mean.dtype)
@@ -190,7 +197,7 @@ class BatchNorm(nnx.Module):
         variance = jnp.maximum(square - mean * mean, 0)
         last_visits = max(mode.visits - rows + 1, 1)
         visits = jnp.asarray([1] * (rows - 1) + [last_visits], mean.dtype)
-        rate = 1 - _MOMENTUM ** (1 / visits)
+        rate = 1 - _MOMENTUM ** (1 / (visits * mode.parts))
         weight = (rate * share)[:, None]
         for average, moment in ((self.mean, mean), (self.variance, variance)):
             old = average.get_value()
@@ -198,6 +205,11 @@ class BatchNorm(nnx.Module):
             # all that was traced so far to word its refusal, in quadratic time.
             average.set_value(old + weight * (lax.stop_gradient(moment) - old))
         return mean, variance
+
+
+def wide(features: jax.Array) -> jax.Array:
+    """Returns features of half precision in float32, others as they are."""
+    return features.astype(jnp.promote_types(features.dtype, jnp.float32))
 
 
 class ConvNorm(nnx.Module):

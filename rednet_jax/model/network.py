@@ -54,7 +54,11 @@ class PassOutput(NamedTuple):
 
 
 class RedNet(nnx.Module):
-    """The layers of a preset, called pass by pass by `rednet_jax.model.rednet`."""
+    """The layers of a preset, called pass by pass by `rednet_jax.model.rednet`.
+
+    The names of operations tell the part that they belong to, for traces: `encoder`, `recurrent`,
+    `decoder` or `heads`.
+    """
 
     def __init__(self, config: RedNetConfig, rngs: nnx.Rngs) -> None:
         self.config = config
@@ -79,7 +83,8 @@ class RedNet(nnx.Module):
 
     def stem(self, images: jax.Array, mode: Mode) -> jax.Array:
         """Returns what of the encoder depends on the picture alone."""
-        return self.encoder.stem(images, mode)
+        with jax.named_scope("encoder"):
+            return self.encoder.stem(images, mode)
 
     def detect_coarse(
         self, stem: jax.Array, z: jax.Array, memory: Memory | None, mode: Mode, head: Mode
@@ -89,9 +94,13 @@ class RedNet(nnx.Module):
         `head` is the mode of the coarse head, which fewer passes visit than the rest.
         """
         assert self.coarse is not None
-        encoded = self.encoder(stem, z, mode)
+        with jax.named_scope("encoder"):
+            encoded = self.encoder(stem, z, mode)
         code, _, _ = self._remember(encoded.code, memory)
-        return self.coarse(self.decoder(code, encoded, mode), head)
+        with jax.named_scope("decoder"):
+            features = self.decoder(code, encoded, mode)
+        with jax.named_scope("heads"):
+            return self.coarse(features, head)
 
     def refine(
         self,
@@ -120,33 +129,37 @@ class RedNet(nnx.Module):
         Returns:
             The pass's output, and f_tRNN's state after this frame if this pass is its last.
         """
-        encoded = self.encoder(stem, z, mode)
+        with jax.named_scope("encoder"):
+            encoded = self.encoder(stem, z, mode)
         code, identity_code, memory = self._remember(encoded.code, memory)
-        logits = self.detection(self.decoder(code, encoded, mode), head)
-        if self.regression is not None:
-            maps = jax.nn.softmax(logits, axis=-1)
-            landmarks, confidence = self.regression(maps, code, encoded, mode)
-            # Half precision has steps of a quarter of a map pixel beyond 32.
-            wide = maps[..., 1:].astype(jnp.promote_types(maps.dtype, jnp.float32))
-            map_landmarks = to_crop_pixels(
-                soft_argmax(wide), self.config.image_size, self.config.map_size
+        with jax.named_scope("decoder"):
+            features = self.decoder(code, encoded, mode)
+        with jax.named_scope("heads"):
+            logits = self.detection(features, head)
+            if self.regression is not None:
+                wide_maps = jax.nn.softmax(logits, axis=-1)
+                maps = wide_maps.astype(code.dtype)
+                landmarks, confidence = self.regression(maps, code, encoded, mode)
+                # Of the unrounded maps: bfloat16 has steps of a quarter of a map pixel beyond 32.
+                map_landmarks = to_crop_pixels(
+                    soft_argmax(wide_maps[..., 1:]), self.config.image_size, self.config.map_size
+                )
+            else:
+                assert self.readout is not None
+                maps = jax.nn.sigmoid(logits).astype(code.dtype)
+                landmarks, confidence = self.readout(logits)
+                map_landmarks = landmarks
+            output = PassOutput(
+                logits=logits,
+                response_maps=maps,
+                map_landmarks=map_landmarks,
+                landmarks=landmarks,
+                confidence_logits=confidence,
+                identity_logits=self.identity(identity_code),
+                coarse_logits=coarse_logits,
+                crop=crop,
+                coarse_crop=coarse_crop,
             )
-        else:
-            assert self.readout is not None
-            maps = jax.nn.sigmoid(logits)
-            landmarks, confidence = self.readout(logits)
-            map_landmarks = landmarks
-        output = PassOutput(
-            logits=logits,
-            response_maps=maps,
-            map_landmarks=map_landmarks,
-            landmarks=landmarks,
-            confidence_logits=confidence,
-            identity_logits=self.identity(identity_code),
-            coarse_logits=coarse_logits,
-            crop=crop,
-            coarse_crop=coarse_crop,
-        )
         return output, memory
 
     def _remember(
@@ -158,5 +171,7 @@ class RedNet(nnx.Module):
         if self.temporal is None or memory is None:
             return code, identity_code, memory
         fixed = self.config.code_width - recurrent_channels(self.config)
-        changing, memory = self.temporal(code[..., fixed:], memory)
-        return jnp.concatenate([code[..., :fixed], changing], axis=-1), identity_code, memory
+        with jax.named_scope("recurrent"):
+            changing, memory = self.temporal(code[..., fixed:], memory)
+            code = jnp.concatenate([code[..., :fixed], changing], axis=-1)
+        return code, identity_code, memory

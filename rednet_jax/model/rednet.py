@@ -19,7 +19,7 @@ from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.crops import compose_affine, invert_affine
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.feedback import feedback_map, move
-from rednet_jax.model.layers import SAVED, AxisName, Mode
+from rednet_jax.model.layers import SAVED, AxisName, Mode, wide
 from rednet_jax.model.network import PassOutput, RedNet
 from rednet_jax.model.register import between, cut, first_crop, next_crop, on_picture
 from rednet_jax.model.temporal import Memory, memory_shape
@@ -31,7 +31,7 @@ Loss = Callable[[PassOutput, Tree], Tree]
 """From a pass's output and the frame's targets to a tree of arrays; runs inside the loop."""
 
 
-_STATIC = ("feedback_steps", "train", "loss", "remat", "scan", "axis_name")
+_STATIC = ("feedback_steps", "train", "loss", "remat", "scan", "axis_name", "parts")
 
 _UNROLLED = 4
 """Up to so many passes are unrolled: compilation time grows with them."""
@@ -50,7 +50,8 @@ class State(NamedTuple):
 
     Attributes:
         feedback: z, [B, feedback_size, feedback_size, feedback_channels].
-        memory: f_tRNN's hidden and cell state, [B, units] or [B, h, w, channels] each.
+        memory: f_tRNN's hidden and cell state, [B, units] or [B, h, w, channels] each; the cell
+            state is at least float32.
         passes: [B] int32, passes since z was blank.
         crop: [B, 2, 3], where the next pass looks and both maps lie: pixels of that crop -> pixels
             of the picture. The identity unless the config registers.
@@ -122,7 +123,8 @@ def initial_state(config: RedNetConfig, batch: int, dtype: Any = jnp.float32) ->
     shape = memory_shape(config, batch)
     return State(
         feedback=jnp.zeros((batch, side, side, config.feedback_channels), dtype),
-        memory=(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)),
+        # The cell state is a sum over frames.
+        memory=(jnp.zeros(shape, dtype), wide(jnp.zeros(shape, dtype))),
         passes=jnp.zeros(batch, jnp.int32),
         crop=first_crop(config, batch, dtype),
     )
@@ -141,6 +143,7 @@ def align_image(
     remat: bool = False,
     scan: Scan = lax.scan,
     axis_name: AxisName | None = None,
+    parts: int = 1,
 ) -> tuple[Output, Tree]:
     """Finds landmarks in pictures by K passes of the feedback loop; f_tRNN takes no part.
 
@@ -157,6 +160,8 @@ def align_image(
             with K by the carried map alone.
         scan: runs the loop; for tests and measurements.
         axis_name: the mapped axes that the batch lies on, for global batch moments.
+        parts: calls that together are one training step, each with a part of its batch: the batch
+            statistics that it returns have moved by one call's share of a step.
 
     Returns:
         The output, and the batch statistics (moved if `train`).
@@ -166,7 +171,7 @@ def align_image(
     """
     _check(config, images, images.shape[1:], feedback_steps)
     state = initial_state(config, images.shape[0], images.dtype)
-    run = _Run(config, feedback_steps, train, loss, remat, scan, axis_name, frames=1)
+    run = _Run(config, feedback_steps, train, loss, remat, scan, axis_name, frames=1, parts=parts)
     frame, _, stats = run.frame(
         variables["params"], variables["batch_stats"], images, state, targets, recurrent=False
     )
@@ -188,6 +193,7 @@ def align_clip(
     remat: bool = False,
     scan: Scan = lax.scan,
     axis_name: AxisName | None = None,
+    parts: int = 1,
 ) -> tuple[Output, State, Tree]:
     """Finds landmarks in clips: K passes a frame, the map and f_tRNN's memory carried along.
 
@@ -207,6 +213,7 @@ def align_clip(
             keep the convolutions of every pass and recompute the rest.
         scan: runs both loops.
         axis_name: as in `align_image`.
+        parts: as in `align_image`.
 
     Returns:
         The output [B, T, ...], the state after the last frame, and the batch statistics.
@@ -216,7 +223,9 @@ def align_clip(
     """
     _check(config, clips, clips.shape[2:], feedback_steps, state)
     frames = clips.shape[1]
-    run = _Run(config, feedback_steps, train, loss, remat, scan, axis_name, frames=frames)
+    run = _Run(
+        config, feedback_steps, train, loss, remat, scan, axis_name, frames=frames, parts=parts
+    )
     params = variables["params"]
 
     def one(carry: tuple[State, Tree], index: jax.Array) -> tuple[tuple[State, Tree], Output]:
@@ -292,6 +301,7 @@ class _Run(NamedTuple):
     scan: Scan
     axis_name: AxisName | None
     frames: int
+    parts: int = 1
 
     def rematerialised(
         self, body: Callable[[Tree, Tree], Tree], *, stacked: bool
@@ -319,7 +329,7 @@ class _Run(NamedTuple):
         return lax.scan(body, init, steps, unroll=unroll)
 
     def mode(self, passes: jax.Array, visits: int) -> Mode:
-        return Mode(self.train, passes, visits, self.axis_name)
+        return Mode(self.train, passes, visits, self.axis_name, self.parts)
 
     def frame(
         self,
@@ -342,7 +352,8 @@ class _Run(NamedTuple):
         # Frame by frame: all frames at once would be a little faster, but memory would grow with T,
         # and the moments of a training step would no longer be those of one frame.
         def look(net: RedNet, crop: jax.Array) -> jax.Array:
-            seen = cut(config, images, crop) if registers else images
+            with jax.named_scope("recrop"):
+                seen = cut(config, images, crop) if registers else images
             mode = self.mode(jnp.zeros_like(state.passes), visits if registers else frames)
             return net.stem(seen, mode)
 
@@ -359,7 +370,8 @@ class _Run(NamedTuple):
                 head=self.mode(passes, frames),
             )
             if config.feedback != "none":
-                z = self._cross(jax.nn.sigmoid(coarse))
+                with jax.named_scope("feedback"):
+                    z = self._cross(jax.nn.sigmoid(coarse).astype(z.dtype))
             passes = passes + 1
         stats = self._statistics(net, stats)
 
@@ -369,10 +381,14 @@ class _Run(NamedTuple):
             # A coarse pass leaves the fine head out: its row, where there is one, is a visit.
             unvisited = config.passes_per_frame if config.statistics_per_pass else 0
             head = self.mode(passes, frames * steps + unvisited)
+            before = memory
+            if registers:
+                with jax.named_scope("recrop"):
+                    before = _with_crop(config, memory, between(crop, begin))
             output, after = net.refine(
                 look(net, crop) if still is None else still,
                 z,
-                _with_crop(config, memory, between(crop, begin)) if registers else memory,
+                before,
                 coarse,
                 self.mode(passes, visits),
                 head=head,
@@ -380,15 +396,18 @@ class _Run(NamedTuple):
                 coarse_crop=begin,
             )
             landmarks = on_picture(crop, output.landmarks)
-            z = self._cross(feedback_map(config, output.response_maps, passes))
+            with jax.named_scope("feedback"):
+                z = self._cross(feedback_map(config, output.response_maps, passes))
+            following = crop
             if registers:
-                following = next_crop(config, landmarks)
-                z = _moved(config, z, between(following, crop))
-                after = _with_crop(config, after, between(following, crop))
-            else:
-                following = crop
+                with jax.named_scope("recrop"):
+                    following = next_crop(config, landmarks)
+                    after = _with_crop(config, after, between(following, crop))
+                with jax.named_scope("feedback"):
+                    z = _moved(config, z, between(following, crop))
             last = _Last(output.response_maps, output.identity_logits, after, crop)
-            losses = None if self.loss is None else self.loss(output, targets)
+            with jax.named_scope("losses"):
+                losses = None if self.loss is None else self.loss(output, targets)
             confidence = jax.nn.sigmoid(output.confidence_logits)
             carry = (z, passes + 1, self._statistics(net, stats), following, last)
             return carry, (landmarks, confidence, losses)

@@ -7,10 +7,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.model.layers import Conv, Dense
+from rednet_jax.model.layers import Conv, Dense, wide
 
 Memory = tuple[jax.Array, jax.Array]
-"""Hidden and cell state: [B, units], or [B, h, w, channels] for the convolutional LSTM."""
+"""Hidden and cell state: [B, units], or [B, h, w, channels] for the convolutional LSTM.
+
+The cell state is float32 also where activations are of half precision: it is a sum over frames."""
 
 
 def recurrent_channels(config: RedNetConfig) -> int:
@@ -29,10 +31,11 @@ def memory_shape(config: RedNetConfig, batch: int) -> tuple[int, ...]:
 
 
 def _lstm_cell(gates: jax.Array, cell: jax.Array) -> Memory:
-    enter, forget, candidate, leave = jnp.split(gates, 4, axis=-1)
+    enter, forget, candidate, leave = jnp.split(wide(gates), 4, axis=-1)
     # The bias of 1 keeps a new cell's memory open at the start of training (Jozefowicz 2015).
     cell = jax.nn.sigmoid(forget + 1) * cell + jax.nn.sigmoid(enter) * jnp.tanh(candidate)
-    return jax.nn.sigmoid(leave) * jnp.tanh(cell), cell
+    hidden = jax.nn.sigmoid(leave) * jnp.tanh(cell)
+    return hidden.astype(gates.dtype), cell
 
 
 class PooledLSTM(nnx.Module):

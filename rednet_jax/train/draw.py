@@ -14,6 +14,7 @@ from rednet_jax.data.pipeline import Batch
 from rednet_jax.data.synthetic.generate import generate, generate_clip
 from rednet_jax.landmarks.schemes import Scheme, scheme
 from rednet_jax.train.experiment import Experiment, GeneratedData, Stage
+from rednet_jax.train.streams import Stream, root, row_keys
 from rednet_jax.train.terms import Targets
 
 
@@ -53,9 +54,7 @@ def draw(experiment: Experiment, stage: Stage, step: Array, batch: Batch | Gener
         step: int32 [], steps done before.
         batch: B faces or clips.
     """
-    # 1 keeps the draws apart from those of the initial weights.
-    run = jax.random.fold_in(jax.random.key(experiment.seed), 1)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(run, step), batch.row)
+    keys = row_keys(root(experiment.seed, Stream.DRAWS), step, jnp.asarray(batch.row))
     model = experiment.model
     points = scheme(model.landmarks)
     if isinstance(stage.data, GeneratedData):

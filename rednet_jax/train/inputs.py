@@ -21,6 +21,7 @@ from rednet_jax.evaluate.protocols import Crops, cut_split
 from rednet_jax.landmarks.schemes import scheme
 from rednet_jax.train.draw import GeneratedBatch
 from rednet_jax.train.experiment import Experiment, GeneratedData, Stage
+from rednet_jax.train.streams import Stream, root
 
 
 class BatchReader(Protocol):
@@ -166,8 +167,7 @@ def _validation(experiment: Experiment, stage: Stage, data_dir: Path | None) -> 
 @functools.cache
 def generated_crops(experiment: Experiment, data: GeneratedData) -> Crops:
     """Generated faces that no step draws; kept, as compiling the generator takes seconds."""
-    # 1 is for the draws of the steps.
-    run = jax.random.fold_in(jax.random.key(experiment.seed), 2)
+    run = root(experiment.seed, Stream.VALIDATION)
     draw = jax.jit(functools.partial(jax.lax.map, functools.partial(generate, data.faces)))
     images, landmarks = jax.device_get(draw(jax.random.split(run, data.validation)))
     landmarks = landmarks[:, list(scheme(experiment.model.landmarks).from_68)]

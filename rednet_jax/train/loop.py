@@ -27,18 +27,17 @@ from rednet_jax.train.state import (
     TrainState,
     check_parts,
     initial_train_state,
+    learning_rate,
     stage_optimiser,
     with_weights,
 )
+from rednet_jax.train.trace import Trace
 from rednet_jax.train.validation import errors_of, validate
 from rednet_jax.train.watch import JITTER, VALIDATION, RunLog, faces_to_show
 from rednet_jax.weights.store import BEST, Variables, write_weights
 
 _STEPS_AHEAD = 2
 """Steps are dispatched without waiting for them, and each holds its batch on the device."""
-
-_PROFILED_FROM = 2
-"""Steps before the ones that are traced: the first of a stage compiles."""
 
 _NAMED_FACES = 5
 """A broken step names so many of its faces; where all are broken, the names say nothing."""
@@ -82,14 +81,14 @@ def train(
         steps: stop after so many optimiser steps in total and save there; changes no schedule.
         parallel: one program over the mesh (`jit`), or one a device (`pmap`).
         init_from: checkpoint whose weights a new run begins with; a run that goes on has its own.
-        profile: write a trace of so many steps, after the first two, to RUN/profile.
+        profile: write a trace of so many steps, after the first two of this call, to RUN/profile.
 
     Returns:
         The state at the end.
 
     Raises:
         RednetError: a folder of another experiment or that cannot be written, data that cannot be
-            read, a mesh that does not fit, a loss that is not finite.
+            read, a mesh that does not fit, a loss that is not finite, too few steps to profile.
     """
     if steps is not None and steps < 1:
         raise RednetError(f"--steps must be at least 1, not {steps}")
@@ -111,9 +110,10 @@ def train(
                 state, place = checkpoints.load(found, placed.abstract())
                 _say(f"{run_dir}: goes on at step {found}")
             begun = found or 0
+            trace = Trace(run_dir / "profile", profile, max(last - begun, 0), _say)
             with _run_log(run_dir, begun) as log, _asked_to_stop() as stop:
                 run = _Run(
-                    experiment, run_dir, placed, inputs, checkpoints, log, stop, profile, begun
+                    experiment, run_dir, placed, inputs, checkpoints, log, stop, trace, begun
                 )
                 state = run.to(last, placed.place(state), place)
         # Who asks a run to stop does not wait long.
@@ -134,7 +134,7 @@ class _Run(NamedTuple):
     checkpoints: Checkpoints
     log: RunLog | None
     stop: threading.Event
-    profile: int
+    trace: Trace
     begun: int
 
     def to(self, last: int, state: TrainState, place: dict[str, Any] | None) -> TrainState:
@@ -154,6 +154,7 @@ class _Run(NamedTuple):
                 end = min(last, done - within + self.experiment.stages[number].steps)
                 state = self._through_stage(number, reader, state, done, end, bar)
                 done = int(self.devices.gathered(state).step)
+        self.trace.end(done, state)
         return self.devices.gathered(state)
 
     def _with_new_optimiser(self, number: int, state: TrainState) -> TrainState:
@@ -166,20 +167,20 @@ class _Run(NamedTuple):
     ) -> TrainState:
         experiment, stage = self.experiment, self.experiment.stages[number]
         best = best_nme(self.run_dir, after=_first_step_like(experiment, number))
+        frames = 1 if stage.clips is None else stage.clips.frames
+        rate = learning_rate(stage.optimiser, stage.steps)
         pending: list[Pending] = []
         since, waited = time.perf_counter(), 0.0
         for step in range(first, end):
             done, passes = step + 1, experiment.passes(step)
             if step == first or passes != experiment.passes(step - 1):
                 _say(f"step {done}: compiling for {passes} passes of the feedback loop")
-            if self.profile and step - first == _PROFILED_FROM:
-                jax.profiler.start_trace(str(self.run_dir / "profile"))
-            elif self.profile and step - first == _PROFILED_FROM + self.profile:
-                jax.profiler.stop_trace()
-            asked = time.perf_counter()
-            batch = next(reader)
-            waited += time.perf_counter() - asked
-            state, measured = self.devices.step(number, passes)(state, batch)
+            self.trace.before(done, state)
+            with jax.profiler.StepTraceAnnotation("train", step_num=done):
+                asked = time.perf_counter()
+                batch = next(reader)
+                waited += time.perf_counter() - asked
+                state, measured = self.devices.step(number, passes)(state, batch)
             pending.append(Pending(done, reader.names(batch), measured))
             if len(pending) > _STEPS_AHEAD:
                 jax.block_until_ready(pending[-1 - _STEPS_AHEAD].metrics)
@@ -190,10 +191,11 @@ class _Run(NamedTuple):
                 continue
             row = _read_out(pending, self.checkpoints, self.devices.names)
             seconds = time.perf_counter() - since
-            row["images_per_second"] = len(pending) * stage.batch / seconds
+            row["learning_rate"] = float(rate(experiment.stage_at(step)[1]))
+            row["frames_per_second"] = len(pending) * stage.batch * frames / seconds
             row["waiting"] = 100 * waited / seconds
             self._log(row)
-            line = "loss {loss:.3f}  nme {nme:.2f} %  {images_per_second:.0f} images/s".format(
+            line = "loss {loss:.3f}  nme {nme:.2f} %  {frames_per_second:.0f} frames/s".format(
                 **row
             )
             bar.set_postfix_str(line)
@@ -209,8 +211,6 @@ class _Run(NamedTuple):
                 break
             pending.clear()
             since, waited = time.perf_counter(), 0.0
-        if _PROFILED_FROM < done - first <= _PROFILED_FROM + self.profile:
-            jax.profiler.stop_trace()
         return state
 
     def _save(

@@ -189,7 +189,9 @@ def plots(config: Mapping[str, Any], rows: Sequence[Row]) -> list[Plot]:
     wanted = [
         ("Loss, and its parts before weighting", map(entry, ("loss", *weights)), True),
         ("NME, percent of inter-ocular distance", (entry("nme", "training"), *by_pass), True),
-        ("Images per second", [entry("images_per_second")], False),
+        ("Learning rate", [entry("learning_rate")], True),
+        # A clip counts as its frames.
+        ("Frames per second", [entry("frames_per_second")], False),
         ("Norm of the gradient", [entry("gradient_norm")], True),
         ("Time spent waiting for data, percent", [entry("waiting")], False),
     ]

@@ -12,6 +12,7 @@ from rednet_jax.errors import RednetError
 from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.train.experiment import Experiment, OptimiserConfig, Stage
+from rednet_jax.train.streams import Stream, root
 from rednet_jax.weights.store import load
 
 Tree = Any
@@ -35,6 +36,16 @@ class TrainState(NamedTuple):
     opt_state: Tree
 
 
+def learning_rate(config: OptimiserConfig, steps: int) -> optax.Schedule:
+    """Returns the schedule: from the steps done in a stage to the next one's learning rate.
+
+    Args:
+        config: the numbers.
+        steps: where the cosine reaches 0.
+    """
+    return optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, config.warmup_steps, steps)
+
+
 def optimiser(config: OptimiserConfig, steps: int) -> optax.GradientTransformation:
     """AdamW behind a clip of the gradient's norm, on a warm-up and a cosine.
 
@@ -42,9 +53,6 @@ def optimiser(config: OptimiserConfig, steps: int) -> optax.GradientTransformati
         config: the numbers.
         steps: where the cosine reaches 0.
     """
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, config.learning_rate, config.warmup_steps, steps
-    )
 
     def scale_by_part(updates: Tree, *, frozen_only: bool) -> Tree:
         """Zeroes the frozen parts, or multiplies each part by its factor."""
@@ -58,7 +66,7 @@ def optimiser(config: OptimiserConfig, steps: int) -> optax.GradientTransformati
         optax.stateless(lambda updates, _: scale_by_part(updates, frozen_only=True)),
         optax.clip_by_global_norm(config.clip_norm),
         optax.adamw(
-            schedule,
+            learning_rate(config, steps),
             eps=config.epsilon,
             weight_decay=config.weight_decay,
             mask=lambda params: jax.tree.map(lambda x: x.ndim >= 2, params),
@@ -113,7 +121,7 @@ def stage_optimiser(stage: Stage) -> optax.GradientTransformation:
 @functools.partial(jax.jit, static_argnums=0)
 def initial_train_state(experiment: Experiment) -> TrainState:
     """Fresh weights from the experiment's seed."""
-    variables = rednet.init(experiment.model, jax.random.key(experiment.seed))
+    variables = rednet.init(experiment.model, root(experiment.seed, Stream.PARAMS))
     params = variables["params"]
     opt_state = stage_optimiser(experiment.stages[0]).init(params)
     # A copy: the step's buffers are donated, and one buffer cannot be given away twice.

@@ -55,20 +55,21 @@ def train_step(
     if spread is not None:
         gradient = spread(gradient)
     gradients, batch_stats, faces = gradient(state.params, state.batch_stats, state.step, batch)
-    updates, opt_state = stage_optimiser(stage).update(gradients, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    batch_stats = jax.tree.map(
-        lambda new, old, rate: new if rate else old,
-        batch_stats,
-        state.batch_stats,
-        rates(stage.optimiser, batch_stats),
-    )
-    average = averaged(
-        state.average,
-        {"params": params, "batch_stats": batch_stats},
-        state.step,
-        stage.optimiser.average,
-    )
+    with jax.named_scope("optimiser"):
+        updates, opt_state = stage_optimiser(stage).update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        batch_stats = jax.tree.map(
+            lambda new, old, rate: new if rate else old,
+            batch_stats,
+            state.batch_stats,
+            rates(stage.optimiser, batch_stats),
+        )
+        average = averaged(
+            state.average,
+            {"params": params, "batch_stats": batch_stats},
+            state.step,
+            stage.optimiser.average,
+        )
     if stage.statistics == "batch":
         frames = 1 if stage.clips is None else stage.clips.frames
         visited = frames * (passes + experiment.model.passes_per_frame)
@@ -147,13 +148,15 @@ def _losses(
     """Moved batch statistics, and `total`, its terms and `nme` of each face, float32 [B]."""
     config = experiment.model
     points = scheme(config.landmarks)
-    drawn = draw(experiment, stage, step, batch)
+    with jax.named_scope("draw"):
+        drawn = draw(experiment, stage, step, batch)
     images, targets = drawn.images.astype(experiment.compute), drawn.targets
     how = {
         "feedback_steps": passes,
         "train": stage.statistics == "batch",
         "loss": pass_losses(stage.losses, config),
         "axis_name": axis_name,
+        "parts": stage.accumulate,
     }
     if stage.clips is None:
         out, batch_stats = rednet.align_image(config, variables, images, targets=targets, **how)

@@ -116,6 +116,46 @@ def test_running_averages_move_as_far_in_many_visits_as_in_one() -> None:
     np.testing.assert_allclose(often.variance[...], once.variance[...], rtol=1e-4)
 
 
+@pytest.mark.parametrize("rows", [1, 2])
+def test_running_averages_move_as_far_in_the_parts_of_a_step_as_in_one(rows: int) -> None:
+    features = np.random.default_rng(0).normal(2, 3, (4, 5, 6, 3)).astype(np.float32)
+    moved = []
+    for parts in (1, 4):
+        norm = BatchNorm(3, rows)
+        for _ in range(parts):
+            for passes in range(3):
+                mode = Mode(True, jnp.full(len(features), passes), 3, parts=parts)
+                norm(jnp.asarray(features), mode)
+        moved.append((norm.mean[...], norm.variance[...]))
+    for once, in_parts in zip(*moved, strict=True):
+        np.testing.assert_allclose(in_parts, once, rtol=1e-5)
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("ratio", [0.0, 1.0, 10.0, 30.0])
+def test_batch_norm_in_half_precision_rounds_once(ratio: float, train: bool) -> None:
+    """Against float64 of the same rounded features: what is left is the rounding of the result."""
+    rng = np.random.default_rng(0)
+    features = jnp.asarray(rng.normal(ratio, 1, (8, 16, 16, 4)), jnp.bfloat16)
+    exact = np.asarray(features, np.float64)
+    scale, offset = np.asarray([[0.3, 0.9, 1.1, 1.7], [0.0, 0.4, -0.7, 0.1]], np.float32)
+    mean, variance = exact.mean((0, 1, 2)), exact.var((0, 1, 2))
+    expected = (exact - mean) / np.sqrt(variance + 1e-5) * scale + offset
+    norm = BatchNorm(4)
+    for part, value in zip(
+        (norm.scale, norm.offset, norm.mean, norm.variance),
+        (scale, offset, mean[None], variance[None]),
+        strict=True,
+    ):
+        part[...] = jnp.asarray(value, jnp.float32)
+    found = norm(features, Mode(train, jnp.zeros(8, jnp.int32), 1))
+    assert found.dtype == jnp.bfloat16
+    rounded = np.asarray(jnp.asarray(expected, jnp.bfloat16), np.float64)
+    rounding = np.sqrt(np.mean((rounded - expected) ** 2))
+    error = np.sqrt(np.mean((np.asarray(found, np.float64) - expected) ** 2))
+    assert error < 1.1 * rounding
+
+
 def test_tracing_takes_time_in_proportion_to_depth() -> None:
     """Counted in calls of functions: twice the layers, twice the calls."""
 

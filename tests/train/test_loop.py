@@ -28,7 +28,7 @@ from rednet_jax.weights.store import load
 def rows(folder):
     """metrics.jsonl without what depends on the clock."""
     lines = (folder / "metrics.jsonl").read_text().splitlines()
-    clock = ("images_per_second", "waiting")
+    clock = ("frames_per_second", "waiting")
     return [{k: v for k, v in json.loads(line).items() if k not in clock} for line in lines]
 
 
@@ -65,7 +65,14 @@ def test_the_run_folder(finished, experiment):
     trained = [row for row in rows(finished.folder) if "loss" in row]
     assert [row["step"] for row in trained] == [2, 4, 5, 6, 8, 10, 12, 14, 15, 16, 18, 20]
     terms = {"detection", "map_landmarks", "landmarks", "confidence"}
-    assert set(trained[0]) == {"step", "loss", "nme", "gradient_norm", *terms}
+    assert set(trained[0]) == {"step", "loss", "nme", "gradient_norm", "learning_rate", *terms}
+    # 3 steps up, then half a cosine down to 0 at step 20; the first step's rate is 0.
+    peak, warmup = 5e-3, 3
+    for row in trained:
+        before = row["step"] - 1
+        down = 0.5 * (1 + np.cos(np.pi * (before - warmup) / (20 - warmup)))
+        expected = peak * (before / warmup if before < warmup else down)
+        assert row["learning_rate"] == pytest.approx(expected, rel=1e-4)
     assert {step: len(nme) for step, nme in validations(finished.folder).items()} == {
         5: 1,
         10: 1,
@@ -171,7 +178,7 @@ def test_progress_is_told(experiment, data_dir, tmp_path, capsys):
     assert [line.split(":")[0] for line in compiled] == ["step 1", "step 11", "step 13"]
     assert any("goes on at step 12" in line for line in lines)
     told = next(line for line in lines if line.startswith("step 5/20"))
-    assert "validation nme" in told and "images/s" in told
+    assert "validation nme" in told and "frames/s" in told
 
 
 def refused(experiment, folder, data_dir, **options) -> str:
@@ -232,6 +239,16 @@ def test_data_that_is_not_there_claims_no_folder(experiment, data_dir, tmp_path,
 
 def test_no_steps_at_all_are_refused(experiment, data_dir, tmp_path):
     assert "--steps" in refused(experiment, tmp_path / "run", data_dir, steps=0)
+
+
+def test_a_trace_holds_the_steps_that_were_asked_for(experiment, data_dir, tmp_path, capsys):
+    train(experiment, tmp_path, data_dir=data_dir, steps=5, profile=2)
+    assert f"{tmp_path / 'profile'}: trace of steps 3 to 4" in capsys.readouterr().out
+    (trace,) = (tmp_path / "profile").rglob("*.xplane.pb")
+    assert b"step_num" in trace.read_bytes()
+    text = refused(experiment, tmp_path, data_dir, steps=8, profile=2)
+    assert text.startswith("--profile 2 takes 4 steps") and text.endswith("3 are left to run")
+    assert "--profile must be" in refused(experiment, tmp_path, data_dir, profile=-1)
 
 
 def poisoned(monkeypatch, name):

@@ -112,6 +112,25 @@ def test_one_pass_steps_hand_their_statistics_to_the_second_pass(experiment, sta
         assert sum(not np.array_equal(first, second) for first, second in in_loop) > 10
 
 
+@pytest.mark.slow
+def test_accumulation_moves_batch_statistics_as_one_step_does(experiment, state, faces):
+    """The parts hold the same two faces, so that their moments are those of the whole batch."""
+    (stage,) = experiment.stages
+    still = Augmentation(**dict.fromkeys(map(_name, dataclasses.fields(Augmentation)), 0.0))
+    twice = jax.tree.map(lambda leaf: np.repeat(leaf[:2], 2, axis=0), faces)
+    moved = []
+    for accumulate in (1, 2):
+        changed = dataclasses.replace(stage, augmentation=still, accumulate=accumulate)
+        once = dataclasses.replace(experiment, stages=(changed,))
+        after, _ = run_step(once, 1, jax.tree.map(jnp.copy, state), twice)
+        moved.append(jax.device_get(after.batch_stats))
+    for whole, parts, before in zip(
+        *map(jax.tree.leaves, (*moved, jax.device_get(state.batch_stats))), strict=True
+    ):
+        apart = np.abs(parts - whole).max()
+        assert apart <= 1e-3 * np.abs(whole - before).max() + 1e-6
+
+
 def test_running_statistics_stay_and_keep_faces_apart(experiment, state, faces):
     """With the batch's moments, a face's loss depends on who is beside it."""
     (stage,) = experiment.stages

@@ -50,7 +50,7 @@ def folder(narrow, tmp_path_factory):
     experiment = Experiment("miniature", config, (Stage(steps=700, one_pass_steps=60),), seed=3)
     (run / "config.json").write_text(json.dumps(experiment.to_json()))
     told = [{"step": 50, "loss": 1.0, "images_per_second": 32.0}]
-    told += [{"step": 300, "loss": 0.5, "images_per_second": 16.0}]
+    told += [{"step": 300, "loss": 0.5, "frames_per_second": 16.0}]
     told += [{"step": 100 * i, "validation_nme": [9.0, e]} for i, e in enumerate((8, 6, 7), 1)]
     (run / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in told))
     place = {"git_commit": "0" * 40, "machine": {"cores": 3, "device": "cpu"}}
