@@ -104,9 +104,38 @@ class Output(NamedTuple):
 
 
 @functools.cache
-def _graph(config: RedNetConfig) -> Any:
+def _abstract(config: RedNetConfig) -> tuple[Any, dict[str, Tree]]:
+    """The network's graph, and the shapes of its variables."""
     abstract = nnx.eval_shape(lambda: RedNet(config, nnx.Rngs(params=0)))
-    return nnx.split(abstract, nnx.Param, nnx.BatchStat)[0]
+    graph, *states = nnx.split(abstract, nnx.Param, nnx.BatchStat)
+    params, stats = map(nnx.to_pure_dict, states)
+    return graph, {"params": params, "batch_stats": stats}
+
+
+def mismatch(config: RedNetConfig, variables: Tree) -> str | None:
+    """Returns how variables differ in structure or shape from those of a config, or None.
+
+    Args:
+        config: of the network.
+        variables: arrays of any type; nested dicts, or one dict of paths such as
+            `params/encoder/stem1/conv/kernel`.
+    """
+    expected, found = _by_path(_abstract(config)[1]), _by_path(variables)
+    for name, shape in expected.items():
+        if name not in found:
+            return f"{name} is missing"
+        if found[name] != shape:
+            return f"{name} is {found[name]}, its config asks {shape}"
+    extra = sorted(set(found) - set(expected))
+    return f"{extra[0]} belongs to no part of its config's network" if extra else None
+
+
+def _by_path(tree: Tree) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree.leaves_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): jnp.shape(leaf)
+        for path, leaf in leaves
+    }
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -169,7 +198,7 @@ def align_image(
     Raises:
         RednetError: feedback_steps < 1, or images of another shape or no floating type.
     """
-    _check(config, images, images.shape[1:], feedback_steps)
+    _check(config, variables, images, ("B",), feedback_steps)
     state = initial_state(config, images.shape[0], images.dtype)
     run = _Run(config, feedback_steps, train, loss, remat, scan, axis_name, frames=1, parts=parts)
     frame, _, stats = run.frame(
@@ -221,7 +250,7 @@ def align_clip(
     Raises:
         RednetError: feedback_steps < 1, or clips of another shape or type than the state's.
     """
-    _check(config, clips, clips.shape[2:], feedback_steps, state)
+    _check(config, variables, clips, ("B", "T"), feedback_steps, state)
     frames = clips.shape[1]
     run = _Run(
         config, feedback_steps, train, loss, remat, scan, axis_name, frames=frames, parts=parts
@@ -280,7 +309,7 @@ def step(
     Raises:
         RednetError: feedback_steps < 1, or frames of another shape or type than the state's.
     """
-    _check(config, frames, frames.shape[1:], feedback_steps, state)
+    _check(config, variables, frames, ("B",), feedback_steps, state)
     if warp is not None:
         state = _on_new_picture(config, state, warp)
     run = _Run(config, feedback_steps, False, None, False, lax.scan, None, frames=1)
@@ -435,7 +464,7 @@ class _Run(NamedTuple):
         return output, State(z, after, passes, crop), stats
 
     def _network(self, params: Tree, stats: Tree) -> RedNet:
-        net: RedNet = nnx.merge(_graph(self.config), params, stats, copy=True)
+        net: RedNet = nnx.merge(_abstract(self.config)[0], params, stats, copy=True)
         return net
 
     def _statistics(self, net: RedNet, stats: Tree) -> Tree:
@@ -480,18 +509,35 @@ def _with_crop(config: RedNetConfig, memory: Tree, warp: jax.Array) -> Tree:
 
 def _check(
     config: RedNetConfig,
+    variables: Tree,
     images: jax.Array,
-    shape: tuple[int, ...],
+    axes: tuple[str, ...],
     feedback_steps: int,
     state: State | None = None,
 ) -> None:
+    """Refuses what does not fit together; `axes` are those before height, width and channels."""
     if feedback_steps < 1:
         raise RednetError(f"feedback_steps is {feedback_steps}; at least one pass must run")
-    if shape != (config.picture_size, config.picture_size, 3):
+    size = config.picture_size
+    if images.ndim != len(axes) + 3 or images.shape[len(axes) :] != (size, size, 3):
+        takes = ", ".join((*axes, str(size), str(size), "3"))
+        without = images.ndim == len(axes) + 2 and images.shape[-3:] == (size, size, 3)
+        remedy = ": images[None] adds the batch axis" if without else ""
         raise RednetError(
-            f"crops are {images.shape}; {config.architecture} takes "
-            f"{config.picture_size} x {config.picture_size} x 3"
+            f"images are {images.shape}; this {config.architecture} takes [{takes}]{remedy}"
         )
     expected = "floating" if state is None else state.feedback.dtype
     if not jnp.issubdtype(images.dtype, jnp.floating) or expected not in ("floating", images.dtype):
-        raise RednetError(f"crops are {images.dtype}, not {expected}, values in [0, 1]")
+        raise RednetError(f"images are {images.dtype}, not {expected}, values in [0, 1]")
+    if complaint := mismatch(config, variables):
+        raise RednetError(f"variables are not those of this config: {complaint}")
+    if state is None:
+        return
+    batch = images.shape[0]
+    fresh = _by_path(jax.eval_shape(lambda: initial_state(config, batch, images.dtype)))
+    for name, shape in _by_path(state).items():
+        if shape != fresh.get(name):
+            raise RednetError(
+                f"state: {name} is {shape}, and {batch} images of this config need "
+                f"{fresh.get(name)}; see initial_state"
+            )

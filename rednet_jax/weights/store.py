@@ -19,7 +19,7 @@ from rednet_jax.errors import RednetError
 from rednet_jax.files import replacing
 from rednet_jax.landmarks.schemes import mean_shape, scheme
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.model.rednet import init
+from rednet_jax.model.rednet import mismatch
 from rednet_jax.weights.torch_layout import from_torch, to_torch
 
 BEST = "best.safetensors"
@@ -174,17 +174,11 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[RedNetConfig, Variables]
         config = RedNetConfig.from_json(json.loads(metadata[_CONFIG]))
     except (ValueError, TypeError) as error:
         raise RednetError(f"{path}: holds no config of ours ({error})") from error
-    expected = jax.eval_shape(lambda: init(config, jax.random.key(0)))
-    shapes = {name: leaf.shape for name, leaf in flat(expected).items()}
-    for name, shape in shapes.items():
-        if name not in tensors:
-            raise RednetError(f"{path}: {name} is missing")
-        if tensors[name].shape != shape:
-            raise RednetError(f"{path}: {name} is {tensors[name].shape}, its config asks {shape}")
-        if not np.isfinite(tensors[name]).all():
+    if complaint := mismatch(config, tensors):
+        raise RednetError(f"{path}: {complaint}")
+    for name, array in tensors.items():
+        if not np.isfinite(array).all():
             raise RednetError(f"{path}: {name} holds values that are not finite")
-    if extra := sorted(set(tensors) - set(shapes)):
-        raise RednetError(f"{path}: {extra[0]} belongs to no part of its config's network")
     return config, nested({name: array.astype(np.float32) for name, array in tensors.items()})
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -268,15 +271,48 @@ def test_wrong_shapes_and_no_pass_are_refused(shallow: Narrow) -> None:
     images = jnp.zeros((1, config.image_size, config.image_size, 3))
     with pytest.raises(RednetError, match="feedback_steps is 0"):
         rednet.align_image(config, variables, images, feedback_steps=0)
-    with pytest.raises(RednetError, match="crops are"):
+    with pytest.raises(RednetError, match="images are"):
         rednet.align_image(config, variables, images[:, 1:], feedback_steps=1)
-    with pytest.raises(RednetError, match="crops are uint8, not floating"):
+    with pytest.raises(RednetError, match="images are uint8, not floating"):
         rednet.align_image(config, variables, images.astype(jnp.uint8), feedback_steps=1)
     state = rednet.initial_state(config, 1)
-    with pytest.raises(RednetError, match="crops are bfloat16, not float32"):
+    with pytest.raises(RednetError, match="images are bfloat16, not float32"):
         rednet.step(config, variables, state, images.astype(jnp.bfloat16), feedback_steps=1)
-    with pytest.raises(RednetError, match="crops are"):
+    with pytest.raises(RednetError, match="images are"):
         rednet.align_clip(config, variables, images, state, feedback_steps=1)
+
+
+def test_what_does_not_fit_together_is_named(shallow: Narrow) -> None:
+    config = shallow("compact")
+    variables = rednet.init(config, jax.random.key(0))
+    size, state = config.image_size, rednet.initial_state(config, 1)
+    images = jnp.zeros((2, size, size, 3))
+    align, step = (
+        functools.partial(call, config, feedback_steps=1)
+        for call in (rednet.align_image, rednet.step)
+    )
+    told = f"({size}, {size}, 3); this compact takes [B, {size}, {size}, 3]: images[None] adds the"
+    with pytest.raises(RednetError, match=re.escape(told)):
+        align(variables, images[0])
+    with pytest.raises(RednetError, match=r"state: feedback is \(1, 16, 16, 69\), and 2 images of"):
+        step(variables, state, images)
+    other = dataclasses.replace(config, recurrence="none")
+    with pytest.raises(
+        RednetError, match=r"state: memory/0 is .*, and 2 images of this config need"
+    ):
+        step(variables, rednet.initial_state(other, 2), images)
+
+    wider = dataclasses.replace(config, regression_width=9)
+    theirs = jax.eval_shape(lambda: rednet.init(wider, jax.random.key(0)))
+    theirs = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), theirs)
+    told = r"variables are not those of this config: \S+/regression/\S+ is .*, its config asks"
+    with pytest.raises(RednetError, match=told):
+        align(theirs, images)
+    with pytest.raises(RednetError, match=r"batch_stats/\S+ is missing"):
+        align(variables["params"], images)
+    more = variables | {"more": jnp.zeros(3)}
+    with pytest.raises(RednetError, match="more belongs to no part of its config's network"):
+        align(more, images)
 
 
 def test_scan_protocol_is_lax_scan() -> None:
