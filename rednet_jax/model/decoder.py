@@ -7,7 +7,7 @@ from flax import nnx
 
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.encoder import Blocks, Encoded
-from rednet_jax.model.layers import ConvNorm, Mode, double, unpool
+from rednet_jax.model.layers import ConvNorm, Draw, Mode, double, unpool
 
 
 class VGGDecoder(nnx.Module):
@@ -16,7 +16,7 @@ class VGGDecoder(nnx.Module):
     The last convolution of each stage narrows to the channels of the places that come next.
     """
 
-    def __init__(self, config: RedNetConfig, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: RedNetConfig, draw: Draw) -> None:
         rows = config.statistic_rows
         convs: dict[str, ConvNorm] = {}
         widths = (config.widths[0], *config.widths)
@@ -24,7 +24,7 @@ class VGGDecoder(nnx.Module):
             for layer in range(depth, 0, -1):
                 outputs = widths[stage - 1] if layer == 1 else widths[stage]
                 convs[f"conv{stage}_{layer}"] = ConvNorm(
-                    widths[stage], outputs, rows=rows, rngs=rngs
+                    widths[stage], outputs, rows=rows, draw=draw
                 )
         self.convs = nnx.Dict(convs)
 
@@ -41,10 +41,10 @@ class VGGDecoder(nnx.Module):
 class _UpStage(nnx.Module):
     """Nearest x2 and 1x1 convolution, plus the encoder's features through three blocks."""
 
-    def __init__(self, inputs: int, outputs: int, *, rows: int, rngs: nnx.Rngs) -> None:
-        self.project = ConvNorm(inputs, outputs, 1, rows=rows, activate=False, rngs=rngs)
-        self.skip = Blocks(outputs, outputs, 3, rows=rows, rngs=rngs)
-        self.blocks = Blocks(outputs, outputs, 3, rows=rows, rngs=rngs)
+    def __init__(self, inputs: int, outputs: int, *, rows: int, draw: Draw) -> None:
+        self.project = ConvNorm(inputs, outputs, 1, rows=rows, activate=False, draw=draw)
+        self.skip = Blocks(outputs, outputs, 3, rows=rows, draw=draw)
+        self.blocks = Blocks(outputs, outputs, 3, rows=rows, draw=draw)
 
     def __call__(self, features: jax.Array, skip: jax.Array, mode: Mode) -> jax.Array:
         # The 1x1 convolution and its normalisation commute with repeating pixels: a quarter of the
@@ -56,12 +56,12 @@ class _UpStage(nnx.Module):
 class ResNetDecoder(nnx.Module):
     """The journal code's: three up-sampling stages with skips from layers 3, 2 and 1."""
 
-    def __init__(self, config: RedNetConfig, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: RedNetConfig, draw: Draw) -> None:
         rows = config.statistic_rows
         widths = config.widths
         self.stages = nnx.Dict(
             {
-                f"up{i}": _UpStage(widths[i + 1], widths[i], rows=rows, rngs=rngs)
+                f"up{i}": _UpStage(widths[i + 1], widths[i], rows=rows, draw=draw)
                 for i in range(3, 0, -1)
             }
         )
@@ -77,19 +77,19 @@ class ResNetDecoder(nnx.Module):
 class CompactDecoder(nnx.Module):
     """Ours: three stages of unpooling, the encoder's features added, and one convolution."""
 
-    def __init__(self, config: RedNetConfig, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: RedNetConfig, draw: Draw) -> None:
         rows = config.statistic_rows
         _, _, quarter, eighth, sixteenth, _, _ = config.widths
         inputs = (quarter, eighth, sixteenth)
         outputs = (quarter, quarter, eighth)
         self.project = (
-            ConvNorm(config.code_width, sixteenth, 1, rows=rows, rngs=rngs)
+            ConvNorm(config.code_width, sixteenth, 1, rows=rows, draw=draw)
             if config.code_width != sixteenth
             else None
         )
         self.convs = nnx.Dict(
             {
-                f"up{i}": ConvNorm(inputs[i], outputs[i], rows=rows, rngs=rngs)
+                f"up{i}": ConvNorm(inputs[i], outputs[i], rows=rows, draw=draw)
                 for i in range(2, -1, -1)
             }
         )

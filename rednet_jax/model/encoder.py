@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.model.layers import BatchNorm, Conv, ConvNorm, Mode, max_pool, space_to_depth
+from rednet_jax.model.layers import BatchNorm, Conv, ConvNorm, Draw, Mode, max_pool, space_to_depth
 
 _OPEN_GAIN = 1e-3
 """What z's way in is scaled by at the start where gradients cross the loop.
@@ -45,15 +45,13 @@ class VGGEncoder(nnx.Module):
     `config.widths` are the channels of the five stages; z enters at full resolution, in conv1_1.
     """
 
-    def __init__(self, config: RedNetConfig, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: RedNetConfig, draw: Draw) -> None:
         rows = config.statistic_rows
         first = config.widths[0]
-        self.picture = Conv(3, first, rngs=rngs)
-        self.feedback = (
-            Conv(config.feedback_channels, first, rngs=rngs) if config.feedback_channels else None
-        )
-        if self.feedback is not None and config.open_feedback_gradient:
-            self.feedback.kernel[...] *= _OPEN_GAIN
+        self.picture = Conv(3, first, draw=draw)
+        gain = _OPEN_GAIN if config.open_feedback_gradient else 1.0
+        channels = config.feedback_channels
+        self.feedback = Conv(channels, first, gain=gain, draw=draw) if channels else None
         self.norm1_1 = BatchNorm(first, rows)
         convs: dict[str, ConvNorm] = {}
         inputs = first
@@ -61,7 +59,7 @@ class VGGEncoder(nnx.Module):
             zip(config.widths, (2, 2, 3, 3, 3), strict=True), start=1
         ):
             for layer in range(2 if stage == 1 else 1, depth + 1):
-                convs[f"conv{stage}_{layer}"] = ConvNorm(inputs, width, rows=rows, rngs=rngs)
+                convs[f"conv{stage}_{layer}"] = ConvNorm(inputs, width, rows=rows, draw=draw)
                 inputs = width
         self.convs = nnx.Dict(convs)
 
@@ -86,7 +84,10 @@ class VGGEncoder(nnx.Module):
 
 
 class Bottleneck(nnx.Module):
-    """A residual block of 1x1, 3x3 and 1x1 convolutions, as in ResNet-50."""
+    """A residual block of 1x1, 3x3 and 1x1 convolutions, as in ResNet-50.
+
+    The last normalisations of both branches begin with the scale `gain`.
+    """
 
     def __init__(
         self,
@@ -95,14 +96,17 @@ class Bottleneck(nnx.Module):
         *,
         stride: int = 1,
         rows: int,
-        rngs: nnx.Rngs,
+        gain: float = 1.0,
+        draw: Draw,
     ) -> None:
         middle = max(outputs // 4, 1)
-        self.reduce = ConvNorm(inputs, middle, 1, rows=rows, rngs=rngs)
-        self.spatial = ConvNorm(middle, middle, 3, stride=stride, rows=rows, rngs=rngs)
-        self.expand = ConvNorm(middle, outputs, 1, rows=rows, activate=False, rngs=rngs)
+        self.reduce = ConvNorm(inputs, middle, 1, rows=rows, draw=draw)
+        self.spatial = ConvNorm(middle, middle, 3, stride=stride, rows=rows, draw=draw)
+        self.expand = ConvNorm(middle, outputs, 1, rows=rows, activate=False, gain=gain, draw=draw)
         self.shortcut = (
-            ConvNorm(inputs, outputs, 1, stride=stride, rows=rows, activate=False, rngs=rngs)
+            ConvNorm(
+                inputs, outputs, 1, stride=stride, rows=rows, activate=False, gain=gain, draw=draw
+            )
             if stride != 1 or inputs != outputs
             else None
         )
@@ -117,7 +121,7 @@ class Blocks(nnx.Module):
     """`depth` bottleneck blocks; the first changes the channels and may halve the resolution."""
 
     def __init__(
-        self, inputs: int, outputs: int, depth: int, *, stride: int = 1, rows: int, rngs: nnx.Rngs
+        self, inputs: int, outputs: int, depth: int, *, stride: int = 1, rows: int, draw: Draw
     ) -> None:
         self.blocks = nnx.Dict(
             {
@@ -126,7 +130,7 @@ class Blocks(nnx.Module):
                     outputs,
                     stride=stride if i == 0 else 1,
                     rows=rows,
-                    rngs=rngs,
+                    draw=draw,
                 )
                 for i in range(depth)
             }
@@ -144,25 +148,23 @@ class ResNetEncoder(nnx.Module):
     `config.widths` are the channels of the stem and of layers 1 to 4.
     """
 
-    def __init__(self, config: RedNetConfig, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: RedNetConfig, draw: Draw) -> None:
         rows = config.statistic_rows
         first, *widths = config.widths
-        self.conv1 = ConvNorm(3, first, 7, stride=2, rngs=rngs)
-        self.layer1 = Blocks(first, widths[0], 3, rows=1, rngs=rngs)
+        self.conv1 = ConvNorm(3, first, 7, stride=2, draw=draw)
+        self.layer1 = Blocks(first, widths[0], 3, rows=1, draw=draw)
         # Two rows at least: a blank map, whose features are not used, must not enter the statistics
         # of the others.
+        gain = _OPEN_GAIN if config.open_feedback_gradient else 1.0
+        channels = config.feedback_channels
         self.feedback = (
-            Bottleneck(config.feedback_channels, widths[0], rows=max(rows, 2), rngs=rngs)
-            if config.feedback_channels
+            Bottleneck(channels, widths[0], rows=max(rows, 2), gain=gain, draw=draw)
+            if channels
             else None
         )
-        if self.feedback is not None and config.open_feedback_gradient:
-            for part in (self.feedback.expand, self.feedback.shortcut):
-                if part is not None:
-                    part.norm.scale[...] *= _OPEN_GAIN
-        self.layer2 = Blocks(widths[0], widths[1], 4, stride=2, rows=rows, rngs=rngs)
-        self.layer3 = Blocks(widths[1], widths[2], 6, stride=2, rows=rows, rngs=rngs)
-        self.layer4 = Blocks(widths[2], widths[3], 3, stride=2, rows=rows, rngs=rngs)
+        self.layer2 = Blocks(widths[0], widths[1], 4, stride=2, rows=rows, draw=draw)
+        self.layer3 = Blocks(widths[1], widths[2], 6, stride=2, rows=rows, draw=draw)
+        self.layer4 = Blocks(widths[2], widths[3], 3, stride=2, rows=rows, draw=draw)
 
     def stem(self, images: jax.Array, mode: Mode) -> jax.Array:
         """Returns layer 1's features of the picture, [B, H / 4, W / 4, widths[1]]."""
@@ -190,26 +192,24 @@ class CompactEncoder(nnx.Module):
     and 1/32, and of the feedback map once squeezed by a 1x1 convolution.
     """
 
-    def __init__(self, config: RedNetConfig, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: RedNetConfig, draw: Draw) -> None:
         rows = config.statistic_rows
         stem1, stem2, quarter, eighth, sixteenth, last, squeezed = config.widths
-        self.stem1 = ConvNorm(12, stem1, rngs=rngs)
-        self.stem2 = ConvNorm(stem1, stem2, rngs=rngs)
-        self.picture = Conv(stem2, quarter, rngs=rngs)
+        self.stem1 = ConvNorm(12, stem1, draw=draw)
+        self.stem2 = ConvNorm(stem1, stem2, draw=draw)
+        self.picture = Conv(stem2, quarter, draw=draw)
         channels = config.feedback_channels
-        self.squeeze = Conv(channels, squeezed, 1, rngs=rngs) if channels else None
-        self.feedback = Conv(squeezed, quarter, rngs=rngs) if channels else None
-        if self.feedback is not None:
-            # A network that was trained with one pass is not disturbed when the second begins.
-            self.feedback.kernel[...] = jnp.zeros_like(self.feedback.kernel[...])
+        self.squeeze = Conv(channels, squeezed, 1, draw=draw) if channels else None
+        # A network that was trained with one pass is not disturbed when the second begins.
+        self.feedback = Conv(squeezed, quarter, gain=0.0, draw=draw) if channels else None
         self.norm = BatchNorm(quarter, rows)
         widths = (quarter, eighth, sixteenth, last)
-        convs = {"level1_2": ConvNorm(quarter, quarter, rows=rows, rngs=rngs)}
+        convs = {"level1_2": ConvNorm(quarter, quarter, rows=rows, draw=draw)}
         for level in (2, 3, 4):
             inputs, width = widths[level - 2], widths[level - 1]
             outputs = config.code_width if level == 4 else width
-            convs[f"level{level}_1"] = ConvNorm(inputs, width, rows=rows, rngs=rngs)
-            convs[f"level{level}_2"] = ConvNorm(width, outputs, rows=rows, rngs=rngs)
+            convs[f"level{level}_1"] = ConvNorm(inputs, width, rows=rows, draw=draw)
+            convs[f"level{level}_2"] = ConvNorm(width, outputs, rows=rows, draw=draw)
         self.convs = nnx.Dict(convs)
 
     def stem(self, images: jax.Array, mode: Mode) -> jax.Array:

@@ -18,15 +18,25 @@ from rednet_jax.landmarks.heatmaps import decode_peak, to_crop_pixels
 from rednet_jax.landmarks.schemes import mean_shape, scheme
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.encoder import Blocks, Encoded
-from rednet_jax.model.layers import BatchNorm, Conv, ConvNorm, Dense, Mode, double, max_pool, wide
+from rednet_jax.model.layers import (
+    BatchNorm,
+    Conv,
+    ConvNorm,
+    Dense,
+    Draw,
+    Mode,
+    double,
+    max_pool,
+    wide,
+)
 
 
 class Detection(nnx.Module):
     """f_DET with softmax: a 1x1 convolution to L + 1 logits a pixel, background first."""
 
-    def __init__(self, config: RedNetConfig, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: RedNetConfig, draw: Draw) -> None:
         inputs = config.widths[2 if config.architecture == "compact" else 0]
-        self.logits = Conv(inputs, config.landmarks + 1, 1, bias=True, rngs=rngs)
+        self.logits = Conv(inputs, config.landmarks + 1, 1, bias=True, draw=draw)
 
     def __call__(self, features: jax.Array, mode: Mode) -> jax.Array:
         """Returns logits [B, h, w, L + 1], at least float32."""
@@ -37,10 +47,10 @@ class Detection(nnx.Module):
 class CoarseDetection(nnx.Module):
     """The journal's detection head: 7 independent maps at a quarter of the crop's resolution."""
 
-    def __init__(self, config: RedNetConfig, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: RedNetConfig, draw: Draw) -> None:
         width = config.widths[0]
-        self.hidden = ConvNorm(config.widths[1], width, 1, rngs=rngs)
-        self.logits = Conv(width, 7, 1, bias=True, rngs=rngs)
+        self.hidden = ConvNorm(config.widths[1], width, 1, draw=draw)
+        self.logits = Conv(width, 7, 1, bias=True, draw=draw)
 
     def __call__(self, features: jax.Array, mode: Mode) -> jax.Array:
         """Returns logits [B, H / 4, W / 4, 7], at least float32."""
@@ -50,11 +60,11 @@ class CoarseDetection(nnx.Module):
 class FineDetection(nnx.Module):
     """The journal's regression by heat map: up-sampled once more, three blocks, 68 maps."""
 
-    def __init__(self, config: RedNetConfig, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: RedNetConfig, draw: Draw) -> None:
         rows, width = config.statistic_rows, config.regression_width
-        self.project = ConvNorm(config.widths[1], width, 1, rows=rows, rngs=rngs)
-        self.blocks = Blocks(width, width, 3, rows=rows, rngs=rngs)
-        self.logits = Conv(width, config.landmarks, 1, bias=True, rngs=rngs)
+        self.project = ConvNorm(config.widths[1], width, 1, rows=rows, draw=draw)
+        self.blocks = Blocks(width, width, 3, rows=rows, draw=draw)
+        self.logits = Conv(width, config.landmarks, 1, bias=True, draw=draw)
 
     def __call__(self, features: jax.Array, mode: Mode) -> jax.Array:
         """Returns logits [B, H / 2, W / 2, L], at least float32."""
@@ -65,8 +75,8 @@ class PeakReadout(nnx.Module):
     """Points and confidence of independent maps: the sub-pixel peak, and an affine of its logit."""
 
     def __init__(self, config: RedNetConfig) -> None:
-        self.gain = nnx.Param(jnp.ones(config.landmarks))
-        self.offset = nnx.Param(jnp.zeros(config.landmarks))
+        self.gain = nnx.Param(np.ones(config.landmarks, np.float32))
+        self.offset = nnx.Param(np.zeros(config.landmarks, np.float32))
         self.image_size, self.map_size = config.image_size, config.map_size
 
     def __call__(self, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -80,11 +90,13 @@ class PeakReadout(nnx.Module):
 class _Points(nnx.Module):
     """The last layer of f_REG: points as offsets from the mean shape, and confidence logits."""
 
-    def __init__(self, inputs: int, config: RedNetConfig, rngs: nnx.Rngs) -> None:
-        self.dense = Dense(inputs, 3 * config.landmarks, gain=0.1, rngs=rngs)
+    def __init__(self, inputs: int, config: RedNetConfig, draw: Draw) -> None:
+        self.dense = Dense(inputs, 3 * config.landmarks, gain=0.1, draw=draw)
         mean = np.asarray(mean_shape(scheme(config.landmarks))) / config.crop_margin
         # The paper regresses points minus the mean shape; as the bias it travels with the weights.
-        self.dense.bias[...] = self.dense.bias[...].at[: mean.size].set(mean.ravel())
+        bias = np.zeros(3 * config.landmarks, np.float32)
+        bias[: mean.size] = mean.ravel()
+        self.dense.bias = nnx.Param(bias)
         self.image_size = config.image_size
 
     def __call__(self, features: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -101,7 +113,7 @@ class VGGRegression(nnx.Module):
     pool, and two dense layers.
     """
 
-    def __init__(self, config: RedNetConfig, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: RedNetConfig, draw: Draw) -> None:
         rows, widths = config.statistic_rows, config.widths
         inputs = (
             config.landmarks + 1,
@@ -112,13 +124,13 @@ class VGGRegression(nnx.Module):
         )
         self.convs = nnx.Dict(
             {
-                f"conv{i}": ConvNorm(given, width, rows=rows, rngs=rngs)
+                f"conv{i}": ConvNorm(given, width, rows=rows, draw=draw)
                 for i, (given, width) in enumerate(zip(inputs, widths, strict=True), start=1)
             }
         )
         side = config.code_size
-        self.hidden = Dense(side * side * widths[4], config.regression_width, rngs=rngs)
-        self.points = _Points(config.regression_width, config, rngs)
+        self.hidden = Dense(side * side * widths[4], config.regression_width, draw=draw)
+        self.points = _Points(config.regression_width, config, draw)
 
     def __call__(
         self, maps: jax.Array, code: jax.Array, encoded: Encoded, mode: Mode
@@ -139,17 +151,17 @@ class VGGRegression(nnx.Module):
 class CompactRegression(nnx.Module):
     """f_REG of `compact`: maps and encoder features at 1/8 and 1/16, one dense layer."""
 
-    def __init__(self, config: RedNetConfig, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: RedNetConfig, draw: Draw) -> None:
         rows = config.statistic_rows
         _, _, quarter, eighth, sixteenth, _, squeezed = config.widths
         last = config.regression_width
-        self.squeeze = Conv(config.landmarks + 1, squeezed, 1, rngs=rngs)
+        self.squeeze = Conv(config.landmarks + 1, squeezed, 1, draw=draw)
         self.norm = BatchNorm(squeezed, rows)
-        self.eighth = ConvNorm(squeezed + eighth, quarter, rows=rows, rngs=rngs)
-        self.sixteenth = ConvNorm(quarter + sixteenth, last, rows=rows, rngs=rngs)
-        self.code = ConvNorm(config.code_width, last, 1, rows=rows, rngs=rngs)
+        self.eighth = ConvNorm(squeezed + eighth, quarter, rows=rows, draw=draw)
+        self.sixteenth = ConvNorm(quarter + sixteenth, last, rows=rows, draw=draw)
+        self.code = ConvNorm(config.code_width, last, 1, rows=rows, draw=draw)
         side = config.code_size
-        self.points = _Points(side * side * last, config, rngs)
+        self.points = _Points(side * side * last, config, draw)
 
     def __call__(
         self, maps: jax.Array, code: jax.Array, encoded: Encoded, mode: Mode
@@ -167,8 +179,8 @@ class CompactRegression(nnx.Module):
 class Identity(nnx.Module):
     """f_CLS: a classifier on the mean of C_id over space."""
 
-    def __init__(self, config: RedNetConfig, rngs: nnx.Rngs) -> None:
-        self.logits = Dense(config.code_width // 2, config.identities, rngs=rngs)
+    def __init__(self, config: RedNetConfig, draw: Draw) -> None:
+        self.logits = Dense(config.code_width // 2, config.identities, draw=draw)
 
     def __call__(self, identity_code: jax.Array) -> jax.Array:
         """Returns logits [B, identities] of C_id [B, h, w, code_width / 2]."""

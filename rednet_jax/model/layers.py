@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
+from numpy.typing import NDArray
 
 AxisName = str | tuple[str, ...]
 """Of the mapped axes that a batch lies on."""
@@ -21,6 +25,22 @@ SAVED = "convolved"
 """Name, for `jax.checkpoint`'s policies, of what a gradient must keep of a pass: the results of the
 convolutions without bias. Normalisation and pooling are cheap to compute again from them, and so
 are the convolutions with bias: the heads' many maps, and the gates of an LSTM on a small grid."""
+
+
+Draw = Callable[[tuple[int, ...], float], NDArray[np.float32]]
+"""From a shape and a standard deviation to initial values, normal about 0."""
+
+
+def normal(seed: int | NDArray[np.uint32]) -> Draw:
+    """Returns a `Draw` whose values come from a seed, on the host, and differ from call to call."""
+    random = np.random.default_rng(seed)
+
+    def draw(shape: tuple[int, ...], deviation: float) -> NDArray[np.float32]:
+        values = random.standard_normal(shape, np.float32)
+        values *= np.float32(deviation)
+        return values
+
+    return draw
 
 
 class Mode(NamedTuple):
@@ -124,7 +144,10 @@ def _gradients_on_cpu(
 
 
 class Conv(nnx.Module):
-    """A convolution, [B, H, W, inputs] -> [B, H / stride, W / stride, outputs]; `convolve`."""
+    """A convolution, [B, H, W, inputs] -> [B, H / stride, W / stride, outputs]; `convolve`.
+
+    The kernel's initial values are normal with a deviation of gain * sqrt(2 / fan-in), as by He.
+    """
 
     def __init__(
         self,
@@ -134,15 +157,16 @@ class Conv(nnx.Module):
         *,
         stride: int = 1,
         bias: bool = False,
-        rngs: nnx.Rngs,
+        gain: float = 1.0,
+        draw: Draw,
     ) -> None:
-        initialise = jax.nn.initializers.he_normal()
-        self.kernel = nnx.Param(initialise(rngs.params(), (size, size, inputs, outputs)))
-        self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None
+        deviation = gain * math.sqrt(2 / (size * size * inputs))
+        self.kernel: nnx.Param[Any] = nnx.Param(draw((size, size, inputs, outputs), deviation))
+        self.bias = nnx.Param(np.zeros(outputs, np.float32)) if bias else None
         self.stride = stride
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        kernel = self.kernel[...].astype(images.dtype)
+        kernel: jax.Array = self.kernel[...].astype(images.dtype)
         if kernel.shape[0] == 1:
             strided = images[:, :: self.stride, :: self.stride]
             maps = strided @ kernel[0, 0]
@@ -151,7 +175,8 @@ class Conv(nnx.Module):
         if self.bias is None:
             kept: jax.Array = checkpoint_name(maps, SAVED)
             return kept
-        return maps + self.bias[...].astype(images.dtype)
+        biased: jax.Array = maps + self.bias[...].astype(images.dtype)
+        return biased
 
 
 class BatchNorm(nnx.Module):
@@ -159,14 +184,14 @@ class BatchNorm(nnx.Module):
 
     In training the moments are the whole batch's, over mapped axes by `Mode.axis_name`. Otherwise
     each sample takes the row of its own number of passes, so that faces which joined at different
-    times share a batch.
+    times share a batch. The scale begins as `gain`.
     """
 
-    def __init__(self, channels: int, rows: int = 1) -> None:
-        self.scale = nnx.Param(jnp.ones(channels))
-        self.offset = nnx.Param(jnp.zeros(channels))
-        self.mean = nnx.BatchStat(jnp.zeros((rows, channels)))
-        self.variance = nnx.BatchStat(jnp.ones((rows, channels)))
+    def __init__(self, channels: int, rows: int = 1, gain: float = 1.0) -> None:
+        self.scale: nnx.Param[Any] = nnx.Param(np.full(channels, gain, np.float32))
+        self.offset: nnx.Param[Any] = nnx.Param(np.zeros(channels, np.float32))
+        self.mean: nnx.BatchStat[Any] = nnx.BatchStat(np.zeros((rows, channels), np.float32))
+        self.variance: nnx.BatchStat[Any] = nnx.BatchStat(np.ones((rows, channels), np.float32))
 
     def __call__(self, features: jax.Array, mode: Mode) -> jax.Array:
         """Returns the features [B, H, W, C] normalised, in their dtype.
@@ -213,7 +238,10 @@ def wide(features: jax.Array) -> jax.Array:
 
 
 class ConvNorm(nnx.Module):
-    """Convolution without bias, batch normalisation, and ReLU unless `activate` is False."""
+    """Convolution without bias, batch normalisation, and ReLU unless `activate` is False.
+
+    The normalisation's scale begins as `gain`.
+    """
 
     def __init__(
         self,
@@ -224,10 +252,11 @@ class ConvNorm(nnx.Module):
         stride: int = 1,
         rows: int = 1,
         activate: bool = True,
-        rngs: nnx.Rngs,
+        gain: float = 1.0,
+        draw: Draw,
     ) -> None:
-        self.conv = Conv(inputs, outputs, size, stride=stride, rngs=rngs)
-        self.norm = BatchNorm(outputs, rows)
+        self.conv = Conv(inputs, outputs, size, stride=stride, draw=draw)
+        self.norm = BatchNorm(outputs, rows, gain)
         self.activate = activate
 
     def __call__(self, features: jax.Array, mode: Mode) -> jax.Array:
@@ -236,12 +265,14 @@ class ConvNorm(nnx.Module):
 
 
 class Dense(nnx.Module):
-    """An affine map of the last axis, [..., inputs] -> [..., outputs]."""
+    """An affine map of the last axis, [..., inputs] -> [..., outputs].
 
-    def __init__(self, inputs: int, outputs: int, *, gain: float = 1.0, rngs: nnx.Rngs) -> None:
-        initialise = jax.nn.initializers.lecun_normal()
-        self.kernel = nnx.Param(gain * initialise(rngs.params(), (inputs, outputs)))
-        self.bias = nnx.Param(jnp.zeros(outputs))
+    The kernel's initial values are normal with a deviation of gain * sqrt(1 / fan-in), as by LeCun.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, gain: float = 1.0, draw: Draw) -> None:
+        self.kernel: nnx.Param[Any] = nnx.Param(draw((inputs, outputs), gain / math.sqrt(inputs)))
+        self.bias = nnx.Param(np.zeros(outputs, np.float32))
 
     def __call__(self, features: jax.Array) -> jax.Array:
         kernel, bias = (part[...].astype(features.dtype) for part in (self.kernel, self.bias))

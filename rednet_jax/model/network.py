@@ -21,7 +21,7 @@ from rednet_jax.model.heads import (
     PeakReadout,
     VGGRegression,
 )
-from rednet_jax.model.layers import Mode
+from rednet_jax.model.layers import Draw, Mode
 from rednet_jax.model.temporal import ConvLSTM, Memory, PooledLSTM, recurrent_channels
 
 
@@ -60,26 +60,26 @@ class RedNet(nnx.Module):
     `decoder` or `heads`.
     """
 
-    def __init__(self, config: RedNetConfig, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: RedNetConfig, draw: Draw) -> None:
         self.config = config
         journal = config.architecture == "ijcv_resnet"
         self.encoder: VGGEncoder | ResNetEncoder | CompactEncoder
         self.decoder: VGGDecoder | ResNetDecoder | CompactDecoder
         if config.architecture == "eccv_vgg":
-            self.encoder, self.decoder = VGGEncoder(config, rngs), VGGDecoder(config, rngs)
+            self.encoder, self.decoder = VGGEncoder(config, draw), VGGDecoder(config, draw)
         elif journal:
-            self.encoder, self.decoder = ResNetEncoder(config, rngs), ResNetDecoder(config, rngs)
+            self.encoder, self.decoder = ResNetEncoder(config, draw), ResNetDecoder(config, draw)
         else:
-            self.encoder, self.decoder = CompactEncoder(config, rngs), CompactDecoder(config, rngs)
-        self.detection = (FineDetection if journal else Detection)(config, rngs)
+            self.encoder, self.decoder = CompactEncoder(config, draw), CompactDecoder(config, draw)
+        self.detection = (FineDetection if journal else Detection)(config, draw)
         regression = VGGRegression if config.architecture == "eccv_vgg" else CompactRegression
-        self.regression = None if journal else regression(config, rngs)
+        self.regression = None if journal else regression(config, draw)
         self.readout = PeakReadout(config) if journal else None
-        self.coarse = CoarseDetection(config, rngs) if journal else None
+        self.coarse = CoarseDetection(config, draw) if journal else None
         channels = recurrent_channels(config)
         cell = ConvLSTM if config.architecture == "compact" else PooledLSTM
-        self.temporal = cell(channels, config.recurrent_width, rngs) if channels else None
-        self.identity = Identity(config, rngs)
+        self.temporal = cell(channels, config.recurrent_width, draw) if channels else None
+        self.identity = Identity(config, draw)
 
     def stem(self, images: jax.Array, mode: Mode) -> jax.Array:
         """Returns what of the encoder depends on the picture alone."""

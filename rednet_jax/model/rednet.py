@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 
@@ -19,7 +20,7 @@ from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.crops import compose_affine, invert_affine
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.feedback import feedback_map, move
-from rednet_jax.model.layers import SAVED, AxisName, Mode, wide
+from rednet_jax.model.layers import SAVED, AxisName, Draw, Mode, normal, wide
 from rednet_jax.model.network import PassOutput, RedNet
 from rednet_jax.model.register import between, cut, first_crop, next_crop, on_picture
 from rednet_jax.model.temporal import Memory, memory_shape
@@ -103,11 +104,40 @@ class Output(NamedTuple):
     per_step: PerStep
 
 
+def init(config: RedNetConfig, key: jax.Array) -> dict[str, Tree]:
+    """Returns fresh variables, {'params': ..., 'batch_stats': ...}: plain dicts of float32.
+
+    The host draws them: a compiled program for so many small arrays would take longer to compile
+    than all of them take to draw. The values depend on the key alone, and not on the device.
+
+    Args:
+        config: of the network.
+        key: a key of `jax.random`; a tracer works, too.
+    """
+    words = jax.random.key_data(key)
+    draw = functools.partial(_drawn, config)
+    if isinstance(words, jax.core.Tracer):
+        variables: dict[str, Tree] = jax.pure_callback(
+            draw, _abstract(config)[1], words, vmap_method="sequential"
+        )
+        return variables
+    placed: dict[str, Tree] = jax.device_put(draw(words))
+    return placed
+
+
 @functools.cache
 def _abstract(config: RedNetConfig) -> tuple[Any, dict[str, Tree]]:
-    """The network's graph, and the shapes of its variables."""
-    abstract = nnx.eval_shape(lambda: RedNet(config, nnx.Rngs(params=0)))
-    graph, *states = nnx.split(abstract, nnx.Param, nnx.BatchStat)
+    """The network's graph, and the shapes and types of its variables."""
+    graph, variables = _split(config, lambda shape, _: np.zeros(shape, np.float32))
+    return graph, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), variables)
+
+
+def _drawn(config: RedNetConfig, words: Any) -> dict[str, Tree]:
+    return _split(config, normal(np.asarray(words)))[1]
+
+
+def _split(config: RedNetConfig, draw: Draw) -> tuple[Any, dict[str, Tree]]:
+    graph, *states = nnx.split(RedNet(config, draw), nnx.Param, nnx.BatchStat)
     params, stats = map(nnx.to_pure_dict, states)
     return graph, {"params": params, "batch_stats": stats}
 
@@ -136,14 +166,6 @@ def _by_path(tree: Tree) -> dict[str, tuple[int, ...]]:
         jax.tree_util.keystr(path, simple=True, separator="/"): jnp.shape(leaf)
         for path, leaf in leaves
     }
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def init(config: RedNetConfig, key: jax.Array) -> dict[str, Tree]:
-    """Returns fresh variables, {'params': ..., 'batch_stats': ...}: plain dicts of float32."""
-    _, *states = nnx.split(RedNet(config, nnx.Rngs(params=key)), nnx.Param, nnx.BatchStat)
-    params, stats = map(nnx.to_pure_dict, states)
-    return {"params": params, "batch_stats": stats}
 
 
 def initial_state(config: RedNetConfig, batch: int, dtype: Any = jnp.float32) -> State:

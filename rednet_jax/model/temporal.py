@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.model.layers import Conv, Dense, wide
+from rednet_jax.model.layers import Conv, Dense, Draw, wide
 
 Memory = tuple[jax.Array, jax.Array]
 """Hidden and cell state: [B, units], or [B, h, w, channels] for the convolutional LSTM.
@@ -44,9 +44,9 @@ class PooledLSTM(nnx.Module):
     The way back starts at zero, so a network trained on pictures alone is unchanged by it.
     """
 
-    def __init__(self, channels: int, units: int, rngs: nnx.Rngs) -> None:
-        self.gates = Dense(channels + units, 4 * units, rngs=rngs)
-        self.back = Dense(units, channels, gain=0.0, rngs=rngs)
+    def __init__(self, channels: int, units: int, draw: Draw) -> None:
+        self.gates = Dense(channels + units, 4 * units, draw=draw)
+        self.back = Dense(units, channels, gain=0.0, draw=draw)
 
     def __call__(self, code: jax.Array, memory: Memory) -> tuple[jax.Array, Memory]:
         """Returns the code [B, h, w, channels] with what was remembered, and the new memory."""
@@ -62,10 +62,9 @@ class ConvLSTM(nnx.Module):
     The way back starts at zero, so a network trained on pictures alone is unchanged by it.
     """
 
-    def __init__(self, channels: int, units: int, rngs: nnx.Rngs) -> None:
-        self.gates = Conv(channels + units, 4 * units, bias=True, rngs=rngs)
-        self.back = Conv(units, channels, 1, rngs=rngs)
-        self.back.kernel[...] = jnp.zeros_like(self.back.kernel[...])
+    def __init__(self, channels: int, units: int, draw: Draw) -> None:
+        self.gates = Conv(channels + units, 4 * units, bias=True, draw=draw)
+        self.back = Conv(units, channels, 1, gain=0.0, draw=draw)
 
     def __call__(self, code: jax.Array, memory: Memory) -> tuple[jax.Array, Memory]:
         """Returns the code [B, h, w, channels] with what was remembered, and the new memory."""

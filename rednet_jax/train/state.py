@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
@@ -118,15 +119,26 @@ def stage_optimiser(stage: Stage) -> optax.GradientTransformation:
     return optimiser(stage.optimiser, stage.steps)
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def initial_train_state(experiment: Experiment) -> TrainState:
     """Fresh weights from the experiment's seed."""
     variables = rednet.init(experiment.model, root(experiment.seed, Stream.PARAMS))
-    params = variables["params"]
-    opt_state = stage_optimiser(experiment.stages[0]).init(params)
+    opt_state = jax.device_put(initial_opt_state(experiment.stages[0], variables["params"]))
     # A copy: the step's buffers are donated, and one buffer cannot be given away twice.
-    average = jax.tree.map(jnp.copy, {"params": params, "batch_stats": variables["batch_stats"]})
-    return TrainState(jnp.int32(0), params, variables["batch_stats"], average, opt_state)
+    average = jax.device_put(variables, may_alias=False)
+    return TrainState(jnp.int32(0), **variables, average=average, opt_state=opt_state)
+
+
+def initial_opt_state(stage: Stage, params: Tree) -> Tree:
+    """Returns the state of a stage's optimiser before its first step, as host arrays.
+
+    All moments and counters begin as zeros, and zeros need no program of so many arrays compiled.
+
+    Args:
+        stage: whose.
+        params: of the network, or their shapes and types.
+    """
+    shapes = jax.eval_shape(stage_optimiser(stage).init, params)
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
 
 
 def with_weights(state: TrainState, config: RedNetConfig, checkpoint: str) -> TrainState:

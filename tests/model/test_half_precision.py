@@ -8,13 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from rednet_jax.landmarks.heatmaps import soft_argmax
 from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.heads import Detection, Identity
-from rednet_jax.model.layers import Mode
+from rednet_jax.model.layers import Mode, normal
 from rednet_jax.model.temporal import PooledLSTM
 
 Narrow = Callable[..., RedNetConfig]
@@ -53,7 +52,7 @@ def test_points_logits_and_cell_state_are_single(shallow: Narrow, preset: str) -
 def test_the_cell_state_keeps_small_changes_over_many_frames() -> None:
     """A cell state of 8 bits stops where a frame adds less than half of its last one."""
     units, frames = 4, 400
-    lstm = PooledLSTM(2, units, nnx.Rngs(0))
+    lstm = PooledLSTM(2, units, normal(0))
     lstm.gates.kernel[...] = jnp.zeros_like(lstm.gates.kernel[...])
     # sigmoid(5 + 1) of what was remembered, and 0.1 * tanh(0.1) of what is new.
     enter, forget, candidate, leave = float(np.log(0.1 / 0.9)), 5.0, 0.1, 1.0
@@ -75,7 +74,7 @@ def test_the_cell_state_keeps_small_changes_over_many_frames() -> None:
 def test_logits_of_half_precision_features_are_rounded_once(narrow: Narrow) -> None:
     """Against float64 of the same features: neighbouring pixels of a high peak do not tie."""
     config = narrow("compact")
-    detection, identity = Detection(config, nnx.Rngs(0)), Identity(config, nnx.Rngs(1))
+    detection, identity = Detection(config, normal(0)), Identity(config, normal(1))
     width = detection.logits.kernel[...].shape[2]
     detection.logits.bias[...] = jnp.linspace(5, 15, config.landmarks + 1)
     features = jax.random.normal(jax.random.key(0), (2, 16, 16, width), jnp.bfloat16)

@@ -1,14 +1,28 @@
 """Average, schedule and statistics of passes not run yet."""
 
+import functools
 import itertools
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rednet_jax.train import sharding
 from rednet_jax.train.experiment import OptimiserConfig
-from rednet_jax.train.state import averaged, followed, optimiser
+from rednet_jax.train.load import load_experiment
+from rednet_jax.train.parallel import devices
+from rednet_jax.train.state import (
+    averaged,
+    followed,
+    initial_opt_state,
+    initial_train_state,
+    optimiser,
+    stage_optimiser,
+)
+
+SMOKE = Path(__file__).parents[2] / "experiments" / "smoke.py"
 
 
 def test_the_average_of_the_same_is_the_same():
@@ -69,3 +83,38 @@ def test_passes_not_run_yet_have_the_statistics_of_the_last_that_was():
         after = followed(stats, passes)
         np.testing.assert_array_equal(after["stem"], stats["stem"])
         np.testing.assert_array_equal(after["loop"], stats["loop"][jnp.asarray(rows)])
+
+
+def test_the_optimisers_state_begins_as_optax_begins_it():
+    experiment = load_experiment(SMOKE)
+    params = {"stem": {"kernel": jnp.ones((3, 3, 4, 5))}, "norm": {"scale": jnp.ones(5)}}
+    ours = initial_opt_state(experiment.stages[0], params)
+    optaxs = stage_optimiser(experiment.stages[0]).init(params)
+    assert jax.tree.structure(ours) == jax.tree.structure(optaxs)
+    jax.tree.map(np.testing.assert_array_equal, ours, optaxs)
+    assert all(
+        a.dtype == b.dtype for a, b in zip(*map(jax.tree.leaves, (ours, optaxs)), strict=True)
+    )
+
+
+def test_the_state_begins_the_same_on_a_mesh_and_no_buffer_is_shared(monkeypatch):
+    monkeypatch.setattr(sharding, "SMALLEST", 0)
+    alone = load_experiment(SMOKE)
+    state = initial_train_state(alone)
+    meshed = load_experiment(SMOKE, {"mesh.data": "2", "mesh.fsdp": "2"})
+    placed = devices(meshed, "jit")
+    laid_out = placed.place(initial_train_state(meshed))
+    jax.tree.map(np.testing.assert_array_equal, state, jax.device_get(laid_out))
+    kernel = laid_out.params["regression"]["points"]["dense"]["kernel"]
+    assert not kernel.sharding.is_fully_replicated
+    pointers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state)]
+    assert len(set(pointers)) == len(pointers), "each is donated to the step"
+
+
+def test_shapes_of_the_state_are_those_of_the_state():
+    experiment = load_experiment(SMOKE)
+    shapes = jax.eval_shape(functools.partial(initial_train_state, experiment))
+    state = initial_train_state(experiment)
+    assert jax.tree.structure(shapes) == jax.tree.structure(state)
+    described = [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(state)]
+    assert [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(shapes)] == described
