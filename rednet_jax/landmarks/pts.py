@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from rednet_jax.errors import RednetError
 from rednet_jax.files import write_text
+from rednet_jax.landmarks.table import plain_float
 
 # A face of 68 points takes about 1.5 kB; anything far beyond is not such a file.
 _LARGEST = 65_536
@@ -20,37 +21,48 @@ _FARTHEST = 1e6
 def read_pts(path: str | os.PathLike[str]) -> NDArray[np.float32]:
     """Returns the landmarks of a .pts file: [L, 2] float32, 0-based pixels (x, y), L = 68 or 7.
 
+    The file is UTF-8, with or without a byte order mark. Its header has `n_points: L`, and may have
+    other lines, such as `version: 1`. The points follow in braces, two numbers a line, parted by
+    blanks or tabs. Lines that are blank or begin with `#` or `//` do not count.
+
     Raises:
-        RednetError: a missing or unreadable file, no header, missing braces, another number of
-            points than promised, neither 68 nor 7, a coordinate that is no number or lies
-            a million pixels away.
+        RednetError: a missing or unreadable file, no header, missing braces or text behind them,
+            another number of points than promised, neither 68 nor 7, a coordinate that is no number
+            or lies a million pixels away.
     """
     try:
         if os.path.getsize(path) > _LARGEST:
             raise RednetError(f"{path}: not a .pts file (larger than {_LARGEST} bytes)")
-        text = Path(path).read_text(encoding="ascii")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise RednetError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
-        raise RednetError(f"{path}: not a .pts file (not text)") from None
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    header: dict[str, str] = {}
-    while lines and ":" in lines[0]:
-        name, _, value = lines.pop(0).partition(":")
-        header[name.strip()] = value.strip()
-    if "n_points" not in header:
+        raise RednetError(f"{path}: not a .pts file (not text in UTF-8)") from None
+    lines = (line.strip() for line in text.splitlines())
+    text = "\n".join(line for line in lines if line and not line.startswith(("#", "//")))
+    head, opening, text = text.partition("{")
+    promised = {
+        value.strip()
+        for name, _, value in (line.partition(":") for line in head.splitlines())
+        if name.strip() == "n_points"
+    }
+    if not promised:
         raise RednetError(f"{path}: no n_points line")
-    if not lines or lines[0] != "{":
+    if not opening:
         raise RednetError(f"{path}: no opening brace")
-    if lines[-1] != "}":
+    body, closing, rest = text.partition("}")
+    if not closing:
         raise RednetError(f"{path}: no closing brace")
-    rows = [line.split() for line in lines[1:-1]]
-    if header["n_points"] != str(len(rows)):
-        raise RednetError(f"{path}: {len(rows)} points where {header['n_points']} are promised")
+    if rest.strip():
+        raise RednetError(f"{path}: text behind the closing brace")
+    rows = [line.split() for line in body.splitlines() if line.strip()]
+    if promised != {str(len(rows))}:
+        told = " and ".join(sorted(promised))
+        raise RednetError(f"{path}: {len(rows)} points where {told} are promised")
     if len(rows) not in (68, 7):
         raise RednetError(f"{path}: {len(rows)} points, not 68 or 7")
     try:
-        points = np.asarray([[float(x), float(y)] for x, y in rows]) - 1
+        points = np.asarray([[plain_float(x), plain_float(y)] for x, y in rows]) - 1
     except ValueError:
         raise RednetError(f"{path}: a line between the braces is not two numbers") from None
     if not (np.abs(points) < _FARTHEST).all():

@@ -89,6 +89,17 @@ def read_boxes_csv(path: str | os.PathLike[str]) -> dict[str, NDArray[np.float32
     return boxes
 
 
+def plain_float(text: str) -> float:
+    """Returns a number as every program reads it: no underscores, no digits of other scripts.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if "_" in text or not text.isascii():
+        raise ValueError(f"could not convert string to float: {text!r}")
+    return float(text)
+
+
 def _header(count: int) -> list[str]:
     return ["name", *(f"{axis}{i}" for i in range(count) for axis in "xy")]
 
@@ -119,7 +130,7 @@ def _read_rows(
             raise RednetError(f"{path}: line {line}: {name!r} comes twice")
         try:
             with np.errstate(over="ignore"):
-                values = np.array([float(cell) for cell in cells], np.float32)
+                values = np.array([plain_float(cell) for cell in cells], np.float32)
         except ValueError as error:
             raise RednetError(f"{path}: line {line}: {error}") from error
         if np.isinf(values).any():

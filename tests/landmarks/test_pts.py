@@ -60,6 +60,14 @@ def test_the_official_form_is_read(tmp_path: Path, newline: str) -> None:
         (text("", 0), "0 points, not 68 or 7"),
         (text(SEVEN).replace("{", ""), "no opening brace"),
         (text(SEVEN).replace("}", ""), "no closing brace"),
+        (text(SEVEN) + "}\n", "text behind the closing brace"),
+        (text(SEVEN) + "1 2\n", "text behind the closing brace"),
+        (text(SEVEN).replace("{", "n_points: 8\n{"), "7 points where 7 and 8 are promised"),
+        (text(SEVEN, "7.0"), "7 points where 7.0 are promised"),
+        (text("1,5 2,5\n" * 7), "not two numbers"),
+        (text("1, 2\n" * 7), "not two numbers"),
+        (text("1_0 2\n" * 7), "not two numbers"),
+        (text("{\n" + SEVEN), "8 points where 7 are promised"),
         (text(SEVEN)[:-12], "no closing brace"),
         ("version: 1\nn_points: 7\n", "no opening brace"),
         (text(SEVEN).replace("n_points: 7\n", ""), "no n_points line"),
@@ -72,8 +80,9 @@ def test_the_official_form_is_read(tmp_path: Path, newline: str) -> None:
         ("", "no n_points line"),
         ("\n\n", "no n_points line"),
         ("{\n}\n", "no n_points line"),
+        (text(SEVEN).encode("utf-16").decode("latin-1"), "not text in UTF-8"),
         (text("1 2\n" * 20_000, 20_000), "larger than 65536 bytes"),
-        ("\xff\xd8\xff\xe0 a picture", "not text"),
+        ("\xff\xd8\xff\xe0 a picture", "not text in UTF-8"),
     ],
 )
 def test_a_file_that_lies_gives_one_line(tmp_path: Path, content: str, cause: str) -> None:
@@ -83,6 +92,39 @@ def test_a_file_that_lies_gives_one_line(tmp_path: Path, content: str, cause: st
         read_pts(path)
     line = str(caught.value)
     assert line.startswith(f"{path}: ") and cause in line and "\n" not in line
+
+
+@st.composite
+def spellings(draw: st.DrawFn) -> tuple[bytes, np.ndarray]:
+    """A file as one program or another writes it, and the points in it, counted from 0."""
+    count = draw(st.sampled_from([7, 68]))
+    points = draw(arrays(np.float32, (count, 2), elements=st.floats(-500, 5000, width=32)))
+    number = draw(st.sampled_from(["{:.6f}", "{:+.6f}", "{:.9e}", "{!r}"]))
+    gap = draw(st.sampled_from([" ", "\t", "   ", " \t "]))
+    lead = draw(st.sampled_from(["", " ", "\t"]))
+    rows = [lead + gap.join(number.format(float(v) + 1) for v in row) for row in points]
+    colon = draw(st.sampled_from([":", ": ", " : ", ":  "]))
+    head = draw(st.sampled_from([[], ["version: 1"], ["version:1"], ["version : 1", "note: a:b"]]))
+    head = [*head, f"n_points{colon}{count}"]
+    brace = draw(st.sampled_from([["{"], [" {"], ["", "{"]]))
+    if draw(st.booleans()):
+        head, brace = [*head[:-1], head[-1] + draw(st.sampled_from(["{", " {"]))], []
+    lines = [*head, *brace, *rows, *draw(st.sampled_from([["}"], ["}", ""], ["} ", "", ""]]))]
+    for comment in draw(st.lists(st.sampled_from(["", "# größe: {1}", "// n_points: 3"]))):
+        lines.insert(draw(st.integers(0, len(lines))), comment)
+    newline = draw(st.sampled_from(["\n", "\r\n", "\r"]))
+    mark = draw(st.sampled_from([b"", b"\xef\xbb\xbf"]))
+    return mark + newline.join(lines).encode(), points
+
+
+@given(spellings())
+@in_one_folder
+def test_every_spelling_of_the_form_is_read_alike(
+    tmp_path: Path, spelling: tuple[bytes, np.ndarray]
+) -> None:
+    content, points = spelling
+    (tmp_path / "face.pts").write_bytes(content)
+    np.testing.assert_allclose(read_pts(tmp_path / "face.pts"), points, atol=2e-3, rtol=1e-6)
 
 
 def test_a_file_that_is_not_there_gives_one_line(tmp_path: Path) -> None:

@@ -19,10 +19,12 @@ from rednet_jax.landmarks.table import (
 
 HEADER_7 = "name," + ",".join(f"{axis}{i}" for i in range(7) for axis in "xy")
 ROW = ",1.5" * 14
+# Lone surrogates are no text, but for those that stand for a byte of a file's name.
+NAMES = st.characters(exclude_characters="\r", exclude_categories=["Cs"])
 
 
 @given(
-    names=st.lists(st.text(st.characters(exclude_characters="\r")), unique=True, max_size=5),
+    names=st.lists(st.text(NAMES), unique=True, max_size=5),
     count=st.sampled_from([7, 68]),
     seed=st.integers(0, 99),
 )
@@ -69,6 +71,7 @@ def test_names_and_faces_must_be_as_many() -> None:
         (f"{HEADER_7}\na{ROW}\na{ROW}\n", "line 3: 'a' comes twice"),
         (f"{HEADER_7}\na{',one' * 14}\n", "line 2: could not convert string to float: 'one'"),
         (f"{HEADER_7}\na{',' * 14}\n", "line 2: could not convert string to float: ''"),
+        (f"{HEADER_7}\na{',1_0' * 14}\n", "line 2: could not convert string to float: '1_0'"),
         (f"{HEADER_7}\na{',inf' * 14}\n", "line 2: an infinite coordinate"),
         (f"{HEADER_7}\na{',1e39' * 14}\n", "line 2: an infinite coordinate"),
         (f"{HEADER_7}\na,nan{',1' * 13}\n", "line 2: nan in a part of the row"),

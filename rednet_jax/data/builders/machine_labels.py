@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rednet_jax.errors import RednetError
+from rednet_jax.landmarks.table import plain_float
 
 FILE = "labels_300w_style.csv"
 HEADER = ("file", "trusted", "disagreement", *(f"{axis}{i}" for i in range(68) for axis in "xy"))
@@ -79,7 +80,7 @@ class MachineLabels:
         if len(row) != self._columns or (self._tells_trust and row[1] not in ("0", "1")):
             raise RednetError(f"{self.path}: the row of {file!r} is not as the header says")
         try:
-            landmarks = np.array([float(cell) for cell in row[-136:]]).reshape(68, 2)
+            landmarks = np.array([plain_float(cell) for cell in row[-136:]]).reshape(68, 2)
         except ValueError as error:
             raise RednetError(f"{self.path}: the row of {file!r}: {error}") from None
         if not (np.abs(landmarks) < _FARTHEST).all():
