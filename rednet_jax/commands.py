@@ -255,6 +255,9 @@ def prepare_data(args: argparse.Namespace) -> int:
         prepared = prepare(args.name, args.source, args.data_dir, report)
     for line in prepared.left_out:
         print(f"left out: {line}")
+    if prepared.unread:
+        of_kinds = ", ".join(f"{count} {kind}" for kind, count in prepared.unread.items())
+        print(f"not read: {of_kinds}")
     print(f"{prepared.folder}: {_counts(prepared.samples)}, {len(prepared.skipped)} files skipped")
     if not prepared.built:
         print("unchanged since it was prepared: nothing to do")

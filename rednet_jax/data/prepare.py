@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import tensorflow_datasets as tfds
 
 from rednet_jax.data.builders import BUILDERS
 from rednet_jax.data.builders.base import FaceBuilder
+from rednet_jax.data.builders.tree_300w import MIRRORED
 from rednet_jax.errors import RednetError
 from rednet_jax.files import locked_folder, write_text
 
@@ -31,6 +33,8 @@ class Prepared:
         samples: how many each split has.
         left_out: one line for each part that the source did not have or had no labels for.
         skipped: one line for each bad file.
+        unread: how many files of the source were not looked at, by what they are: their ending,
+            'mirrored copies' or 'hidden files'.
         built: False if it was there already, made from the same files or generator.
     """
 
@@ -39,6 +43,7 @@ class Prepared:
     samples: dict[str, int]
     left_out: tuple[str, ...]
     skipped: tuple[str, ...]
+    unread: dict[str, int]
     built: bool
 
 
@@ -68,6 +73,8 @@ def find_prepared(name: str, data_dir: Path | None = None) -> Prepared | None:
         samples={split: info.num_examples for split, info in splits.items()},
         left_out=tuple(summary["left_out"]),
         skipped=tuple(summary["skipped"]),
+        # Of data prepared before there was a count, nothing is known.
+        unread=summary.get("unread", {}),
         built=False,
     )
 
@@ -119,10 +126,12 @@ def prepare(
                 return found
             builder = BUILDERS[name](source=source, data_dir=partial, report=report)
             _build(builder)
+            unread = {} if source is None else _unread(builder, source, besides=root)
             summary = {
                 "source": fingerprint,
                 "left_out": builder.left_out,
                 "skipped": builder.bad.lines,
+                "unread": unread,
             }
             write_text(Path(builder.data_dir) / SUMMARY, json.dumps(summary, indent=2) + "\n")
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -139,6 +148,7 @@ def prepare(
         samples=samples,
         left_out=tuple(builder.left_out),
         skipped=tuple(builder.bad.lines),
+        unread=unread,
         built=True,
     )
 
@@ -164,19 +174,33 @@ def _fingerprint(builder: type[FaceBuilder], source: Path | None, besides: Path)
     """
     digest = hashlib.sha256(f"{builder.name} {builder.VERSION}\n".encode() + builder.recipe())
     if source is not None:
-        for line in _list_files(source, besides):
-            digest.update(line)
+        for path in _files(source, besides):
+            state = path.lstat()
+            line = f"{path.relative_to(source)} {state.st_size} {state.st_mtime_ns}\n"
+            digest.update(os.fsencode(line))
     return digest.hexdigest()
 
 
-def _list_files(source: Path, besides: Path) -> Iterator[bytes]:
-    """Yields a line with name, size and time of each file of `source`."""
+def _unread(builder: FaceBuilder, source: Path, besides: Path) -> dict[str, int]:
+    """Returns how many files of `source` the builder has not looked at, by what they are."""
+    counts: Counter[str] = Counter()
+    for path in _files(source, besides):
+        if path.relative_to(source).as_posix() in builder.known:
+            continue
+        if path.name.startswith("."):
+            counts["hidden files"] += 1
+        elif path.stem.endswith(MIRRORED):
+            counts["mirrored copies"] += 1
+        else:
+            counts[path.suffix or "without ending"] += 1
+    return dict(counts.most_common())
+
+
+def _files(source: Path, besides: Path) -> Iterator[Path]:
+    """Yields the files of `source`, in an order of their own; without those below `besides`."""
     for folder, folders, files in os.walk(source):
         if Path(folder).resolve() == besides.resolve() != source.resolve():
             folders.clear()
             continue
         folders.sort()
-        for name in sorted(files):
-            path = Path(folder, name)
-            state = path.lstat()
-            yield os.fsencode(f"{path.relative_to(source)} {state.st_size} {state.st_mtime_ns}\n")
+        yield from (Path(folder, name) for name in sorted(files))

@@ -13,7 +13,13 @@ import tensorflow_datasets as tfds
 from numpy.typing import NDArray
 from PIL import Image
 
-from rednet_jax.data.builders.base import Example, FaceBuilder, clip_features, read_list
+from rednet_jax.data.builders.base import (
+    Example,
+    FaceBuilder,
+    check_face,
+    clip_features,
+    read_list,
+)
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.boxes import landmark_box
 from rednet_jax.landmarks.pts import read_pts
@@ -43,7 +49,7 @@ class Rednet300VW(FaceBuilder):
         }
         names: dict[str, list[str]] = {split: [] for split in self.splits}
         for folder in sorted(path for path in self.root.iterdir() if path.is_dir()):
-            if (folder / "annot").is_dir() or any(folder.glob("vid.*")):
+            if _annotation_folders(folder) or _videos(folder):
                 names[listed.get(folder.name, "train")].append(folder.name)
         self.left_out += [f"{self.root}: no clip of {split}" for split in names if not names[split]]
         return names
@@ -52,27 +58,38 @@ class Rednet300VW(FaceBuilder):
         """Returns one clip; a bad annotation leaves its frame without label and has its line.
 
         Raises:
-            RednetError: no video, one that does not decode, annotations past its end, or none.
+            RednetError: no video or several, one that does not decode, no annotation, or one of a
+                frame that the video does not have.
         """
-        landmarks = self._annotations(name)
-        videos = sorted((self.root / name).glob("vid.*"))
-        if not videos:
-            raise RednetError(f"{self.root / name}: no video vid.EXT")
-        video = self.inside(videos[0].relative_to(self.root).as_posix())
-        if not landmarks:
-            raise RednetError(f"{self.root / name}: no labelled frame")
+        files = self._annotation_files(name)
+        folder = self.root / name
+        videos = [f"{name}/{path.name}" for path in _videos(folder)]
+        video = self.only_file(name, videos, "video vid.EXT")
+        if not files:
+            raise RednetError(f"{folder}: no labelled frame")
         frames = list(_jpeg_frames(video))
-        if max(landmarks) > len(frames):
-            raise RednetError(
-                f"{video}: ends after {len(frames)} frames, annotated up to {max(landmarks)}"
+        numbers = [number for number, _ in files]
+        first = _first_number(video, numbers, len(frames))
+        if min(numbers) > 1 and max(numbers) < len(frames):
+            self.left_out.append(
+                f"{folder}: annotated from {min(numbers)} to {max(numbers)} of {len(frames)} "
+                "frames: taken to count from 1"
             )
+        with Image.open(io.BytesIO(frames[0])) as image:
+            size = image.size
         points = np.zeros((len(frames), POINTS, 2), np.float32)
         boxes = np.zeros((len(frames), 4), np.float32)
         valid = np.zeros(len(frames), bool)
-        for number, of_frame in landmarks.items():
-            points[number - 1] = of_frame
-            boxes[number - 1] = landmark_box(of_frame)
-            valid[number - 1] = True
+        for number, path in files:
+            with self.bad.skipping("annotation", str(path)):
+                frame = number - first
+                if valid[frame]:
+                    raise RednetError(f"{path}: frame {number} has another file")
+                points[frame] = self._annotation(path, size)
+                boxes[frame] = landmark_box(points[frame])
+                valid[frame] = True
+        if not valid.any():
+            raise RednetError(f"{folder}: no labelled frame")
         return {
             "image": frames,
             "landmarks": points,
@@ -87,25 +104,52 @@ class Rednet300VW(FaceBuilder):
     def _features(self) -> tfds.features.FeaturesDict:
         return clip_features()
 
-    def _annotations(self, name: str) -> dict[int, NDArray[np.float32]]:
-        """Returns {frame number from 1: landmarks [68, 2]} of the files that are good."""
-        landmarks = {}
-        for path in sorted((self.root / name / "annot").glob("*.pts")):
-            with self.bad.skipping("annotation", str(path)):
-                number, points = self._annotation(path)
-                landmarks[number] = points
-        return landmarks
+    def _annotation_files(self, name: str) -> list[tuple[int, Path]]:
+        """Returns the numbers and paths of a clip's annotations, whatever is in them."""
+        numbered = []
+        for folder in _annotation_folders(self.root / name):
+            for path in sorted(folder.iterdir()):
+                if path.suffix.lower() != ".pts" or path.name.startswith("."):
+                    continue
+                self.known.add(path.relative_to(self.root).as_posix())
+                with self.bad.skipping("annotation", str(path)):
+                    if not (path.stem.isascii() and path.stem.isdecimal()):
+                        raise RednetError(f"{path}: its name is no frame number")
+                    numbered.append((int(path.stem), path))
+        return numbered
 
-    def _annotation(self, path: Path) -> tuple[int, NDArray[np.float32]]:
-        if not (path.stem.isdecimal() and int(path.stem) > 0):
-            raise RednetError(f"{path}: its name is no frame number from 1")
+    def _annotation(self, path: Path, size: tuple[int, int]) -> NDArray[np.float32]:
         landmarks = read_pts(self.inside(path.relative_to(self.root).as_posix()))
         if len(landmarks) != POINTS:
             raise RednetError(f"{path}: {len(landmarks)} points, 300-VW has {POINTS}")
-        box = landmark_box(landmarks)
-        if not (box[2:] > box[:2]).all():
-            raise RednetError(f"{path}: all points on one line, no face")
-        return int(path.stem), landmarks
+        check_face(path, landmarks, np.ones(POINTS, bool), size)
+        return landmarks
+
+
+def _annotation_folders(clip: Path) -> list[Path]:
+    """The folders `annot` of a clip, in any case."""
+    return sorted(path for path in clip.iterdir() if path.name.lower() == "annot" and path.is_dir())
+
+
+def _videos(clip: Path) -> list[Path]:
+    """The files vid.EXT of a clip, in any case."""
+    return sorted(path for path in clip.iterdir() if path.stem.lower() == "vid" and path.suffix)
+
+
+def _first_number(video: Path, numbers: Sequence[int], frames: int) -> int:
+    """Returns the number that annotations give the first of a video's frames: 1, or 0.
+
+    300-VW counts from 1. Where an annotation has the number 0, all count from 0.
+
+    Raises:
+        RednetError: the last annotated frame lies past the end of the video.
+    """
+    first = min(1, *numbers)
+    if max(numbers) - first >= frames:
+        raise RednetError(
+            f"{video}: ends after {frames} frames, annotated from {min(numbers)} to {max(numbers)}"
+        )
+    return first
 
 
 class EncodedFrames(tfds.decode.SkipDecoding):  # type: ignore[misc]

@@ -6,16 +6,22 @@ from typing import ClassVar
 
 import numpy as np
 
-from rednet_jax.data.builders.base import Example, FaceBuilder, face_example, read_picture
+from rednet_jax.data.builders.base import (
+    Example,
+    FaceBuilder,
+    face_example,
+    files_by_name,
+    read_picture,
+)
 from rednet_jax.data.builders.tree_300w import (
     CHALLENGING_FOLDERS,
     COMMON_FOLDERS,
     SPLITS,
     TRAIN_FOLDERS,
-    find_picture,
     read_labels,
     split_names,
 )
+from rednet_jax.media.images import ENDINGS
 
 
 class Rednet300W(FaceBuilder):
@@ -27,16 +33,19 @@ class Rednet300W(FaceBuilder):
 
     def list_splits(self) -> dict[str, list[str]]:
         """Returns the faces of the folders that are there; names a folder that is missing."""
+        folders = TRAIN_FOLDERS + COMMON_FOLDERS + CHALLENGING_FOLDERS
         self.left_out += [
             f"{self.root / folder}: no such folder"
-            for folder in TRAIN_FOLDERS + COMMON_FOLDERS + CHALLENGING_FOLDERS
+            for folder in folders
             if not (self.root / folder).is_dir()
         ]
+        self._labels = files_by_name(self.root, folders, [".pts"])
+        self._images = files_by_name(self.root, folders, ENDINGS)
         return {split: split_names(self.root, split) for split in SPLITS}
 
     def read(self, name: str) -> Example:
         """Returns one face; raises RednetError if one of its two files is bad."""
-        self.inside(f"{name}.pts")
-        picture = self.inside(find_picture(self.root, name).relative_to(self.root).as_posix())
-        landmarks = read_labels(self.root, name)
-        return face_example(name, read_picture(picture), landmarks, np.ones(len(landmarks), bool))
+        labels = self.only_file(name, self._labels[name], "labels")
+        image = self.only_file(name, self._images.get(name, []), "image")
+        landmarks = read_labels(labels)
+        return face_example(name, read_picture(image), landmarks, np.ones(len(landmarks), bool))

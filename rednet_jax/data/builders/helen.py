@@ -10,13 +10,13 @@ from rednet_jax.data.builders.base import (
     Example,
     FaceBuilder,
     face_example,
+    files_by_name,
     read_picture,
     without_ending,
 )
 from rednet_jax.data.builders.machine_labels import FILE, MachineLabels
-from rednet_jax.data.builders.tree_300w import find_picture, photo, read_labels, validation_names
-
-_PICTURES = ("*.jpg", "*.png", "*/*.jpg", "*/*.png")
+from rednet_jax.data.builders.tree_300w import MIRRORED, photo, read_labels, validation_names
+from rednet_jax.media.images import ENDINGS
 
 
 class RednetHelen(FaceBuilder):
@@ -27,13 +27,14 @@ class RednetHelen(FaceBuilder):
     tree: ClassVar = f"looked for NAME.jpg with NAME.pts or {FILE}"
 
     def list_splits(self) -> dict[str, list[str]]:
-        """Returns the labelled faces; counts pictures without labels, and faces not trusted."""
-        points = [path for pattern in ("*.pts", "*/*.pts") for path in self.root.glob(pattern)]
-        named = {path.relative_to(self.root).with_suffix("").as_posix() for path in points}
-        self._by_hand = {name for name in named if not name.endswith("_mirror")}
+        """Returns the labelled faces; counts images without labels, and faces not trusted."""
+        folders = [".", *sorted(path.name for path in self.root.iterdir() if path.is_dir())]
+        self._labels = files_by_name(self.root, folders, [".pts"])
+        self._images = files_by_name(self.root, folders, ENDINGS)
+        self._by_hand = {name for name in self._labels if not name.endswith(MIRRORED)}
         self._machine: MachineLabels | None = None
         self._file: dict[str, str] = {}
-        untrusted = set()
+        untrusted = {}
         if (self.root / FILE).exists():
             self._machine = MachineLabels(self.inside(FILE))
             for file in self._machine.files:
@@ -41,31 +42,32 @@ class RednetHelen(FaceBuilder):
                 if self._machine.trusted(file):
                     self._file[name] = file
                 elif name not in self._by_hand:
-                    untrusted.add(name)
+                    untrusted[name] = file
         labelled = self._by_hand | set(self._file)
-        pictures = {
-            path.relative_to(self.root).with_suffix("").as_posix()
-            for pattern in _PICTURES
-            for path in self.root.glob(pattern)
-        }
-        bare = {name for name in pictures - labelled - untrusted if not name.endswith("_mirror")}
+        bare = [
+            name
+            for name in self._images
+            if name not in labelled and name not in untrusted and not name.endswith(MIRRORED)
+        ]
         if untrusted:
             self.left_out.append(f"{self.root / FILE}: {len(untrusted)} faces are not trusted")
+            self.known.update(untrusted.values())
         if bare:
-            self.left_out.append(f"{self.root}: {len(bare)} pictures without labels")
+            self.left_out.append(f"{self.root}: {len(bare)} images without labels")
+            self.known.update(file for name in bare for file in self._images[name])
         return self._split(sorted(labelled))
 
     def read(self, name: str) -> Example:
         """Returns one face; points by hand go before those of a machine.
 
         Raises:
-            RednetError: its picture or its labels are bad.
+            RednetError: its image or its labels are bad.
         """
         if name in self._by_hand:
-            self.inside(f"{name}.pts")
-            file = find_picture(self.root, name).relative_to(self.root).as_posix()
-            picture, landmarks = read_picture(self.inside(file)), read_labels(self.root, name)
-            return face_example(name, picture, landmarks, np.ones(len(landmarks), bool))
+            labels = self.only_file(name, self._labels[name], "labels")
+            image = self.only_file(name, self._images.get(name, []), "image")
+            landmarks = read_labels(labels)
+            return face_example(name, read_picture(image), landmarks, np.ones(len(landmarks), bool))
         assert self._machine is not None
         picture = read_picture(self.inside(self._file[name]))
         return face_example(name, picture, *self._machine.face(self._file[name], picture.size))
@@ -73,7 +75,8 @@ class RednetHelen(FaceBuilder):
     def _split(self, names: list[str]) -> dict[str, list[str]]:
         # The publisher's list of test pictures, where all lie in one folder.
         listed = self.root / "testnames.txt"
-        test = set(listed.read_text(encoding="utf-8").split()) if listed.is_file() else set()
+        test = set(listed.read_text(encoding="utf-8-sig").split()) if listed.is_file() else set()
+        self.known.add(listed.name)
         held_out = {photo(name) for name in validation_names()}
         splits: dict[str, list[str]] = {split: [] for split in self.splits}
         for name in names:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-from rednet_jax.data.builders.base import without_ending
+from rednet_jax.data.builders.base import files_by_name, without_ending
 from rednet_jax.data.builders.machine_labels import FILE, MachineLabels
 from rednet_jax.data.builders.people import Face, PeopleBuilder
+from rednet_jax.errors import RednetError
+from rednet_jax.media.images import ENDINGS
 
 
 class RednetLFW(PeopleBuilder):
@@ -18,12 +20,17 @@ class RednetLFW(PeopleBuilder):
 
     def find_faces(self) -> dict[str, Face]:
         """Returns the pictures of the tree and the rows of labels_300w_style.csv, if any."""
-        files = {
-            path.relative_to(self.root).as_posix()
-            for path in self.root.glob("*/*.jpg")
-            if re.fullmatch(rf"{re.escape(path.parent.name)}_\d+", path.stem)
-        }
+        people = sorted(path.name for path in self.root.iterdir() if path.is_dir())
+        files = [
+            file
+            for name, of_name in files_by_name(self.root, people, ENDINGS).items()
+            if re.fullmatch(r"(.+)/\1_\d+", name)
+            for file in of_name
+        ]
         faces = {without_ending(file): Face(file, None, file) for file in files}
+        if len(faces) < len(files):
+            twice = len(files) - len(faces)
+            raise RednetError(f"{self.root}: {twice} faces have two images, of different endings")
         if (self.root / FILE).exists():
             labels = MachineLabels(self.inside(FILE))
             faces |= {without_ending(file): Face(file, labels, file) for file in labels.files}

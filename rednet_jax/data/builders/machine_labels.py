@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rednet_jax.data.builders.base import check_face
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.table import plain_float
 
@@ -74,7 +75,8 @@ class MachineLabels:
             size: width and height of the picture in pixels.
 
         Raises:
-            RednetError: the row is cut short, or holds what is no place in a picture.
+            RednetError: the row is cut short, holds what is no place in a picture, or is trusted
+                and not of this picture (`check_face`).
         """
         row = self._rows[file]
         if len(row) != self._columns or (self._tells_trust and row[1] not in ("0", "1")):
@@ -85,6 +87,9 @@ class MachineLabels:
             raise RednetError(f"{self.path}: the row of {file!r}: {error}") from None
         if not (np.abs(landmarks) < _FARTHEST).all():
             raise RednetError(f"{self.path}: the row of {file!r}: a coordinate is no place")
+        if self.trusted(file):
+            where = f"{self.path}: the row of {file!r}"
+            check_face(where, landmarks, np.ones(68, bool), size)
         # A picture ends half a pixel beyond the centres of its last pixels.
         inside = (landmarks >= -0.5) & (landmarks <= np.array(size) - 0.5)
         labelled = inside.all(axis=1) if self.trusted(file) else np.zeros(68, bool)

@@ -1,4 +1,4 @@
-"""300-W's official tree, its files and splits: NAME.jpg or NAME.png beside NAME.pts, 68 points."""
+"""300-W's official tree, its files and splits: an image beside NAME.pts, 68 points."""
 
 import hashlib
 import re
@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rednet_jax.data.builders.base import files_by_name
 from rednet_jax.errors import RednetError
-from rednet_jax.landmarks.boxes import landmark_box
 from rednet_jax.landmarks.pts import read_pts
 
 TRAIN_FOLDERS = ("afw", "helen/trainset", "lfpw/trainset")
@@ -25,7 +25,8 @@ SPLITS = {
     "full": COMMON_FOLDERS + CHALLENGING_FOLDERS,
 }
 POINTS = 68
-_PICTURES = (".jpg", ".png")
+MIRRORED = "_mirror"
+"""What the names of the archives' mirrored copies end in."""
 
 
 def split_names(root: Path, split: str) -> list[str]:
@@ -39,9 +40,8 @@ def split_names(root: Path, split: str) -> list[str]:
 
 def list_names(root: Path, folders: Iterable[str]) -> list[str]:
     """Returns the faces of `folders`, paths below `root`, without 300-W's mirrored copies."""
-    labels = (path for folder in folders for path in sorted((root / folder).glob("*.pts")))
-    names = (path.relative_to(root).with_suffix("").as_posix() for path in labels)
-    return [name for name in names if not name.endswith("_mirror")]
+    labels = files_by_name(root, folders, [".pts"])
+    return [name for name in labels if not name.endswith(MIRRORED)]
 
 
 def photo(name: str) -> str:
@@ -87,29 +87,13 @@ def draw_validation(names: Iterable[str], share: float = 0.1) -> list[str]:
     return sorted(drawn)
 
 
-def read_labels(root: Path, name: str) -> NDArray[np.float32]:
-    """Returns the landmarks of a face, float32 [68, 2], pixels of its picture.
+def read_labels(path: Path) -> NDArray[np.float32]:
+    """Returns the landmarks of a file, float32 [68, 2], pixels of the face's image.
 
     Raises:
-        RednetError: as `read_pts` does, and for other than 68 points, or all on one line.
+        RednetError: as `read_pts` does, and for other than 68 points.
     """
-    landmarks = read_pts(root / f"{name}.pts")
+    landmarks = read_pts(path)
     if landmarks.shape != (POINTS, 2):
-        raise RednetError(f"{root / name}.pts: {len(landmarks)} points, 300-W has {POINTS}")
-    box = landmark_box(landmarks)
-    if not (box[2:] > box[:2]).all():
-        raise RednetError(f"{root / name}.pts: all points on one line, no face")
+        raise RednetError(f"{path}: {len(landmarks)} points, 300-W has {POINTS}")
     return landmarks
-
-
-def find_picture(root: Path, name: str) -> Path:
-    """Returns the path of a face's picture.
-
-    Raises:
-        RednetError: there is none.
-    """
-    pictures = [root / f"{name}{ending}" for ending in _PICTURES]
-    picture = next((path for path in pictures if path.is_file()), None)
-    if picture is None:
-        raise RednetError(f"{root / name}: has labels but no picture (.jpg or .png)")
-    return picture

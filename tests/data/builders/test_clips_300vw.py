@@ -101,9 +101,9 @@ def test_bad_clips_are_named_and_left_out(tree, tmp_path, build) -> None:
     prepared = build("300vw", tree)
     causes = [
         f"{bare}: no labelled frame",
-        f"{none}: no video vid.EXT",
+        f"{none}: has no video vid.EXT",
         f"{out}/vid.mp4: leads out of {tree}",
-        f"{past}/vid.mp4: ends after {FRAMES} frames, annotated up to {FRAMES + 1}",
+        f"{past}/vid.mp4: ends after {FRAMES} frames, annotated from 1 to {FRAMES + 1}",
         f"{text}/vid.mp4: cannot be decoded (",
     ]
     assert len(prepared.skipped) == len(causes)
@@ -121,8 +121,79 @@ def test_a_bad_annotation_leaves_its_frame_without_label(tree, build) -> None:
     assert clip["valid"].tolist() == [True, True, False, True, True, True]
 
 
+def test_annotations_may_count_from_zero(tmp_path, build) -> None:
+    """The frame that a number names is told by the numbers that there are."""
+    annot = add_clip(tmp_path / "300vw", "mine") / "annot"
+    for t in range(1, FRAMES + 1):
+        (annot / f"{t:06d}.pts").rename(annot / f"{t - 1:06d}.pts")
+    (annot / "000003.pts").unlink()
+    prepared = build("300vw", tmp_path / "300vw")
+    assert prepared.skipped == ()
+    clip = read_back(prepared)["train"][0]
+    assert clip["valid"].tolist() == [True, True, True, False, True, True]
+    for t in np.flatnonzero(clip["valid"]):
+        np.testing.assert_allclose(clip["landmarks"][t], shifted(t + 1), atol=1e-3)
+        np.testing.assert_allclose(clip["image"][t], 40.0 * t, atol=3)
+
+
+def test_a_clip_annotated_from_zero_past_its_end_is_left_out(tree, build) -> None:
+    """Seven numbers for six frames: neither way of counting fits."""
+    for i in range(100):
+        (tree / f"{i:03d}x").symlink_to(tree / "mine")
+    both = add_clip(tree, "both")
+    write_pts(both / "annot/000000.pts", LANDMARKS)
+    prepared = build("300vw", tree)
+    assert prepared.skipped == (
+        f"{both}/vid.mp4: ends after {FRAMES} frames, annotated from 0 to {FRAMES}",
+    )
+
+
+def test_numbers_that_do_not_tell_where_they_count_from_have_a_line(tmp_path, build) -> None:
+    folder = add_clip(tmp_path / "300vw", "mine", labelled=(2, 5))
+    add_clip(tmp_path / "300vw", "first", labelled=(1, 3))
+    add_clip(tmp_path / "300vw", "last", labelled=(3, 6))
+    prepared = build("300vw", tmp_path / "300vw")
+    told = [line for line in prepared.left_out if "no clip of" not in line]
+    assert told == [f"{folder}: annotated from 2 to 5 of 6 frames: taken to count from 1"]
+    by_name = {clip["name"]: clip for clip in read_back(prepared)["train"]}
+    assert np.flatnonzero(by_name[b"mine"]["valid"]).tolist() == [1, 4]
+
+
+def test_names_in_another_case_and_second_files(tree, build) -> None:
+    (tree / "001/annot").rename(tree / "001/Annot")
+    (tree / "001/vid.mp4").rename(tree / "001/Vid.MP4")
+    (tree / "001/Annot/000002.pts").rename(tree / "001/Annot/000002.PTS")
+    (tree / "mine/annot/3.pts").write_bytes((tree / "mine/annot/000003.pts").read_bytes())
+    (tree / "mine/annot/._000004.pts").write_bytes(b"\0\1")
+    (tree / "mine/annot/Thumbs.db").touch()
+    prepared = build("300vw", tree)
+    assert prepared.samples["train"] == 2
+    assert prepared.skipped == (f"{tree}/mine/annot/3.pts: frame 3 has another file",)
+    assert prepared.unread == {".txt": 1, "hidden files": 1, ".db": 1}
+    for clip in read_back(prepared)["train"]:
+        assert clip["valid"].all()
+
+
+def test_a_clip_with_two_videos_is_left_out(tree, build) -> None:
+    for i in range(100):
+        (tree / f"{i:03d}x").symlink_to(tree / "mine")
+    (tree / "001/vid.avi").touch()
+    prepared = build("300vw", tree)
+    assert prepared.skipped == (f"{tree}/001: has 2 files (.avi and .mp4) for its video vid.EXT",)
+
+
+def test_annotations_of_another_scale_are_skipped(tree, build) -> None:
+    write_pts(tree / "001/annot/000003.pts", LANDMARKS * 4)
+    prepared = build("300vw", tree)
+    (line,) = prepared.skipped
+    assert line.startswith(f"{tree}/001/annot/000003.pts: ")
+    assert line.endswith(" of 68 points lie in the image of 64 x 48 pixels")
+    clip = read_back(prepared)["train"][0]
+    assert clip["valid"].tolist() == [True, True, False, True, True, True]
+
+
 def test_too_many_bad_annotations_stop_the_build(tree, tmp_path, build) -> None:
-    for name in ("first.pts", "000000.pts"):
+    for name in ("first.pts", "-1.pts"):
         write_pts(tree / "001/annot" / name, LANDMARKS)
     with pytest.raises(RednetError, match=r"2 of 38 annotations are bad, more than 5%: .*number"):
         build("300vw", tree)
@@ -144,6 +215,11 @@ def test_lists_are_the_official_sizes_and_share_no_clip() -> None:
 def test_the_real_clips(real_data, build) -> None:
     prepared = build("300vw", real_data / "clips")
     assert prepared.samples == {"train": 20, "validation": 9} and prepared.skipped == ()
+    assert prepared.left_out == (
+        f"{real_data}/clips: no clip of a",
+        f"{real_data}/clips: no clip of b",
+        f"{real_data}/clips: no clip of c",
+    )
     builder = tfds.builder_from_directory(prepared.folder)
     decoders = {"image": EncodedFrames()}
     sources = [builder.as_data_source(split, decoders=decoders) for split in prepared.samples]

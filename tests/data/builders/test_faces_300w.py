@@ -10,6 +10,7 @@ from PIL import Image
 
 from rednet_jax.data.builders.tree_300w import SPLITS, photo, split_names, validation_names
 from rednet_jax.data.prepare import find_prepared
+from rednet_jax.landmarks.pts import write_pts
 from rednet_jax.media.images import read_image
 
 
@@ -80,6 +81,88 @@ def test_other_images_become_rgb_as_everywhere(tree, build, mode) -> None:
         np.testing.assert_array_equal(expected[..., 0], grey)
 
 
+def test_endings_are_taken_in_any_case(tree, build) -> None:
+    """And every ending of an image, where it is the only one of its name."""
+    for name, ending in (("5_1", ".PTS"), ("7_1", ".Pts")):
+        folder = tree / ("afw" if name == "5_1" else "helen/trainset")
+        (folder / f"{name}.pts").rename(folder / f"{name}{ending}")
+    for name, ending, form in (
+        ("afw/5_1", ".JPG", "JPEG"),
+        ("helen/trainset/7_1", ".jpeg", "JPEG"),
+        ("helen/trainset/7_2", ".Bmp", "BMP"),
+        ("lfpw/trainset/image_0001", ".PNG", "PNG"),
+    ):
+        (tree / f"{name}.png").unlink()
+        save_picture(tree / f"{name}{ending}", format=form)
+    prepared = build("300w", tree)
+    assert prepared.skipped == () and prepared.samples["train"] == 4
+    assert names(read_back(prepared)["train"]) == split_names(tree, "train")
+
+
+def test_two_files_of_one_name_are_skipped_with_their_line(tmp_path, build) -> None:
+    root = add_faces(tmp_path / "300w", [f"ibug/{i}" for i in range(100, 150)])
+    save_picture(root / "ibug/100.JPG", format="JPEG")
+    write_pts(root / "ibug/101.PTS", LANDMARKS)
+    prepared = build("300w", root)
+    assert prepared.samples["challenging"] == 48
+    assert prepared.skipped == (
+        f"{root}/ibug/100: has 2 files (.JPG and .png) for its image",
+        f"{root}/ibug/101: has 2 files (.PTS and .pts) for its labels",
+    )
+
+
+def test_labels_of_another_image_are_skipped_with_their_line(tmp_path, build) -> None:
+    root = add_faces(tmp_path / "300w", [f"ibug/{i}" for i in range(100, 240)])
+    # Where a mean face of 20 pixels lies in an image of 32 x 24.
+    far = LANDMARKS.copy()
+    far[3] += [-60, 0]
+    for number, landmarks in enumerate(
+        (LANDMARKS + 500, LANDMARKS * 4, far, LANDMARKS / 32, LANDMARKS * [1, 0] + 3), 100
+    ):
+        write_pts(root / f"ibug/{number}.pts", landmarks)
+    prepared = build("300w", root)
+    inside = ((LANDMARKS * 4 <= [31.5, 23.5]) & (LANDMARKS * 4 >= -0.5)).all(1).sum()
+    assert prepared.skipped == (
+        "ibug/100: 0 of 68 points lie in the image of 32 x 24 pixels",
+        f"ibug/101: {inside} of 68 points lie in the image of 32 x 24 pixels",
+        f"ibug/102: a point lies {-far[3, 0] - 0.5:.0f} pixels outside the image of 32 x 24 pixels",
+        "ibug/103: the face is 0.6 pixels large",
+        "ibug/104: all points on one line, no face",
+    )
+    assert prepared.samples["challenging"] == 135
+
+
+def test_a_face_at_the_edge_of_its_image_is_taken(tmp_path, build) -> None:
+    root = add_faces(tmp_path / "300w", ["ibug/100", "ibug/101"])
+    aside = LANDMARKS + np.array([14, 0], np.float32)
+    assert 0.2 < (aside[:, 0] > 31.5).mean() < 0.5
+    write_pts(root / "ibug/100.pts", aside)
+    prepared = build("300w", root)
+    assert prepared.skipped == ()
+    taken, _ = read_back(prepared)["challenging"]
+    np.testing.assert_allclose(taken["landmarks"], aside, atol=1e-3)
+    assert taken["labelled"].all()
+
+
+def test_files_that_are_not_read_are_counted(tree, build) -> None:
+    for file in ("ibug/readme.txt", "ibug/more.TXT", "afw/._5_1.pts", "afw/.DS_Store", "LICENCE"):
+        (tree / file).touch()
+    save_picture(tree / "ibug/bare.png")
+    (tree / "elsewhere").mkdir()
+    write_pts(tree / "elsewhere/1.pts", LANDMARKS)
+    prepared = build("300w", tree)
+    assert prepared.skipped == ()
+    assert prepared.unread == {
+        "mirrored copies": 2,
+        "hidden files": 2,
+        ".txt": 1,
+        ".TXT": 1,
+        ".png": 1,
+        ".pts": 1,
+        "without ending": 1,
+    }
+
+
 def test_a_tree_of_test_folders_builds_the_test_splits(tmp_path, build) -> None:
     root = add_faces(tmp_path / "300w", ["ibug/image_003_1"])
     prepared = build("300w", root)
@@ -100,7 +183,7 @@ def test_the_real_tree(real_300w) -> None:
     prepared = find_prepared("300w", real_300w)
     assert prepared is not None
     assert prepared.samples == {"train": 1812, "validation": 200} and prepared.skipped == ()
-    assert len(prepared.left_out) == 3
+    assert len(prepared.left_out) == 3 and prepared.unread == {".md": 1}
     builder = tfds.builder_from_directory(prepared.folder)
     train, validation = (names(builder.as_data_source(s)) for s in ("train", "validation"))
     assert not {photo(name) for name in train} & {photo(name) for name in validation}

@@ -45,6 +45,19 @@ def test_the_publishers_list_names_test_pictures(tmp_path, build) -> None:
     assert names(samples["test"]) == ["helen_1/8_1"]
 
 
+def test_endings_and_marks_of_other_systems(tmp_path, build) -> None:
+    root = add_faces(tmp_path / "helen", ["helen_1/7_1", "helen_1/8_1"])
+    (root / "helen_1/7_1.pts").rename(root / "helen_1/7_1.PTS")
+    (root / "helen_1/7_1.png").unlink()
+    save_picture(root / "helen_1/7_1.JPG", format="JPEG")
+    (root / "testnames.txt").write_bytes(b"\xef\xbb\xbf8_1\r\n")
+    prepared = build("helen", root)
+    assert (prepared.left_out, prepared.skipped, prepared.unread) == ((), (), {})
+    samples = read_back(prepared)
+    assert names(samples["train"]) == ["helen_1/7_1"]
+    assert names(samples["test"]) == ["helen_1/8_1"]
+
+
 def test_machine_labels(tmp_path, build) -> None:
     root = tmp_path / "helen"
     for name in ("1_1", "2_1", "2_2", "3_1", HELD_OUT):
@@ -55,7 +68,7 @@ def test_machine_labels(tmp_path, build) -> None:
     samples = read_back(prepared)
     assert names(samples["train"]) == ["1_1", "2_1", "2_2"]
     assert names(samples["validation"]) == [HELD_OUT]
-    assert prepared.left_out == (f"{root}: 1 pictures without labels",)
+    assert prepared.left_out == (f"{root}: 1 images without labels",)
     np.testing.assert_allclose(samples["train"][0]["landmarks"], LANDMARKS, atol=1e-3)
     np.testing.assert_allclose(samples["train"][1]["landmarks"], LANDMARKS, atol=0.01)
 

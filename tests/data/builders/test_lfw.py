@@ -10,6 +10,7 @@ from data.builders.trees import LANDMARKS, PICTURE, names, read_back, save_pictu
 from rednet_jax.data.builders.base import read_list
 from rednet_jax.data.builders.machine_labels import FILE
 from rednet_jax.data.builders.people import identity, person
+from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.boxes import landmark_box
 
 HELD_OUT = read_list("people_validation")[-1]
@@ -50,6 +51,29 @@ def test_points_outside_the_picture_are_not_labelled(tree, build) -> None:
     np.testing.assert_allclose(masked["landmarks"][shown], lower[shown], atol=0.01)
     assert not masked["landmarks"][~shown].any()
     np.testing.assert_allclose(masked["box"], landmark_box(lower, shown), atol=0.01)
+
+
+def test_rows_of_another_scale_are_skipped_with_their_line(tree, build) -> None:
+    for i in range(60):
+        save_picture(tree / f"Jo/Jo_{i:04d}.JPG", format="JPEG")
+    rows = {f"Jo/Jo_{i:04d}.JPG": 1 for i in range(60)}
+    write_labels(tree / FILE, rows)
+    text = (tree / FILE).read_text().splitlines()
+    values = ",".join(f"{value:.2f}" for value in (LANDMARKS * 4).ravel())
+    # One that the tools do not vouch for keeps its identity, whatever its points.
+    text[1], text[2] = (f"Jo/Jo_000{i}.JPG,{i},2.5,{values}" for i in (0, 1))
+    (tree / FILE).write_text("\n".join(text) + "\n")
+    prepared = build("lfw", tree)
+    (line,) = prepared.skipped
+    assert line.startswith(f"{tree}/{FILE}: the row of 'Jo/Jo_0001.JPG': ")
+    assert line.endswith(" of 68 points lie in the image of 32 x 24 pixels")
+    assert prepared.samples == {"train": 61, "validation": 1}
+
+
+def test_two_images_of_one_name_are_refused(tree, build) -> None:
+    save_picture(tree / f"{FACES[0]}.png")
+    with pytest.raises(RednetError, match=r"lfw: 1 faces have two images, of different endings"):
+        build("lfw", tree)
 
 
 def test_a_row_that_climbs_out_is_skipped(tree, tmp_path, build) -> None:

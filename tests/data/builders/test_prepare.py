@@ -139,7 +139,7 @@ def test_bad_files_are_named_counted_and_left_out(tree, tmp_path) -> None:
         "202.pts: 67 points, not 68 or 7",
         "203.pts: a coordinate is no place in a picture",
         f"204.png: leads out of {tree}",
-        "205: has labels but no picture (.jpg or .png)",
+        "205: has no image",
         f"206.pts: leads out of {tree}",
     ]
     assert len(prepared.skipped) == len(causes)
@@ -196,13 +196,14 @@ def test_what_cannot_be_prepared_is_said_in_one_line(tree, tmp_path, capfd) -> N
 def test_the_commands(tree, tmp_path, monkeypatch, capfd) -> None:
     monkeypatch.setenv("REDNET_JAX_DATA", str(tmp_path / "data"))
     (tree / "afw/100.png").write_text("no picture")
+    (tree / "afw/note.txt").touch()
     assert cli.main(["data", "list"]) == 0
     listed = capfd.readouterr().out
     assert "300w      not prepared (looked for afw" in listed
     assert "synthetic not prepared (generated: wants no folder)" in listed
     assert cli.main(["data", "prepare", "300w", "--from", str(tree)]) == 1
     out, err = capfd.readouterr()
-    assert f"left out: {tree}/ibug: no such folder" in out
+    assert f"left out: {tree}/ibug: no such folder\nnot read: 1 .txt\n" in out
     assert "train 39, 1 files skipped" in out
     assert err == f"rednet: {tree}/afw/100.png: not an image that can be read\n"
     assert cli.main(["data", "prepare", "300w", "--from", str(tree)]) == 0
