@@ -15,7 +15,7 @@ from rednet_jax.data.sources import read_clips
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.metrics import ALL, INNER, NORMALISER, jitter, point_errors
 from rednet_jax.evaluate.provenance import provenance
-from rednet_jax.landmarks.boxes import intersection_over_union, landmark_box
+from rednet_jax.landmarks.boxes import intersection_over_union, whole_face_box
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.tracking.smoothing import Smoother
 from rednet_jax.tracking.streams import Carry, Variables, is_recurrent
@@ -145,7 +145,7 @@ def _score(clip: ClipSample, track: list[list[TrackedFace]]) -> dict[str, float 
     right: dict[int, list[int]] = {}
     for frame in valid:
         for face in track[frame]:
-            box = landmark_box(face.landmarks)
+            box = whole_face_box(face.landmarks)
             if intersection_over_union(box, clip.box[frame]) > RIGHT_IOU:
                 right.setdefault(face.identity, []).append(frame)
     person, frames = max(right.items(), key=lambda item: len(item[1]), default=(-1, []))

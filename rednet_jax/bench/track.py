@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rednet_jax.detection.dlib import FaceDetector
 from rednet_jax.evaluate.provenance import provenance
-from rednet_jax.landmarks.boxes import landmark_box
+from rednet_jax.landmarks.boxes import whole_face_box
 from rednet_jax.landmarks.crops import crop_transform, cut_crop
 from rednet_jax.landmarks.drawing import draw_landmarks
 from rednet_jax.model.config import RedNetConfig
@@ -139,7 +139,7 @@ def _parts(
     tracked = [tracker.update(frame) for frame in frames]
     streams = Streams(config, variables, count, feedback_steps=feedback_steps)
     for frame, found in zip(frames, tracked, strict=True):
-        boxes = {row: landmark_box(face.landmarks) for row, face in enumerate(found)}
+        boxes = {row: whole_face_box(face.landmarks) for row, face in enumerate(found)}
         with timed("crop"):
             for box in boxes.values():
                 affine = crop_transform(box, margin=config.picture_margin, size=config.picture_size)

@@ -17,7 +17,8 @@ class Sample:
             not labelled.
         labelled: bool [68]; a point without label never enters a loss or a metric.
         box: float32 [4], (x0, y0, x1, y1), smallest and largest labelled point; of a face without
-            labels the whole picture.
+            labels the whole picture. Crops are cut around `whole_face_box` of the landmarks, which
+            is the same where all of them are labelled.
         name: path below the source folder, without extension.
         identity: number of the person, -1 if unknown.
         style: whose labelling convention the points follow.

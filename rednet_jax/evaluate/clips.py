@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rednet_jax.data.crops import FaceCrops, face_crops
 from rednet_jax.evaluate.metrics import face_errors, jitter, measurable
 from rednet_jax.evaluate.protocols import Crops, in_picture
-from rednet_jax.landmarks.boxes import landmark_box, whole_face_box
+from rednet_jax.landmarks.boxes import whole_face_box
 from rednet_jax.landmarks.crops import (
     apply_affine,
     compose_affine,
@@ -178,5 +178,5 @@ def _next(landmarks: NDArray[np.floating], box: NDArray[np.float32]) -> NDArray[
     """The box around points of a frame; where they are no face, the one that there was."""
     if not np.isfinite(landmarks).all():
         return box
-    found = landmark_box(landmarks)
+    found = whole_face_box(landmarks)
     return found if (found[2:] - found[:2]).min() >= _SMALLEST else box

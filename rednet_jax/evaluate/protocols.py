@@ -21,7 +21,7 @@ from rednet_jax.evaluate.figures import check_normaliser, figures
 from rednet_jax.evaluate.labels import Labels, face_labels
 from rednet_jax.evaluate.metrics import Normaliser
 from rednet_jax.evaluate.predictions import write_predictions
-from rednet_jax.landmarks.boxes import intersection_over_union, jitter_box
+from rednet_jax.landmarks.boxes import intersection_over_union, jitter_box, whole_face_box
 from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop
 from rednet_jax.landmarks.schemes import scheme
 from rednet_jax.model import rednet
@@ -110,15 +110,19 @@ def _box(
     sample: Sample, boxes: Boxes, detector: FaceDetector | None
 ) -> NDArray[np.floating] | None:
     """The box [4] that the face is cut around; None where the detector does not find the face."""
+    # Of a face without labels, which is not measured, the whole image.
+    truth = sample.box
+    if sample.labelled.any():
+        truth = whole_face_box(sample.landmarks, sample.labelled)
     if detector is not None:
         found = [face.box for face in detector.detect(sample.image)]
-        overlaps = [intersection_over_union(box, sample.box) for box in found]
+        overlaps = [intersection_over_union(box, truth) for box in found]
         best = int(np.argmax(overlaps)) if overlaps else 0
         return found[best] if overlaps and overlaps[best] > RIGHT_IOU else None
     if boxes in JITTER:
         rng = np.random.default_rng(zlib.crc32(sample.name.encode()))
-        return jitter_box(rng, sample.box, *JITTER[boxes])
-    return sample.box
+        return jitter_box(rng, truth, *JITTER[boxes])
+    return truth
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))

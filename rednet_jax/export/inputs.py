@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rednet_jax.data.prepare import find_prepared
 from rednet_jax.data.sources import read_split
 from rednet_jax.data.synthetic.generate import SyntheticConfig, generate
-from rednet_jax.landmarks.boxes import landmark_box
+from rednet_jax.landmarks.boxes import landmark_box, whole_face_box
 from rednet_jax.landmarks.crops import compose_affine, crop_transform, cut_crop, invert_affine
 from rednet_jax.model.config import RedNetConfig
 
@@ -48,7 +48,8 @@ def comparison_inputs(config: RedNetConfig, data_dir: Path | None = None) -> Inp
     else:
         samples = read_split("300w", "validation", data_dir)
         chosen = (samples[i] for i in range(min(CROPS, len(samples))))
-        source, faces = "300w validation", [(sample.image, sample.box) for sample in chosen]
+        source = "300w validation"
+        faces = [(s.image, whole_face_box(s.landmarks, s.labelled)) for s in chosen]
     size = config.picture_size
 
     def transform(box: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
+from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape, scheme
 
 
 def landmark_box(
@@ -27,31 +27,36 @@ def landmark_box(
 
 
 def whole_face_box(
-    landmarks: NDArray[np.floating], labelled: NDArray[np.bool_]
+    landmarks: NDArray[np.floating], labelled: NDArray[np.bool_] | None = None
 ) -> NDArray[np.float32]:
-    """Returns the box [4] float32 of the 68 landmarks of a face of which some are not labelled.
+    """Returns the box [4] float32 that a face's crop is cut around: that of its 68 landmarks.
 
-    Those are taken from the mean shape, turned, scaled and moved onto the labelled ones: the box of
-    the eyes alone, or of a face without its chin, is not where a face's box would be.
+    Crops are cut around it in training, evaluation, tracking and export, whatever is known of the
+    face. Landmarks that are not known are taken from the mean shape, turned, scaled and moved onto
+    the known ones by least squares: the box of the eyes alone, or of a face without its chin, is
+    not where a face's box would be. Where all 68 are known it is `landmark_box`.
 
     Args:
-        landmarks: [68, 2], pixels (x, y).
-        labelled: [68].
+        landmarks: [L, 2], pixels (x, y), of a scheme of L landmarks.
+        labelled: [L], which of them are known; all where it is None.
 
     Raises:
-        ValueError: fewer than two landmarks are labelled.
+        ValueError: fewer than two landmarks are known, or there is no scheme of so many.
     """
-    if labelled.all():
+    count = len(landmarks)
+    known = np.ones(count, bool) if labelled is None else labelled
+    if count == LANDMARKS_68.count and known.all():
         return landmark_box(landmarks)
-    if labelled.sum() < 2:
+    if known.sum() < 2:
         raise ValueError("the box of a whole face needs at least two labelled landmarks")
     # As complex numbers a similarity is z -> a z + b, and its least squares are a division.
-    shape, found = (points @ [1, 1j] for points in (mean_shape(LANDMARKS_68), landmarks))
-    middle, place = shape[labelled].mean(), found[labelled].mean()
-    known = shape[labelled] - middle
-    factor = np.vdot(known, found[labelled] - place) / np.vdot(known, known)
-    fitted = place + factor * (shape - middle)
-    whole = np.where(labelled, found, fitted)
+    places = np.asarray(scheme(count).from_68)[known]
+    shape, found = mean_shape(LANDMARKS_68) @ [1, 1j], landmarks[known] @ [1, 1j]
+    middle, place = shape[places].mean(), found.mean()
+    offsets = shape[places] - middle
+    factor = np.vdot(offsets, found - place) / np.vdot(offsets, offsets)
+    whole = place + factor * (shape - middle)
+    whole[places] = found
     return landmark_box(np.stack([whole.real, whole.imag], axis=-1))
 
 

@@ -22,7 +22,6 @@ from rednet_jax.evaluate.protocols import JITTER, RIGHT_IOU, Boxes, check_steps
 from rednet_jax.landmarks.boxes import (
     intersection_over_union,
     jitter_box,
-    landmark_box,
     whole_face_box,
 )
 from rednet_jax.model.config import RedNetConfig
@@ -177,7 +176,7 @@ def answers(
         his = list(faces)
         if boxes == "detector" and clip.valid[frame * every]:
             box = clip.box[frame * every]
-            near = [(intersection_over_union(landmark_box(f.landmarks), box), f) for f in faces]
+            near = [(intersection_over_union(whole_face_box(f.landmarks), box), f) for f in faces]
             overlap, best = max(near, key=lambda one: one[0], default=(0.0, None))
             his = [best] if best is not None and overlap > RIGHT_IOU else []
         elif boxes == "detector":

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rednet_jax.detection.dlib import Detection, FaceDetector
 from rednet_jax.errors import RednetError
-from rednet_jax.landmarks.boxes import intersection_over_union, landmark_box
+from rednet_jax.landmarks.boxes import intersection_over_union, whole_face_box
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.tracking.background import read_ahead
 from rednet_jax.tracking.cuts import CutFinder
@@ -82,7 +82,7 @@ class _Track:
 
     @property
     def box(self) -> NDArray[np.float32]:
-        return landmark_box(self.face.landmarks)
+        return whole_face_box(self.face.landmarks)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -179,7 +179,7 @@ class Tracker:
             if look is None:
                 lost = True
                 self._missing.append(_Missing(track.face.identity, track.box, self._frame))
-            elif not any(_same(landmark_box(look.landmarks), other.box) for other in followed):
+            elif not any(_same(whole_face_box(look.landmarks), other.box) for other in followed):
                 # Where two have slid onto one face, the elder stays.
                 followed.append(_Track(track.row, TrackedFace(track.face.identity, *look)))
         self._tracks = followed
@@ -227,7 +227,7 @@ class Tracker:
         for row, look in self._look(image, boxes).items():
             if look is None:
                 continue
-            box = landmark_box(look.landmarks)
+            box = whole_face_box(look.landmarks)
             if not any(_same(box, track.box) for track in self._tracks):
                 self._tracks.append(_Track(row, TrackedFace(self._identify(box), *look)))
 
@@ -261,7 +261,7 @@ class Tracker:
         for row, look in self._streams.look(image, boxes).items():
             looks[row] = look if _is_face(look, image) else None
             if looks[row] is not None and _moved_far(look):
-                again[row] = landmark_box(look.landmarks)
+                again[row] = whole_face_box(look.landmarks)
         for row, look in self._streams.look(image, again).items():
             looks[row] = look if _is_face(look, image) else None
         return looks
@@ -329,7 +329,7 @@ def _same(a: NDArray[np.float32], b: NDArray[np.float32]) -> bool:
 
 
 def _moved_far(look: Look) -> bool:
-    found = landmark_box(look.landmarks)
+    found = whole_face_box(look.landmarks)
     moved = np.abs(found[:2] + found[2:] - look.box[:2] - look.box[2:]).max() / 2
     return bool(moved > RECROP_BEYOND * (look.box[2:] - look.box[:2]).max())
 
@@ -339,7 +339,7 @@ def _is_face(look: Look, image: NDArray[np.uint8]) -> bool:
     # Written so that nan is no face.
     if not (np.mean(look.confidence) >= LOST_BELOW and np.isfinite(look.landmarks).all()):
         return False
-    x0, y0, x1, y1 = landmark_box(look.landmarks)
+    x0, y0, x1, y1 = whole_face_box(look.landmarks)
     height, width = image.shape[:2]
     inside = 0 <= (x0 + x1) / 2 < width and 0 <= (y0 + y1) / 2 < height
     return bool(inside and SMALLEST_FACE <= max(x1 - x0, y1 - y0) <= 4 * max(height, width))

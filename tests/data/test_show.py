@@ -125,7 +125,7 @@ def test_what_is_not_labelled_is_not_drawn(tmp_path, undisturbed) -> None:
         (tree / "Ann").mkdir(parents=True, exist_ok=True)
         grey(100 * number).save(tree / f"Ann/Ann_{number:04d}.jpg", quality=100)
     outside = LANDMARKS.copy()
-    outside[8, 1] += SIDE
+    outside[8, 1] += SIDE / 2
     write_labels(tree / "labels_300w_style.csv", {"Ann/Ann_0001.jpg": 1}, outside)
     prepare("lfw", tree, tmp_path / "prepared")
     options = {"augmented": True, "out": tmp_path / "a.png", "data_dir": tmp_path / "prepared"}

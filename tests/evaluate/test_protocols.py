@@ -18,7 +18,8 @@ from rednet_jax.data.sources import read_split
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate import protocols
 from rednet_jax.evaluate.protocols import align_crops, cut_split, evaluate_split
-from rednet_jax.landmarks.boxes import landmark_box
+from rednet_jax.landmarks.boxes import landmark_box, whole_face_box
+from rednet_jax.landmarks.crops import crop_transform
 from rednet_jax.landmarks.pts import read_pts, write_pts
 from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
 from rednet_jax.landmarks.table import read_landmarks_csv
@@ -135,6 +136,19 @@ def test_truth_is_the_box_of_the_labels(network, data_dir):
         assert affine[0, 0] == pytest.approx(side / config.image_size)
         middle = affine @ [(config.image_size - 1) / 2, (config.image_size - 1) / 2, 1]
         np.testing.assert_allclose(middle, [(x0 + x1) / 2, (y0 + y1) / 2], atol=1e-4)
+
+
+def test_a_face_without_its_chin_is_cut_as_in_training(network):
+    """As the box of a whole face, not of the labelled points, which is a fifth smaller."""
+    config, _ = network
+    labelled = np.arange(68) >= 17
+    whole, part = (cut_split([sample("a", 0, of)], config) for of in (None, labelled))
+    np.testing.assert_allclose(part.affines, whole.affines, rtol=0.05, atol=1)
+    alike = sample("a", 0, labelled)
+    box = whole_face_box(alike.landmarks, labelled)
+    expected = crop_transform(box, margin=config.picture_margin, size=config.picture_size)
+    np.testing.assert_array_equal(part.affines[0], expected)
+    assert max(box[2:] - box[:2]) > 1.15 * max(alike.box[2:] - alike.box[:2])
 
 
 def test_jitter_is_a_draw_of_the_name_alone(network):

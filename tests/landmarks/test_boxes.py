@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
 
+from rednet_jax.data.builders.aflw import SHARED
 from rednet_jax.landmarks.boxes import (
     intersection_over_union,
     jitter_box,
     landmark_box,
     whole_face_box,
 )
-from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
+from rednet_jax.landmarks.pts import read_pts
+from rednet_jax.landmarks.schemes import LANDMARKS_7, LANDMARKS_68, mean_shape
 
 POINTS = np.asarray([[3.5, 10], [-1, 4], [8, 6]], np.float32)
 
@@ -46,6 +55,61 @@ def test_the_box_of_a_whole_face_holds_labelled_points_as_they_are() -> None:
     assert whole_face_box(landmarks, np.arange(68) != 30)[3] == 70
     with pytest.raises(ValueError, match="at least two labelled"):
         whole_face_box(landmarks, np.arange(68) == 30)
+
+
+def test_the_box_of_a_scheme_of_seven_is_that_of_the_whole_face() -> None:
+    turn = np.asarray([[0.8, 0.5], [-0.5, 0.8]])
+    face = mean_shape(LANDMARKS_68) @ turn * 120 + [300, 200]
+    seven = face[list(LANDMARKS_7.from_68)]
+    np.testing.assert_allclose(whole_face_box(seven), landmark_box(face), atol=0.01)
+    two = np.isin(np.arange(7), [0, 3])
+    box = whole_face_box(np.where(two[:, None], seven, 0), two)
+    np.testing.assert_allclose(box, landmark_box(face), atol=0.01)
+    with pytest.raises(ValueError, match="no scheme of 5 landmarks"):
+        whole_face_box(seven[:5])
+
+
+EYE, CHIN, JAW = range(36, 42), range(6, 11), range(17)
+HALF = (*range(8), *range(17, 22), *EYE, 31, 32, 48, 49, 59, 60, 67)
+
+
+@given(
+    missing=st.sampled_from([CHIN, JAW, EYE, HALF, (*JAW, *EYE), (*JAW, *range(48, 68))]),
+    angle=st.floats(-np.pi, np.pi),
+    side=st.floats(20, 800),
+    place=arrays(np.float64, 2, elements=st.floats(-500, 3000)),
+    seed=st.integers(0, 99),
+)
+def test_any_part_of_a_face_tells_its_box(
+    missing: Sequence[int], angle: float, side: float, place: NDArray[np.float64], seed: int
+) -> None:
+    """Of faces that differ from the mean by 1 % of their side, the box is within 10 % of it."""
+    turn = np.asarray([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    shape = mean_shape(LANDMARKS_68) + np.random.default_rng(seed).normal(0, 0.01, (68, 2))
+    face = shape @ turn * side + place
+    labelled = ~np.isin(np.arange(68), list(missing))
+    box, whole = whole_face_box(np.where(labelled[:, None], face, 0), labelled), landmark_box(face)
+    np.testing.assert_allclose(box, whole, atol=0.1 * side)
+    assert max(box[2:] - box[:2]) / max(whole[2:] - whole[:2]) == pytest.approx(1, abs=0.1)
+
+
+def test_the_box_of_partly_labelled_real_faces(real_data: Path) -> None:
+    """Without the chin, or as AFLW labels faces, crops are as large as with all labels."""
+    faces = [read_pts(path) for path in sorted((real_data / "300w").rglob("*.pts"))[::4]]
+    parts = {"no jaw": [*range(17, 68)], "aflw": sorted(SHARED.values())}
+    parts["aflw, no chin"] = parts["aflw"][1:]
+    parts["seven"] = list(LANDMARKS_7.from_68)
+    for name, points in parts.items():
+        labelled = np.isin(np.arange(68), points)
+        sides = np.asarray(
+            [
+                [max(box[2:] - box[:2]) for box in (whole_face_box(f, labelled), landmark_box(f))]
+                for f in faces
+            ]
+        )
+        ratios = sides[:, 0] / sides[:, 1]
+        assert np.median(ratios) == pytest.approx(1, abs=0.05), name
+        assert np.percentile(abs(ratios - 1), 90) < 0.15, name
 
 
 def test_jitter_spreads_as_promised() -> None:

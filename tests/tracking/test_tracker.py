@@ -12,7 +12,7 @@ from rednet_jax.detection.dlib import Detection
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.boxes import landmark_box
 from rednet_jax.landmarks.crops import apply_affine, crop_transform
-from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
+from rednet_jax.landmarks.schemes import LANDMARKS_7, LANDMARKS_68, mean_shape
 from rednet_jax.tracking import streams
 from rednet_jax.tracking.tracker import (
     NEWCOMERS_EVERY,
@@ -58,7 +58,8 @@ class Call(NamedTuple):
 class FakeNetwork:
     """Puts the mean face where the crop is bright, and notes each face that it is asked for."""
 
-    def __init__(self):
+    def __init__(self, scheme=LANDMARKS_68):
+        self.shape = mean_shape(scheme)
         self.calls: list[Call] = []
         self.batches: list[int] = []
 
@@ -75,9 +76,9 @@ class FakeNetwork:
     def answer(self, crop):
         bright = np.argwhere(crop[..., 0] > 150)[:, ::-1]
         if not len(bright):
-            return np.zeros((68, 2)), np.full(68, 0.1)
+            return np.zeros_like(self.shape), np.full(len(self.shape), 0.1)
         size = 2 * (bright.max(0) - bright.min(0)).max()
-        return mean_shape(LANDMARKS_68) * size + bright.mean(0), np.full(68, 0.9)
+        return self.shape * size + bright.mean(0), np.full(len(self.shape), 0.9)
 
 
 class FakeDetector:
@@ -160,6 +161,20 @@ def test_the_crop_is_cut_around_the_last_landmarks(fake):
     np.testing.assert_array_equal(first.box, box_at(100, 100))
     (second,) = tracker.update(picture((104, 100)))
     np.testing.assert_array_equal(second.box, landmark_box(first.landmarks))
+
+
+def test_a_network_of_seven_points_keeps_its_crop(narrow, network, monkeypatch):
+    """Its crops are cut around the box of the whole face, as in training, not of seven points."""
+    monkeypatch.setattr(streams, "_step", FakeNetwork(LANDMARKS_7))
+    config = narrow("compact", landmarks=7)
+    tracker = Tracker(config, network[1], detector=FakeDetector(box_at(100, 100)))
+    for step in range(12):
+        x, y = 100 + 4 * step, 100 + 2 * step
+        (face,) = tracker.update(picture((x, y)))
+        assert face.landmarks.shape == (7, 2) and face.identity == 0
+        side = (face.box[2:] - face.box[:2]).max()
+        np.testing.assert_allclose(side, SIDE, rtol=0.12)
+        np.testing.assert_allclose((face.box[:2] + face.box[2:]) / 2, [x, y], atol=6)
 
 
 def test_a_lost_face_is_searched_in_the_same_frame_and_begins_anew(fake):
