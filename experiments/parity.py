@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rednet_jax.data.prepare import data_folder
+from rednet_jax.data.folder import data_folder
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.provenance import provenance
 from rednet_jax.export.folder import EXPORT, read_export

@@ -35,7 +35,7 @@ import jax.numpy as jnp
 from rednet_jax import cli
 from rednet_jax.bench.scan import python_loop
 from rednet_jax.bench.steadiness import bench_steadiness
-from rednet_jax.data.prepare import data_folder
+from rednet_jax.data.folder import data_folder
 from rednet_jax.data.sources import read_split
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.calibration import calibrate

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from rednet_jax import commands
+from rednet_jax.compilation import keep_compiled
 from rednet_jax.errors import RednetError
 from rednet_jax.logs import quieten
 
@@ -37,6 +38,12 @@ def parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
             # A shortened option could be meant as a field of an experiment.
             allow_abbrev=False,
+        )
+        one.add_argument(
+            "--no-compilation-cache",
+            dest="compilation_cache",
+            action="store_false",
+            help="compile everything again, and keep nothing of it for the next time",
         )
         one.set_defaults(run=run)
         return one
@@ -281,6 +288,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.fields = _fields(rest)
         elif rest:
             rednet.error(f"unrecognized arguments: {' '.join(rest)}")
+        keep_compiled(args.compilation_cache)
         status: int = args.run(args)
         return status
     except RednetError as error:

@@ -231,7 +231,8 @@ def list_data(args: argparse.Namespace) -> int:
     Example: rednet data list
     """
     from rednet_jax.data.builders import BUILDERS
-    from rednet_jax.data.prepare import data_folder, find_prepared
+    from rednet_jax.data.folder import data_folder
+    from rednet_jax.data.prepare import find_prepared
 
     print(f"data folder: {data_folder(args.data_dir)}")
     for name, builder in BUILDERS.items():

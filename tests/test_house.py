@@ -24,6 +24,7 @@ FLOORS = [
     {"bench", "ablate"},
     {"train", "tracking", "export"},
     {"evaluate"},
+    {"compilation"},
     {"data", "weights"},
     {"model"},
     {"detection"},

@@ -19,6 +19,7 @@ from typing import NamedTuple, Self
 from rednet_jax.ablate.folder import FAILED, MEASURED, read_measured
 from rednet_jax.ablate.measure import measure
 from rednet_jax.ablate.plan import load_ablation, run_of
+from rednet_jax.compilation import keep_compiled
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.provenance import provenance
 from rednet_jax.files import write_text, writing
@@ -105,6 +106,7 @@ def work(task: Task) -> bool:
 def main(argv: Sequence[str]) -> int:
     """Works on the task of a command line; returns the exit status."""
     quieten()
+    keep_compiled()
     try:
         if work(Task.from_json(argv[0])):
             return 0

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from rednet_jax.data.prepare import data_folder
+from rednet_jax.data.folder import data_folder
 from rednet_jax.data.samples import ClipSample, Sample
 from rednet_jax.data.sources import Split, holds_clips, read_clips, read_split
 from rednet_jax.errors import RednetError
@@ -98,7 +98,7 @@ def face_crops(
         margin: side of the cut square in sides of the landmarks' box: the network's own margin
             times what augmentation may need around it.
         size: C, pixels on each side.
-        data_dir: as in `rednet_jax.data.prepare.data_folder`.
+        data_dir: as in `rednet_jax.data.folder.data_folder`.
 
     Raises:
         RednetError: the split cannot be read, has no labelled face, or the data folder cannot be

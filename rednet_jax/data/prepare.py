@@ -17,6 +17,7 @@ import tensorflow_datasets as tfds
 from rednet_jax.data.builders import BUILDERS
 from rednet_jax.data.builders.base import FaceBuilder
 from rednet_jax.data.builders.tree_300w import MIRRORED
+from rednet_jax.data.folder import data_folder
 from rednet_jax.errors import RednetError
 from rednet_jax.files import locked_folder, write_text
 
@@ -45,13 +46,6 @@ class Prepared:
     skipped: tuple[str, ...]
     unread: dict[str, int]
     built: bool
-
-
-def data_folder(data_dir: Path | None = None) -> Path:
-    """Returns where prepared data lies: `data_dir`, $REDNET_JAX_DATA or ~/.cache/rednet_jax."""
-    if data_dir is not None:
-        return data_dir
-    return Path(os.environ.get("REDNET_JAX_DATA") or Path.home() / ".cache" / "rednet_jax")
 
 
 def find_prepared(name: str, data_dir: Path | None = None) -> Prepared | None:

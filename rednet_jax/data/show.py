@@ -81,7 +81,7 @@ def show_split(
         augmented: with two augmented draws below each. The frames of a clip are then every second
             one about its middle, as near each other as training has them.
         out: the PNG; None for DATA_SPLIT.png in the current folder.
-        data_dir: as in `rednet_jax.data.prepare.data_folder`.
+        data_dir: as in `rednet_jax.data.folder.data_folder`.
         report: called with (done, in all) after each sample.
 
     Raises:

@@ -14,7 +14,8 @@ from PIL import Image
 
 from rednet_jax.data.builders import BUILDERS
 from rednet_jax.data.builders.clips_300vw import EncodedFrames
-from rednet_jax.data.prepare import data_folder, find_prepared
+from rednet_jax.data.folder import data_folder
+from rednet_jax.data.prepare import find_prepared
 from rednet_jax.data.samples import ClipSample, Sample
 from rednet_jax.errors import RednetError
 from rednet_jax.media.images import rgb_pixels

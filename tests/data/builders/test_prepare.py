@@ -14,7 +14,8 @@ import pytest
 from data.builders.trees import LANDMARKS, add_faces, names, read_back, save_picture
 
 from rednet_jax import cli
-from rednet_jax.data.prepare import data_folder, find_prepared, prepare
+from rednet_jax.data.folder import data_folder
+from rednet_jax.data.prepare import find_prepared, prepare
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.pts import write_pts
 
