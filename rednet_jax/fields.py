@@ -1,4 +1,4 @@
-"""Fields of config dataclasses by their type hints: values are checked, text is parsed.
+"""Fields of config dataclasses: checked by their type hints, parsed from text, compared.
 
 The hints are bool, int, float, str, Literal of strings, a dataclass, `tuple[T, ...]` of one of
 these, and unions of them with `|`. An int is accepted for a float. Nothing is converted: a config
@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import math
 import types
 import typing
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from rednet_jax.errors import RednetError
 
@@ -85,20 +86,82 @@ def parse_field(hint: Any, text: str, name: str) -> Any:
     return value
 
 
+def shown(value: Any) -> str:
+    """Returns a value as a message shows it: on one line, and cut where it is long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
+
+
+class Difference(NamedTuple):
+    """A field in which two configs differ.
+
+    Attributes:
+        name: such as `stages[0].losses.sigma`.
+        one: its value in the first; None where it has no such field.
+        other: its value in the second.
+    """
+
+    name: str
+    one: Any
+    other: Any
+
+
+def differences(one: Any, other: Any, name: str = "") -> list[Difference]:
+    """Returns all fields in which two configs, as plain JSON, differ."""
+    if isinstance(one, list) and isinstance(other, list):
+        one, other = ({f"[{i}]": item for i, item in enumerate(part)} for part in (one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return [
+            difference
+            for key in dict.fromkeys([*one, *other])
+            for difference in differences(one.get(key), other.get(key), _joined(name, key))
+        ]
+    return [] if one == other else [Difference(name, one, other)]
+
+
+def _joined(name: str, key: str) -> str:
+    return f"{name}{key}" if key.startswith("[") else f"{name}.{key}".lstrip(".")
+
+
+def with_defaults(plain: Any, config: Any) -> Any:
+    """Returns a config's JSON, as an earlier version wrote it, with fields that were added since.
+
+    Args:
+        plain: the JSON.
+        config: a config of the same form; a field that `plain` lacks is given its class's default.
+    """
+    if isinstance(plain, list) and isinstance(config, tuple):
+        return [with_defaults(*pair) for pair in zip(plain, config, strict=False)] + plain[
+            len(config) :
+        ]
+    if not isinstance(plain, dict) or not dataclasses.is_dataclass(config):
+        return plain
+    filled = dict(plain)
+    for field in dataclasses.fields(config):
+        if field.name in plain:
+            filled[field.name] = with_defaults(plain[field.name], getattr(config, field.name))
+        elif field.default is not dataclasses.MISSING:
+            filled[field.name] = _plain(field.default)
+        elif field.default_factory is not dataclasses.MISSING:
+            filled[field.name] = _plain(field.default_factory())
+    return filled
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    return json.loads(json.dumps(value))
+
+
 def _check(hint: Any, value: Any, name: str) -> None:
     if _fits(hint, value):
         return
     if typing.get_origin(hint) is tuple and type(value) is tuple:
         for number, item in enumerate(value):
             _check(typing.get_args(hint)[0], item, f"{name}[{number}]")
-    meant = [_shown(one) for one in _alternatives(value) if _fits(hint, one)]
+    meant = [shown(one) for one in _alternatives(value) if _fits(hint, one)]
     remedy = f"; write {meant[0]}" if meant else ""
-    raise RednetError(f"{name}: {_shown(value)} is not {_described(hint)}{remedy}")
-
-
-def _shown(value: Any) -> str:
-    shown = " ".join(repr(value).split())
-    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]} ..."
+    raise RednetError(f"{name}: {shown(value)} is not {_described(hint)}{remedy}")
 
 
 def _fits(hint: Any, value: Any) -> bool:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 from urllib.request import getproxies_environment
 
 import jax
@@ -18,6 +19,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from rednet_jax.errors import RednetError
+from rednet_jax.fields import differences, shown
 from rednet_jax.train.peers import (
     GRACE_SECONDS,
     JOIN_SECONDS,
@@ -187,6 +189,39 @@ def after_the_first(build: Callable[[], _Built]) -> _Built:
     if not jax.process_index():
         multihost_utils.sync_global_devices("the first has built")
     return built
+
+
+def check_alike(told: Mapping[str, Any]) -> None:
+    """Makes sure that all processes, each of which calls this, were told the same.
+
+    Args:
+        told: what must not differ, plain JSON.
+
+    Raises:
+        RednetError: it differs; in each of them, and names every field.
+    """
+    if jax.process_count() == 1:
+        return
+    first, *others = (json.loads(text) for text in _exchanged(json.dumps(told)))
+    lines = [
+        f"process {number} differs from process 0: "
+        + ", ".join(f"{name} is {shown(b)}, not {shown(a)}" for name, a, b in found)
+        for number, other in enumerate(others, 1)
+        if (found := differences(first, other))
+    ]
+    if lines:
+        raise RednetError("; ".join(lines))
+
+
+def _exchanged(text: str) -> list[str]:
+    """The texts that all processes, each of which calls this, hand in; in their order."""
+    mine = np.frombuffer(text.encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.int32(len(mine)))
+    # Arrays that are gathered have one shape.
+    padded = np.zeros(max(sizes), np.uint8)
+    padded[: len(mine)] = mine
+    rows = np.asarray(multihost_utils.process_allgather(padded))
+    return [row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
 
 
 def check_shared(run_dir: Path, checkpoint: int | None) -> None:

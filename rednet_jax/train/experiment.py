@@ -32,7 +32,7 @@ class DataConfig:
         validation: NAME/SPLIT that checkpoints are chosen by; a stage with clips can name a split
             of clips, where f_tRNN takes part.
         styles: whose labels are trained on; points labelled by others' conventions do not count.
-        cached_size: pixels on each side of a cached face, twice what the network sees.
+        cached_size: pixels on each side of a cached face, at least those that the network sees.
         cover: side of a cached face in sides of the network's crop: the room that augmentation has.
     """
 
@@ -276,6 +276,11 @@ class Experiment:
             raise RednetError(
                 f"{stage.name}: data.cover ({stage.data.cover:g}) shows less of a face's picture "
                 f"than the network is given, model.context ({self.model.context:g})"
+            )
+        if isinstance(stage.data, DataConfig) and stage.data.cached_size < self.model.picture_size:
+            raise RednetError(
+                f"{stage.name}: data.cached_size ({stage.data.cached_size}) is smaller than what "
+                f"the network sees, {self.model.picture_size} pixels"
             )
         if isinstance(stage.data, GeneratedData):
             drawn = (stage.data.faces.size, stage.data.faces.margin)

@@ -1,53 +1,129 @@
-"""The run folder: whose it is, and what its lines say of the best weights so far."""
+"""The run folder: whose it is, what it began with, and the best weights so far."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rednet_jax.errors import RednetError
+from rednet_jax.fields import differences, shown, with_defaults
 from rednet_jax.files import write_text
 from rednet_jax.train.experiment import Experiment
+from rednet_jax.train.state import check_same_network
 from rednet_jax.train.watch import METRICS, VALIDATION, read_rows
+from rednet_jax.weights.store import find, fingerprint, load, released
 
-_FREE = ("mesh",)
-"""Fields in which a run may go on otherwise than it began."""
+CONFIG, INITIAL = "config.json", "init_from.json"
+"""Names in a run's folder: the experiment, and the weights that the run began with."""
+
+_FREE = re.compile(r"name|log_every|keep|mesh\.\w+|stages\[\d+\]\.name")
+"""Fields that may change when a run is resumed: names, the layout on devices, how often a line is
+logged and how many checkpoints are kept. The run's result is the same.
+
+All others may not. `evaluate_every` says which checkpoints there are to choose the best from: with
+another, best.safetensors would be of neither experiment. A stage's `steps` are where its learning
+rate reaches 0: a run that is made longer would have had larger steps from its beginning on."""
 
 
-def claim(run_dir: Path, experiment: Experiment) -> None:
-    """Makes the folder this experiment's.
+class Initial(NamedTuple):
+    """Weights that a run begins with.
+
+    Attributes:
+        checkpoint: a released name, or an absolute path.
+        fingerprint: of the weights, as `weights.store.fingerprint` has it.
+    """
+
+    checkpoint: str
+    fingerprint: str
+
+
+def claim(run_dir: Path, experiment: Experiment, initial: Initial | None) -> None:
+    """Makes the folder this experiment's, and records what it begins with.
+
+    Args:
+        run_dir: the run's folder.
+        experiment: of this call; fields that may change are recorded as they now are.
+        initial: of `initial_weights`.
 
     Raises:
         RednetError: it is another experiment's, or cannot be written.
     """
-    config = run_dir / "config.json"
-    wanted = experiment.to_json()
+    config = run_dir / CONFIG
+    now, before = experiment.to_json(), _read(config)
+    if before is not None:
+        if not isinstance(before, dict):
+            raise RednetError(f"{config}: not a run's config")
+        changed = [
+            one
+            for one in differences(with_defaults(before, experiment), now)
+            if not _FREE.fullmatch(one.name)
+        ]
+        if changed:
+            told = "; ".join(f"{name} was {shown(a)}, now is {shown(b)}" for name, a, b in changed)
+            longer = any(re.fullmatch(r"stages\[\d+\]\.steps", one.name) for one in changed)
+            hint = f"; to train on, begin another run with --init-from {run_dir}" if longer else ""
+            raise RednetError(f"{config}: the folder holds another run; {told}{hint}")
+    # The weights first: a run that is killed between the two has not begun, and loses neither.
+    if not (run_dir / INITIAL).exists():
+        recorded = None if initial is None else initial._asdict()
+        write_text(run_dir / INITIAL, json.dumps(recorded) + "\n")
+    if before != now:
+        write_text(config, json.dumps(now, indent=2) + "\n")
+
+
+def initial_weights(run_dir: Path, init_from: str | None, experiment: Experiment) -> Initial | None:
+    """Returns the weights that a run begins with, or began with; None for fresh ones.
+
+    Args:
+        run_dir: the run's folder; what it records counts, so that a run that was stopped before its
+            first checkpoint begins with the same weights when it is started again.
+        init_from: a released name, a safetensors file, or a run folder.
+        experiment: of the run.
+
+    Raises:
+        RednetError: there is no such checkpoint, it is of another network, or the run began with
+            other weights.
+    """
+    given = None if init_from is None else _lasting_name(init_from)
+    file = run_dir / INITIAL
+    if not file.exists():
+        # A new run, or one of an earlier version, which did not record them.
+        if given is None:
+            return None
+        config, variables = load(given)
+        check_same_network(given, config, variables, experiment.model)
+        return Initial(given, fingerprint(variables))
     try:
-        found = json.loads(config.read_text(encoding="utf-8"))
+        found = _read(file)
+        recorded = None if found is None else Initial(**found)
+    except TypeError:
+        raise RednetError(f"{file}: not a record of weights") from None
+    if given is None or (recorded is not None and given == recorded.checkpoint):
+        return recorded
+    if recorded is None or fingerprint(load(given)[1]) != recorded.fingerprint:
+        began = "fresh weights" if recorded is None else f"those of {recorded.checkpoint}"
+        raise RednetError(f"--init-from {init_from}: the run in {run_dir} began with {began}")
+    return recorded
+
+
+def _lasting_name(checkpoint: str) -> str:
+    """A checkpoint's name that is right in another working directory, too."""
+    path = find(checkpoint)
+    return checkpoint if checkpoint in released() else str(path.absolute())
+
+
+def _read(file: Path) -> Any:
+    """The content of a JSON file; None where there is no file."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        write_text(config, json.dumps(wanted, indent=2) + "\n")
-        return
-    except OSError as error:
-        raise RednetError(f"{config}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise RednetError(f"{config}: not a run's config ({error})") from error
-    if isinstance(found, dict):
-        found |= {name: wanted[name] for name in _FREE}
-    if difference := _first_difference(found, wanted, ""):
-        raise RednetError(f"{config}: the folder holds another run; {difference}")
-
-
-def _first_difference(found: Any, wanted: Any, name: str) -> str | None:
-    if isinstance(found, list) and isinstance(wanted, list):
-        found, wanted = (dict(enumerate(part)) for part in (found, wanted))
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        for key in sorted({*found, *wanted}):
-            inner = _first_difference(found.get(key), wanted.get(key), f"{name}.{key}".lstrip("."))
-            if inner:
-                return inner
         return None
-    return None if found == wanted else f"{name} was {found}, now is {wanted}"
+    except OSError as error:
+        raise RednetError(f"{file}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise RednetError(f"{file}: not a run's {file.stem} ({error})") from error
 
 
 def best_nme(run_dir: Path, after: int) -> float:

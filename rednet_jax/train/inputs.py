@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from rednet_jax.data.crops import FaceCrops, face_crops
+from rednet_jax.data.crops import FaceCrops, face_crops, fingerprint_arrays
 from rednet_jax.data.pipeline import Batch, known_people, read_batches
 from rednet_jax.data.sources import holds_clips, read_split
 from rednet_jax.data.synthetic.generate import generate
@@ -115,6 +115,23 @@ class Inputs:
                 f"{experiment.model.identities}"
             )
 
+    def fingerprints(self) -> dict[str, dict[str, str]]:
+        """Returns a digest of the faces of every prepared split, by stage.
+
+        Keys are `train NAME/SPLIT` and `validation NAME/SPLIT`. Generated faces have none: the
+        experiment decides them.
+        """
+        found = {}
+        for stage, parts, validation in zip(
+            self._experiment.stages, self._crops, self.validation, strict=True
+        ):
+            if isinstance(stage.data, GeneratedData):
+                continue
+            digests = {f"train {split}": crops.fingerprint for split, crops in parts}
+            digests[f"validation {stage.data.validation}"] = _fingerprint(validation)
+            found[stage.name] = digests
+        return found
+
     def open(self, number: int) -> BatchReader:
         """Returns a reader of a stage's batches, for this process.
 
@@ -151,6 +168,14 @@ def _crops(
         (place, face_crops(name, split, margin=margin, size=size, data_dir=data_dir))
         for place, name, split in parts
     ]
+
+
+def _fingerprint(faces: Crops | ClipWindows) -> str:
+    if isinstance(faces, ClipWindows):
+        return faces.faces.fingerprint
+    arrays = {"names": np.asarray(faces.names), "images": faces.images}
+    arrays |= {"landmarks": faces.landmarks, "labelled": faces.labelled}
+    return fingerprint_arrays(arrays)
 
 
 def _validation(experiment: Experiment, stage: Stage, data_dir: Path | None) -> Crops | ClipWindows:

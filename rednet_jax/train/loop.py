@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shlex
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,10 +19,11 @@ from jax.experimental import multihost_utils
 from tqdm import tqdm
 
 from rednet_jax.errors import RednetError
+from rednet_jax.evaluate.provenance import provenance
 from rednet_jax.train.checkpoints import Checkpoints
-from rednet_jax.train.distributed import after_the_first, check_shared
+from rednet_jax.train.distributed import after_the_first, check_alike, check_shared
 from rednet_jax.train.experiment import Experiment, GeneratedData, Stage
-from rednet_jax.train.folder import best_nme, claim
+from rednet_jax.train.folder import best_nme, claim, initial_weights
 from rednet_jax.train.inputs import BatchReader, Inputs
 from rednet_jax.train.parallel import Devices, Parallel, devices
 from rednet_jax.train.report import write_report
@@ -69,10 +73,12 @@ def train(
 ) -> TrainState:
     """Trains to the end of the experiment, or resumes where the run folder was left.
 
-    The folder holds config.json, environment.jsonl, metrics.jsonl, checkpoints/, pictures/,
-    tensorboard/, report.html and best.safetensors (the averaged weights with the smallest
-    validation NME at the last trained pass). SIGTERM saves a checkpoint and ends the run, as
-    pre-emptible machines need. Within `distributed.joined` all processes call this alike.
+    The folder holds config.json, init_from.json (the weights that the run began with),
+    environment.jsonl (a line for each start: command, machine, versions, mesh, data),
+    metrics.jsonl, checkpoints/, pictures/, tensorboard/, report.html and best.safetensors (the
+    averaged weights with the smallest validation NME at the last trained pass). SIGTERM saves a
+    checkpoint and ends the run, as pre-emptible machines need. Within `distributed.joined` all
+    processes call this alike.
 
     Args:
         experiment: what to train.
@@ -80,44 +86,70 @@ def train(
         data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
         steps: stop after so many optimiser steps in total and save there; changes no schedule.
         parallel: one program over the mesh (`jit`), or one a device (`pmap`).
-        init_from: checkpoint whose weights a new run begins with; a run that goes on has its own.
+        init_from: checkpoint whose weights a new run begins with. The run folder records it: a run
+            that is started again needs it no more, and refuses another one.
         profile: write a trace of so many steps, after the first two of this call, to RUN/profile.
 
     Returns:
         The state at the end.
 
     Raises:
-        RednetError: a folder of another experiment or that cannot be written, data that cannot be
-            read, a mesh that does not fit, a loss that is not finite, too few steps to profile.
+        RednetError: a folder of another experiment or that cannot be written, processes that were
+            given different experiments, options, versions or data, data that cannot be read, a mesh
+            that does not fit, a loss that is not finite, too few steps to profile.
     """
+    state: TrainState
+    options = {"steps": steps, "parallel": parallel, "init_from": init_from, "profile": profile}
+    here = provenance(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]), experiment.seed)
+    code = {"versions": here["versions"], "git_commit": here["git_commit"]}
+    # Before anything that processes do together: with other shapes they would wait forever.
+    check_alike(
+        experiment.to_json() | {f"--{name}": value for name, value in options.items()} | code
+    )
     if steps is not None and steps < 1:
         raise RednetError(f"--steps must be at least 1, not {steps}")
     last = experiment.steps if steps is None else min(steps, experiment.steps)
     check_parts(experiment)
     placed = devices(experiment, parallel)
+    if unused := jax.devices()[experiment.mesh.devices :]:
+        _say(f"devices that the mesh leaves unused: {', '.join(map(str, unused))}")
     inputs = after_the_first(lambda: Inputs(experiment, data_dir))
+    data = inputs.fingerprints()
+    initial = initial_weights(run_dir, init_from, experiment)
+    begun_with = None if initial is None else initial._asdict()
+    check_alike({"data": data, "--init-from": begun_with})
     if jax.process_index() == 0:
-        claim(run_dir, experiment)
+        claim(run_dir, experiment, initial)
     try:
         with Checkpoints(run_dir / "checkpoints", experiment.keep) as checkpoints:
             found = checkpoints.latest
             check_shared(run_dir, found)
             if found is None:
                 state, place = initial_train_state(experiment), None
-                if init_from is not None:
-                    state = with_weights(state, experiment.model, init_from)
+                if initial is not None:
+                    state = with_weights(state, experiment.model, *initial)
             else:
                 state, place = checkpoints.load(found, placed.abstract())
-                _say(f"{run_dir}: goes on at step {found}")
+                _say(f"{run_dir}: {_resumed(found, last, experiment)}")
             begun = found or 0
             trace = Trace(run_dir / "profile", profile, max(last - begun, 0), _say)
-            with _run_log(run_dir, begun) as log, _asked_to_stop() as stop:
-                run = _Run(
-                    experiment, run_dir, placed, inputs, checkpoints, log, stop, trace, begun
-                )
-                state = run.to(last, placed.place(state), place)
+            start = here | {
+                "mesh": dataclasses.asdict(experiment.mesh),
+                "parallel": parallel,
+                "processes": jax.process_count(),
+                "init_from": begun_with,
+                "data": data,
+            }
+            stopped = False
+            if begun < last:
+                with _run_log(run_dir, begun, start) as log, _asked_to_stop() as stop:
+                    run = _Run(
+                        experiment, run_dir, placed, inputs, checkpoints, log, stop, trace, begun
+                    )
+                    state = run.to(last, placed.place(state), place)
+                stopped = stop.is_set()
         # Who asks a run to stop does not wait long.
-        if jax.process_index() == 0 and not stop.is_set():
+        if jax.process_index() == 0 and not stopped:
             write_report(run_dir)
         return state
     except OSError as error:
@@ -258,6 +290,15 @@ class _Run(NamedTuple):
             self.log.write(row)
 
 
+def _resumed(found: int, last: int, experiment: Experiment) -> str:
+    """What is said of a run that has a checkpoint."""
+    if found >= experiment.steps:
+        return f"finished, all {experiment.steps} steps are done"
+    if found >= last:
+        return f"step {found} is done, no step is left of --steps {last}"
+    return f"goes on at step {found}"
+
+
 def _first_step_like(experiment: Experiment, number: int) -> int:
     """Steps before the first of the stages up to this one that validate on the same faces."""
 
@@ -283,12 +324,12 @@ def whole(variables: Variables) -> Variables:
 
 
 @contextmanager
-def _run_log(run_dir: Path, kept_until: int) -> Iterator[RunLog | None]:
+def _run_log(run_dir: Path, kept_until: int, start: dict[str, Any]) -> Iterator[RunLog | None]:
     """Yields the run's log; of many processes the first one writes it, and the others get None."""
     if jax.process_index():
         yield None
         return
-    with RunLog(run_dir, kept_until) as log:
+    with RunLog(run_dir, kept_until, start) as log:
         yield log
 
 

@@ -132,9 +132,14 @@ def _page(run_dir: Path) -> str:
         plots=[(plot.title, _svg(plot, begun, done)) for plot in plots(config, rows)],
         picture=_data_uri(pictures[-1]) if pictures else None,
         picture_step=picture_step(pictures[-1]) if pictures else None,
-        # A run that was taken up again on the same machine tells nothing new.
-        machines=[next(same) for _, same in itertools.groupby(machines, lambda one: one[1])],
+        # A run that was resumed on the same machine tells nothing new.
+        machines=[next(same) for _, same in itertools.groupby(machines, _place)],
     )
+
+
+def _place(start: tuple[int, Row]) -> Row:
+    """What a start of the run says, but for its command."""
+    return {key: value for key, value in start[1].items() if key != "command"}
 
 
 def _read_config(path: Path) -> dict[str, Any]:

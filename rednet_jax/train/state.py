@@ -12,9 +12,10 @@ from jax import Array
 from rednet_jax.errors import RednetError
 from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig
+from rednet_jax.model.rednet import mismatch
 from rednet_jax.train.experiment import Experiment, OptimiserConfig, Stage
 from rednet_jax.train.streams import Stream, root
-from rednet_jax.weights.store import load
+from rednet_jax.weights import store
 
 Tree = Any
 
@@ -141,21 +142,58 @@ def initial_opt_state(stage: Stage, params: Tree) -> Tree:
     return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
 
 
-def with_weights(state: TrainState, config: RedNetConfig, checkpoint: str) -> TrainState:
+def check_same_network(
+    checkpoint: str, found: RedNetConfig, variables: Tree, config: RedNetConfig
+) -> None:
+    """Refuses weights that do not fit a network.
+
+    Args:
+        checkpoint: where they are from.
+        found: config of the checkpoint.
+        variables: of the checkpoint.
+        config: of the network.
+
+    Raises:
+        RednetError: they are of another network; names the fields in which the two differ.
+    """
+    if found.architecture == config.architecture and not mismatch(config, variables):
+        return
+    there, here = found.to_json(), config.to_json()
+    differing = [name for name in here if there[name] != here[name]]
+
+    def decides_arrays(name: str) -> bool:
+        """Whether a network with this field changed, and no other, has other arrays."""
+        try:
+            changed = RedNetConfig.from_json({**there, name: here[name]})
+        except RednetError:
+            # It needs another field changed as well, which is then named if it decides arrays.
+            return name == "architecture"
+        return mismatch(changed, variables) is not None
+
+    # Others, such as the crop's margin, may differ without harm.
+    why = [name for name in differing if decides_arrays(name)] or differing
+    told = "; ".join(f"model.{name} is {there[name]} there, {here[name]} here" for name in why)
+    raise RednetError(f"{checkpoint}: holds another network than the experiment's: {told}")
+
+
+def with_weights(
+    state: TrainState, config: RedNetConfig, checkpoint: str, fingerprint: str
+) -> TrainState:
     """Returns a fresh state that begins with the weights of a checkpoint.
 
     Args:
         state: of `initial_train_state`.
         config: of its network.
         checkpoint: a released name, a safetensors file, or a run folder.
+        fingerprint: that its weights must have.
 
     Raises:
-        RednetError: a checkpoint that cannot be read, or of another network.
+        RednetError: a checkpoint that cannot be read, of another network, or with other weights.
     """
-    found, variables = load(checkpoint)
-    same = jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, state.average)
-    if found.architecture != config.architecture or not same:
-        raise RednetError(f"{checkpoint}: holds another network than the experiment's")
+    found, variables = store.load(checkpoint)
+    check_same_network(checkpoint, found, variables, config)
+    if store.fingerprint(variables) != fingerprint:
+        raise RednetError(f"{checkpoint}: holds other weights than when the run was begun")
     copies = [jax.tree.map(jnp.array, variables) for _ in range(2)]
     return state._replace(**copies[0], average=copies[1])
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from rednet_jax.evaluate.protocols import Crops
-from rednet_jax.evaluate.provenance import provenance
 from rednet_jax.files import write_text, writing
 from rednet_jax.landmarks.crops import apply_affine, invert_affine
 from rednet_jax.landmarks.drawing import contact_sheet, draw_landmarks, write_picture
@@ -63,16 +62,17 @@ class RunLog:
     """Everything in a run's folder that is there to be watched; a context manager.
 
     metrics.jsonl holds a JSON object a line; tensorboard/ the same figures and the pictures as
-    events; pictures/ a PNG for each step that had some; environment.jsonl the machine, commit and
-    versions that the run went on with from a step on.
+    events; pictures/ a PNG for each step that had some; environment.jsonl a line for each start of
+    the run: the step it resumed at, and what it ran with.
     """
 
-    def __init__(self, run_dir: Path, kept_until: int) -> None:
+    def __init__(self, run_dir: Path, kept_until: int, start: Row) -> None:
         """Opens the files; what they hold of later steps, which will be run again, is dropped.
 
         Args:
             run_dir: the run's folder.
-            kept_until: steps done by the state that the run goes on with.
+            kept_until: steps done by the state that the run resumes with.
+            start: what environment.jsonl records of this start.
 
         Raises:
             RednetError: a file cannot be written.
@@ -83,13 +83,10 @@ class RunLog:
                 path.unlink()
         with writing(run_dir / _EVENTS):
             self._events = _Events(run_dir / _EVENTS, kept_until)
-        # Without command and seed: config.json decides the run.
-        here = provenance("rednet train", seed=0)
-        here = {key: here[key] for key in ("git_commit", "machine", "versions")}
         # What another process began with at this very step led to nothing that is kept.
         environment = run_dir / ENVIRONMENT
         with writing(environment), _append_to(environment, kept_until - 1) as file:
-            file.write(json.dumps({"step": kept_until, **here}) + "\n")
+            file.write(json.dumps({"step": kept_until, **start}) + "\n")
         self._metrics = _append_to(run_dir / METRICS, kept_until)
 
     def write(self, row: Row) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from train.miniature_300w import prepare_300w
 
 from rednet_jax.train import loop
 from rednet_jax.train.checkpoints import Checkpoints
@@ -97,7 +98,7 @@ SHARE = """
 import pathlib, sys, jax, numpy
 from jax.experimental import multihost_utils
 from rednet_jax.errors import RednetError
-from rednet_jax.train.distributed import after_the_first, check_shared, joined
+from rednet_jax.train.distributed import after_the_first, check_alike, check_shared, joined
 from rednet_jax.train.parallel import _names_on
 from rednet_jax.train.sharding import batch_sharding
 
@@ -118,6 +119,11 @@ with joined(f"localhost:{port}", 2, process):
             check_shared(mine, step)
         except RednetError as error:
             print("refused", error)
+    check_alike({"a": [1, {"b": 2}], "c": "same"})
+    try:
+        check_alike({"a": [1, {"b": 2 + process}], "c": "same"})
+    except RednetError as error:
+        print("unlike", error)
 """
 
 TURNS = """
@@ -158,6 +164,8 @@ def test_processes_join_share_and_part(tmp_path):
         told = "processes 0 and 1 see different folders there"
         assert first[2:] == 2 * [f"refused {folder}: {told}"]
         assert second[2:] == [f"refused {folder}/elsewhere: {told}", first[3]]
+        told = "unlike process 1 differs from process 0: a[1].b is 3, not 2\n"
+        assert all(told in processes.out(number) for number in (0, 1))
         assert processes.errors(0) == processes.errors(1) == []
 
 
@@ -218,6 +226,38 @@ def rednet_train(path: Path, run: Path, data: Path, *options: str) -> Processes:
             *(*command, *folders, "--coordinator", f"localhost:{port}", "--process-id", number)
         ],
     )
+
+
+@pytest.mark.parametrize("what", ["options", "data"])
+def test_processes_that_were_told_different_things_refuse_to_train(path, data_dir, tmp_path, what):
+    """Both end with one line that names all of it, and no folder is claimed."""
+    run, other = tmp_path / "run", tmp_path / "other"
+    options: list[Sequence[object]] = [["--data-dir", data_dir], ["--data-dir", data_dir]]
+    if what == "options":
+        options[1] = [*options[1], "--batch", 12, "--optimiser.learning_rate", 0.1, "--steps", 4]
+        named = [
+            "stages[0].optimiser.learning_rate is 0.1, not 0.0002",
+            "stages[0].batch is 12, not 8",
+            "--steps is 4, not None",
+        ]
+    else:
+        options[1] = ["--data-dir", prepare_300w(other, train=5, validation=3)]
+        named = ["data.images.train 300w/train is '"]
+    command = [sys.executable, "-m", "rednet_jax.cli", "train", path, "--mesh", "data=4"]
+    command += ["--run-dir", run, "--processes", 2]
+    with Processes(
+        tmp_path,
+        lambda port, number: [
+            *(*command, *options[number]),
+            *("--coordinator", f"localhost:{port}", "--process-id", number),
+        ],
+    ) as processes:
+        assert processes.statuses() == [2, 2]
+        for number in (0, 1):
+            assert_told(processes.errors(number), "process 1 differs from process 0: ")
+            (line,) = processes.errors(number)
+            assert all(one in line for one in named) and line.count(" is ") == len(named)
+    assert not run.exists()
 
 
 def state_at(path: Path, run: Path, step: int) -> TrainState:

@@ -168,6 +168,7 @@ def test_changes_that_only_fit_together_are_checked_together(file):
         ("losses.sigma", "0", "losses.sigma.*above 0"),
         ("data.cover", "0.5", "data.cover.*at least 1"),
         ("data.cached_size", "0", "data.cached_size.*at least 1"),
+        ("data.cached_size", "127", r"one: data.cached_size \(127\) is smaller than .*, 128 pix"),
         ("model.image_size", "100", "image_size 100"),
     ],
 )

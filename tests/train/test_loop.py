@@ -53,6 +53,7 @@ def test_the_run_folder(finished, experiment):
         "checkpoints",
         "config.json",
         "environment.jsonl",
+        "init_from.json",
         "metrics.jsonl",
         "pictures",
         "report.html",
@@ -80,6 +81,42 @@ def test_the_run_folder(finished, experiment):
         20: 2,
     }
     assert int(finished.state.step) == 20
+
+
+def test_every_start_is_recorded(finished, experiment, data_dir):
+    (start,) = map(json.loads, (finished.folder / "environment.jsonl").read_text().splitlines())
+    assert (start["step"], start["parallel"], start["processes"]) == (0, "jit", 1)
+    assert start["mesh"] == {"data": 1, "fsdp": 1} and start["init_from"] is None
+    assert {"command", "git_commit", "machine", "versions"} <= set(start)
+    assert start["data"] == Inputs(experiment, data_dir).fingerprints()
+    assert set(start["data"]) == {"images"}
+    assert set(start["data"]["images"]) == {"train 300w/train", "validation 300w/validation"}
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_with_the_same_weights(
+    finished, experiment, data_dir, tmp_path, monkeypatch
+):
+    weights = str(finished.folder / "best.safetensors")
+    run, begun = loop._Run.to, []
+
+    def killed(self, last, state, place):
+        begun.append(jax.device_get(state))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop._Run, "to", killed)
+    for init_from in (weights, None):
+        with pytest.raises(KeyboardInterrupt):
+            train(experiment, tmp_path / "run", data_dir=data_dir, init_from=init_from)
+    for state in begun:
+        assert_same(state.params, load(weights)[1]["params"])
+    starts = [json.loads(line) for line in (tmp_path / "run" / "environment.jsonl").open()]
+    assert [start["init_from"]["checkpoint"] for start in starts] == [weights]
+    monkeypatch.setattr(loop._Run, "to", run)
+    with pytest.raises(RednetError, match="holds other weights than when the run was begun"):
+        (tmp_path / "run" / "init_from.json").write_text(
+            json.dumps({"checkpoint": weights, "fingerprint": "0"})
+        )
+        train(experiment, tmp_path / "run", data_dir=data_dir)
 
 
 def test_the_step_is_compiled_once_for_each_number_of_passes(finished):
@@ -134,14 +171,32 @@ def test_a_run_that_was_stopped_ends_bit_for_bit_like_one_that_was_not(
 
 
 def test_steps_beyond_the_end_and_below_what_was_done_change_nothing(
-    finished, experiment, data_dir
+    finished, experiment, data_dir, capsys
 ):
     before = rows(finished.folder)
+    starts = (finished.folder / "environment.jsonl").read_text()
     for steps in (3, 20, 100):
         assert_same(
             train(experiment, finished.folder, data_dir=data_dir, steps=steps), finished.state
         )
     assert rows(finished.folder) == before
+    assert (finished.folder / "environment.jsonl").read_text() == starts
+    told = [line for line in capsys.readouterr().out.splitlines() if "step" in line]
+    finished_line = f"{finished.folder}: finished, all 20 steps are done"
+    assert told == [
+        f"{finished.folder}: step 20 is done, no step is left of --steps 3",
+        finished_line,
+        finished_line,
+    ]
+
+
+def test_devices_that_the_mesh_leaves_out_are_named(experiment, tmp_path, capsys):
+    mesh = dataclasses.replace(experiment.mesh, data=2, fsdp=2)
+    absent = dataclasses.replace(experiment, mesh=mesh)
+    with pytest.raises(RednetError, match="not prepared"):
+        train(absent, tmp_path, data_dir=tmp_path)
+    told = ", ".join(map(str, jax.devices()[4:]))
+    assert f"devices that the mesh leaves unused: {told}\n" in capsys.readouterr().out
 
 
 def test_lines_of_steps_that_are_run_again_are_cut(finished, experiment, data_dir, tmp_path):
@@ -192,8 +247,8 @@ def refused(experiment, folder, data_dir, **options) -> str:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"batch": "3"}, "stages.0.batch was 4, now is 3"),
-        ({"losses.sigma": "2"}, "stages.0.losses.sigma was 1.0, now is 2.0"),
+        ({"batch": "3"}, "stages[0].batch was 4, now is 3"),
+        ({"losses.sigma": "2"}, "stages[0].losses.sigma was 1.0, now is 2.0"),
         ({"model.crop_margin": "1.5"}, "model.crop_margin was 1.25, now is 1.5"),
     ],
 )

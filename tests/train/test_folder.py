@@ -1,0 +1,126 @@
+"""The run folder: what may change when a run is resumed, and what it began with."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import jax
+import pytest
+
+from rednet_jax.errors import RednetError
+from rednet_jax.model.rednet import init
+from rednet_jax.train.experiment import Experiment
+from rednet_jax.train.folder import Initial, claim, initial_weights
+from rednet_jax.train.load import changed
+from rednet_jax.weights.store import fingerprint, load, write_weights
+
+
+def config(folder):
+    return json.loads((folder / "config.json").read_text())
+
+
+def refused(folder, experiment: Experiment) -> str:
+    before = (folder / "config.json").read_bytes()
+    with pytest.raises(RednetError) as caught:
+        claim(folder, experiment, None)
+    assert (folder / "config.json").read_bytes() == before
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_what_leaves_the_result_as_it_is_may_change(experiment, tmp_path):
+    claim(tmp_path, experiment, None)
+    (stage,) = experiment.stages
+    now = changed(experiment, {"name": "other", "log_every": "7", "keep": "3", "mesh.data": "2"})
+    now = dataclasses.replace(now, stages=(dataclasses.replace(stage, name="faces"),))
+    claim(tmp_path, now, None)
+    assert config(tmp_path) == now.to_json()
+
+
+def test_all_that_may_not_change_is_named_in_one_line(experiment, tmp_path):
+    claim(tmp_path, experiment, None)
+    fields = {"seed": "3", "losses.sigma": "2", "evaluate_every": "4", "data.weights": "2"}
+    told = refused(tmp_path, changed(experiment, fields | {"log_every": "7"}))
+    assert told == (
+        f"{tmp_path}/config.json: the folder holds another run; "
+        "stages[0].data.weights[0] was 1.0, now is 2.0; "
+        "stages[0].losses.sigma was 1.0, now is 2.0; "
+        "seed was 0, now is 3; evaluate_every was 5, now is 4"
+    )
+    told = refused(tmp_path, changed(experiment, {"steps": "40"}))
+    hint = f"to train on, begin another run with --init-from {tmp_path}"
+    assert told.endswith(f"; stages[0].steps was 20, now is 40; {hint}")
+    more = dataclasses.replace(
+        experiment, stages=(*experiment.stages, dataclasses.replace(experiment.stages[0], name="b"))
+    )
+    assert "stages[1] was None, now is {'name': 'b', 'steps': 20" in refused(tmp_path, more)
+
+
+def test_a_folder_of_an_earlier_version_is_this_runs(experiment, tmp_path):
+    """A field that was added since had its default's effect; one that is gone is named."""
+    plain = experiment.to_json()
+    del plain["stages"][0]["accumulate"], plain["stages"][0]["drift"], plain["keep"]
+    (tmp_path / "config.json").write_text(json.dumps(plain))
+    claim(tmp_path, experiment, None)
+    assert config(tmp_path) == experiment.to_json()
+    (tmp_path / "config.json").write_text(json.dumps(plain | {"made_by_the_future": 1}))
+    assert refused(tmp_path, experiment).endswith("; made_by_the_future was 1, now is None")
+    (tmp_path / "config.json").write_text(json.dumps(plain))
+    assert "accumulate was 1, now is 2" in refused(
+        tmp_path, changed(experiment, {"accumulate": "2"})
+    )
+
+
+@pytest.fixture
+def files(experiment, tmp_path):
+    """Weights of the experiment's network: two files that differ, and a copy of the first."""
+    for name, seed in (("one", 0), ("other", 1), ("copy", 0)):
+        variables = init(experiment.model, jax.random.key(seed))
+        write_weights(tmp_path / f"{name}.safetensors", experiment.model, variables)
+    return tmp_path
+
+
+def test_the_weights_that_a_run_began_with_are_recorded(experiment, files, monkeypatch):
+    run, one = files / "run", files / "one.safetensors"
+    monkeypatch.chdir(files)
+    assert initial_weights(run, None, experiment) is None
+    began = initial_weights(run, "one.safetensors", experiment)
+    assert began == Initial(str(one), fingerprint(load(one)[1]))
+    claim(run, experiment, began)
+    # Without the option, with it, from another folder, and with a copy.
+    monkeypatch.chdir("/")
+    for given in None, str(one), str(files / "copy.safetensors"):
+        assert initial_weights(run, given, experiment) == began
+    told = f"--init-from {files}/other.safetensors: the run in {run} began with those of {one}"
+    with pytest.raises(RednetError, match=f"^{told}$"):
+        initial_weights(run, f"{files}/other.safetensors", experiment)
+    claim(run, experiment, None)
+    assert initial_weights(run, None, experiment) == began
+
+
+def test_a_run_that_began_with_fresh_weights_takes_no_others(experiment, files):
+    claim(files / "run", experiment, None)
+    assert initial_weights(files / "run", None, experiment) is None
+    with pytest.raises(RednetError, match="began with fresh weights"):
+        initial_weights(files / "run", str(files / "one.safetensors"), experiment)
+    # An earlier version did not record them.
+    (files / "run" / "init_from.json").unlink()
+    given = initial_weights(files / "run", str(files / "one.safetensors"), experiment)
+    assert given.checkpoint.endswith("one.safetensors")
+    (files / "run" / "init_from.json").write_text("[1, 2, 3]")
+    with pytest.raises(RednetError, match=r"init_from.json: not a record of weights"):
+        initial_weights(files / "run", None, experiment)
+
+
+def test_fields_by_which_another_network_differs_are_named(experiment, files):
+    wider = dataclasses.replace(
+        experiment,
+        model=dataclasses.replace(experiment.model, regression_width=9, crop_margin=1.5),
+    )
+    with pytest.raises(RednetError) as caught:
+        initial_weights(files / "run", str(files / "one.safetensors"), wider)
+    assert str(caught.value).endswith(
+        "one.safetensors: holds another network than the experiment's: "
+        "model.regression_width is 6 there, 9 here"
+    )
