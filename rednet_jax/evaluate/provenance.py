@@ -12,7 +12,17 @@ from typing import Any
 
 import jax
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow", "dlib-bin")
+PACKAGES = (
+    "rednet-jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "numpy",
+    "pillow",
+    "dlib-bin",
+)
 
 
 def provenance(command: str, seed: int) -> dict[str, Any]:

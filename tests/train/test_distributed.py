@@ -242,7 +242,9 @@ def test_processes_that_were_told_different_things_refuse_to_train(path, data_di
         ]
     else:
         options[1] = ["--data-dir", prepare_300w(other, train=5, validation=3)]
-        named = ["data.images.train 300w/train is '"]
+        named = [
+            f"data.images.{one} is '" for one in ("train 300w/train", "validation 300w/validation")
+        ]
     command = [sys.executable, "-m", "rednet_jax.cli", "train", path, "--mesh", "data=4"]
     command += ["--run-dir", run, "--processes", 2]
     with Processes(
