@@ -32,11 +32,15 @@ DTYPES = ("float32", "float16")
 TOLD = (
     "max_difference_px_still",
     "max_difference_px_stream",
+    "max_difference_px_excused",
+    "max_difference_px_apart",
     "max_difference_confidence",
+    "max_difference_confidence_excused",
     "bar_px",
     "points",
-    "points_at_ties",
-    "max_difference_px_at_ties",
+    "points_excused",
+    "frames",
+    "states_excused",
     "compared_on",
 )
 

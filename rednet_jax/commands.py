@@ -348,11 +348,15 @@ def export(args: argparse.Namespace) -> int:
     )
     for file in written["files"]:
         print(args.out / file)
-    ties, farthest = written["points_at_ties"], written["max_difference_px_at_ties"]
+    excused, farthest = written["points_excused"], written["max_difference_px_excused"]
     print(
-        f"{written['points'] - ties} landmarks differ by at most "
+        f"{written['points'] - excused} landmarks differ by at most "
         f"{written['max_difference_px']:.3g} crop pixels"
-        + (f", {ties} by {farthest:.3g} where noise moves the network as far" if ties else "")
+        + (
+            f", {excused} by {farthest:.3g} where rounding moves the network as far"
+            if excused
+            else ""
+        )
     )
     return 0
 

@@ -11,10 +11,11 @@ from typing import Any, get_args
 
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.provenance import provenance
-from rednet_jax.export.check import Runner, network
+from rednet_jax.export.check import Runner
 from rednet_jax.export.folder import EXPORT, read_export
 from rednet_jax.export.inputs import Inputs, comparison_inputs
 from rednet_jax.export.litert import litert_runner
+from rednet_jax.export.named import network
 from rednet_jax.export.onnx import onnx_runner
 from rednet_jax.export.savedmodel import savedmodel_runner
 from rednet_jax.export.stablehlo import stablehlo_runner

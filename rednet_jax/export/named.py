@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from rednet_jax.export.check import Answer, Runner
+from rednet_jax.export.check import Answer, Runner, State
 from rednet_jax.export.folder import initial_state, state_shapes
 from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig
@@ -88,7 +88,9 @@ def runner(
     def answer(outputs: Named) -> Answer:
         return np.asarray(outputs["landmarks"]), np.asarray(outputs["confidence"])
 
-    def step(frames: NDArray[Any], state: Any, warp: NDArray[np.float32]) -> tuple[Answer, Any]:
+    def step(
+        frames: NDArray[Any], state: State | None, warp: NDArray[np.float32]
+    ) -> tuple[Answer, State]:
         state = blank(len(frames)) if state is None else state
         outputs = stream({"crops": frames, "warp": warp, **state})
         return answer(outputs), {name: np.asarray(outputs[f"next_{name}"]) for name in state}
@@ -96,8 +98,23 @@ def runner(
     return Runner(lambda crops: answer(still({"crops": crops})), step)
 
 
+def network(config: RedNetConfig, variables: dict[str, Any], feedback_steps: int) -> Runner:
+    """Returns the network itself, at K passes; crops may be float32 in [0, 1], too."""
+    # Else every call copies them.
+    variables = jax.device_put(_wide(variables))
+    return runner(
+        config,
+        lambda given: _still(config, variables, feedback_steps, given),
+        lambda given: _stream(config, variables, feedback_steps, given),
+    )
+
+
+_still = jax.jit(still, static_argnums=(0, 2))
+_stream = jax.jit(stream, static_argnums=(0, 2))
+
+
 def _pixels(crops: jax.Array) -> jax.Array:
-    return crops.astype(jnp.float32) / 255
+    return crops.astype(jnp.float32) / 255 if crops.dtype == jnp.uint8 else crops
 
 
 def _wide(variables: dict[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rednet_jax.export.check import network
 from rednet_jax.export.checked import Dtype, Job, Made, export_checked
+from rednet_jax.export.named import network
 from rednet_jax.weights.store import load, write_weights
 
 

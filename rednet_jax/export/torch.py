@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rednet_jax.export.check import Answer, Runner
+from rednet_jax.export.check import Answer, Runner, State
 from rednet_jax.export.checked import Dtype, Job, Made, export_checked
 from rednet_jax.export.folder import signatures
 from rednet_jax.weights.store import write_torch_weights
@@ -70,7 +70,9 @@ def torch_runner(module: Path, weights: Path, *, compiled: bool = False) -> Runn
     """Returns what an exported module answers, eager or by `torch.compile`."""
     import torch
 
-    net = load_module(module).load(weights)
+    exported = load_module(module)
+    net = exported.load(weights)
+    carried = exported.Stream(net).carried
     call, following = (torch.compile(f) if compiled else f for f in (net, net.step))
 
     def arrays(landmarks: Any, confidence: Any) -> Answer:
@@ -80,10 +82,12 @@ def torch_runner(module: Path, weights: Path, *, compiled: bool = False) -> Runn
         return arrays(*call(torch.from_numpy(crops)))
 
     def step(
-        frames: NDArray[np.uint8], state: Any, warp: NDArray[np.float32]
-    ) -> tuple[Answer, Any]:
-        state = net.initial_state(len(frames)) if state is None else state
-        *answer, state = following(torch.from_numpy(frames), state, torch.from_numpy(warp))
-        return arrays(*answer), state
+        frames: NDArray[Any], state: State | None, warp: NDArray[np.float32]
+    ) -> tuple[Answer, State]:
+        before = net.initial_state(len(frames))
+        if state is not None:
+            before = before._replace(**{name: torch.from_numpy(state[name]) for name in carried})
+        *answer, after = following(torch.from_numpy(frames), before, torch.from_numpy(warp))
+        return arrays(*answer), {name: getattr(after, name).numpy() for name in carried}
 
     return Runner(still, step)

@@ -12,8 +12,8 @@ from jax import export
 
 from rednet_jax.errors import RednetError
 from rednet_jax.export import check
-from rednet_jax.export.check import network
 from rednet_jax.export.inputs import comparison_inputs
+from rednet_jax.export.named import network
 from rednet_jax.export.stablehlo import export_stablehlo
 from rednet_jax.weights.store import load
 

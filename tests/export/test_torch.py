@@ -14,6 +14,7 @@ import safetensors.numpy
 
 from rednet_jax.errors import RednetError
 from rednet_jax.export import check
+from rednet_jax.export.named import network
 from rednet_jax.export.torch import export_torch
 from rednet_jax.model import rednet
 from rednet_jax.weights.store import load, write_torch_weights, write_weights
@@ -249,7 +250,7 @@ def test_the_files_stand_alone(checkpoint, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     config, variables = load(checkpoint)
-    still = check.network(config, variables, 3).still
+    still = network(config, variables, 3).still
     landmarks, _ = still(np.zeros((2, 64, 64, 3), np.uint8))
     shapes, point = done.stdout.strip().rsplit("[", 1)
     assert shapes == "torch.Size([2, 68, 2]) torch.Size([2, 68]) "
