@@ -12,6 +12,10 @@ Expects 300w, ytf68, lfw and 300vw prepared (see data/). Hardware: one GPU. A fa
 step, three times the 81 GFLOP of K = 3 forward, and the stages go through 700,000: five hours at
 10 TFLOP/s. That is calculated; time, memory and accuracy were not measured. Two CPU cores that were
 shared with other work took 10 s a step with `--batch 2`.
+
+On a large mesh, give each device a larger batch and its own moments, for 64 devices
+`--mesh data=8,fsdp=8 --images.batch 4096 --images.batch_statistics device`, and the same for
+`people` (see experiments/scaling.md). The learning rate for such a batch was not tuned.
 """
 
 import dataclasses

@@ -1,8 +1,6 @@
-"""Published numbers of two accelerators, and the time that they would take at best: an estimate.
+"""Published numbers of two accelerators, and a model of the time of arithmetic and collectives.
 
-Assumed: arithmetic at the chip's peak; collectives one after the other, none hidden behind
-arithmetic; large ones in rings at the links' whole bandwidth, each with a start of its own. So the
-time of a step is too good, and the part of communication in it most likely too large.
+Large collectives run in rings at the links' whole bandwidth, and each has a start-up time.
 """
 
 from __future__ import annotations
@@ -20,6 +18,7 @@ class Chip:
     Attributes:
         name: of it.
         peak: FLOP/s, dense bfloat16.
+        memory: bytes of a device.
         link: bytes/s that a device sends within a node.
         start: seconds until a collective begins.
         hop: seconds from a device to the next within a node.
@@ -30,6 +29,7 @@ class Chip:
 
     name: str
     peak: float
+    memory: float
     link: float
     start: float
     hop: float
@@ -64,8 +64,9 @@ class Chip:
 H100 = Chip(
     name="H100",
     # NVIDIA H100 Tensor Core GPU datasheet, H100 SXM: 1,979 TFLOP/s with sparsity, half of it
-    # without; NVLink 900 GB/s in both directions together.
+    # without; 80 GB; NVLink 900 GB/s in both directions together.
     peak=989.5e12,
+    memory=80e9,
     link=450e9,
     # NCCL's own estimates of its tree with the protocol LL (github.com/NVIDIA/nccl,
     # ncclTunerConstantsDefaults): 6.8 to begin, 0.6 over NVLink and 5.0 over the network,
@@ -80,9 +81,10 @@ H100 = Chip(
 
 TPU_V5P = Chip(
     name="TPU v5p",
-    # cloud.google.com/tpu/docs/v5p: 459 TFLOP/s; ICI 1,200 GB/s a chip in both directions of all
-    # six links, so 100 GB/s a link and direction; a ring has two links of each chip.
+    # cloud.google.com/tpu/docs/v5p: 459 TFLOP/s; 95 GB; ICI 1,200 GB/s a chip in both directions
+    # of all six links, so 100 GB/s a link and direction; a ring has two links of each chip.
     peak=459e12,
+    memory=95e9,
     link=200e9,
     # "How to Scale Your Model" (jax-ml.github.io/scaling-book): about a microsecond a hop. What
     # starting takes besides is not published.

@@ -9,6 +9,7 @@ import functools
 import math
 import re
 from collections import Counter
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -46,6 +47,18 @@ class Cost(NamedTuple):
     collectives: Counter[Collective]
 
 
+class Operation(NamedTuple):
+    """One instruction of a program's entry computation.
+
+    Attributes:
+        cost: of one run of the program; of a loop, of all its iterations.
+        operands: the operations whose results it takes, by their place in the program.
+    """
+
+    cost: Cost
+    operands: tuple[int, ...]
+
+
 class _Instruction(NamedTuple):
     name: str
     shape: str
@@ -61,11 +74,14 @@ _INSTRUCTION = re.compile(
 _COMPUTATION = re.compile(r"(?P<entry>ENTRY )?%?(?P<name>[\w.-]+) \(.*\{")
 
 
-def program_cost(text: str) -> Cost:
-    """Counts what a program does on each device, loops as often as they run.
+def program_operations(text: str) -> list[Operation]:
+    """Reads what a program does on each device, and what depends on what.
 
     Args:
         text: of optimised HLO, as `jax.stages.Compiled.as_text` returns it.
+
+    Returns:
+        The instructions of the entry computation, each after its operands.
 
     Raises:
         ValueError: something in it whose cost its text does not tell.
@@ -82,34 +98,64 @@ def program_cost(text: str) -> Cost:
     devices = int(partitions[1]) if partitions else 1
 
     @functools.cache
-    def cost(name: str) -> Cost:
-        flops, collectives = 0, Counter[Collective]()
+    def computation_cost(name: str) -> Cost:
         shapes = {one.name: one.shape for one in computations[name]}
-        for one in computations[name]:
-            operands = [shapes[name] for name in re.findall(r"%([\w.-]+)", one.operands)]
-            kind = one.opcode.removesuffix("-start")
-            times = 1
-            if one.opcode == "convolution":
-                flops += _convolution_flops(one, operands)
-            elif one.opcode == "dot":
-                flops += _dot_flops(one, operands)
-            elif kind in KINDS:
-                collective = _collective(kind, one.attributes, operands, devices)
-                # Along an axis of one device nothing is sent; some backends leave it to run time.
-                if len(collective.group) > 1:
-                    collectives[collective] += 1
-            elif one.opcode == "conditional":
-                raise ValueError(f"{one.name}: which branch runs is not known")
-            elif one.opcode == "while":
-                times = _trip_count(one, computations)
-            for called in _called(one):
-                inner = cost(called)
-                flops += times * inner.flops
-                for collective, count in inner.collectives.items():
-                    collectives[collective] += times * count
-        return Cost(flops, collectives)
+        return total_cost(cost(one, shapes) for one in computations[name])
 
-    return cost(entry)
+    def cost(one: _Instruction, shapes: dict[str, str]) -> Cost:
+        operands = [shapes[name] for name in _names(one.operands)]
+        kind = one.opcode.removesuffix("-start")
+        flops, collectives = 0, Counter[Collective]()
+        times = 1
+        if one.opcode == "convolution":
+            flops = _convolution_flops(one, operands)
+        elif one.opcode == "dot":
+            flops = _dot_flops(one, operands)
+        elif kind in KINDS:
+            collective = _collective(kind, one.attributes, operands, devices)
+            # Along an axis of one device nothing is sent; some backends leave it to run time.
+            if len(collective.group) > 1:
+                collectives[collective] += 1
+        elif one.opcode == "conditional":
+            raise ValueError(f"{one.name}: which branch runs is not known")
+        elif one.opcode == "while":
+            times = _trip_count(one, computations)
+        inner = total_cost(computation_cost(called) for called in _called(one))
+        for collective, count in inner.collectives.items():
+            collectives[collective] += times * count
+        return Cost(flops + times * inner.flops, collectives)
+
+    shapes = {one.name: one.shape for one in computations[entry]}
+    places = {one.name: place for place, one in enumerate(computations[entry])}
+    return [
+        Operation(cost(one, shapes), tuple({places[name]: None for name in _names(one.operands)}))
+        for one in computations[entry]
+    ]
+
+
+def total_cost(costs: Iterable[Cost]) -> Cost:
+    """Returns the sum."""
+    flops, collectives = 0, Counter[Collective]()
+    for one in costs:
+        flops += one.flops
+        collectives.update(one.collectives)
+    return Cost(flops, collectives)
+
+
+def program_cost(text: str) -> Cost:
+    """Counts what a program does on each device, loops as often as they run.
+
+    Args:
+        text: as for `program_operations`.
+
+    Raises:
+        ValueError: something in it whose cost its text does not tell.
+    """
+    return total_cost(one.cost for one in program_operations(text))
+
+
+def _names(operands: str) -> list[str]:
+    return re.findall(r"%([\w.-]+)", operands)
 
 
 def _called(one: _Instruction) -> list[str]:

@@ -1,20 +1,24 @@
 """How training should scale: a step compiled for meshes of virtual devices, and read.
 
-Nothing is run and no array is made: the step is compiled ahead of time from shapes alone, and what
-the compiled program computes and sends is counted in its text.
+Nothing is run and no array is made: the step is compiled ahead of time from shapes alone. What the
+compiled program computes, sends and keeps in memory is read from it; times are estimates.
 """
 
 from __future__ import annotations
 
+import functools
+import multiprocessing
 import time
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import Future, ProcessPoolExecutor
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from rednet_jax.bench.chips import H100, TPU_V5P
-from rednet_jax.bench.hlo import KINDS, Cost, program_cost
+from rednet_jax.bench.chips import H100, TPU_V5P, Chip
+from rednet_jax.bench.hlo import KINDS, Cost, Operation, program_operations, total_cost
+from rednet_jax.bench.overlap import overlapped_seconds
 from rednet_jax.data.pipeline import Batch
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.provenance import provenance
@@ -23,46 +27,102 @@ from rednet_jax.train.experiment import DataConfig, Experiment, MeshConfig, Opti
 from rednet_jax.train.losses import LossConfig
 from rednet_jax.train.parallel import Sharded
 
-MESHES = tuple(MeshConfig(data, fsdp) for data, fsdp in ((1, 1), (1, 8), (8, 8), (32, 8)))
-"""One device to compare with; then parameters over the 8 of a node, and batches over all."""
+Statistics = Literal["global", "device"]
 
-_BATCH = 20
-"""Faces a device, as many as a step of experiments/eccv_vgg_300vw.py has on its one."""
+CHIPS = {"h100": H100, "v5p": TPU_V5P}
+ALONE = MeshConfig()
+MESHES = tuple(MeshConfig(data, 8) for data in (1, 8, 32))
+"""Parameters sharded over the 8 devices of a node, batches over all."""
+FEW = 20
+"""Images a device, as many as a step of experiments/eccv_vgg_300vw.py has on its one."""
+GUESS = 152
+"""Images a device that the search for the largest batch begins with."""
+FILLED = 0.9
+"""Share of a device's memory that a step may take."""
+SHARES = (1.0, 0.4)
+"""Of the peak that arithmetic reaches: the published peak, and an assumption for convolutions."""
 
-_QUICK: dict[str, str | bool] = {
+_PROCESSES = 6
+"""That compile at the same time, with up to 2 GB of memory each."""
+
+_OPTIONS: dict[str, str | bool] = {
+    # Of the CPU backend alone: it joins all-reduces of any size, and one that waits for the last
+    # gradient hides behind nothing.
+    "xla_disable_hlo_passes": "cpu-all-reduce-combiner",
+    # For LLVM, which sees the program last: it is never run.
     "xla_backend_optimization_level": "0",
     "xla_llvm_disable_expensive_passes": True,
 }
-"""For LLVM, which sees the program last: it is never run."""
+
+
+class CompiledStep(NamedTuple):
+    """What is read from a compiled training step, on each device.
+
+    Attributes:
+        operations: of the program.
+        memory: bytes of arguments, results and temporaries; a donated argument and the result in
+            its place count once.
+        seconds: that lowering and compiling took.
+    """
+
+    operations: list[Operation]
+    memory: int
+    seconds: float
 
 
 def bench_scaling(report: Callable[[int, int | None], None] | None = None) -> dict[str, Any]:
-    """Compiles the picture stage of the preset `eccv_vgg` in bfloat16 for each of `MESHES`.
+    """Compiles the image stage of the preset `eccv_vgg` in bfloat16 for several meshes.
+
+    The largest batch of an H100 is searched for on one device. It is then compiled for `MESHES`,
+    for 64 devices with both choices of `Stage.batch_statistics` and also with `FEW` images.
 
     Args:
-        report: called with meshes done and in all.
+        report: called with the number of programs read and how many there are.
 
     Returns:
         Where the result comes from; `network`, `feedback_steps`, `compute`, `parameters` (how many
-        there are); and `meshes`, a row each (`mesh_row`). All times in it are estimates.
-
-    Raises:
-        RednetError: JAX was used before in this process, with fewer devices.
+        there are); `largest_batch`, of each chip the images a device that fit (`batch`), the bytes
+        that the step then takes (`memory`; measured for the H100, by the line through the H100's
+        batch and `FEW` for others), that an image takes (`an_image`) and that the step may take
+        (`limit`); and `rows`, one for each program (`mesh_row`).
     """
-    try:
-        jax.config.update("jax_platforms", "cpu")
-        jax.config.update("jax_num_cpu_devices", max(mesh.devices for mesh in MESHES))
-    except RuntimeError as error:
-        raise RednetError(f"bench scaling needs a process of its own: {error}") from error
-    rows: list[dict[str, float | int]] = []
-    for done, mesh in enumerate(MESHES, start=1):
-        experiment = _picture_stage(mesh)
-        begin = time.perf_counter()
-        cost = step_cost(experiment)
-        seconds = time.perf_counter() - begin
-        rows.append(mesh_row(experiment, cost, rows[0] if rows else None) | {"compile_s": seconds})
-        if report is not None:
-            report(done, len(MESHES))
+    begun: dict[Experiment, Future[CompiledStep]] = {}
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(_PROCESSES, context, initializer=_make_virtual_devices) as pool:
+
+        def begin(mesh: MeshConfig, batch: int, statistics: Statistics) -> Future[CompiledStep]:
+            experiment = _image_stage(mesh, batch, statistics)
+            if experiment not in begun:
+                begun[experiment] = pool.submit(compiled_step, experiment)
+            return begun[experiment]
+
+        def memory(batch: int) -> int:
+            return begin(ALONE, batch, "device").result().memory
+
+        for one in ((ALONE, FEW), (ALONE, GUESS), (MESHES[1], FEW)):
+            begin(*one, "device")
+        batch = largest_batch(memory, FILLED * H100.memory, (FEW, GUESS))
+        largest = {
+            name: _filled(memory, FILLED * chip.memory, (FEW, batch))
+            for name, chip in CHIPS.items()
+        }
+        programs: list[tuple[MeshConfig, int, Statistics]] = [
+            (ALONE, batch, "device"),
+            *((mesh, batch, "device") for mesh in MESHES),
+            (MESHES[1], batch, "global"),
+            (ALONE, FEW, "device"),
+            (MESHES[1], FEW, "device"),
+        ]
+        for program in programs:
+            begin(*program)
+        rows = []
+        for mesh, batch, statistics in programs:
+            step = begin(mesh, batch, statistics).result()
+            alone = begin(ALONE, batch, "device").result()
+            rows.append(mesh_row(_image_stage(mesh, batch, statistics), step, alone))
+            if report is not None:
+                report(len(rows), len(programs))
+    experiment = _image_stage(ALONE, FEW, "device")
     params = Sharded(experiment).abstract().params
     return {
         **provenance("rednet bench scaling --json OUT.json", experiment.seed),
@@ -70,46 +130,99 @@ def bench_scaling(report: Callable[[int, int | None], None] | None = None) -> di
         "feedback_steps": experiment.model.feedback_steps,
         "compute": experiment.compute,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
-        "meshes": rows,
+        "largest_batch": largest,
+        "rows": rows,
     }
 
 
-def step_cost(experiment: Experiment) -> Cost:
-    """Compiles a step of an experiment's first stage on its mesh, and returns what it costs.
+def _make_virtual_devices() -> None:
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", max(mesh.devices for mesh in MESHES))
+
+
+def compiled_step(experiment: Experiment) -> CompiledStep:
+    """Compiles a step of an experiment's first stage on its mesh.
 
     Raises:
         RednetError: fewer devices than the mesh needs.
     """
+    begin = time.perf_counter()
     batch = _shapes(experiment, experiment.stages[0])
     lowered = Sharded(experiment).lowered(0, experiment.model.feedback_steps, batch)
-    text = lowered.compile(compiler_options=_QUICK).as_text()
-    assert text is not None
-    return program_cost(text)
+    compiled = lowered.compile(compiler_options=_OPTIONS)
+    seconds = time.perf_counter() - begin
+    text, found = compiled.as_text(), compiled.memory_analysis()
+    assert text is not None and found is not None
+    memory = (
+        found.argument_size_in_bytes
+        + found.output_size_in_bytes
+        - found.alias_size_in_bytes
+        + found.temp_size_in_bytes
+    )
+    return CompiledStep(program_operations(text), memory, seconds)
 
 
-def mesh_row(
-    experiment: Experiment, cost: Cost, alone: dict[str, float | int] | None
-) -> dict[str, float | int]:
-    """Returns what is told of a mesh.
+def largest_batch(memory: Callable[[int], int], limit: float, first: tuple[int, int]) -> int:
+    """Searches for the largest multiple of 8 whose step fits in memory.
+
+    The search follows the line through the two batches measured last, until it leads to the batch
+    it came from: that batch was measured and fits, and by the line 8 more do not.
 
     Args:
-        experiment: on it.
-        cost: of its step, on each device.
-        alone: the row of one device with as large a part of the batch; None for that row itself.
+        memory: bytes that a step with a batch takes; it grows with the batch.
+        limit: bytes.
+        first: the two batches to begin with.
+
+    Raises:
+        RednetError: not even 8 fit.
+    """
+    small, large = first
+    while True:
+        batch = int(_filled(memory, limit, (small, large))["batch"])
+        if batch < 8:
+            raise RednetError(f"a step of 8 images takes more than {limit:.3g} bytes")
+        if batch == large:
+            return batch
+        small, large = large, batch
+
+
+def _filled(
+    memory: Callable[[int], int], limit: float, measured: tuple[int, int]
+) -> dict[str, float]:
+    """By the line through two batches, the largest multiple of 8 within a limit."""
+    small, large = measured
+    slope = (memory(large) - memory(small)) / (large - small)
+    batch = int(large + (limit - memory(large)) / slope) // 8 * 8
+    return {
+        "batch": batch,
+        "memory": memory(large) + slope * (batch - large),
+        "an_image": slope,
+        "limit": limit,
+    }
+
+
+def mesh_row(experiment: Experiment, compiled: CompiledStep, alone: CompiledStep) -> dict[str, Any]:
+    """Returns what is reported of a compiled step.
+
+    Args:
+        experiment: with the mesh that the step is compiled for.
+        compiled: its step.
+        alone: the step of one device with as large a share of the batch.
 
     Returns:
-        `devices`, `data`, `fsdp`; of each device `batch`, `tflop`, and of each kind of collective
-        `KIND_mb` (10^6 bytes, of the whole arrays) and `KIND_count`; and of each chip
-        `CHIP_estimated_compute_ms`, `CHIP_estimated_communication_ms`, their sum
-        `CHIP_estimated_step_ms`, and `CHIP_estimated_efficiency`, the time of a step on one device
-        over that, percent.
+        `devices`, `data`, `fsdp`, `batch_statistics`; of each device `batch`, `memory` in bytes,
+        `tflop`, and of each kind of collective `KIND_mb` (10^6 bytes, of the whole arrays) and
+        `KIND_count`; `compile_s`; and of each chip its `estimate`.
     """
-    mesh = experiment.mesh
-    row: dict[str, float | int] = {
+    mesh, (stage, *_) = experiment.mesh, experiment.stages
+    cost = total_cost(one.cost for one in compiled.operations)
+    row: dict[str, Any] = {
         "devices": mesh.devices,
         "data": mesh.data,
         "fsdp": mesh.fsdp,
-        "batch": experiment.stages[0].batch // mesh.devices,
+        "batch_statistics": stage.batch_statistics,
+        "batch": stage.batch // mesh.devices,
+        "memory": compiled.memory,
         "tflop": cost.flops / 1e12,
     }
     for kind in KINDS:
@@ -117,27 +230,61 @@ def mesh_row(
         name = kind.replace("-", "_")
         row[f"{name}_mb"] = sum(count * one.bytes for one, count in counts.items()) / 1e6
         row[f"{name}_count"] = sum(counts.values())
-    for chip, name in ((H100, "h100"), (TPU_V5P, "v5p")):
-        compute = 1e3 * chip.compute_seconds(cost.flops)
-        communication = 1e3 * sum(
+    row["compile_s"] = compiled.seconds
+    alone_cost = total_cost(one.cost for one in alone.operations)
+    return row | {
+        name: estimate(chip, compiled.operations, alone_cost) for name, chip in CHIPS.items()
+    }
+
+
+def estimate(chip: Chip, operations: list[Operation], alone: Cost) -> dict[str, Any]:
+    """Estimates the time of a step as an interval, and its efficiency.
+
+    Args:
+        chip: that runs it.
+        operations: of the step.
+        alone: of the step of one device, which sends nothing.
+
+    Returns:
+        `communication_ms`, the sum over collectives; and `at`, for each of `SHARES` the share of
+        the `peak` that arithmetic reaches, `arithmetic_ms`, the time of a step with nothing hidden
+        behind arithmetic (`serial_ms`) and with collectives beside arithmetic as the program's
+        dependences allow (`overlapped_ms`), and for both the time of the step of one device over
+        that, percent (`serial_efficiency`, `overlapped_efficiency`).
+    """
+    cost = total_cost(one.cost for one in operations)
+
+    def communication(cost: Cost) -> float:
+        return sum(
             count * chip.communication_seconds(one) for one, count in cost.collectives.items()
         )
-        step = compute + communication
-        row[f"{name}_estimated_compute_ms"] = compute
-        row[f"{name}_estimated_communication_ms"] = communication
-        row[f"{name}_estimated_step_ms"] = step
-        row[f"{name}_estimated_efficiency"] = (
-            100 * (alone or row)[f"{name}_estimated_step_ms"] / step
-        )
-    return row
+
+    def at(share: float) -> dict[str, float]:
+        def arithmetic(cost: Cost) -> float:
+            return chip.compute_seconds(cost.flops) / share
+
+        serial = arithmetic(cost) + communication(cost)
+        overlapped = overlapped_seconds(operations, arithmetic, communication)
+        return {
+            "peak": share,
+            "arithmetic_ms": 1e3 * arithmetic(cost),
+            "serial_ms": 1e3 * serial,
+            "overlapped_ms": 1e3 * overlapped,
+            "serial_efficiency": 100 * arithmetic(alone) / serial,
+            "overlapped_efficiency": 100 * arithmetic(alone) / overlapped,
+        }
+
+    return {"communication_ms": 1e3 * communication(cost), "at": list(map(at, SHARES))}
 
 
-def _picture_stage(mesh: MeshConfig) -> Experiment:
-    """The first stage of experiments/eccv_vgg_300vw.py, in bfloat16."""
+@functools.cache
+def _image_stage(mesh: MeshConfig, batch: int, statistics: Statistics) -> Experiment:
+    """The first stage of experiments/eccv_vgg_300vw.py in bfloat16; `batch` is of each device."""
     stage = Stage(
         losses=LossConfig(map_landmarks=0.0, sigma=2.0),
         optimiser=OptimiserConfig(frozen=("identity", "temporal")),
-        batch=_BATCH * mesh.devices,
+        batch_statistics=statistics,
+        batch=batch * mesh.devices,
     )
     model = RedNetConfig.preset("eccv_vgg", identities=1_654)
     return Experiment("scaling", model, (stage,), compute="bfloat16", mesh=mesh)

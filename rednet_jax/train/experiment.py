@@ -152,6 +152,14 @@ class Stage:
         statistics: normalise by the `batch`'s moments and let the running ones follow, or by the
             `running` ones, which then stay: the faces of a few clips are too much alike for moments
             of their own.
+        batch_statistics: with `statistics="batch"` and many devices, whose moments those are.
+            `global`: of the whole batch. A run's result then does not depend on the mesh, but each
+            normalisation waits for an all-reduce in the forward and in the backward pass.
+            `device`: of each device's own share of the batch (device d of n has rows d * batch / n
+            to (d + 1) * batch / n); the running averages are the mean over devices. No pass waits
+            for another device, so this scales to large meshes. The result then depends on the
+            number of devices, and a small share has noisy moments. On one device both are the
+            same, and `statistics="running"` takes no moments at all.
         one_pass_steps: the first so many steps run a single pass of the feedback loop: while its
             maps say little, a second pass costs its time and teaches nothing.
         batch: faces, or clips, a step.
@@ -168,6 +176,7 @@ class Stage:
     losses: LossConfig = field(default_factory=LossConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     statistics: Literal["batch", "running"] = "batch"
+    batch_statistics: Literal["global", "device"] = "global"
     one_pass_steps: int = 0
     batch: int = 64
     accumulate: int = 1

@@ -13,14 +13,20 @@ from typing import Any, Literal, Protocol
 
 import jax
 import numpy as np
-from jax import Array, lax
+from jax import Array
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 
 from rednet_jax.data.pipeline import Batch
 from rednet_jax.errors import RednetError
+from rednet_jax.train.collectives import (
+    average_gradients,
+    gather_batch,
+    gather_params,
+    sharded_norm,
+)
 from rednet_jax.train.draw import GeneratedBatch
-from rednet_jax.train.experiment import Experiment
+from rednet_jax.train.experiment import Experiment, Stage
 from rednet_jax.train.sharding import P, batch_sharding, make_mesh, replicated, shardings
 from rednet_jax.train.state import TrainState, initial_train_state
 from rednet_jax.train.step import Gradient, Metrics, train_step
@@ -28,7 +34,7 @@ from rednet_jax.train.step import Gradient, Metrics, train_step
 Parallel = Literal["jit", "pmap"]
 Step = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
 
-_AXIS = "data"
+_AXES = ("data",)
 
 _NAME_BYTES = 256
 """Longer names of faces are cut where processes tell them each other."""
@@ -132,64 +138,70 @@ def _sharded_step(
 ) -> jax.stages.Wrapped:
     shapes = jax.eval_shape(functools.partial(initial_train_state, experiment))
     layout = shardings(mesh, shapes)
+    of = experiment.stages[stage]
+    step = functools.partial(train_step, experiment, of, passes)
     # One device gathers and reduces nothing.
-    spread = functools.partial(_over_mesh, mesh, layout.params) if mesh.size > 1 else None
+    if mesh.size > 1:
+        specs = jax.tree.map(lambda one: one.spec, layout.params)
+        step = functools.partial(
+            step,
+            spread=functools.partial(_over_mesh, mesh, specs, of),
+            norm=jax.shard_map(
+                functools.partial(sharded_norm, specs=specs),
+                mesh=mesh,
+                in_specs=(specs,),
+                out_specs=P(),
+            ),
+        )
     return jax.jit(
-        functools.partial(
-            train_step,
-            experiment,
-            experiment.stages[stage],
-            passes,
-            spread=spread,
-        ),
+        step,
         in_shardings=(layout, batch_sharding(mesh)),
         out_shardings=(layout, replicated(mesh)),
         donate_argnums=0,
     )
 
 
-def _over_mesh(mesh: Mesh, layout: Any, gradient: Gradient) -> Gradient:
-    """Parameters gathered once, gradients of all passes reduced once, to where the parameters lie.
+def _over_mesh(mesh: Mesh, specs: Any, stage: Stage, gradient: Gradient) -> Gradient:
+    """Each device computes the gradient of its share of the batch, and all average them.
 
     Args:
         mesh: of the devices.
-        layout: `NamedSharding` of each parameter.
-        gradient: of a part of the batch.
+        specs: `PartitionSpec` of each parameter.
+        stage: of the experiment.
+        gradient: of a share of the batch.
     """
-    specs = jax.tree.map(lambda one: one.spec, layout)
-    rows = batch_sharding(mesh).spec
-
-    def gather(leaf: Array, spec: PartitionSpec) -> Array:
-        for axis, name in enumerate(spec):
-            if name is not None:
-                leaf = lax.all_gather(leaf, name, axis=axis, tiled=True)
-        return leaf
-
-    def reduce(leaf: Array, spec: PartitionSpec) -> Array:
-        left = set(mesh.axis_names)
-        for axis, name in enumerate(spec):
-            if name is not None:
-                leaf = lax.psum_scatter(leaf, name, scatter_dimension=axis, tiled=True)
-                left.remove(name)
-        summed: Array = lax.psum(leaf, tuple(sorted(left)))
-        return summed / mesh.size
-
-    def part(params: Any, batch_stats: Any, step: Array, batch: Any) -> tuple[Any, Any, Metrics]:
-        whole = jax.tree.map(gather, params, specs)
-        gradients, batch_stats, faces = gradient(
-            whole, batch_stats, step, batch, axis_name=mesh.axis_names
-        )
-        return jax.tree.map(reduce, gradients, specs), batch_stats, faces
-
     # The loop's carry begins the same on all devices and does not stay so, which JAX's check of
     # what varies over the mesh takes for an error.
     return jax.shard_map(
-        part,
+        functools.partial(_of_all_devices, stage, gradient, specs, mesh.axis_names),
         mesh=mesh,
-        in_specs=(specs, P(), P(), rows),
-        out_specs=(specs, P(), rows),
+        in_specs=(specs, P(), P(), batch_sharding(mesh).spec),
+        out_specs=(specs, P(), P()),
         check_vma=False,
     )
+
+
+def _of_all_devices(
+    stage: Stage,
+    gradient: Gradient,
+    specs: Any,
+    axes: tuple[str, ...],
+    params: Any,
+    batch_stats: Any,
+    step: Array,
+    batch: Any,
+) -> tuple[Any, Any, Metrics]:
+    """Runs on each device: the gradient of its share of the batch, averaged over `axes`.
+
+    Parameters are gathered once a step, and the gradients of all passes reduced once.
+    """
+    # Moments of a device's own share, and running averages that must be averaged in turn.
+    own = stage.statistics == "batch" and stage.batch_statistics == "device"
+    gradients, moved, faces = gradient(
+        gather_params(params, specs), batch_stats, step, batch, axis_name=None if own else axes
+    )
+    gradients, averaged = average_gradients(gradients, specs, moved if own else (), axes)
+    return gradients, averaged if own else moved, gather_batch(faces, axes)
 
 
 class Mapped:
@@ -250,11 +262,12 @@ class Mapped:
 def _mapped_step(
     experiment: Experiment, local: tuple[jax.Device, ...], stage: int, passes: int
 ) -> Step:
+    of = experiment.stages[stage]
     compiled: Step = jax.pmap(
         functools.partial(
-            train_step, experiment, experiment.stages[stage], passes, spread=_over_axis
+            train_step, experiment, of, passes, spread=functools.partial(_over_axis, of)
         ),
-        axis_name=_AXIS,
+        axis_name=_AXES[0],
         # Of many processes each maps its own devices of the one axis.
         devices=None if jax.process_count() > 1 else local,
         donate_argnums=0,
@@ -262,11 +275,10 @@ def _mapped_step(
     return compiled
 
 
-def _over_axis(gradient: Gradient) -> Gradient:
+def _over_axis(stage: Stage, gradient: Gradient) -> Gradient:
     def part(params: Any, batch_stats: Any, step: Array, batch: Any) -> tuple[Any, Any, Metrics]:
-        gradients, batch_stats, faces = gradient(params, batch_stats, step, batch, axis_name=_AXIS)
-        gathered: Metrics = lax.all_gather(faces, _AXIS, tiled=True)
-        return lax.pmean(gradients, _AXIS), batch_stats, gathered
+        specs = jax.tree.map(lambda _: P(), params)
+        return _of_all_devices(stage, gradient, specs, _AXES, params, batch_stats, step, batch)
 
     return part
 

@@ -1,13 +1,14 @@
 """Everything that training carries from step to step, and how it begins."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import Array
+from jax import Array, lax
 
 from rednet_jax.errors import RednetError
 from rednet_jax.model import rednet
@@ -48,12 +49,19 @@ def learning_rate(config: OptimiserConfig, steps: int) -> optax.Schedule:
     return optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, config.warmup_steps, steps)
 
 
-def optimiser(config: OptimiserConfig, steps: int) -> optax.GradientTransformation:
+Norm = Callable[[Tree], Array]
+"""The l2 norm of all arrays of a tree together, a scalar."""
+
+
+def optimiser(
+    config: OptimiserConfig, steps: int, norm: Norm = optax.tree.norm
+) -> optax.GradientTransformation:
     """AdamW behind a clip of the gradient's norm, on a warm-up and a cosine.
 
     Args:
         config: the numbers.
         steps: where the cosine reaches 0.
+        norm: of a gradient.
     """
 
     def scale_by_part(updates: Tree, *, frozen_only: bool) -> Tree:
@@ -63,10 +71,18 @@ def optimiser(config: OptimiserConfig, steps: int) -> optax.GradientTransformati
             factors = jax.tree.map(bool, factors)
         return jax.tree.map(jnp.multiply, updates, factors)
 
+    def clip(updates: Tree) -> Tree:
+        """`optax.clip_by_global_norm`, by the given norm."""
+        length = norm(updates)
+        return jax.tree.map(
+            lambda x: lax.select(length < config.clip_norm, x, x / length * config.clip_norm),
+            updates,
+        )
+
     return optax.chain(
         # First of all: what does not move must not count in the norm that is clipped.
         optax.stateless(lambda updates, _: scale_by_part(updates, frozen_only=True)),
-        optax.clip_by_global_norm(config.clip_norm),
+        optax.stateless(lambda updates, _: clip(updates)),
         optax.adamw(
             learning_rate(config, steps),
             eps=config.epsilon,
@@ -115,9 +131,9 @@ def _is_of(path: str, part: str) -> bool:
     return path == part or path.startswith(f"{part}/")
 
 
-def stage_optimiser(stage: Stage) -> optax.GradientTransformation:
-    """Returns the optimiser of a stage."""
-    return optimiser(stage.optimiser, stage.steps)
+def stage_optimiser(stage: Stage, norm: Norm = optax.tree.norm) -> optax.GradientTransformation:
+    """Returns the optimiser of a stage, which clips by a norm of gradients."""
+    return optimiser(stage.optimiser, stage.steps, norm)
 
 
 def initial_train_state(experiment: Experiment) -> TrainState:

@@ -16,7 +16,14 @@ from rednet_jax.model.layers import AxisName
 from rednet_jax.train.draw import GeneratedBatch, draw
 from rednet_jax.train.experiment import Experiment, Stage
 from rednet_jax.train.losses import pass_losses
-from rednet_jax.train.state import TrainState, averaged, followed, rates, stage_optimiser
+from rednet_jax.train.state import (
+    Norm,
+    TrainState,
+    averaged,
+    followed,
+    rates,
+    stage_optimiser,
+)
 from rednet_jax.train.terms import stability_loss
 
 Tree = Any
@@ -35,6 +42,7 @@ def train_step(
     batch: Batch | GeneratedBatch,
     *,
     spread: Callable[[Gradient], Gradient] | None = None,
+    norm: Norm = optax.tree.norm,
 ) -> tuple[TrainState, Metrics]:
     """Draws the batch on the device, runs all passes forward and back, and moves the weights.
 
@@ -45,6 +53,7 @@ def train_step(
         state: before the step.
         batch: B faces or clips; under `jax.pmap` this device's.
         spread: makes of the gradient of a device's part of the batch that of the whole batch.
+        norm: of what `spread` returns.
 
     Returns:
         The next state, and metrics: `loss`, its terms and `nme` (of the last pass), each a mean
@@ -56,7 +65,8 @@ def train_step(
         gradient = spread(gradient)
     gradients, batch_stats, faces = gradient(state.params, state.batch_stats, state.step, batch)
     with jax.named_scope("optimiser"):
-        updates, opt_state = stage_optimiser(stage).update(gradients, state.opt_state, state.params)
+        moves = stage_optimiser(stage, norm)
+        updates, opt_state = moves.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         batch_stats = jax.tree.map(
             lambda new, old, rate: new if rate else old,
@@ -80,7 +90,7 @@ def train_step(
     metrics |= {
         "loss": jnp.mean(faces["total"]),
         "nme": jnp.nanmean(faces["nme"]),
-        "gradient_norm": optax.tree.norm(gradients),
+        "gradient_norm": norm(gradients),
         "loss_of_face": faces["total"],
     }
     return TrainState(state.step + 1, params, batch_stats, average, opt_state), metrics

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from rednet_jax.data.pipeline import ClipConfig
 from rednet_jax.data.synthetic.generate import SyntheticConfig
 from rednet_jax.errors import RednetError
 from rednet_jax.train import sharding
@@ -25,6 +28,7 @@ from rednet_jax.train.load import load_experiment
 from rednet_jax.train.parallel import devices
 from rednet_jax.train.sharding import make_mesh, partition_spec
 from rednet_jax.train.state import initial_train_state
+from rednet_jax.train.step import train_step
 
 STEPS = 3
 ROWS = GeneratedBatch(np.arange(8, dtype=np.int32))
@@ -122,6 +126,95 @@ def test_the_moments_of_a_batch_are_global(experiment, alone):
         np.abs(a - b).max() for a, b in zip(jax.tree.leaves(state.batch_stats), mean, strict=True)
     ]
     assert max(apart) > 1e-2
+
+
+def by_device(experiment, **changes):
+    (stage,) = experiment.stages
+    stage = dataclasses.replace(stage, batch_statistics="device", **changes)
+    return dataclasses.replace(experiment, stages=(stage,))
+
+
+def one_after_the_other(gradient):
+    """Four networks with a quarter of the batch each, alone; the mean of what they compute."""
+
+    def of_all(params, batch_stats, step, batch):
+        quarters = jax.tree.map(lambda leaf: leaf.reshape(4, -1, *leaf.shape[1:]), batch)
+        gradients, moved, faces = jax.lax.map(
+            lambda quarter: gradient(params, batch_stats, step, quarter), quarters
+        )
+        mean = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), (gradients, moved))
+        return *mean, jax.tree.map(lambda leaf: leaf.reshape(-1), faces)
+
+    return of_all
+
+
+def four_alone(experiment, rows=ROWS):
+    (stage,) = experiment.stages
+    step = jax.jit(functools.partial(train_step, experiment, stage, 2, spread=one_after_the_other))
+    state = initial_train_state(experiment)
+    for _ in range(STEPS):
+        state, metrics = step(state, rows)
+    return jax.device_get(state), jax.device_get(metrics)
+
+
+def assert_equal_on_all_devices(state, devices):
+    """Bit for bit: of arrays that every device holds whole, and of shards that several hold."""
+    for leaf in jax.tree.leaves(state):
+        copies = {}
+        for shard in leaf.addressable_shards:
+            # Under pmap the first axis is that of the devices.
+            mapped = leaf.ndim and shard.data.shape[0] == 1 and leaf.shape[0] == devices
+            copies.setdefault("" if mapped else str(shard.index), []).append(shard.data)
+        assert sum(map(len, copies.values())) == devices
+        for first, *others in copies.values():
+            for other in others:
+                np.testing.assert_array_equal(first, other)
+
+
+@pytest.fixture(scope="module")
+def quarters(experiment):
+    return four_alone(by_device(experiment))
+
+
+@pytest.mark.parametrize(
+    ("axes", "parallel"),
+    [
+        ({"data": 2, "fsdp": 2}, "jit"),
+        pytest.param({"data": 4}, "jit", marks=pytest.mark.slow),
+        ({"data": 4}, "pmap"),
+    ],
+    ids=str,
+)
+def test_statistics_of_devices_are_those_of_networks_alone(
+    experiment, alone, quarters, monkeypatch, axes, parallel
+):
+    monkeypatch.setattr(sharding, "SMALLEST", 64)
+    many = with_mesh(by_device(experiment), **axes)
+    state, metrics, laid_out = after_some_steps(many, parallel)
+    assert_close(state, quarters[0])
+    assert_close(metrics, quarters[1])
+    assert_equal_on_all_devices(laid_out, 4)
+    # Moments of two faces are not those of eight.
+    whole = jax.tree.leaves(alone[0].batch_stats)
+    pairs = zip(jax.tree.leaves(state.batch_stats), whole, strict=True)
+    assert max(np.abs(a - b).max() for a, b in pairs) > 1e-2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [{"accumulate": 2}, {"clips": ClipConfig(frames=2)}, {"statistics": "running"}],
+    ids=str,
+)
+def test_accumulation_and_clips_keep_the_statistics_of_devices(experiment, monkeypatch, changes):
+    monkeypatch.setattr(sharding, "SMALLEST", 64)
+    one = dataclasses.replace(by_device(experiment, **changes), seed=1)
+    expected, metrics = four_alone(one)
+    for axes, parallel in (({"data": 2, "fsdp": 2}, "jit"), ({"data": 4}, "pmap")):
+        state, there, laid_out = after_some_steps(with_mesh(one, **axes), parallel)
+        assert_close(state, expected)
+        assert_close(there, metrics)
+        assert_equal_on_all_devices(laid_out, 4)
 
 
 @pytest.mark.slow
