@@ -14,7 +14,7 @@ from rednet_jax.data.samples import ClipSample
 from rednet_jax.data.sources import read_clips
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.metrics import ALL, INNER, NORMALISER, jitter, point_errors
-from rednet_jax.evaluate.provenance import provenance
+from rednet_jax.evaluate.provenance import measured_on
 from rednet_jax.landmarks.boxes import intersection_over_union, whole_face_box
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.tracking.smoothing import Smoother
@@ -131,10 +131,11 @@ def bench_steadiness(
         "label_jitter_all": _mean(np.array([jitter(one, ALL) for one in labels])),
         "ways": [_summary(way, [row for row in rows if row["way"] == way.name]) for way in WAYS],
         "of_clips": rows,
-        "provenance": provenance(
+        "provenance": measured_on(
             f"rednet bench steadiness --checkpoint CHECKPOINT --data {data} --split {split} "
             f"--feedback-steps {feedback_steps}",
-            seed=0,
+            clips,
+            weights=variables,
         ),
     }
 

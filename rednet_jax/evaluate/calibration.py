@@ -20,9 +20,10 @@ from rednet_jax.data.builders.tree_300w import photo
 from rednet_jax.data.samples import Sample
 from rednet_jax.data.sources import Split, read_split
 from rednet_jax.errors import RednetError
+from rednet_jax.evaluate.labels import face_labels
 from rednet_jax.evaluate.metrics import NORMALISER, point_errors
 from rednet_jax.evaluate.protocols import Boxes, answer_crops, cut_split, in_picture
-from rednet_jax.evaluate.provenance import provenance
+from rednet_jax.evaluate.provenance import measured_on
 from rednet_jax.evaluate.reliability import draw_reliability, reliability_bins, scores, sigmoid
 from rednet_jax.files import write_text
 from rednet_jax.model.config import RedNetConfig
@@ -249,7 +250,13 @@ def calibrate(
     asked = f"{name} --data {data} --split {split} --feedback-steps {listed}"
     result = {
         "name": name,
-        **provenance(f"rednet calibrate {asked} --out DIR", SEED),
+        **measured_on(
+            f"rednet calibrate {asked} --out DIR",
+            samples,
+            weights=variables,
+            labels=face_labels(f"{data} {split}", samples, config.landmarks),
+            seed=SEED,
+        ),
         "data": data,
         "split": f"{split}, used for selection",
         "within": WITHIN,

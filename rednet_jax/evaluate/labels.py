@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -33,6 +34,17 @@ class Labels(NamedTuple):
     owners: list[str]
     over: str
     clips: list[tuple[str, slice]] | None = None
+
+
+def labels_fingerprint(labels: Labels) -> str:
+    """Returns the SHA-256 of names, points (float32) and which of them are labelled."""
+    digest = hashlib.sha256()
+    for name in labels.names:
+        digest.update(f"{name}\n".encode("utf-8", "surrogateescape"))
+    points = np.where(labels.labelled[..., None], labels.landmarks, 0)
+    digest.update(np.ascontiguousarray(points, "<f4").tobytes())
+    digest.update(np.ascontiguousarray(labels.labelled, np.uint8).tobytes())
+    return digest.hexdigest()
 
 
 def face_labels(of: str, samples: Iterable[Sample], count: int) -> Labels:

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rednet_jax.data.sources import holds_clips, read_clips, read_split
+from rednet_jax.data.sources import Split, holds_clips, read_clips, read_split
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.figures import check_normaliser, figures
 from rednet_jax.evaluate.labels import Labels, clip_labels, face_labels
 from rednet_jax.evaluate.metrics import Normaliser
+from rednet_jax.evaluate.provenance import eval_command, measured_on
 from rednet_jax.landmarks.table import read_landmarks_csv, write_landmarks_csv
 
 Floats = NDArray[np.floating]
@@ -87,8 +88,8 @@ def score_predictions(
         plot: PNG file for the cumulative error distribution.
 
     Returns:
-        As `figures` does, with one row in `per_step`; what predictions do not tell (`boxes`,
-        `crop_margin`, `feedback_steps`) is None.
+        As `figures` does, with one row in `per_step`, and `provenance` as `measured_on` does; what
+        predictions do not tell (`boxes`, `crop_margin`, `feedback_steps`) is None.
 
     Raises:
         RednetError: predictions as in `read_predictions`, an unknown data set or split, no face
@@ -98,12 +99,18 @@ def score_predictions(
     count = _points(path)
     check_normaliser(normaliser, count)
     of = f"{data} {split}"
+    samples: Split[Any]
     if holds_clips(data):
-        labels = clip_labels(of, read_clips(data, split, data_dir), count)
+        samples = clips = read_clips(data, split, data_dir)
+        labels = clip_labels(of, clips, count)
     else:
-        labels = face_labels(of, read_split(data, split, data_dir), count)
+        samples = faces = read_split(data, split, data_dir)
+        labels = face_labels(of, faces, count)
     answer = read_predictions(path, labels)
-    return figures(labels, [(None, answer)], normaliser=normaliser, plot=plot, name=path.stem)
+    result = figures(labels, [(None, answer)], normaliser=normaliser, plot=plot, name=path.stem)
+    command = eval_command(f"--predictions-in {path.name}", data, split, normaliser)
+    origin = measured_on(command, samples, predictions=path, labels=labels)
+    return {**result, "provenance": origin}
 
 
 def _points(path: Path) -> int:

@@ -21,6 +21,7 @@ from rednet_jax.evaluate.figures import check_normaliser, figures
 from rednet_jax.evaluate.labels import Labels, face_labels
 from rednet_jax.evaluate.metrics import Normaliser
 from rednet_jax.evaluate.predictions import write_predictions
+from rednet_jax.evaluate.provenance import eval_command, measured_on
 from rednet_jax.landmarks.boxes import intersection_over_union, jitter_box, whole_face_box
 from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop
 from rednet_jax.landmarks.schemes import scheme
@@ -238,7 +239,8 @@ def evaluate_split(
         report: called with the number of faces cut and in all.
 
     Returns:
-        As `figures` does, a row for each K. Missed is a face that the detector did not find.
+        As `figures` does, a row for each K, and `provenance` as `measured_on` does. Missed is a
+        face that the detector did not find.
 
     Raises:
         RednetError: a K below 1, an unknown data set or split, a bad checkpoint, no face that can
@@ -253,15 +255,20 @@ def evaluate_split(
     landmarks = answer_split(config, variables, samples, labels, most, boxes, report)
     if predictions is not None:
         write_predictions(predictions, labels, landmarks[-1])
-    return figures(
+    name = checkpoint_name(checkpoint) if isinstance(checkpoint, str) else config.architecture
+    result = figures(
         labels,
         [(steps, landmarks[steps - 1]) for steps in feedback_steps],
         normaliser=normaliser,
         boxes=boxes,
         crop_margin=config.crop_margin,
         plot=plot,
-        name=checkpoint_name(checkpoint) if isinstance(checkpoint, str) else config.architecture,
+        name=name,
     )
+    listed = ",".join(map(str, feedback_steps))
+    command = eval_command(name, data, split, normaliser, feedback_steps=listed, boxes=boxes)
+    origin = measured_on(command, samples, weights=variables, labels=labels)
+    return {**result, "provenance": origin}
 
 
 def check_steps(feedback_steps: Sequence[int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -11,6 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+
+from rednet_jax.data.sources import Split
+from rednet_jax.evaluate.labels import Labels, labels_fingerprint
+from rednet_jax.weights.store import fingerprint
 
 PACKAGES = (
     "rednet-jax",
@@ -46,6 +51,56 @@ def provenance(command: str, seed: int) -> dict[str, Any]:
             **{package: importlib.metadata.version(package) for package in PACKAGES},
         },
     }
+
+
+def measured_on(
+    command: str,
+    samples: Split[Any],
+    *,
+    weights: dict[str, Any] | None = None,
+    predictions: Path | None = None,
+    labels: Labels | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Returns the `provenance` of figures of a split, and what they are figures of.
+
+    Args:
+        command: that makes them.
+        samples: the split; `prepared_from` is the digest of what its data set was prepared from.
+        weights: variables of the network; `weights` is their fingerprint, whatever file or run
+            folder they came from.
+        predictions: file, or folder of CSV files, that was measured instead; `predictions` is the
+            SHA-256 of what is in it.
+        labels: of the split; `labels` is the SHA-256 of names, points and which are labelled, the
+            same on every machine.
+        seed: of what is random.
+    """
+    return {
+        **({} if weights is None else {"weights": fingerprint(weights)}),
+        **({} if predictions is None else {"predictions": _contents(predictions)}),
+        "prepared_from": samples.source,
+        **({} if labels is None else {"labels": labels_fingerprint(labels)}),
+        **provenance(command, seed),
+    }
+
+
+def eval_command(what: str, data: str, split: str, normaliser: str, **options: object) -> str:
+    """Returns the `rednet eval` of a result; options without a value are left out."""
+    words = ["rednet eval", what, f"--data {data} --split {split} --normaliser {normaliser}"]
+    for name, value in options.items():
+        if value is not None:
+            words.append(f"--{name.replace('_', '-')} {value}")
+    return " ".join(words)
+
+
+def _contents(path: Path) -> str:
+    """The SHA-256 of a file, or of the names and contents of a folder's CSV files."""
+    if path.is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    for file in sorted(path.glob("*.csv")):
+        digest.update(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
 
 
 def _git_commit() -> str:

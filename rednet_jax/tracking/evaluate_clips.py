@@ -19,6 +19,7 @@ from rednet_jax.evaluate.labels import clip_labels
 from rednet_jax.evaluate.metrics import Normaliser
 from rednet_jax.evaluate.predictions import write_predictions
 from rednet_jax.evaluate.protocols import JITTER, RIGHT_IOU, Boxes, check_steps
+from rednet_jax.evaluate.provenance import eval_command, measured_on
 from rednet_jax.landmarks.boxes import (
     intersection_over_union,
     jitter_box,
@@ -98,7 +99,7 @@ def evaluate_clips(
         report: called with the number of frames tracked and in all.
 
     Returns:
-        As `figures` does, a row for each K.
+        As `figures` does, a row for each K, and `provenance` as `measured_on` does.
 
     Raises:
         RednetError: a K or `every` below 1, an unknown data set or split, a bad checkpoint, no
@@ -141,15 +142,22 @@ def evaluate_clips(
     landmarks = {steps: np.concatenate(of_clips) for steps, of_clips in tracks.items()}
     if predictions is not None:
         write_predictions(predictions, labels, landmarks[max(landmarks)])
-    return figures(
+    name = checkpoint_name(checkpoint) if isinstance(checkpoint, str) else config.architecture
+    result = figures(
         labels,
         [(steps, landmarks[steps]) for steps in feedback_steps],
         normaliser=normaliser,
         boxes=boxes,
         crop_margin=config.crop_margin,
         plot=plot,
-        name=checkpoint_name(checkpoint) if isinstance(checkpoint, str) else config.architecture,
+        name=name,
     )
+    listed = ",".join(map(str, feedback_steps))
+    command = eval_command(
+        name, data, split, normaliser, feedback_steps=listed, boxes=boxes, every=every
+    )
+    origin = measured_on(command, clips, weights=variables, labels=labels)
+    return {**result, "provenance": origin}
 
 
 def answers(

@@ -10,7 +10,7 @@ import pytest
 from rednet_jax.data.samples import ClipSample, Sample
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.bootstrap import bootstrap_interval, paired_interval
-from rednet_jax.evaluate.figures import BLOCK, figures
+from rednet_jax.evaluate.figures import BLOCK, figures, figures_text
 from rednet_jax.evaluate.labels import clip_labels, face_labels
 from rednet_jax.landmarks.boxes import landmark_box
 from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
@@ -36,6 +36,20 @@ def clip(name, valid):
 def off(percents):
     """Faces [N, 68, 2] off by so many percent of the inter-ocular distance; nan: no answer."""
     return FACE + np.array(percents)[:, None, None] / 100 * EYES * np.array([0.6, 0.8])
+
+
+def test_what_is_printed_counts_the_missed_as_failures():
+    labels = face_labels("a split", [sample(name) for name in "abcde"], 68)
+    answers = [(k, off([1, 3, 9, 11, np.nan])) for k in (1, 2)]
+    lines = figures_text(figures(labels, answers, boxes="detector")).splitlines()
+    for k in (1, 2):
+        (row,) = (i for i, line in enumerate(lines) if line.startswith(f"feedback_steps {k} "))
+        assert "failure_rate" not in lines[row] and "auc" not in lines[row]
+        assert lines[row + 1] == (
+            "  1 missed counted as failures: failure_rate_8 60  failure_rate_10 40  auc_8 30"
+        )
+    found = figures_text(figures(labels, [(1, off([1, 3, 9, 11, 2]))]))
+    assert "failure_rate_8 40 " in found and "counted as failures" not in found
 
 
 def test_pictures_counted_by_hand():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import jax
 import numpy as np
 import pytest
@@ -56,6 +58,14 @@ def test_our_own_predictions_score_as_the_network_did(narrow, pictures, tmp_path
     theirs = score_predictions(path, "300w", "validation", **how)
     unknown = "boxes", "crop_margin"
     assert [theirs.pop(name) for name in unknown] == [None, None]
+    mine, read = (one.pop("provenance") for one in (ours, theirs))
+    same = ("labels", "prepared_from", "git_commit", "machine", "versions")
+    assert {k: mine[k] for k in same} == {k: read[k] for k in same}
+    assert read["predictions"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert "weights" not in read and read["command"] == (
+        "rednet eval --predictions-in points.csv --data 300w --split validation "
+        f"--normaliser {normaliser}"
+    )
     for name in unknown:
         del ours[name]
     assert ours["per_step"][0].pop("feedback_steps") == 2

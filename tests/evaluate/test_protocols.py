@@ -12,9 +12,9 @@ from PIL import Image
 from train.miniature_300w import draw_300w, draw_face, prepare_300w
 
 from rednet_jax.data.builders.tree_300w import validation_names
-from rednet_jax.data.prepare import prepare
+from rednet_jax.data.prepare import find_prepared, prepare
 from rednet_jax.data.samples import Sample
-from rednet_jax.data.sources import read_split
+from rednet_jax.data.sources import Split, read_split
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate import protocols
 from rednet_jax.evaluate.protocols import align_crops, cut_split, evaluate_split
@@ -24,6 +24,7 @@ from rednet_jax.landmarks.pts import read_pts, write_pts
 from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
 from rednet_jax.landmarks.table import read_landmarks_csv
 from rednet_jax.model.rednet import init
+from rednet_jax.weights.store import fingerprint, write_weights
 
 FACE, SIDE = np.array([222.0, 125.0]), 110.0
 """Centre and size of the face in scikit-image's astronaut, pixels."""
@@ -97,7 +98,8 @@ def test_the_predictions_scored_by_hand_give_the_reported_figures(
         assert last[f"failure_rate_{cut}"] == pytest.approx(share)
     area = 100 * sum(max(8 - value, 0) for value in values) / 3 / 8
     assert last["auc_8"] == pytest.approx(area, rel=1e-3)
-    assert {name: result[name] for name in result if name != "per_step"} == {
+    plain = {k: v for k, v in result.items() if k not in ("per_step", "provenance")}
+    assert plain == {
         "split": "300w validation, used for selection",
         "images": 3,
         "missed": 0,
@@ -110,6 +112,30 @@ def test_the_predictions_scored_by_hand_give_the_reported_figures(
     for name in ("nme", "failure_rate_8", "failure_rate_10", "auc_8"):
         low, high = last["intervals"][name]
         assert low <= last[name] <= high
+
+
+def test_a_result_says_what_was_measured_on_what(network, data_dir, tmp_path):
+    config, variables = network
+    path = tmp_path / "tiny.safetensors"
+    write_weights(path, config, variables)
+    how = {"data_dir": data_dir, "feedback_steps": (2, 1), "boxes": "jitter"}
+    told = evaluate_split(str(path), "300w", "validation", **how)["provenance"]
+    assert told["command"] == (
+        "rednet eval tiny --data 300w --split validation --normaliser inter-ocular "
+        "--feedback-steps 2,1 --boxes jitter"
+    )
+    assert told["prepared_from"] == find_prepared("300w", data_dir).source
+    assert told["versions"]["jax"] == jax.__version__ and told["git_commit"]
+    # The numbers count, whatever file they came from.
+    assert told["weights"] == fingerprint(variables)
+    alike = evaluate_split(network, "300w", "validation", **how)["provenance"]
+    assert {**alike, "command": ""} == {**told, "command": ""}
+    changed = jax.tree.map(lambda leaf: leaf, variables)
+    changed["params"]["encoder"] = jax.tree.map(lambda a: a + 1e-6, changed["params"]["encoder"])
+    other = evaluate_split((config, changed), "300w", "validation", **how)["provenance"]
+    assert other["weights"] != told["weights"] and other["labels"] == told["labels"]
+    rest = evaluate_split(network, "300w", "train", **how)["provenance"]
+    assert rest["labels"] != told["labels"] and rest["weights"] == told["weights"]
 
 
 def test_every_k_is_one_run_and_rows_come_as_asked_for(network, data_dir):
@@ -249,7 +275,8 @@ def test_a_face_without_eye_corners_is_not_measured(network, monkeypatch):
     labelled = np.ones(68, bool)
     labelled[45] = False
     faces = [sample("a"), sample("b", 1, labelled)]
-    monkeypatch.setattr(protocols, "read_split", lambda *_: faces)
+    split = Split("any", "split", "digest", faces, lambda face: face)
+    monkeypatch.setattr(protocols, "read_split", lambda *_: split)
 
     def measured():
         return evaluate_split(network, "any", "split", feedback_steps=[1])

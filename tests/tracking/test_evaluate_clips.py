@@ -21,6 +21,7 @@ from rednet_jax.landmarks.table import read_landmarks_csv
 from rednet_jax.tracking import evaluate_clips as module
 from rednet_jax.tracking.evaluate_clips import FACES, LabelDetector, answers, evaluate_clips
 from rednet_jax.tracking.tracker import TrackedFace
+from rednet_jax.weights.store import fingerprint
 
 LABELLED = sum(FRAMES.values()) - len(UNLABELLED)
 
@@ -97,6 +98,15 @@ def test_known_tracks_have_known_figures(fake, clips, data_dir, network, tmp_pat
     assert numbers == [str(n) for n in range(1, FRAMES["one"] + 1)]
     assert np.flatnonzero(np.isnan(points[:, 0, 0])).tolist() == [4]
     again = score_predictions(tmp_path / "points", "300vw", "train", data_dir=data_dir)
+    told, read = result["provenance"], again["provenance"]
+    assert told["weights"] == fingerprint(network[1]) and told["labels"] == read["labels"]
+    assert told["command"] == (
+        "rednet eval compact --data 300vw --split train --normaliser inter-ocular "
+        "--feedback-steps 2,1 --boxes truth --every 1"
+    )
+    (tmp_path / "points/one.csv").write_text((tmp_path / "points/one.csv").read_text() + "\n")
+    other = score_predictions(tmp_path / "points", "300vw", "train", data_dir=data_dir)
+    assert other["provenance"]["predictions"] != read["predictions"]
     (row,) = again["per_step"]
     assert (again["images"], again["missed"]) == (result["images"], result["missed"])
     assert row["nme"] == pytest.approx(two["nme"], rel=1e-3)

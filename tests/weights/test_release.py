@@ -170,7 +170,9 @@ def test_the_card_agrees_with_the_figures(folder, result, slices):
         assert (boxes, int(steps)) == (measured["boxes"], row["feedback_steps"])
         names = ("nme", "median", "failure_rate_8", "failure_rate_10", "auc_8")
         told = [float(value) for value in values]
-        assert told[:5] == pytest.approx([row[name] for name in names], abs=0.051)
+        # A face that the detector does not find is a failure; where all are found these are equal.
+        rates = {**row, **row["with_missed"]}
+        assert told[:5] == pytest.approx([rates[name] for name in names], abs=0.051)
         assert told[:2] == pytest.approx([row["nme"], row["median"]], abs=0.0051)
         assert told[5:] == [measured["images"], measured["missed"]]
     for fact in (
