@@ -12,7 +12,7 @@ from rednet_jax.fields import differences, shown, with_defaults
 from rednet_jax.files import write_text
 from rednet_jax.train.experiment import Experiment
 from rednet_jax.train.state import check_same_network
-from rednet_jax.train.watch import METRICS, VALIDATION, read_rows
+from rednet_jax.train.watch import ENVIRONMENT, METRICS, VALIDATION, read_rows
 from rednet_jax.weights.store import find, fingerprint, load, released
 
 CONFIG, INITIAL = "config.json", "init_from.json"
@@ -106,6 +106,25 @@ def initial_weights(run_dir: Path, init_from: str | None, experiment: Experiment
         began = "fresh weights" if recorded is None else f"those of {recorded.checkpoint}"
         raise RednetError(f"--init-from {init_from}: the run in {run_dir} began with {began}")
     return recorded
+
+
+def changed_data(run_dir: Path, data: dict[str, dict[str, str]]) -> list[str]:
+    """Returns the splits that differ from those of the run's last start, as `STAGE: train SPLIT`.
+
+    They do not stop a run: whoever mends a label that broke it resumes with data that differ.
+
+    Args:
+        run_dir: the run's folder.
+        data: of `Inputs.fingerprints`.
+    """
+    starts = read_rows(run_dir / ENVIRONMENT)
+    before = starts[-1].get("data", {}) if starts else {}
+    return [
+        f"{stage}: {split}"
+        for stage, splits in data.items()
+        for split, fingerprint in splits.items()
+        if before.get(stage, {}).get(split, fingerprint) != fingerprint
+    ]
 
 
 def _lasting_name(checkpoint: str) -> str:

@@ -23,7 +23,7 @@ from rednet_jax.evaluate.provenance import provenance
 from rednet_jax.train.checkpoints import Checkpoints
 from rednet_jax.train.distributed import after_the_first, check_alike, check_shared
 from rednet_jax.train.experiment import Experiment, GeneratedData, Stage
-from rednet_jax.train.folder import best_nme, claim, initial_weights
+from rednet_jax.train.folder import best_nme, changed_data, claim, initial_weights
 from rednet_jax.train.inputs import BatchReader, Inputs
 from rednet_jax.train.parallel import Devices, Parallel, devices
 from rednet_jax.train.report import write_report
@@ -132,6 +132,8 @@ def train(
                 state, place = checkpoints.load(found, placed.abstract())
                 _say(f"{run_dir}: {_resumed(found, last, experiment)}")
             begun = found or 0
+            for split in changed_data(run_dir, data) if begun < last else ():
+                _say(f"{run_dir}: the data differ from those of the last start; {split}")
             trace = Trace(run_dir / "profile", profile, max(last - begun, 0), _say)
             start = here | {
                 "mesh": dataclasses.asdict(experiment.mesh),

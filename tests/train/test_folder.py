@@ -11,7 +11,7 @@ import pytest
 from rednet_jax.errors import RednetError
 from rednet_jax.model.rednet import init
 from rednet_jax.train.experiment import Experiment
-from rednet_jax.train.folder import Initial, claim, initial_weights
+from rednet_jax.train.folder import Initial, changed_data, claim, initial_weights
 from rednet_jax.train.load import changed
 from rednet_jax.weights.store import fingerprint, load, write_weights
 
@@ -124,3 +124,14 @@ def test_fields_by_which_another_network_differs_are_named(experiment, files):
         "one.safetensors: holds another network than the experiment's: "
         "model.regression_width is 6 there, 9 here"
     )
+
+
+def test_data_that_differ_from_the_last_start_are_named(tmp_path):
+    data = {"a": {"train x/train": "1", "validation x/val": "2"}, "b": {"train x/train": "3"}}
+    assert changed_data(tmp_path, data) == []
+    earlier = {"a": {"train x/train": "0", "validation x/val": "2"}}
+    starts = [{"step": 0}, {"step": 10, "data": earlier}]
+    (tmp_path / "environment.jsonl").write_text("\n".join(map(json.dumps, starts)))
+    assert changed_data(tmp_path, data) == ["a: train x/train"]
+    (tmp_path / "environment.jsonl").write_text('{"step": 0}')
+    assert changed_data(tmp_path, data) == []
