@@ -238,7 +238,8 @@ class Experiment:
         stages: gone through one after the other.
         seed: of the initial weights, the order of the faces and every draw.
         compute: dtype of activations; parameters, statistics and losses are float32 in any case.
-        mesh: of devices; a run may go on with another.
+        mesh: of devices; a run may be resumed on another, unless a stage's `batch_statistics` are
+            each device's.
         evaluate_every: steps between validations; a checkpoint is written at each.
         log_every: steps between lines of metrics.jsonl; NaN is noticed then.
         keep: checkpoints kept, beside the best.

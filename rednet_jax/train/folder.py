@@ -58,7 +58,7 @@ def claim(run_dir: Path, experiment: Experiment, initial: Initial | None) -> Non
         changed = [
             one
             for one in differences(with_defaults(before, experiment), now)
-            if not _FREE.fullmatch(one.name)
+            if not _is_free(one.name, experiment)
         ]
         if changed:
             told = "; ".join(f"{name} was {shown(a)}, now is {shown(b)}" for name, a, b in changed)
@@ -106,6 +106,15 @@ def initial_weights(run_dir: Path, init_from: str | None, experiment: Experiment
         began = "fresh weights" if recorded is None else f"those of {recorded.checkpoint}"
         raise RednetError(f"--init-from {init_from}: the run in {run_dir} began with {began}")
     return recorded
+
+
+def _is_free(name: str, experiment: Experiment) -> bool:
+    if name.startswith("mesh.") and any(
+        stage.batch_statistics == "device" for stage in experiment.stages
+    ):
+        # The moments are of each device's share of the batch, so the mesh decides the result.
+        return False
+    return _FREE.fullmatch(name) is not None
 
 
 def changed_data(run_dir: Path, data: dict[str, dict[str, str]]) -> list[str]:

@@ -38,6 +38,14 @@ def test_what_leaves_the_result_as_it_is_may_change(experiment, tmp_path):
     assert config(tmp_path) == now.to_json()
 
 
+def test_the_mesh_stays_where_each_device_has_its_own_statistics(experiment, tmp_path):
+    device = changed(experiment, {"batch_statistics": "device"})
+    claim(tmp_path, device, None)
+    assert refused(tmp_path, changed(device, {"mesh.data": "2"})).endswith(
+        "; mesh.data was 1, now is 2"
+    )
+
+
 def test_all_that_may_not_change_is_named_in_one_line(experiment, tmp_path):
     claim(tmp_path, experiment, None)
     fields = {"seed": "3", "losses.sigma": "2", "evaluate_every": "4", "data.weights": "2"}
