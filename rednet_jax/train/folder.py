@@ -65,8 +65,10 @@ def claim(run_dir: Path, experiment: Experiment, initial: Initial | None) -> Non
             longer = any(re.fullmatch(r"stages\[\d+\]\.steps", one.name) for one in changed)
             hint = f"; to train on, begin another run with --init-from {run_dir}" if longer else ""
             raise RednetError(f"{config}: the folder holds another run; {told}{hint}")
-    # The weights first: a run that is killed between the two has not begun, and loses neither.
-    if not (run_dir / INITIAL).exists():
+    # The weights first: a run that is killed between the two has not begun, and loses neither. What
+    # a run of an earlier version began with is not known, unless it is given now.
+    known = before is None or initial is not None
+    if known and not (run_dir / INITIAL).exists():
         recorded = None if initial is None else initial._asdict()
         write_text(run_dir / INITIAL, json.dumps(recorded) + "\n")
     if before != now:

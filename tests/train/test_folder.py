@@ -114,8 +114,12 @@ def test_a_run_that_began_with_fresh_weights_takes_no_others(experiment, files):
         initial_weights(files / "run", str(files / "one.safetensors"), experiment)
     # An earlier version did not record them.
     (files / "run" / "init_from.json").unlink()
+    claim(files / "run", experiment, None)
+    assert not (files / "run" / "init_from.json").exists()
     given = initial_weights(files / "run", str(files / "one.safetensors"), experiment)
     assert given.checkpoint.endswith("one.safetensors")
+    claim(files / "run", experiment, given)
+    assert initial_weights(files / "run", None, experiment) == given
     (files / "run" / "init_from.json").write_text("[1, 2, 3]")
     with pytest.raises(RednetError, match=r"init_from.json: not a record of weights"):
         initial_weights(files / "run", None, experiment)
