@@ -25,7 +25,7 @@ from rednet_jax.evaluate.protocols import answer_crops
 from rednet_jax.evaluate.reliability import scores, sigmoid
 from rednet_jax.model.heads import PeakReadout, scale_confidence
 from rednet_jax.model.rednet import init
-from rednet_jax.weights.store import load, write_weights
+from rednet_jax.weights.store import fingerprint, load, write_weights
 
 
 def drawn(slope, intercept, count=200_000):
@@ -160,6 +160,8 @@ def test_the_command_writes_calibrated_weights_a_plot_and_figures(
     result = json.loads((tmp_path / "calibration.json").read_text())
     assert result["slope"] == pytest.approx(0.5, abs=0.02)
     assert result["split"] == "validation, used for selection"
+    assert result["weights"] == fingerprint(load(checkpoint)[1])
+    assert len(result["labels"]) == 64 and result["command"].startswith("rednet calibrate tiny ")
     assert result["faces"] == 9 and len(result["folds"]) == 5
     assert [(row["boxes"], row["feedback_steps"]) for row in result["rows"]] == [
         (boxes, steps) for boxes in ("truth", "jitter") for steps in (1, 2)
