@@ -69,7 +69,8 @@ def figures(
         normaliser: what errors are in percent of.
         boxes: where crops were cut, None where it is not known.
         crop_margin: of the crops, None where it is not known.
-        plot: PNG file for the cumulative error distributions.
+        plot: PNG file for the cumulative error distributions; a missed face is in none of their
+            steps, and fails.
         name: of what is measured, for the plot's legend.
 
     Returns:
@@ -103,7 +104,7 @@ def figures(
         if not (known & there).any():
             raise RednetError(f"{labels.of}: no answer for any of {known.sum()} labelled faces")
         answered = np.where(there[:, None, None], landmarks, np.nan)
-        row, errors = _row(labels, answered, known, normaliser)
+        row = _row(labels, answered, known, normaliser)
         of_known = face_errors(answered, labels.landmarks, labels.labelled, normaliser)[known]
         first = of_known if first is None else first
         if rows:
@@ -113,7 +114,8 @@ def figures(
             row["intervals"]["nme_less_first"] = _pair(bounds)
         rows.append({"feedback_steps": steps, **row})
         curve = name if steps is None else f"{name}, K = {steps}"
-        curves[f"{curve}: NME {row['nme']:.2f} %, {row['failure_rate_10']:.1f} % over 10"] = errors
+        failed = row["with_missed"]["failure_rate_10"]
+        curves[f"{curve}: NME {row['nme']:.2f} %, {failed:.1f} % fail"] = of_known
     last = max(range(len(rows)), key=lambda i: answers[i][0] or 0)
     there = _answered(answers[last][1])
     of = labels.of + (", used for selection" if labels.of.endswith(" validation") else "")
@@ -139,8 +141,8 @@ def figures(
         }
     if plot is not None:
         faces = "faces" if labels.clips is None else "frames"
-        without = f", {result['missed']} missed are left out" if result["missed"] else ""
-        title = f"{of}: {result['images']} {faces}{without}"
+        missed = f" found, {result['missed']} missed" if result["missed"] else ""
+        title = f"{of}: {result['images']} {faces}{missed}"
         draw_cumulative(curves, plot, title=title, normaliser=result["normaliser"])
     return {**result, "per_step": rows}
 
@@ -187,16 +189,15 @@ def _line(numbers: Mapping[str, Any], bounds: Mapping[str, list[float] | None]) 
 
 def _row(
     labels: Labels, landmarks: Floats, known: NDArray[np.bool_], normaliser: Normaliser
-) -> tuple[dict[str, Any], Floats]:
-    """The figures of one answer, and the errors of the faces that they are of."""
+) -> dict[str, Any]:
+    """The figures of one answer."""
     against = labels.landmarks, labels.labelled, normaliser
     errors = face_errors(landmarks, *against)
     parts = part_errors(landmarks, *against)
     owners = np.asarray(labels.owners)
     row = _of_faces(errors[known], {part: one[known] for part, one in parts.items()}, owners[known])
-    measured = errors[known & np.isfinite(errors)]
     if labels.clips is None:
-        return row, measured
+        return row
     videos = [
         {"clip": name, **_of_video(landmarks[frames], errors[frames], known[frames])}
         for name, frames in labels.clips
@@ -208,7 +209,7 @@ def _row(
     bounds = bootstrap_intervals(of_videos, level=LEVEL)
     row["intervals"] |= {name: _pair(one) for name, one in bounds.items()}
     means = {name: _mean(one) for name, one in of_videos.items()}
-    return {**row, **means, "per_video": videos}, measured
+    return {**row, **means, "per_video": videos}
 
 
 def _of_video(landmarks: Floats, errors: Floats, known: NDArray[np.bool_]) -> dict[str, Any]:

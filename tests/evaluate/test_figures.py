@@ -9,6 +9,7 @@ import pytest
 
 from rednet_jax.data.samples import ClipSample, Sample
 from rednet_jax.errors import RednetError
+from rednet_jax.evaluate import figures as module
 from rednet_jax.evaluate.bootstrap import bootstrap_interval, paired_interval
 from rednet_jax.evaluate.figures import BLOCK, figures, figures_text
 from rednet_jax.evaluate.labels import clip_labels, face_labels
@@ -50,6 +51,17 @@ def test_what_is_printed_counts_the_missed_as_failures():
         )
     found = figures_text(figures(labels, [(1, off([1, 3, 9, 11, 2]))]))
     assert "failure_rate_8 40 " in found and "counted as failures" not in found
+
+
+def test_the_missed_fail_in_the_plot(monkeypatch, tmp_path):
+    drawn = {}
+    monkeypatch.setattr(module, "draw_cumulative", lambda *one, **how: drawn.update(one=one, **how))
+    labels = face_labels("a split", [sample(name) for name in "abcde"], 68)
+    figures(labels, [(1, off([1, 3, 9, 11, np.nan]))], plot=tmp_path / "ced.png", name="net")
+    ((name, errors),) = drawn["one"][0].items()
+    assert name == "net, K = 1: NME 6.00 %, 40.0 % fail"
+    assert drawn["title"] == "a split: 4 faces found, 1 missed"
+    np.testing.assert_allclose(errors, [1, 3, 9, 11, np.nan], rtol=1e-4)
 
 
 def test_pictures_counted_by_hand():

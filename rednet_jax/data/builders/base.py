@@ -341,6 +341,7 @@ def face_example(
     *,
     identity: int = -1,
     style: str = "300w",
+    where: object = None,
 ) -> Example:
     """Returns a sample with the features of `face_features`.
 
@@ -351,11 +352,12 @@ def face_example(
         labelled: bool [68]; the others become 0. A face without any has the whole picture as box.
         identity: number of the person.
         style: whose labelling convention the points follow.
+        where: the file of the labels, for messages; the name where it is None.
 
     Raises:
         RednetError: as `check_face` does.
     """
-    check_face(name, landmarks, labelled, picture.size)
+    check_face(where or name, landmarks, labelled, picture.size)
     box = np.array([0, 0, picture.size[0] - 1, picture.size[1] - 1], np.float32)
     if labelled.any():
         box = landmark_box(landmarks, labelled)

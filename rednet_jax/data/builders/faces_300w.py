@@ -48,4 +48,5 @@ class Rednet300W(FaceBuilder):
         labels = self.only_file(name, self._labels[name], "labels")
         image = self.only_file(name, self._images.get(name, []), "image")
         landmarks = read_labels(labels)
-        return face_example(name, read_picture(image), landmarks, np.ones(len(landmarks), bool))
+        labelled = np.ones(len(landmarks), bool)
+        return face_example(name, read_picture(image), landmarks, labelled, where=labels)

@@ -67,7 +67,8 @@ class RednetHelen(FaceBuilder):
             labels = self.only_file(name, self._labels[name], "labels")
             image = self.only_file(name, self._images.get(name, []), "image")
             landmarks = read_labels(labels)
-            return face_example(name, read_picture(image), landmarks, np.ones(len(landmarks), bool))
+            labelled = np.ones(len(landmarks), bool)
+            return face_example(name, read_picture(image), landmarks, labelled, where=labels)
         assert self._machine is not None
         picture = read_picture(self.inside(self._file[name]))
         return face_example(name, picture, *self._machine.face(self._file[name], picture.size))

@@ -122,12 +122,13 @@ def test_labels_of_another_image_are_skipped_with_their_line(tmp_path, build) ->
         write_pts(root / f"ibug/{number}.pts", landmarks)
     prepared = build("300w", root)
     inside = ((LANDMARKS * 4 <= [31.5, 23.5]) & (LANDMARKS * 4 >= -0.5)).all(1).sum()
+    image = "the image of 32 x 24 pixels"
     assert prepared.skipped == (
-        "ibug/100: 0 of 68 points lie in the image of 32 x 24 pixels",
-        f"ibug/101: {inside} of 68 points lie in the image of 32 x 24 pixels",
-        f"ibug/102: a point lies {-far[3, 0] - 0.5:.0f} pixels outside the image of 32 x 24 pixels",
-        "ibug/103: the face is 0.6 pixels large",
-        "ibug/104: all points on one line, no face",
+        f"{root}/ibug/100.pts: 0 of 68 points lie in {image}",
+        f"{root}/ibug/101.pts: {inside} of 68 points lie in {image}",
+        f"{root}/ibug/102.pts: a point lies {-far[3, 0] - 0.5:.0f} pixels outside {image}",
+        f"{root}/ibug/103.pts: the face is 0.6 pixels large",
+        f"{root}/ibug/104.pts: all points on one line, no face",
     )
     assert prepared.samples["challenging"] == 135
 
