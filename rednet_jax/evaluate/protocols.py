@@ -71,9 +71,10 @@ def cut_split(
     Args:
         samples: the split.
         config: the network's: its margin, size and landmarks.
-        boxes: crops around the labels ('truth'), around the detector's box, or around the labels'
-            box displaced at random ('jitter'; 'jitter-hard' is the same twice as far): a draw of
-            the face's name alone, so that it is the same for every K, every model and every order.
+        boxes: crops around `whole_face_box` of the labels ('truth'), around the detector's box, or
+            around the former displaced at random ('jitter'; 'jitter-hard' is the same twice as
+            far): a draw of the face's name alone, so that it is the same for every K, every model
+            and every order.
         report: called with the number of faces done and in all.
 
     Raises:
