@@ -15,8 +15,8 @@ from rednet_jax.train.state import check_same_network
 from rednet_jax.train.watch import ENVIRONMENT, METRICS, VALIDATION, read_rows
 from rednet_jax.weights.store import find, fingerprint, load, released
 
-CONFIG, INITIAL = "config.json", "init_from.json"
-"""Names in a run's folder: the experiment, and the weights that the run began with."""
+CONFIG, INITIAL, CHECKPOINTS = "config.json", "init_from.json", "checkpoints"
+"""Names in a run's folder: the experiment, the weights that the run began with, checkpoints."""
 
 _FREE = re.compile(r"name|log_every|keep|mesh\.\w+|stages\[\d+\]\.name")
 """Fields that may change when a run is resumed: names, the layout on devices, how often a line is
@@ -65,6 +65,8 @@ def claim(run_dir: Path, experiment: Experiment, initial: Initial | None) -> Non
             longer = any(re.fullmatch(r"stages\[\d+\]\.steps", one.name) for one in changed)
             hint = f"; to train on, begin another run with --init-from {run_dir}" if longer else ""
             raise RednetError(f"{config}: the folder holds another run; {told}{hint}")
+    elif any((run_dir / CHECKPOINTS).glob("[0-9]*")):
+        raise RednetError(f"{config}: missing, and the folder holds checkpoints of an unknown run")
     # The weights first: a run that is killed between the two has not begun, and loses neither. What
     # a run of an earlier version began with is not known, unless it is given now.
     known = before is None or initial is not None

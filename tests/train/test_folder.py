@@ -80,6 +80,13 @@ def test_a_folder_of_an_earlier_version_is_this_runs(experiment, tmp_path):
     )
 
 
+def test_checkpoints_without_a_config_are_nobodys(experiment, tmp_path):
+    (tmp_path / "checkpoints" / "20").mkdir(parents=True)
+    with pytest.raises(RednetError, match=r"config\.json: missing, and the folder holds checkpoin"):
+        claim(tmp_path, experiment, None)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
+
+
 @pytest.fixture
 def files(experiment, tmp_path):
     """Weights of the experiment's network: two files that differ, and a copy of the first."""
