@@ -13,6 +13,8 @@ from rednet_jax.weights.store import load, write_torch_weights
 torch = pytest.importorskip("torch", reason="torch is not installed: the extra [torch]")
 F = torch.nn.functional
 
+pytestmark = pytest.mark.extras
+
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 VGG = [4, 4, "M", 6, 6, "M", 8, 8, 8, "M", 10, 10, 10, "M", 12, 12, 12, "M"]
 """VGG-16 as torchvision lists it, narrow."""

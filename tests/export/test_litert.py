@@ -15,7 +15,7 @@ for module in ("tensorflow", "ai_edge_litert"):
     pytest.importorskip(module, reason=f"{module} is not installed: the extra [tf]")
 from ai_edge_litert.interpreter import Interpreter  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("noise_faces")
+pytestmark = [pytest.mark.extras, pytest.mark.usefixtures("noise_faces")]
 
 
 def test_signatures_say_what_goes_in_and_out(checkpoint, tmp_path):

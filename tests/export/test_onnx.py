@@ -16,7 +16,7 @@ for module in ("torch", "onnxscript", "onnx", "onnxruntime"):
 import onnx  # noqa: E402
 import onnxruntime  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("noise_faces")
+pytestmark = [pytest.mark.extras, pytest.mark.usefixtures("noise_faces")]
 
 
 def test_graphs_are_checked_and_say_what_goes_in_and_out(checkpoint, tmp_path):

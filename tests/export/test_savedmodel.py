@@ -14,7 +14,7 @@ from rednet_jax.export.savedmodel import export_savedmodel
 pytest.importorskip("tensorflow", reason="tensorflow is not installed: the extra [tf]")
 import tensorflow as tf
 
-pytestmark = pytest.mark.usefixtures("noise_faces")
+pytestmark = [pytest.mark.extras, pytest.mark.usefixtures("noise_faces")]
 
 
 def test_signatures_say_what_goes_in_and_out(checkpoint, tmp_path):

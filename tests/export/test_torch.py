@@ -21,6 +21,8 @@ from rednet_jax.weights.store import load, write_torch_weights, write_weights
 
 torch = pytest.importorskip("torch", reason="torch is not installed: the extra [torch]")
 
+pytestmark = pytest.mark.extras
+
 FORMS = [
     ("compact", {}),
     ("compact", {"feedback": "label_map", "recurrence": "code", "landmarks": 7}),

@@ -29,7 +29,7 @@ from rednet_jax.tracking.quickstart import FACE, portrait_clip, portrait_path
 from rednet_jax.tracking.tracker import Tracker
 from rednet_jax.weights.store import load
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.extras
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 TOLERANCE = 3e-3
