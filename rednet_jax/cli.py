@@ -150,6 +150,12 @@ def parser() -> argparse.ArgumentParser:
         help="one program over the mesh (default), or one a device",
     )
     one.add_argument("--init-from", metavar="C", help=f"weights to begin with: {CHECKPOINT}")
+    one.add_argument(
+        "--from-step",
+        type=int,
+        metavar="N",
+        help="go back to the checkpoint of step N, once (default: the newest intact one)",
+    )
     one.add_argument("--profile", type=int, default=0, metavar="N", help="trace N steps")
     one.add_argument(
         "--coordinator",

@@ -173,6 +173,7 @@ def train(args: argparse.Namespace) -> int:
             steps=args.steps,
             parallel=args.parallel,
             init_from=args.init_from,
+            from_step=args.from_step,
             profile=args.profile,
         )
     return 0

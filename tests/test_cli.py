@@ -282,6 +282,7 @@ def test_train_hands_over_folder_steps_and_fields(here, run, monkeypatch):
         "steps": 7,
         "parallel": "jit",
         "init_from": None,
+        "from_step": None,
         "profile": 0,
     }
     (_, folder), options = calls[1]

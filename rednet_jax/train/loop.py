@@ -25,6 +25,7 @@ from rednet_jax.train.distributed import after_the_first, check_alike, check_sha
 from rednet_jax.train.experiment import Experiment, GeneratedData, Stage
 from rednet_jax.train.folder import best_nme, changed_data, claim, initial_weights
 from rednet_jax.train.inputs import BatchReader, Inputs
+from rednet_jax.train.lock import only_writer
 from rednet_jax.train.parallel import Devices, Parallel, devices
 from rednet_jax.train.report import write_report
 from rednet_jax.train.state import (
@@ -69,6 +70,7 @@ def train(
     steps: int | None = None,
     parallel: Parallel = "jit",
     init_from: str | None = None,
+    from_step: int | None = None,
     profile: int = 0,
 ) -> TrainState:
     """Trains to the end of the experiment, or resumes where the run folder was left.
@@ -88,18 +90,27 @@ def train(
         parallel: one program over the mesh (`jit`), or one a device (`pmap`).
         init_from: checkpoint whose weights a new run begins with. The run folder records it: a run
             that is started again needs it no more, and refuses another one.
+        from_step: go on from this checkpoint, once, and set newer ones aside; None for the newest
+            that is intact.
         profile: write a trace of so many steps, after the first two of this call, to RUN/profile.
 
     Returns:
         The state at the end.
 
     Raises:
-        RednetError: a folder of another experiment or that cannot be written, processes that were
-            given different experiments, options, versions or data, data that cannot be read, a mesh
-            that does not fit, a loss that is not finite, too few steps to profile.
+        RednetError: a folder of another experiment, that another process trains in or that cannot
+            be written, processes that were given different experiments, options, versions or data,
+            no checkpoint that can be loaded, data that cannot be read, a mesh that does not fit, a
+            loss that is not finite, too few steps to profile.
     """
     state: TrainState
-    options = {"steps": steps, "parallel": parallel, "init_from": init_from, "profile": profile}
+    options = {
+        "steps": steps,
+        "parallel": parallel,
+        "init-from": init_from,
+        "from-step": from_step,
+        "profile": profile,
+    }
     here = provenance(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]), experiment.seed)
     code = {"versions": here["versions"], "git_commit": here["git_commit"]}
     # Before anything that processes do together: with other shapes they would wait forever.
@@ -118,20 +129,22 @@ def train(
     initial = initial_weights(run_dir, init_from, experiment)
     begun_with = None if initial is None else initial._asdict()
     check_alike({"data": data, "--init-from": begun_with})
-    if jax.process_index() == 0:
-        claim(run_dir, experiment, initial)
     try:
-        with Checkpoints(run_dir / "checkpoints", experiment.keep) as checkpoints:
-            found = checkpoints.latest
-            check_shared(run_dir, found)
-            if found is None:
-                state, place = initial_train_state(experiment), None
+        with (
+            only_writer(run_dir),
+            Checkpoints(run_dir / "checkpoints", experiment.keep) as checkpoints,
+        ):
+            if jax.process_index() == 0:
+                claim(run_dir, experiment, initial)
+            check_shared(run_dir, checkpoints.latest)
+            resumed = checkpoints.resume(placed.abstract(), from_step)
+            if resumed is None:
+                begun, state, place = 0, initial_train_state(experiment), None
                 if initial is not None:
                     state = with_weights(state, experiment.model, *initial)
             else:
-                state, place = checkpoints.load(found, placed.abstract())
-                _say(f"{run_dir}: {_resumed(found, last, experiment)}")
-            begun = found or 0
+                begun, state, place = resumed
+                _say(f"{run_dir}: {_resumed(begun, last, experiment)}")
             for split in changed_data(run_dir, data) if begun < last else ():
                 _say(f"{run_dir}: the data differ from those of the last start; {split}")
             trace = Trace(run_dir / "profile", profile, max(last - begun, 0), _say)

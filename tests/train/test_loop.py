@@ -4,7 +4,9 @@ import dataclasses
 import itertools
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,7 +20,7 @@ from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.protocols import evaluate_split
 from rednet_jax.landmarks.schemes import LANDMARKS_7
 from rednet_jax.train import inputs, loop, validation
-from rednet_jax.train.checkpoints import Checkpoints
+from rednet_jax.train.checkpoints import DIGESTS, Checkpoints
 from rednet_jax.train.inputs import Inputs
 from rednet_jax.train.load import changed
 from rednet_jax.train.loop import train
@@ -49,6 +51,7 @@ def assert_same(one, other):
 
 def test_the_run_folder(finished, experiment):
     assert sorted(path.name for path in finished.folder.iterdir()) == [
+        ".lock",
         "best.safetensors",
         "checkpoints",
         "config.json",
@@ -217,6 +220,60 @@ def test_the_best_is_remembered_across_a_restart(
     train(experiment, tmp_path, data_dir=data_dir)
     assert best.read_bytes() != first and saved(tmp_path) == [20]
     assert_same(load(str(tmp_path))[1], finished.state.average)
+
+
+def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
+    finished, experiment, data_dir, tmp_path, capsys
+):
+    run = tmp_path / "run"
+    shutil.copytree(finished.folder, run)
+    older = saved(run)[0]
+    assert older < 20
+    (run / "checkpoints" / "20" / "metrics" / "metrics").write_text("")
+    assert_same(train(experiment, run, data_dir=data_dir), finished.state)
+    told = capsys.readouterr()
+    assert f"goes on at step {older}\n" in told.out
+    assert told.err.strip() == (
+        f"rednet: warning: {run}/checkpoints/20: damaged (metrics/metrics is not JSON); "
+        f"kept as 20.damaged; the run goes on from step {older}"
+    )
+    assert rows(run) == rows(finished.folder)
+    assert (run / "checkpoints" / "20" / DIGESTS).exists()
+
+
+def test_a_run_is_taken_back_to_a_step(finished, experiment, data_dir, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(finished.folder, run)
+    older = saved(run)[0]
+    text = refused(experiment, run, data_dir, from_step=7)
+    assert text == f"{run}/checkpoints: no checkpoint of step 7; there are: {older}, 20"
+    assert_same(train(experiment, run, data_dir=data_dir, from_step=older), finished.state)
+    assert (run / "checkpoints" / "20.superseded").is_dir()
+    assert rows(run) == rows(finished.folder)
+    # A job that is queued again has the same command.
+    capsys.readouterr()
+    assert_same(train(experiment, run, data_dir=data_dir, from_step=older), finished.state)
+    assert "goes on at step 20\n" in capsys.readouterr().out
+
+
+def test_two_jobs_do_not_write_to_one_folder(finished, experiment, data_dir, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished.folder, run)
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom rednet_jax.train.lock import only_writer\n"
+        "with only_writer(Path(sys.argv[1])):\n    print(flush=True)\n    sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", script, str(run)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        before = rows(run)
+        holder = f"(host {socket.gethostname()}, process {other.pid})"
+        text = refused(experiment, run, data_dir)
+        assert text == f"{run}: another process is training in this folder {holder}"
+        assert rows(run) == before
+        other.kill()
+    # A lock goes with its process.
+    assert_same(train(experiment, run, data_dir=data_dir), finished.state)
 
 
 def test_progress_is_told(experiment, data_dir, tmp_path, capsys):
