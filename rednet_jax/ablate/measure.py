@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from rednet_jax.ablate.plan import CLIPS, FEEDBACK_STEPS, PICTURES, Readout
 from rednet_jax.data.sources import holds_clips, read_split
 from rednet_jax.errors import RednetError
-from rednet_jax.evaluate.clips import ClipWindows, clip_windows, follow
-from rednet_jax.evaluate.metrics import NORMALISER, face_errors, jitter, measurable
+from rednet_jax.evaluate.clips import ClipWindows, clip_windows, follow, track_of
+from rednet_jax.evaluate.metrics import NORMALISER, face_errors, measurable
 from rednet_jax.evaluate.protocols import BATCH, Boxes, Crops, cut_split, in_picture
 from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig
@@ -183,20 +183,12 @@ def _by_clip(
     config: RedNetConfig, variables: dict[str, Any], windows: ClipWindows, feedback_steps: int
 ) -> tuple[list[str], Floats, Floats]:
     """Names of the N clips, and NME and jitter [N] of each, percent, over all its stretches."""
-    crops, landmarks, *_ = follow(config, variables, windows, feedback_steps)
-    found = in_picture(crops, landmarks)
-    errors = face_errors(found, crops.landmarks, crops.labelled)
-    known = measurable(crops.labelled)
-    there = windows.frames >= 0
-    ends = np.cumsum(there.sum(1))[:-1]
+    track = track_of(config, windows, follow(config, variables, windows, feedback_steps))
     clips = [windows.faces.names[first].rpartition("/")[0] for first in windows.frames[:, 0]]
-    shakes = [jitter(track) for track in np.split(found, ends)]
-    owner = np.repeat(clips, there.sum(1))
+    owner = np.repeat(clips, (windows.frames >= 0).sum(1))
     names = list(dict.fromkeys(clips))
-    nme = [errors[known & (owner == clip)].mean() for clip in names]
-    shake = [
-        np.nanmean([s for s, c in zip(shakes, clips, strict=True) if c == clip]) for clip in names
-    ]
+    nme = [track.errors[track.known & (owner == clip)].mean() for clip in names]
+    shake = [np.nanmean(track.jitters[np.asarray(clips) == clip]) for clip in names]
     return names, np.asarray(nme), np.asarray(shake)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rednet_jax.data.crops import FaceCrops, face_crops
 from rednet_jax.evaluate.metrics import face_errors, jitter, measurable
-from rednet_jax.evaluate.protocols import Crops, in_picture
+from rednet_jax.evaluate.protocols import Crops
 from rednet_jax.landmarks.boxes import whole_face_box
 from rednet_jax.landmarks.crops import (
     apply_affine,
@@ -45,20 +45,46 @@ class ClipWindows(NamedTuple):
     frames: NDArray[np.int64]
 
 
-class Track(NamedTuple):
-    """What the network makes of the N frames of all stretches.
+class Followed(NamedTuple):
+    """Where the network looked and what it found, in W stretches of T frames.
 
     Attributes:
-        crops: the frames as the network saw them.
-        landmarks: float32 [N, L, 2], crop pixels.
-        nme: of the frames that can be measured, percent; nan where a point is not finite.
-        jitter: mean over the stretches of `metrics.jitter`, percent.
+        affines: float64 [W, T, 2, 3], crop pixels -> pixels of the frame.
+        landmarks: float32 [W, T, L, 2], crop pixels; of no meaning behind the end of a clip.
     """
 
-    crops: Crops
+    affines: NDArray[np.float64]
     landmarks: NDArray[np.float32]
-    nme: float
-    jitter: float
+
+
+class Track(NamedTuple):
+    """What the network makes of the N frames of all stretches, one stretch after the other.
+
+    Attributes:
+        faces: int64 [N], which of `ClipWindows.faces`.
+        affines: float64 [N, 2, 3], crop pixels -> pixels of the frame.
+        landmarks: float32 [N, L, 2], crop pixels.
+        errors: float [N], NME of each frame, percent; nan where a point is not finite.
+        known: bool [N], the frames that can be measured.
+        jitters: float [W], `metrics.jitter` of each stretch, percent.
+    """
+
+    faces: NDArray[np.int64]
+    affines: NDArray[np.float64]
+    landmarks: NDArray[np.float32]
+    errors: NDArray[np.floating]
+    known: NDArray[np.bool_]
+    jitters: NDArray[np.floating]
+
+    @property
+    def nme(self) -> float:
+        """Of the frames that can be measured, percent; nan where a point is not finite."""
+        return float(self.errors[self.known].mean())
+
+    @property
+    def jitter(self) -> float:
+        """Mean over the stretches, percent."""
+        return float(np.nanmean(self.jitters))
 
 
 def clip_windows(
@@ -81,7 +107,7 @@ def clip_windows(
 
 def follow(
     config: RedNetConfig, variables: dict[str, Any], windows: ClipWindows, feedback_steps: int
-) -> Track:
+) -> Followed:
     """Follows the face through every stretch, all of them side by side.
 
     The first crop is cut around the labels, every other one around the points found in the frame
@@ -94,13 +120,13 @@ def follow(
         feedback_steps: K, passes of the network for each frame.
     """
     size = config.picture_size
-    faces, indices = windows.faces, list(scheme(config.landmarks).from_68)
+    faces = windows.faces
     state = rednet.initial_state(config, len(windows.frames))
     first = windows.frames[:, 0]
     truth = _in_picture(faces, first)
     boxes = [whole_face_box(*one) for one in zip(truth, faces.labelled[first], strict=True)]
     before: NDArray[np.float64] | None = None
-    images, affines, found = [], [], []
+    affines, found = [], []
     for frame in windows.frames.T:
         affine = np.stack(
             [crop_transform(box, margin=config.picture_margin, size=size) for box in boxes]
@@ -113,34 +139,62 @@ def follow(
         landmarks = np.asarray(points)
         before = affine
         boxes = [_next(*one) for one in zip(apply_affine(affine, landmarks), boxes, strict=True)]
-        images.append(crops)
         affines.append(affine)
         found.append(landmarks)
-    there = windows.frames.ravel() >= 0
-    of_all = windows.frames.ravel()[there]
+    return Followed(np.stack(affines, 1), np.stack(found, 1))
 
-    def flat(parts: list[NDArray[Any]]) -> NDArray[Any]:
-        return np.stack(parts, 1).reshape(-1, *parts[0].shape[1:])[there]
 
-    crops_of_all = Crops(
-        names=[str(faces.names[i]) for i in of_all],
-        images=flat(images),
-        affines=flat(affines),
-        landmarks=_in_picture(faces, of_all)[:, indices].astype(np.float32),
-        labelled=faces.labelled[of_all][:, indices],
+def track_of(config: RedNetConfig, windows: ClipWindows, followed: Followed) -> Track:
+    """Compares what was found in all stretches with the labels.
+
+    Args:
+        config: of the network.
+        windows: W stretches.
+        followed: of `follow`, for the same stretches.
+    """
+    there = windows.frames >= 0
+    rows = windows.frames[there]
+    affines, landmarks = followed.affines[there], followed.landmarks[there]
+    truth, labelled = _labels(config, windows.faces, rows)
+    in_frames = apply_affine(affines, landmarks)
+    errors = face_errors(in_frames, truth, labelled)
+    ends = np.cumsum(there.sum(1))[:-1]
+    jitters = np.asarray([jitter(track) for track in np.split(in_frames, ends)])
+    return Track(rows, affines, landmarks, errors, measurable(labelled), jitters)
+
+
+def frames_of(
+    config: RedNetConfig, windows: ClipWindows, track: Track, chosen: NDArray[np.intp]
+) -> Crops:
+    """Returns some frames of a track as the network saw them.
+
+    Args:
+        config: of the network.
+        windows: what was followed.
+        track: of `track_of`.
+        chosen: int [n], which of the track's frames.
+    """
+    rows, affines = track.faces[chosen], track.affines[chosen]
+    truth, labelled = _labels(config, windows.faces, rows)
+    size = config.picture_size
+    images = [_cut(windows.faces, *one, size) for one in zip(rows, affines, strict=True)]
+    return Crops(
+        names=[str(windows.faces.names[row]) for row in rows],
+        images=np.asarray(images, np.uint8).reshape(-1, size, size, 3),
+        affines=affines,
+        landmarks=truth,
+        labelled=labelled,
         missed=[],
     )
-    landmarks = flat(found)
-    in_frames = in_picture(crops_of_all, landmarks)
-    errors = face_errors(in_frames, crops_of_all.landmarks, crops_of_all.labelled)
-    ends = np.cumsum((windows.frames >= 0).sum(1))[:-1]
-    jitters = [jitter(track) for track in np.split(in_frames, ends)]
-    return Track(
-        crops_of_all,
-        landmarks,
-        float(errors[measurable(crops_of_all.labelled)].mean()),
-        float(np.nanmean(jitters)),
-    )
+
+
+def _labels(
+    config: RedNetConfig, faces: FaceCrops, rows: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """The network's points [n, L, 2] of faces in pixels of their frames, and which are labelled."""
+    indices = list(scheme(config.landmarks).from_68)
+    points = _in_picture(faces, rows)[:, indices].astype(np.float32)
+    return points, faces.labelled[rows][:, indices]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5))

@@ -37,8 +37,8 @@ from rednet_jax.train.state import (
     with_weights,
 )
 from rednet_jax.train.trace import Trace
-from rednet_jax.train.validation import errors_of, validate
-from rednet_jax.train.watch import JITTER, VALIDATION, RunLog, faces_to_show
+from rednet_jax.train.validation import validate
+from rednet_jax.train.watch import JITTER, VALIDATION, RunLog
 from rednet_jax.weights.store import BEST, Variables, write_weights
 
 _STEPS_AHEAD = 2
@@ -280,8 +280,7 @@ class _Run(NamedTuple):
         jitter = {} if found.jitter is None else {JITTER: found.jitter}
         self._log({"step": done, VALIDATION: nme, **jitter})
         if self.log is not None:
-            errors = errors_of(found.landmarks, found.crops)
-            self.log.pictures(done, faces_to_show(found.crops, found.landmarks, errors))
+            self.log.pictures(done, found.shown)
         # Before the checkpoint: one without its weights would never be written again.
         if nme[-1] < best:
             best = nme[-1]

@@ -1,33 +1,37 @@
-"""What checkpoints are chosen by: errors on a stage's validation faces, or on its clips."""
+"""What checkpoints are chosen by: errors on a stage's validation faces, or on its clips.
+
+Many processes share the work, and all of them have the figures.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from numpy.typing import NDArray
 
-from rednet_jax.evaluate.clips import ClipWindows, follow
+from rednet_jax.evaluate.clips import ClipWindows, Followed, follow, frames_of, track_of
 from rednet_jax.evaluate.metrics import face_errors, measurable
 from rednet_jax.evaluate.protocols import Crops, align_crops, in_picture
 from rednet_jax.model.config import RedNetConfig
+from rednet_jax.train.watch import COLUMNS, Face, faces_of, faces_to_show, worst_and_typical
 from rednet_jax.weights.store import Variables
 
 
 class Validation(NamedTuple):
-    """Figures, each a list for K = 1, 2, ..., and the faces that they come from.
+    """Figures, each a list for K = 1, 2, ..., and faces to look at.
 
     Attributes:
         nme: percent; nan where a landmark is not finite.
         jitter: percent; None of single pictures.
-        crops: the N faces as the network saw them at the largest K.
-        landmarks: float [N, L, 2], of the largest K, crop pixels.
+        shown: the worst and typical faces at the largest K.
     """
 
     nme: list[float]
     jitter: list[float] | None
-    crops: Crops
-    landmarks: NDArray[np.floating]
+    shown: list[Face]
 
 
 def validate(
@@ -35,18 +39,69 @@ def validate(
 ) -> Validation:
     """Measures weights: on pictures as evaluation does, on clips as the tracker sees them.
 
+    Of many processes, all of which call this, each runs the network on its share of the faces.
+
     Args:
         model: the network.
         variables: of the network.
-        faces: pictures, or stretches of clips.
+        faces: pictures, or stretches of clips; the same in all processes.
         passes: the largest K.
     """
     if isinstance(faces, ClipWindows):
-        tracks = [follow(model, variables, faces, steps) for steps in range(1, passes + 1)]
-        jitter = [track.jitter for track in tracks]
-        return Validation([track.nme for track in tracks], jitter, *tracks[-1][:2])
-    landmarks = align_crops(model, variables, faces.images, passes)
-    return Validation(validation_nme(landmarks, faces), None, faces, landmarks[-1])
+        return _validate_clips(model, variables, faces, passes)
+    mine = share(len(faces.images), jax.process_index(), jax.process_count())
+    found = align_crops(model, variables, faces.images[mine], passes)
+    landmarks = np.swapaxes(_gathered(np.swapaxes(found, 0, 1), len(faces.images)), 0, 1)
+    shown = faces_to_show(faces, landmarks[-1], errors_of(landmarks[-1], faces))
+    return Validation(validation_nme(landmarks, faces), None, shown)
+
+
+def _validate_clips(
+    model: RedNetConfig, variables: Variables, windows: ClipWindows, passes: int
+) -> Validation:
+    count = len(windows.frames)
+    mine = share(count, jax.process_index(), jax.process_count())
+    part = windows._replace(frames=windows.frames[mine])
+    tracks = []
+    for steps in range(1, passes + 1):
+        found = follow(model, variables, part, steps)
+        whole = Followed(*(_gathered(one, count) for one in found))
+        tracks.append(track_of(model, windows, whole))
+    last = tracks[-1]
+    errors = np.where(last.known, last.errors, np.nan)
+    chosen = worst_and_typical(errors, COLUMNS)
+    shown = frames_of(model, windows, last, chosen)
+    return Validation(
+        [track.nme for track in tracks],
+        [track.jitter for track in tracks],
+        faces_of(shown, last.landmarks[chosen], errors[chosen], np.arange(len(chosen))),
+    )
+
+
+def share(count: int, process: int, processes: int) -> NDArray[np.intp]:
+    """Returns which of so many faces a process runs: as many as the others, some of them twice.
+
+    Args:
+        count: faces in all, at least 1.
+        process: which.
+        processes: how many there are.
+
+    Returns:
+        int [ceil(count / processes)]; those of all processes in a row are 0, 1, ..., and what is
+        too many begins with 0 again.
+    """
+    each = -(-count // processes)
+    return np.arange(process * each, (process + 1) * each) % count
+
+
+def _gathered(mine: NDArray[Any], count: int) -> NDArray[Any]:
+    """The rows of all processes, each with its `share`, in the order of the faces."""
+    if jax.process_count() == 1:
+        return mine
+    # As bytes: JAX would round float64.
+    raw = np.ascontiguousarray(mine).view(np.uint8).reshape(len(mine), -1)
+    rows = np.asarray(multihost_utils.process_allgather(raw)).reshape(-1, raw.shape[1])[:count]
+    return np.ascontiguousarray(rows).view(mine.dtype).reshape(count, *mine.shape[1:])
 
 
 def validation_nme(landmarks: NDArray[np.floating], crops: Crops) -> list[float]:

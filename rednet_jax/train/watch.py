@@ -198,16 +198,30 @@ def faces_to_show(
         landmarks: [N, L, 2], the network's, crop pixels.
         errors: [N], percent; nan where a face is not measurable.
     """
+    return faces_of(crops, landmarks, errors, worst_and_typical(errors, COLUMNS))
+
+
+def faces_of(
+    crops: Crops, landmarks: NDArray[np.floating], errors: NDArray[np.floating], rows: Indices
+) -> list[Face]:
+    """Returns some faces of N.
+
+    Args:
+        crops: N faces.
+        landmarks: [N, L, 2], the network's, crop pixels.
+        errors: [N], percent.
+        rows: int [n], which faces.
+    """
     return [
         Face(
-            crops.names[index],
-            crops.images[index],
-            landmarks[index],
-            apply_affine(invert_affine(crops.affines[index]), crops.landmarks[index]),
-            crops.labelled[index],
-            float(errors[index]),
+            crops.names[row],
+            crops.images[row],
+            landmarks[row],
+            apply_affine(invert_affine(crops.affines[row]), crops.landmarks[row]),
+            crops.labelled[row],
+            float(errors[row]),
         )
-        for index in worst_and_typical(errors, COLUMNS)
+        for row in rows
     ]
 
 

@@ -11,7 +11,7 @@ from train.miniature_300w import prepare_300w
 from rednet_jax.ablate.measure import _both_readouts, measure
 from rednet_jax.data.pipeline import ClipConfig
 from rednet_jax.errors import RednetError
-from rednet_jax.evaluate.clips import clip_windows, follow
+from rednet_jax.evaluate.clips import clip_windows, follow, track_of
 from rednet_jax.evaluate.protocols import evaluate_split
 from rednet_jax.landmarks.heatmaps import soft_argmax, to_crop_pixels
 from rednet_jax.model.rednet import align_image, init
@@ -66,8 +66,8 @@ def test_clips(network, tmp_path, monkeypatch):
     for on, stride in (("clips", 1), ("clips-halved", 2)):
         some = windows._replace(frames=windows.frames[:, ::stride])
         for steps in (1, 3):
-            track = follow(*network, some, steps)
-            frames = [track.crops.labelled[slice_].all(1).sum() for slice_ in halves(some)]
+            track = track_of(network[0], some, follow(*network, some, steps))
+            frames = [track.known[slice_].sum() for slice_ in halves(some)]
             weighted = np.average(part["nme"][on][steps - 1], weights=frames)
             assert weighted == pytest.approx(track.nme, rel=1e-4)
             assert np.mean(part["jitter"][on][steps - 1]) == pytest.approx(track.jitter, rel=1e-4)

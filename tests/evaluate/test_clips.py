@@ -8,7 +8,13 @@ from data.miniature_300vw import FRAMES, prepare_300vw
 from rednet_jax.evaluate import clips
 from rednet_jax.evaluate.metrics import face_errors, jitter
 from rednet_jax.landmarks.boxes import landmark_box
-from rednet_jax.landmarks.crops import apply_affine, crop_transform
+from rednet_jax.landmarks.crops import (
+    apply_affine,
+    compose_affine,
+    crop_transform,
+    cut_crop,
+    invert_affine,
+)
 from rednet_jax.model import rednet
 
 
@@ -24,11 +30,10 @@ def followed(narrow, windows):
     variables = rednet.init(config, jax.random.key(0))
     # One compilation for all frames of both, whatever ran before in this process.
     clips._step.clear_cache()
-    tracks = [clips.follow(config, variables, windows, steps) for steps in (1, 1)]
+    both = [clips.follow(config, variables, windows, steps) for steps in (1, 1)]
     assert clips._step._cache_size() == 1
-    for one, other in zip(*(track.landmarks for track in tracks), strict=True):
-        np.testing.assert_array_equal(one, other)
-    return config, tracks[0]
+    np.testing.assert_array_equal(both[0].landmarks, both[1].landmarks)
+    return config, clips.track_of(config, windows, both[0])
 
 
 def test_short_clips_are_one_stretch_from_the_first_labelled_frame_on(windows):
@@ -43,23 +48,31 @@ def test_short_clips_are_one_stretch_from_the_first_labelled_frame_on(windows):
 
 def test_every_crop_is_cut_around_the_points_of_the_frame_before(windows, followed):
     config, track = followed
-    in_frames = apply_affine(track.crops.affines, track.landmarks)
+    crops = clips.frames_of(config, windows, track, np.arange(len(track.faces)))
+    in_frames = apply_affine(track.affines, track.landmarks)
     firsts = np.cumsum([0, *(windows.frames >= 0).sum(1)])[:-1]
-    for i, affine in enumerate(track.crops.affines):
-        around = track.crops.landmarks[i] if i in firsts else in_frames[i - 1]
+    for i, affine in enumerate(track.affines):
+        around = crops.landmarks[i] if i in firsts else in_frames[i - 1]
         expected = crop_transform(
             landmark_box(around), margin=config.crop_margin, size=config.image_size
         )
         np.testing.assert_allclose(affine, expected, atol=1e-3)
+    assert crops.images.shape == (len(track.faces), config.image_size, config.image_size, 3)
+    faces, size = windows.faces, config.image_size
+    for i in (0, len(track.faces) - 1):
+        inside = compose_affine(invert_affine(faces.affines[track.faces[i]]), track.affines[i])
+        seen = cut_crop(faces.images[track.faces[i]], inside, size)
+        np.testing.assert_array_equal(crops.images[i], seen)
 
 
 def test_figures_are_those_of_labelled_frames_and_of_each_stretch(windows, followed):
-    _, track = followed
-    crops = track.crops
+    config, track = followed
+    crops = clips.frames_of(config, windows, track, np.arange(len(track.faces)))
     known = crops.labelled.all(1)
     assert len(known) == (windows.frames >= 0).sum() and 0 < known.sum() < len(known)
     in_frames = apply_affine(crops.affines, track.landmarks)
     errors = face_errors(in_frames[known], crops.landmarks[known])
+    np.testing.assert_array_equal(track.known, known)
     assert track.nme == pytest.approx(errors.mean())
     (second,) = np.cumsum((windows.frames >= 0).sum(1))[:-1]
     shakes = [jitter(in_frames[:second]), jitter(in_frames[second:])]

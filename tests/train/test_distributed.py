@@ -19,7 +19,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from data.miniature_300vw import prepare_300vw
 from train.miniature_300w import prepare_300w
+from train.validating import figures
 
 from rednet_jax.train import loop
 from rednet_jax.train.checkpoints import Checkpoints
@@ -34,6 +36,7 @@ from rednet_jax.train.inputs import Inputs
 from rednet_jax.train.load import load_experiment
 from rednet_jax.train.peers import LOST
 from rednet_jax.train.state import TrainState, initial_train_state
+from rednet_jax.train.validation import share
 
 SOON = 30
 """Seconds in which processes end after one of them was killed."""
@@ -186,6 +189,36 @@ def test_where_one_fails_it_says_why_and_the_other_ends(tmp_path):
         assert processes.statuses(120) == [LOST, 2]
         assert_told(processes.errors(0), "process 0 of 2: process 1 is gone")
         assert_told(processes.errors(1), "the label of face 7 is broken")
+
+
+def test_processes_share_validation_and_find_what_one_finds(tmp_path):
+    data_dir = prepare_300vw(tmp_path / "data")
+    script = Path(__file__).with_name("validating.py")
+    with Processes(
+        tmp_path, lambda port, number: [sys.executable, script, port, number, data_dir]
+    ) as processes:
+        expected = figures(data_dir)
+        assert processes.statuses() == [0, 0], processes.errors(0) + processes.errors(1)
+        told = [json.loads(re.search("figures (.*)", processes.out(i))[1]) for i in (0, 1)]
+    assert [one.pop("ran") for one in told] == [[3, 1], [3, 1]]
+    assert expected.pop("ran") == [5, 2]
+    assert told[0] == told[1]
+    for shown, there in zip(told[0].pop("shown"), expected.pop("shown"), strict=True):
+        assert shown == pytest.approx(there, rel=1e-4)
+    # A batch of another size rounds differently, and crops of clips are rounded to whole levels.
+    for name, values in expected.items():
+        np.testing.assert_allclose(
+            np.hstack(told[0][name]), np.hstack(values), rtol=2e-3, err_msg=name
+        )
+
+
+@pytest.mark.parametrize(("count", "processes"), [(5, 2), (2, 2), (1, 4), (7, 3), (50, 8)])
+def test_shares_of_validation_are_all_faces_in_order(count, processes):
+    shares = [share(count, process, processes) for process in range(processes)]
+    assert len({len(one) for one in shares}) == 1
+    assert len(shares[0]) == -(-count // processes)
+    np.testing.assert_array_equal(np.concatenate(shares)[:count], np.arange(count))
+    assert np.concatenate(shares).max() < count
 
 
 @pytest.fixture(scope="module")
