@@ -253,7 +253,7 @@ def test_a_run_is_taken_back_to_a_step(finished, experiment, data_dir, tmp_path,
     # A job that is queued again has the same command.
     capsys.readouterr()
     assert_same(train(experiment, run, data_dir=data_dir, from_step=older), finished.state)
-    assert "goes on at step 20\n" in capsys.readouterr().out
+    assert "finished, all 20 steps are done\n" in capsys.readouterr().out
 
 
 def test_two_jobs_do_not_write_to_one_folder(finished, experiment, data_dir, tmp_path):
