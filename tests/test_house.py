@@ -97,3 +97,14 @@ def test_public_names_load() -> None:
         assert callable(getattr(rednet_jax, name))
     with pytest.raises(AttributeError, match="no_such_name"):
         rednet_jax.no_such_name  # noqa: B018
+
+
+def test_align_imports_nothing_of_data_sets_videos_or_training() -> None:
+    """Half of its second would go to what it does not use."""
+    program = "import sys; import rednet_jax.tracking.align; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    unused = {"tensorflow_datasets", "grain", "orbax", "av", "matplotlib", "skimage"}
+    assert not loaded & unused

@@ -7,6 +7,7 @@ which of the detector's five views answered.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import dlib
@@ -100,3 +101,11 @@ def corrected_box(square: NDArray[np.float64], view: int) -> NDArray[np.float32]
     centre = (square[:2] + square[2:]) / 2 + side * np.array([shift_x, shift_y])
     half = side * np.array([width, height]) / 2
     return np.concatenate([centre - half, centre + half]).astype(np.float32)
+
+
+def by_prominence(faces: Sequence[Detection]) -> list[Detection]:
+    """Returns faces by the product of score and side, the largest first.
+
+    The score alone prefers a small face seen from the front to the large one before it.
+    """
+    return sorted(faces, key=lambda face: -face.score * (face.box[2] - face.box[0]))

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +14,7 @@ from rednet_jax.data.samples import Sample
 from rednet_jax.data.sources import Split, read_split
 from rednet_jax.detection.dlib import FaceDetector
 from rednet_jax.errors import RednetError
+from rednet_jax.evaluate.answers import align_crops
 from rednet_jax.evaluate.figures import check_normaliser, figures
 from rednet_jax.evaluate.labels import Labels, face_labels
 from rednet_jax.evaluate.metrics import Normaliser
@@ -25,7 +23,6 @@ from rednet_jax.evaluate.provenance import eval_command, measured_on
 from rednet_jax.landmarks.boxes import intersection_over_union, jitter_box, whole_face_box
 from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop
 from rednet_jax.landmarks.schemes import scheme
-from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.weights.store import checkpoint_name, load
 
@@ -33,8 +30,6 @@ Boxes = Literal["truth", "detector", "jitter", "jitter-hard"]
 
 JITTER = {"jitter": (0.06, 0.10), "jitter-hard": (0.12, 0.20)}
 """Deviations of a displaced box: of its centre in sides, of the logarithm of its size."""
-
-BATCH = 50
 
 RIGHT_IOU = 0.4
 """The detector has found a face where its box overlaps the landmarks' box by more than this."""
@@ -125,54 +120,6 @@ def _box(
         rng = np.random.default_rng(zlib.crc32(sample.name.encode()))
         return jitter_box(rng, truth, *JITTER[boxes])
     return truth
-
-
-@functools.partial(jax.jit, static_argnums=(0, 3))
-def _per_step(
-    config: RedNetConfig, variables: dict[str, Any], crops: jax.Array, feedback_steps: int
-) -> tuple[jax.Array, jax.Array]:
-    images = crops.astype(jnp.float32) / 255
-    out, _ = rednet.align_image(config, variables, images, feedback_steps=feedback_steps)
-    return out.per_step.landmarks, out.per_step.confidence
-
-
-def answer_crops(
-    config: RedNetConfig,
-    variables: dict[str, Any],
-    crops: NDArray[np.uint8],
-    feedback_steps: int,
-    batch: int = BATCH,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Returns each pass's landmarks [K, N, L, 2] in crop pixels, and their confidence [K, N, L].
-
-    Args:
-        config: of the network.
-        variables: of the network.
-        crops: uint8 [N, S, S, 3].
-        feedback_steps: K.
-        batch: crops at a time; the last batch is filled up, so that one shape is compiled.
-    """
-    batch = min(batch, len(crops))
-    landmarks, confidence = [], []
-    for start in range(0, len(crops), batch):
-        part = crops[start : start + batch]
-        full = np.zeros((batch, *crops.shape[1:]), np.uint8)
-        full[: len(part)] = part
-        points, certain = _per_step(config, variables, full, feedback_steps)
-        landmarks.append(np.asarray(points)[:, : len(part)])
-        confidence.append(np.asarray(certain)[:, : len(part)])
-    return np.concatenate(landmarks, axis=1), np.concatenate(confidence, axis=1)
-
-
-def align_crops(
-    config: RedNetConfig,
-    variables: dict[str, Any],
-    crops: NDArray[np.uint8],
-    feedback_steps: int,
-    batch: int = BATCH,
-) -> NDArray[np.float32]:
-    """Returns the landmarks alone of `answer_crops`."""
-    return answer_crops(config, variables, crops, feedback_steps, batch)[0]
 
 
 def in_picture(crops: Crops, landmarks: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -75,15 +75,15 @@ class PeakReadout(nnx.Module):
     """Points and confidence of independent maps: the sub-pixel peak, and an affine of its logit."""
 
     def __init__(self, config: RedNetConfig) -> None:
-        self.gain = nnx.Param(np.ones(config.landmarks, np.float32))
-        self.offset = nnx.Param(np.zeros(config.landmarks, np.float32))
+        self.gain: nnx.Param[Any] = nnx.Param(np.ones(config.landmarks, np.float32))
+        self.offset: nnx.Param[Any] = nnx.Param(np.zeros(config.landmarks, np.float32))
         self.image_size, self.map_size = config.image_size, config.map_size
 
     def __call__(self, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns points [B, L, 2] in crop pixels and confidence logits [B, L]."""
         points = decode_peak(logits)
         peaks = jax.lax.stop_gradient(logits.max((1, 2)))
-        confidence = self.gain[...] * peaks + self.offset[...]
+        confidence = self.gain.get_value() * peaks + self.offset.get_value()
         return to_crop_pixels(points, self.image_size, self.map_size), confidence
 
 

@@ -166,7 +166,7 @@ class Conv(nnx.Module):
         self.stride = stride
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        kernel: jax.Array = self.kernel[...].astype(images.dtype)
+        kernel: jax.Array = self.kernel.get_value().astype(images.dtype)
         if kernel.shape[0] == 1:
             strided = images[:, :: self.stride, :: self.stride]
             maps = strided @ kernel[0, 0]
@@ -175,7 +175,7 @@ class Conv(nnx.Module):
         if self.bias is None:
             kept: jax.Array = checkpoint_name(maps, SAVED)
             return kept
-        biased: jax.Array = maps + self.bias[...].astype(images.dtype)
+        biased: jax.Array = maps + self.bias.get_value().astype(images.dtype)
         return biased
 
 
@@ -203,11 +203,12 @@ class BatchNorm(nnx.Module):
             mean, variance = self._batch_moments(features, mode)
         else:
             rows = jnp.minimum(mode.passes, self.mean.shape[0] - 1)
-            mean = self.mean[...][rows][:, None, None]
-            variance = self.variance[...][rows][:, None, None]
-        gain = self.scale[...] * lax.rsqrt(variance + _EPSILON)
-        shift = self.offset[...] - mean * gain
-        return (wide(features) * gain + shift).astype(features.dtype)
+            mean = self.mean.get_value()[rows][:, None, None]
+            variance = self.variance.get_value()[rows][:, None, None]
+        gain = self.scale.get_value() * lax.rsqrt(variance + _EPSILON)
+        shift = self.offset.get_value() - mean * gain
+        normalised: jax.Array = wide(features) * gain + shift
+        return normalised.astype(features.dtype)
 
     def _batch_moments(self, features: jax.Array, mode: Mode) -> tuple[jax.Array, jax.Array]:
         full = wide(features)
@@ -275,7 +276,9 @@ class Dense(nnx.Module):
         self.bias = nnx.Param(np.zeros(outputs, np.float32))
 
     def __call__(self, features: jax.Array) -> jax.Array:
-        kernel, bias = (part[...].astype(features.dtype) for part in (self.kernel, self.bias))
+        kernel, bias = (
+            part.get_value().astype(features.dtype) for part in (self.kernel, self.bias)
+        )
         return features @ kernel + bias
 
 

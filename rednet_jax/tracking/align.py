@@ -10,15 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rednet_jax.detection.dlib import FaceDetector
+from rednet_jax.detection.dlib import FaceDetector, by_prominence
 from rednet_jax.errors import RednetError
-from rednet_jax.evaluate.protocols import align_crops
+from rednet_jax.evaluate.answers import align_crops
 from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop
 from rednet_jax.landmarks.drawing import draw_landmarks, write_picture
 from rednet_jax.landmarks.table import read_boxes_csv, write_landmarks_csv
 from rednet_jax.media.images import ENDINGS, read_image
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.tracking.tracker import by_prominence
 from rednet_jax.weights.store import load
 
 BATCH = 8

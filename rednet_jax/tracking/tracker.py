@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rednet_jax.detection.dlib import Detection, FaceDetector
+from rednet_jax.detection.dlib import Detection, FaceDetector, by_prominence
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.boxes import intersection_over_union, whole_face_box
 from rednet_jax.model.config import RedNetConfig
@@ -265,14 +265,6 @@ class Tracker:
         for row, look in self._streams.look(image, again).items():
             looks[row] = look if _is_face(look, image) else None
         return looks
-
-
-def by_prominence(faces: Sequence[Detection]) -> list[Detection]:
-    """Returns faces by the product of score and side, the largest first.
-
-    The score alone prefers a small face seen from the front to the large one before it.
-    """
-    return sorted(faces, key=lambda face: -face.score * (face.box[2] - face.box[0]))
 
 
 def landmark_track(frames: Sequence[Sequence[TrackedFace]], landmarks: int) -> NDArray[np.float32]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from rednet_jax.detection.dlib import Detection
+from rednet_jax.detection.dlib import Detection, by_prominence
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.boxes import landmark_box
 from rednet_jax.landmarks.crops import apply_affine, crop_transform
@@ -20,7 +20,6 @@ from rednet_jax.tracking.tracker import (
     SEARCH_EVERY,
     SEARCHED_BESIDE,
     Tracker,
-    by_prominence,
     landmark_track,
     track,
 )
