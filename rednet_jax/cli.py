@@ -248,6 +248,10 @@ def parser() -> argparse.ArgumentParser:
     measured = subparsers.add_parser("bench", help="Measure the library on this machine.")
     what = measured.add_subparsers(metavar="WHAT", required=True)
     _add_json(command("scan", commands.bench_scan, what))
+    one = command("startup", commands.bench_startup, what)
+    # Times of compiling are measured; the processes that it starts have caches of their own.
+    one.set_defaults(compilation_cache=False)
+    _add_json(one)
     _add_json(command("input", commands.bench_input, what))
     _add_json(command("scaling", commands.bench_scaling, what))
     one = command("track", commands.bench_track, what)

@@ -397,6 +397,22 @@ def bench_scan(args: argparse.Namespace) -> int:
     return 0
 
 
+def bench_startup(args: argparse.Namespace) -> int:
+    """How long commands take to start, and compile time against passes and frames.
+
+    Each start is measured in fresh processes, without and with what the first one compiled.
+    Takes minutes; nothing else should run.
+
+    Example: rednet bench startup --json startup.json
+    """
+    from rednet_jax.bench.startup import bench_startup
+    from rednet_jax.evaluate.provenance import provenance
+
+    origin = provenance("rednet bench startup --json experiments/results/startup.json", seed=0)
+    _print_result({**bench_startup(), "provenance": origin}, args.json)
+    return 0
+
+
 def bench_input(args: argparse.Namespace) -> int:
     """Reading and augmenting faces, alone and in front of training steps.
 

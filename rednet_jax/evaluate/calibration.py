@@ -20,17 +20,11 @@ from rednet_jax.data.builders.tree_300w import photo
 from rednet_jax.data.samples import Sample
 from rednet_jax.data.sources import Split, read_split
 from rednet_jax.errors import RednetError
-<<<<<<< HEAD
+from rednet_jax.evaluate.answers import answer_crops
 from rednet_jax.evaluate.labels import face_labels
 from rednet_jax.evaluate.metrics import NORMALISER, point_errors
-from rednet_jax.evaluate.protocols import Boxes, answer_crops, cut_split, in_picture
-from rednet_jax.evaluate.provenance import measured_on
-=======
-from rednet_jax.evaluate.answers import answer_crops
-from rednet_jax.evaluate.metrics import NORMALISER, point_errors
 from rednet_jax.evaluate.protocols import Boxes, cut_split, in_picture
-from rednet_jax.evaluate.provenance import provenance
->>>>>>> c8d12c5 (Align imports no data sets, and a pass is traced once)
+from rednet_jax.evaluate.provenance import measured_on
 from rednet_jax.evaluate.reliability import draw_reliability, reliability_bins, scores, sigmoid
 from rednet_jax.files import write_text
 from rednet_jax.model.config import RedNetConfig

@@ -12,12 +12,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from numpy.typing import NDArray
 
-<<<<<<< HEAD
-from rednet_jax.evaluate.clips import ClipWindows, Followed, follow, frames_of, track_of
-=======
 from rednet_jax.evaluate.answers import align_crops
-from rednet_jax.evaluate.clips import ClipWindows, follow
->>>>>>> c8d12c5 (Align imports no data sets, and a pass is traced once)
+from rednet_jax.evaluate.clips import ClipWindows, Followed, follow, frames_of, track_of
 from rednet_jax.evaluate.metrics import face_errors, measurable
 from rednet_jax.evaluate.protocols import Crops, in_picture
 from rednet_jax.model.config import RedNetConfig
