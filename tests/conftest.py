@@ -5,19 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-# Tests compile hundreds of narrow programs and run each a few times: code that is quick to generate
-# halves their time. Set before anything imports jax; subprocesses inherit it.
+# Eight devices, for meshes. Set before jax is imported, and inherited by subprocesses. There is
+# no other flag: the tests run the code that XLA generates for users.
 os.environ["XLA_FLAGS"] = " ".join(
-    [
-        os.environ.get("XLA_FLAGS", ""),
-        "--xla_backend_optimization_level=0",
-        "--xla_cpu_use_fusion_emitters=false",
-        # Two processes of tests share the cores; one program in parts would take a tenth longer.
-        "--xla_cpu_parallel_codegen_split_count=1",
-        # For meshes; what names no device runs on the first, as ever.
-        "--xla_force_host_platform_device_count=8",
-    ]
+    [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8"]
 )
+# Compiling is most of a test run: its processes share what they compile, and the next run has it.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "compiled")
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 # So that subprocesses, too, import the tree that these tests lie in.
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -29,9 +26,10 @@ from typing import Any
 import hypothesis
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
-from rednet_jax.data.prepare import prepare
+from rednet_jax.data.prepare import find_prepared, prepare
 from rednet_jax.export import inputs
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.encoder import Blocks
@@ -103,9 +101,12 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def real_300w(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data folder in which the real faces of 300-W are prepared."""
-    folder = tmp_path_factory.mktemp("real_300w")
-    prepare("300w", real_data / "300w", folder)
+    """The data folder in which the real faces of 300-W are prepared, once for all processes."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "real_300w"
+    with FileLock(f"{folder}.lock"):
+        if find_prepared("300w", folder) is None:
+            prepare("300w", real_data / "300w", folder)
     return folder
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax import Array, lax
 
@@ -60,22 +61,19 @@ class Problem:
         self.state = rednet.initial_state(config, batch, dtype)
         size = config.picture_size
 
-        @jax.jit
-        def draw(key: Array) -> tuple[Array, Array, Tree]:
-            keys = jax.random.split(key, 4)
-            clips = jax.random.uniform(keys[0], (batch, frames, size, size, 3), dtype)
-            points = (batch, frames, config.landmarks, 2)
-            targets = jax.random.uniform(keys[1], points, dtype, 0, size)
-            variables = rednet.init(config, keys[2])
-            # f_tRNN's way back and the feedback's way in start at zero: here they must act.
-            params = jax.tree.map(
-                lambda leaf: jnp.where(jnp.all(leaf == 0), noise(keys[3], leaf), leaf),
-                variables["params"],
-            )
-            cast = jax.tree.map(lambda leaf: leaf.astype(dtype), {**variables, "params": params})
-            return clips, targets, cast
-
-        self.clips, self.targets, self.variables = draw(jax.random.key(3))
+        rng = np.random.default_rng(3)
+        self.clips = jnp.asarray(rng.random((batch, frames, size, size, 3)), dtype)
+        points = (batch, frames, config.landmarks, 2)
+        self.targets = jnp.asarray(size * rng.random(points), dtype)
+        variables = rednet.init(config, jax.random.key(3))
+        # f_tRNN's way back and the feedback's way in start at zero: here they must act.
+        params = jax.tree.map(
+            lambda leaf: leaf if np.any(leaf) else 0.1 * rng.standard_normal(leaf.shape),
+            variables["params"],
+        )
+        self.variables = jax.tree.map(
+            lambda leaf: jnp.asarray(leaf, dtype), {**variables, "params": params}
+        )
 
     def loss(
         self,
