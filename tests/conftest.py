@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-# Eight devices, for meshes. Set before jax is imported, and inherited by subprocesses. There is
-# no other flag: the tests run the code that XLA generates for users.
+# Eight devices, for meshes. Set before jax is imported, and inherited by subprocesses. Nothing
+# else is set here: the tests run the code that XLA generates for users.
 os.environ["XLA_FLAGS"] = " ".join(
     [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8"]
 )
