@@ -24,10 +24,20 @@ from tqdm import tqdm
 
 from rednet_jax.errors import RednetError
 from rednet_jax.files import write_text, writing
+from rednet_jax.logs import ASKED
 from rednet_jax.train.state import TrainState
 
-# Orbax raises what goes wrong, and before that logs it from each of its threads, with a traceback.
-logging.getLogger("absl").addFilter(lambda record: record.levelno != logging.ERROR)
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a record is of something that is not raised as well.
+
+    Orbax raises what fails, and before that logs it from each of its threads, with a traceback.
+    """
+    asked = any(os.environ.get(name) for name in ASKED)
+    return asked or record.levelno != logging.ERROR or "orbax" not in record.pathname
+
+
+logging.getLogger("absl").addFilter(_is_news)
 
 
 def _not_of_orbax(record: logging.LogRecord) -> bool:

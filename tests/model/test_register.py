@@ -176,7 +176,7 @@ def test_gradients_of_scan_and_plain_loop_are_the_same(shallow: Narrow, remat: b
         ({"context": 1.5}, "nothing is registered"),
         ({"register": "similarity", "context": 0.5}, "context 0.5 is not in"),
         ({"register": "similarity", "context": 1.01}, "no whole, even number"),
-        ({"register": "rotation"}, "register is 'rotation', not one of"),
+        ({"register": "rotation"}, "model.register: 'rotation' is not one of"),
     ],
 )
 def test_contradictions_are_refused(changes: dict[str, Any], complaint: str) -> None:

@@ -25,7 +25,8 @@ Tree = Any
 
 def assert_close(one: Tree, other: Tree, atol: float = 1e-4) -> None:
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        np.testing.assert_allclose(a, b, atol=atol)
+        # Untrained points lie hundreds of pixels outside: eight units in their last place.
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=atol)
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -31,7 +31,7 @@ def remembering(network):
     """The network with an f_tRNN that has an effect."""
     config, variables = network
     back = variables["params"]["temporal"]["back"]
-    kernel = jax.random.normal(jax.random.key(5), back["kernel"].shape) / 5
+    kernel = jax.random.normal(jax.random.key(5), back["kernel"].shape)
     temporal = {**variables["params"]["temporal"], "back": {**back, "kernel": kernel}}
     return config, {**variables, "params": {**variables["params"], "temporal": temporal}}
 
