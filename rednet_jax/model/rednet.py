@@ -464,7 +464,10 @@ class _Run(NamedTuple):
             return carry, (landmarks, confidence, losses)
 
         # The last pass's maps ride in the carry, so that those of the others are not stacked.
-        blank = self._blank(images, memory, begin)
+        blank = jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+            jax.eval_shape(lambda: refine((z, passes, stats, begin, None), None)[0][-1]),
+        )
         # Within a frame of a clip, the frame's own rule decides what is kept.
         body = self.rematerialised(refine, stacked=not recurrent and steps > _UNROLLED)
         carry, per_pass = self.over_passes(body, (z, passes, stats, begin, blank))
@@ -481,15 +484,6 @@ class _Run(NamedTuple):
         )
         after = state.memory if last.memory is None else last.memory
         return output, State(z, after, passes, crop), stats
-
-    def _blank(self, images: jax.Array, memory: Memory | None, crop: jax.Array) -> _Last:
-        """What is carried before the first pass, of which nothing is read."""
-        config, batch = self.config, images.shape[0]
-        # Not by `jax.eval_shape`, which would trace a whole pass once more.
-        channels = config.landmarks + (config.architecture != "ijcv_resnet")
-        maps = jnp.zeros((batch, config.map_size, config.map_size, channels), images.dtype)
-        identity = jnp.zeros((batch, config.identities), images.dtype)
-        return _Last(wide(maps), wide(identity), memory, crop)
 
     def _network(self, params: Tree, stats: Tree) -> RedNet:
         net: RedNet = nnx.merge(_abstract(self.config)[0], params, stats, copy=True)
