@@ -97,7 +97,7 @@ def compare(
         numbers of landmarks; `frames` and `states_excused`, numbers of states compared and of those
         that only a twin has. `max_difference_px_apart` is the largest distance of any landmark
         between streams in which the network carries its own state: there, one tie moves all later
-        frames; it is told and not judged. `compared_on` says what the inputs were.
+        frames; it is reported, not judged. `compared_on` says what the inputs were.
 
     Raises:
         RednetError: the export is not the network, or more landmarks would have to be excused than

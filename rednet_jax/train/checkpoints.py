@@ -63,7 +63,7 @@ _SECONDS_TO_END = 0.3
 
 
 class Resumed(NamedTuple):
-    """What a run goes on with.
+    """What a run resumes from.
 
     Attributes:
         step: of the checkpoint.
@@ -176,11 +176,11 @@ class Checkpoints:
         return self._restored(step, like)
 
     def resume(self, like: TrainState, from_step: int | None = None) -> Resumed | None:
-        """Reads what the run goes on with: the newest intact checkpoint, or a chosen one.
+        """Reads what the run resumes from: the newest intact checkpoint, or a chosen one.
 
         Newer ones that are damaged are set aside as STEP.damaged, with a warning; nothing is
         deleted. With `from_step`, all newer ones are set aside as STEP.superseded. A run is taken
-        back to a step once: a job that is queued again with the same command goes on where it was.
+        back to a step once: a job requeued with the same command resumes from its newest step.
 
         Args:
             like: as in `load`.

@@ -23,10 +23,9 @@ Narrow = Callable[..., RedNetConfig]
 Tree = Any
 
 
-def assert_close(one: Tree, other: Tree, atol: float = 1e-4) -> None:
+def assert_close(one: Tree, other: Tree, atol: float = 1e-4, rtol: float = 1e-7) -> None:
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        # Untrained points lie hundreds of pixels outside: eight units in their last place.
-        np.testing.assert_allclose(a, b, rtol=1e-6, atol=atol)
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -174,7 +173,8 @@ def test_label_map_feedback(shallow: Narrow, preset: str) -> None:
         )
         for name in ("scan", "python")
     )
-    assert_close(one[:2], other[:2])
+    # These untrained points lie up to 260 px off: 1e-6 of that is eight units in the last place.
+    assert_close(one[:2], other[:2], rtol=1e-6)
     state = one[1]
     labels = np.unique(state.feedback)
     assert state.feedback.shape[-1] == 1

@@ -26,7 +26,7 @@ LARGEST_BAD_SHARE = 0.05
 """A tree with a larger part of bad files is taken for a broken copy."""
 
 RULES = 2
-"""How images and labels are read; another number makes data that is prepared already anew."""
+"""How images and labels are read; data prepared under another number is rebuilt."""
 
 FEWEST_INSIDE = 0.5
 """Share of a face's labelled points that must lie in its image. In 16,484 faces of six data sets,
