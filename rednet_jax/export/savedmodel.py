@@ -96,7 +96,9 @@ def write_model(
     from jax.experimental import jax2tf
 
     module = tf.Module()
-    module.weights = jax.tree.map(lambda leaf: tf.Variable(leaf, trainable=False), weights)
+    variables = jax.tree.map(lambda leaf: tf.Variable(leaf, trainable=False), weights)
+    # TensorFlow saves what it holds. Dicts it would replace by its own, whose keys JAX cannot read.
+    module.weights = jax.tree.leaves(variables)
 
     def signature(function: named.Function, shapes: Shapes) -> Any:
         converted = jax2tf.convert(
@@ -109,7 +111,7 @@ def write_model(
             name: tf.TensorSpec((batch, *shape), dtype, name)
             for name, (dtype, shape) in shapes.items()
         }
-        call = tf.function(lambda **given: converted(module.weights, given), autograph=False)
+        call = tf.function(lambda **given: converted(variables, given), autograph=False)
         return call.get_concrete_function(**inputs)
 
     concrete = map(signature, functions, input_shapes(config, passes="int32"))
