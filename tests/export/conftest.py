@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
+from rednet_jax.export import check
+from rednet_jax.export.checked import Job, Made
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.rednet import init
 from rednet_jax.weights.store import write_weights
@@ -61,3 +64,24 @@ def checkpoint(
         return tmp_path / "tiny.safetensors"
 
     return written
+
+
+@pytest.fixture
+def exports_another_bias(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType], None]:
+    """`exports_another_bias(module)`: its files differ from the checkpoint in a bias of the memory.
+
+    What differs is then no tie, so no twins are computed.
+    """
+    monkeypatch.setattr(check, "TWINS", 0)
+
+    def patch(module: ModuleType) -> None:
+        make: Callable[[Job], Made] = module._make
+
+        def changed(job: Job) -> Made:
+            variables = jax.tree.map(np.copy, job.variables)
+            variables["params"]["temporal"]["gates"]["bias"] += np.float32(0.01)
+            return make(job._replace(variables=variables))
+
+        monkeypatch.setattr(module, "_make", changed)
+
+    return patch

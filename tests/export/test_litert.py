@@ -7,7 +7,7 @@ import json
 import pytest
 
 from rednet_jax.errors import RednetError
-from rednet_jax.export import check
+from rednet_jax.export import litert
 from rednet_jax.export.litert import export_litert
 from rednet_jax.weights.store import load, write_weights
 
@@ -67,9 +67,8 @@ def test_every_form_is_answered_alike(checkpoint, tmp_path, feedback_steps, chan
 
 
 @pytest.mark.slow
-def test_what_differs_is_not_written(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setitem(check.BAR_PX, "float16", 0.0)
-    monkeypatch.setattr(check, "TWINS", 0)
+def test_what_differs_is_not_written(checkpoint, tmp_path, exports_another_bias):
+    exports_another_bias(litert)
     with pytest.raises(RednetError, match=r"^tiny as [a-z]+: the export is not the network: "):
         export_litert(checkpoint("compact"), tmp_path / "out", "float16", feedback_steps=1)
     assert not (tmp_path / "out").exists()

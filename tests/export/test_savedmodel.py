@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rednet_jax.errors import RednetError
-from rednet_jax.export import check
+from rednet_jax.export import savedmodel
 from rednet_jax.export.savedmodel import export_savedmodel
 
 pytest.importorskip("tensorflow", reason="tensorflow is not installed: the extra [tf]")
@@ -53,9 +53,8 @@ def test_every_form_is_answered_alike(checkpoint, tmp_path, preset, changes):
 
 
 @pytest.mark.slow
-def test_what_differs_is_not_written(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setitem(check.BAR_PX, "float16", 0.0)
-    monkeypatch.setattr(check, "TWINS", 0)
+def test_what_differs_is_not_written(checkpoint, tmp_path, exports_another_bias):
+    exports_another_bias(savedmodel)
     with pytest.raises(RednetError, match=r"^tiny as [a-z]+: the export is not the network: "):
         export_savedmodel(checkpoint("compact"), tmp_path / "out", "float16", feedback_steps=1)
     assert not (tmp_path / "out").exists()

@@ -11,7 +11,7 @@ import pytest
 from jax import export
 
 from rednet_jax.errors import RednetError
-from rednet_jax.export import check
+from rednet_jax.export import stablehlo
 from rednet_jax.export.inputs import comparison_inputs
 from rednet_jax.export.named import network
 from rednet_jax.export.stablehlo import export_stablehlo
@@ -92,9 +92,8 @@ def test_every_form_is_answered_alike(checkpoint, tmp_path, preset, changes):
 
 
 @pytest.mark.slow
-def test_what_differs_is_not_written(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setitem(check.BAR_PX, "float16", 0.0)
-    monkeypatch.setattr(check, "TWINS", 0)
+def test_what_differs_is_not_written(checkpoint, tmp_path, exports_another_bias):
+    exports_another_bias(stablehlo)
     file = checkpoint("compact", register="similarity", context=1.5)
     with pytest.raises(RednetError, match=r"^tiny as [a-z]+: the export is not the network: "):
         export_stablehlo(file, tmp_path / "out", "float16", feedback_steps=1)
