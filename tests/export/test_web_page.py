@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from rednet_jax.detection.dlib import Detection
-from rednet_jax.export import check
+from rednet_jax.export.named import network
 from rednet_jax.export.web import export_web
 from rednet_jax.landmarks.boxes import landmark_box
 from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop
@@ -182,7 +182,7 @@ def test_a_picture(browser, site):
     as the tracker does."""
     _, address = site
     config, variables = load("compact")
-    net = check.network(config, variables, 1)
+    net = network(config, variables, 1)
     with opened(browser, address) as page:
         page.evaluate(RECORD)
         page.locator("#file").set_input_files(portrait_path())
