@@ -43,9 +43,9 @@ from rednet_jax.evaluate.generated import measure_generated
 from rednet_jax.evaluate.provenance import provenance
 from rednet_jax.evaluate.slices import measure_slices
 from rednet_jax.files import write_text
+from rednet_jax.inference.streams import is_recurrent
 from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.tracking.streams import is_recurrent
 from rednet_jax.weights.blend import blend
 from rednet_jax.weights.card import model_card
 from rednet_jax.weights.store import load, parameter_count, write_weights

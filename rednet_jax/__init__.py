@@ -12,13 +12,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rednet_jax.inference.tracker import track as track
     from rednet_jax.model.config import RedNetConfig as RedNetConfig
     from rednet_jax.model.rednet import align_clip as align_clip
     from rednet_jax.model.rednet import align_image as align_image
     from rednet_jax.model.rednet import init as init
     from rednet_jax.model.rednet import initial_state as initial_state
     from rednet_jax.model.rednet import step as step
-    from rednet_jax.tracking.tracker import track as track
     from rednet_jax.weights.store import load as load
 
 __version__ = "0.1.0"
@@ -31,7 +31,7 @@ _HOMES = {
     "align_clip": "rednet_jax.model.rednet",
     "step": "rednet_jax.model.rednet",
     "load": "rednet_jax.weights.store",
-    "track": "rednet_jax.tracking.tracker",
+    "track": "rednet_jax.inference.tracker",
 }
 
 __all__ = [*_HOMES, "__version__"]

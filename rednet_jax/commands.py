@@ -22,8 +22,8 @@ def align(args: argparse.Namespace) -> int:
 
     Example: rednet align portrait.jpg --csv landmarks.csv --overlay drawn
     """
+    from rednet_jax.inference.align_files import align_files
     from rednet_jax.landmarks.table import landmarks_csv
-    from rednet_jax.tracking.align import align_files
 
     to_stdout = args.csv == "-" or (args.csv is None and args.overlay is None)
     with _progress("picture") as report:
@@ -52,7 +52,7 @@ def track(args: argparse.Namespace) -> int:
 
     Example: rednet track talk.mp4 --out talk_landmarks.mp4 --landmarks talk.csv
     """
-    from rednet_jax.tracking.track_file import track_file
+    from rednet_jax.inference.track_file import track_file
 
     with _progress("frame") as report:
         tracked = track_file(
@@ -93,7 +93,7 @@ def evaluate(args: argparse.Namespace) -> int:
     from rednet_jax.evaluate.figures import figures_text
     from rednet_jax.evaluate.predictions import score_predictions
     from rednet_jax.evaluate.protocols import evaluate_split
-    from rednet_jax.tracking.evaluate_clips import evaluate_clips
+    from rednet_jax.evaluate.tracked_clips import evaluate_clips
 
     how = {"data_dir": args.data_dir, "normaliser": args.normaliser, "plot": args.plot}
     if args.predictions_in is not None:
@@ -296,7 +296,7 @@ def quickstart(args: argparse.Namespace) -> int:
 
     Example: rednet quickstart --out rednet_quickstart
     """
-    from rednet_jax.tracking.quickstart import FRAMES, quickstart
+    from rednet_jax.quickstart import FRAMES, quickstart
     from rednet_jax.train.demonstration import MESH, RESUMED, STOPPED, demonstrate
 
     with _progress("frame") as report:

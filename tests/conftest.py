@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import hypothesis
+import jax
 import numpy as np
 import pytest
 from filelock import FileLock
@@ -31,8 +32,11 @@ from PIL import Image
 
 from rednet_jax.data.prepare import find_prepared, prepare
 from rednet_jax.export import inputs
+from rednet_jax.media.images import read_image
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.encoder import Blocks
+from rednet_jax.model.rednet import init
+from rednet_jax.quickstart import portrait_path
 
 # On a busy machine any example may take longer than Hypothesis allows.
 hypothesis.settings.register_profile("busy", deadline=None)
@@ -122,3 +126,16 @@ def noise_faces(monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = [(np.asarray(one.resize((72, 70), Image.Resampling.BICUBIC)), box) for one in coarse]
     monkeypatch.setattr(inputs, "_generated", lambda: pictures)
     monkeypatch.setattr(inputs, "find_prepared", lambda name, data_dir: None)
+
+
+@pytest.fixture(scope="session")
+def network(narrow: Callable[..., RedNetConfig]) -> tuple[RedNetConfig, dict[str, Any]]:
+    """(config, variables) of a narrow network as it is before training."""
+    config = narrow("compact")
+    return config, init(config, jax.random.key(0))
+
+
+@pytest.fixture(scope="session")
+def portrait() -> np.ndarray:
+    """The astronaut: a real face that comes with scikit-image."""
+    return read_image(portrait_path(), upright=True)

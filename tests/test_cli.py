@@ -12,17 +12,17 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from rednet_jax import cli
+from rednet_jax import quickstart as quickstart_module
 from rednet_jax.bench import scan
 from rednet_jax.data.prepare import prepare
 from rednet_jax.errors import RednetError
+from rednet_jax.inference import track_file
 from rednet_jax.landmarks.pts import write_pts
 from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
 from rednet_jax.landmarks.table import read_landmarks_csv
+from rednet_jax.media.video import write_video
 from rednet_jax.model.rednet import init
-from rednet_jax.tracking import quickstart as tracking_quickstart
-from rednet_jax.tracking import track_file
-from rednet_jax.tracking.quickstart import Quickstart, portrait_path
-from rednet_jax.tracking.video import write_video
+from rednet_jax.quickstart import Quickstart, portrait_path
 from rednet_jax.train import demonstration, loop
 from rednet_jax.weights.store import load, write_torch_weights, write_weights
 
@@ -182,7 +182,7 @@ def test_help_of_every_command_has_an_example(run):
 
 def test_a_quick_start_whose_training_fails_keeps_the_rest(here, run, monkeypatch):
     shown = Quickstart([], *(Path(name) for name in ("overlay.png", "track.mp4", "points.csv")))
-    monkeypatch.setattr(tracking_quickstart, "quickstart", lambda out, **how: shown)
+    monkeypatch.setattr(quickstart_module, "quickstart", lambda out, **how: shown)
 
     def fail(folder):
         raise RednetError("smoke: training failed (no memory)")

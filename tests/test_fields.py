@@ -19,8 +19,8 @@ from rednet_jax.data.pipeline import ClipConfig
 from rednet_jax.data.synthetic.generate import SyntheticConfig
 from rednet_jax.errors import RednetError
 from rednet_jax.fields import check_fields, field_types, parse_field
+from rednet_jax.inference.smoothing import OneEuro
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.tracking.smoothing import OneEuro
 from rednet_jax.train.experiment import (
     DataConfig,
     Experiment,

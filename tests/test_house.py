@@ -22,8 +22,10 @@ FLOORS = [
     {"cli"},
     {"commands"},
     {"bench", "ablate"},
-    {"train", "tracking", "export"},
+    {"quickstart"},
+    {"train", "export"},
     {"evaluate"},
+    {"inference"},
     {"compilation"},
     {"data", "weights"},
     {"model"},
@@ -101,7 +103,7 @@ def test_public_names_load() -> None:
 
 def test_align_imports_nothing_of_data_sets_videos_or_training() -> None:
     """Half of its second would go to what it does not use."""
-    program = "import sys; import rednet_jax.tracking.align; print(*sys.modules)"
+    program = "import sys; import rednet_jax.inference.align_files; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )

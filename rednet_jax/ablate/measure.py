@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from rednet_jax.ablate.plan import CLIPS, FEEDBACK_STEPS, PICTURES, Readout
 from rednet_jax.data.sources import holds_clips, read_split
 from rednet_jax.errors import RednetError
-from rednet_jax.evaluate.answers import BATCH
 from rednet_jax.evaluate.clips import ClipWindows, clip_windows, follow, track_of
 from rednet_jax.evaluate.metrics import NORMALISER, face_errors, measurable
 from rednet_jax.evaluate.protocols import Boxes, Crops, cut_split, in_picture
+from rednet_jax.inference.answers import BATCH
 from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.network import PassOutput

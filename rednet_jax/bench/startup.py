@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from rednet_jax.errors import RednetError
 from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.tracking.quickstart import portrait_path
+from rednet_jax.quickstart import portrait_path
 from rednet_jax.train.demonstration import smoke_path
 from rednet_jax.train.watch import METRICS
 

@@ -15,11 +15,11 @@ from rednet_jax.data.sources import read_clips
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.metrics import ALL, INNER, NORMALISER, jitter, point_errors
 from rednet_jax.evaluate.provenance import measured_on
+from rednet_jax.inference.smoothing import Smoother
+from rednet_jax.inference.streams import Carry, Variables, is_recurrent
+from rednet_jax.inference.tracker import TrackedFace, Tracker
 from rednet_jax.landmarks.boxes import intersection_over_union, whole_face_box
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.tracking.smoothing import Smoother
-from rednet_jax.tracking.streams import Carry, Variables, is_recurrent
-from rednet_jax.tracking.tracker import TrackedFace, Tracker
 from rednet_jax.weights.store import load
 
 FACES = 3

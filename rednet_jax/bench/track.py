@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 
 from rednet_jax.detection.dlib import FaceDetector
 from rednet_jax.evaluate.provenance import provenance
+from rednet_jax.inference.streams import Streams, Variables
+from rednet_jax.inference.track_file import track_file
+from rednet_jax.inference.tracker import Tracker
 from rednet_jax.landmarks.boxes import whole_face_box
 from rednet_jax.landmarks.crops import crop_transform, cut_crop
 from rednet_jax.landmarks.drawing import draw_landmarks
+from rednet_jax.media.video import VideoReader, write_video
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.tracking.quickstart import portrait_clip
-from rednet_jax.tracking.streams import Streams, Variables
-from rednet_jax.tracking.track_file import track_file
-from rednet_jax.tracking.tracker import Tracker
-from rednet_jax.tracking.video import VideoReader, write_video
+from rednet_jax.quickstart import portrait_clip
 from rednet_jax.weights.store import load
 
 SIZE = (640, 480)

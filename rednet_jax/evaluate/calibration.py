@@ -20,13 +20,13 @@ from rednet_jax.data.builders.tree_300w import photo
 from rednet_jax.data.samples import Sample
 from rednet_jax.data.sources import Split, read_split
 from rednet_jax.errors import RednetError
-from rednet_jax.evaluate.answers import answer_crops
 from rednet_jax.evaluate.labels import face_labels
 from rednet_jax.evaluate.metrics import NORMALISER, point_errors
 from rednet_jax.evaluate.protocols import Boxes, cut_split, in_picture
 from rednet_jax.evaluate.provenance import measured_on
 from rednet_jax.evaluate.reliability import draw_reliability, reliability_bins, scores, sigmoid
 from rednet_jax.files import write_text
+from rednet_jax.inference.answers import answer_crops
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.heads import scale_confidence
 from rednet_jax.weights.store import checkpoint_name, load, write_weights

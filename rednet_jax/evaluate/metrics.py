@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rednet_jax.landmarks.schemes import LANDMARKS_68, scheme
+from rednet_jax.landmarks.schemes import LANDMARKS_68, inter_ocular, scheme
 
 Floats = NDArray[np.floating]
 
@@ -55,13 +55,6 @@ def parts(count: int) -> dict[str, list[int]]:
     groups = dict(scheme(count).groups)
     found = {part: [i for n in names for i in groups.get(n, ())] for part, names in _PARTS.items()}
     return {part: points for part, points in found.items() if points}
-
-
-def inter_ocular(landmarks: Floats) -> Floats:
-    """Returns the distance [...] between the outer eye corners of landmarks [..., L, 2]."""
-    right, left = scheme(landmarks.shape[-2]).outer_eyes
-    distance: Floats = np.linalg.norm(landmarks[..., right, :] - landmarks[..., left, :], axis=-1)
-    return distance
 
 
 def face_lengths(landmarks: Floats, normaliser: Normaliser) -> Floats:

@@ -14,12 +14,12 @@ from rednet_jax.data.samples import Sample
 from rednet_jax.data.sources import Split, read_split
 from rednet_jax.detection.dlib import FaceDetector
 from rednet_jax.errors import RednetError
-from rednet_jax.evaluate.answers import align_crops
 from rednet_jax.evaluate.figures import check_normaliser, figures
 from rednet_jax.evaluate.labels import Labels, face_labels
 from rednet_jax.evaluate.metrics import Normaliser
 from rednet_jax.evaluate.predictions import write_predictions
 from rednet_jax.evaluate.provenance import eval_command, measured_on
+from rednet_jax.inference.answers import align_crops
 from rednet_jax.landmarks.boxes import intersection_over_union, jitter_box, whole_face_box
 from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop
 from rednet_jax.landmarks.schemes import scheme

@@ -101,6 +101,15 @@ def mirror_landmarks(landmarks: Any, width: int, scheme: Scheme) -> Any:
     return landmarks[..., np.asarray(scheme.mirror), :] * flip + shift
 
 
+def inter_ocular(landmarks: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Returns the distance [...] between the outer eye corners of landmarks [..., L, 2]."""
+    right, left = scheme(landmarks.shape[-2]).outer_eyes
+    distance: NDArray[np.floating] = np.linalg.norm(
+        landmarks[..., right, :] - landmarks[..., left, :], axis=-1
+    )
+    return distance
+
+
 @functools.cache
 def _mean_shape_68() -> NDArray[np.float32]:
     text = importlib.resources.files(__package__).joinpath("mean_shape_68.json").read_text()

@@ -12,10 +12,10 @@ import numpy as np
 from jax.experimental import multihost_utils
 from numpy.typing import NDArray
 
-from rednet_jax.evaluate.answers import align_crops
 from rednet_jax.evaluate.clips import ClipWindows, Followed, follow, frames_of, track_of
 from rednet_jax.evaluate.metrics import face_errors, measurable
 from rednet_jax.evaluate.protocols import Crops, in_picture
+from rednet_jax.inference.answers import align_crops
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.train.watch import COLUMNS, Face, faces_of, faces_to_show, worst_and_typical
 from rednet_jax.weights.store import Variables

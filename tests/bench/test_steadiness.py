@@ -10,8 +10,9 @@ from rednet_jax.bench import steadiness as module
 from rednet_jax.bench.steadiness import bench_steadiness
 from rednet_jax.data.sources import read_clips
 from rednet_jax.errors import RednetError
-from rednet_jax.evaluate.metrics import INNER, inter_ocular, jitter
-from rednet_jax.tracking.tracker import TrackedFace
+from rednet_jax.evaluate.metrics import INNER, jitter
+from rednet_jax.inference.tracker import TrackedFace
+from rednet_jax.landmarks.schemes import inter_ocular
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.drawing import draw_landmarks
 from rednet_jax.landmarks.pts import write_pts
 from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
-from rednet_jax.tracking.video import write_video
+from rednet_jax.media.video import write_video
 
 SIDE = 240
 LANDMARKS = (mean_shape(LANDMARKS_68) * 100 + 120).astype(np.float32)

@@ -20,9 +20,9 @@ from rednet_jax.evaluate.metrics import face_errors
 from rednet_jax.landmarks.crops import apply_affine
 from rednet_jax.landmarks.pts import read_pts
 from rednet_jax.landmarks.table import read_landmarks_csv
+from rednet_jax.media.video import VideoReader
 from rednet_jax.model.rednet import init
-from rednet_jax.tracking.quickstart import FRAMES, portrait_clip, portrait_path
-from rednet_jax.tracking.video import VideoReader
+from rednet_jax.quickstart import FRAMES, portrait_clip, portrait_path
 from rednet_jax.train.demonstration import MESH, RESUMED, STOPPED
 from rednet_jax.weights.store import released, write_weights
 

@@ -12,7 +12,6 @@ from train.miniature_300w import prepare_300w
 from rednet_jax import cli
 from rednet_jax.data.sources import read_split
 from rednet_jax.errors import RednetError
-from rednet_jax.evaluate.answers import answer_crops
 from rednet_jax.evaluate.calibration import (
     Answers,
     Platt,
@@ -23,6 +22,7 @@ from rednet_jax.evaluate.calibration import (
     photo_folds,
 )
 from rednet_jax.evaluate.reliability import scores, sigmoid
+from rednet_jax.inference.answers import answer_crops
 from rednet_jax.model.heads import PeakReadout, scale_confidence
 from rednet_jax.model.rednet import init
 from rednet_jax.weights.store import fingerprint, load, write_weights

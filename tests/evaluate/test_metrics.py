@@ -6,13 +6,13 @@ import pytest
 from rednet_jax.evaluate.metrics import (
     face_errors,
     face_lengths,
-    inter_ocular,
     jitter,
     measurable,
     part_errors,
     parts,
     point_errors,
 )
+from rednet_jax.landmarks.schemes import inter_ocular
 
 
 def eyes_apart(distance, count=68):

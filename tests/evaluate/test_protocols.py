@@ -17,8 +17,8 @@ from rednet_jax.data.samples import Sample
 from rednet_jax.data.sources import Split, read_split
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate import protocols
-from rednet_jax.evaluate.answers import align_crops
 from rednet_jax.evaluate.protocols import cut_split, evaluate_split
+from rednet_jax.inference.answers import align_crops
 from rednet_jax.landmarks.boxes import landmark_box, whole_face_box
 from rednet_jax.landmarks.crops import crop_transform
 from rednet_jax.landmarks.pts import read_pts, write_pts

@@ -14,8 +14,8 @@ import pytest
 import rednet_jax.export
 from rednet_jax.errors import RednetError
 from rednet_jax.export.web import RUNTIME, export_web
+from rednet_jax.inference import tracker
 from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop
-from rednet_jax.tracking import tracker
 from rednet_jax.weights.store import write_weights
 
 PAGE = Path(rednet_jax.export.__file__).parent / "web"

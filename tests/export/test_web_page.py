@@ -21,12 +21,12 @@ import pytest
 from rednet_jax.detection.dlib import Detection
 from rednet_jax.export.named import network
 from rednet_jax.export.web import export_web
+from rednet_jax.inference import tracker
+from rednet_jax.inference.tracker import Tracker
 from rednet_jax.landmarks.boxes import landmark_box
 from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop
 from rednet_jax.landmarks.pts import read_pts
-from rednet_jax.tracking import tracker
-from rednet_jax.tracking.quickstart import FACE, portrait_clip, portrait_path
-from rednet_jax.tracking.tracker import Tracker
+from rednet_jax.quickstart import FACE, portrait_clip, portrait_path
 from rednet_jax.weights.store import load
 
 pytestmark = pytest.mark.extras

@@ -1,5 +1,5 @@
 // A face in pictures and frames: the crop rule, the network, and what decides where it looks next.
-// The same as rednet_jax/landmarks/crops.py and rednet_jax/tracking/tracker.py, so that points agree,
+// The same as rednet_jax/landmarks/crops.py and rednet_jax/inference/tracker.py, so that points agree,
 // for one face within a shot: no detector looks for it here, and no cut between shots is found.
 //
 // An image is an ImageData, a box [x0, y0, x1, y1] of the landmarks. A crop {scale, x, y} maps its

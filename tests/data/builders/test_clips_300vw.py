@@ -18,7 +18,7 @@ from rednet_jax.data.builders.clips_300vw import EncodedFrames
 from rednet_jax.data.prepare import find_prepared
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.pts import write_pts
-from rednet_jax.tracking.video import write_video
+from rednet_jax.media.video import write_video
 
 FRAMES = 6
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from rednet_jax.errors import RednetError
+from rednet_jax.inference import track_file as module
+from rednet_jax.inference.track_file import track_file
+from rednet_jax.inference.tracker import track
 from rednet_jax.landmarks.drawing import draw_landmarks
 from rednet_jax.landmarks.table import read_landmarks_csv
-from rednet_jax.tracking import track_file as module
-from rednet_jax.tracking.track_file import track_file
-from rednet_jax.tracking.tracker import track
-from rednet_jax.tracking.video import VideoReader, write_video
+from rednet_jax.media.video import VideoReader, write_video
 
 
 @pytest.fixture(scope="module")

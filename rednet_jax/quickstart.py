@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rednet_jax.evaluate.metrics import jitter
+from rednet_jax.inference.align_files import align_files
+from rednet_jax.inference.tracker import Tracker, landmark_track
 from rednet_jax.landmarks.crops import apply_affine, cut_crop
 from rednet_jax.landmarks.drawing import draw_landmarks, write_picture
 from rednet_jax.landmarks.table import write_landmarks_csv
 from rednet_jax.media.images import read_image
+from rednet_jax.media.video import write_video
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.tracking.align import align_files
-from rednet_jax.tracking.tracker import Tracker, landmark_track
-from rednet_jax.tracking.video import write_video
 from rednet_jax.weights.store import load
 
 FRAMES = 48

@@ -20,14 +20,14 @@ from rednet_jax.evaluate.metrics import Normaliser
 from rednet_jax.evaluate.predictions import write_predictions
 from rednet_jax.evaluate.protocols import JITTER, RIGHT_IOU, Boxes, check_steps
 from rednet_jax.evaluate.provenance import eval_command, measured_on
+from rednet_jax.inference.streams import Variables
+from rednet_jax.inference.tracker import TrackedFace, Tracker
 from rednet_jax.landmarks.boxes import (
     intersection_over_union,
     jitter_box,
     whole_face_box,
 )
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.tracking.streams import Variables
-from rednet_jax.tracking.tracker import TrackedFace, Tracker
 from rednet_jax.weights.store import checkpoint_name, load
 
 FACES = 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rednet_jax.tracking.cuts import CutFinder
+from rednet_jax.inference.cuts import CutFinder
 
 
 def cuts(*frames) -> list[bool]:

@@ -18,9 +18,9 @@ from PIL import Image
 
 from rednet_jax import cli
 from rednet_jax.errors import RednetError
+from rednet_jax.inference.track_file import track_file
 from rednet_jax.landmarks.table import read_landmarks_csv
-from rednet_jax.tracking.track_file import track_file
-from rednet_jax.tracking.video import VideoReader, write_video
+from rednet_jax.media.video import VideoReader, write_video
 
 WIDTH, HEIGHT = 64, 48
 SOUND_RATE = 16_000

@@ -14,13 +14,13 @@ from rednet_jax.data.builders.base import read_list
 from rednet_jax.data.prepare import prepare
 from rednet_jax.data.sources import read_clips
 from rednet_jax.errors import RednetError
-from rednet_jax.evaluate.metrics import inter_ocular
+from rednet_jax.evaluate import tracked_clips as module
 from rednet_jax.evaluate.predictions import score_predictions
+from rednet_jax.evaluate.tracked_clips import FACES, LabelDetector, answers, evaluate_clips
+from rednet_jax.inference.tracker import TrackedFace
 from rednet_jax.landmarks.boxes import landmark_box
+from rednet_jax.landmarks.schemes import inter_ocular
 from rednet_jax.landmarks.table import read_landmarks_csv
-from rednet_jax.tracking import evaluate_clips as module
-from rednet_jax.tracking.evaluate_clips import FACES, LabelDetector, answers, evaluate_clips
-from rednet_jax.tracking.tracker import TrackedFace
 from rednet_jax.weights.store import fingerprint
 
 LABELLED = sum(FRAMES.values()) - len(UNLABELLED)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from rednet_jax import quickstart as module
+from rednet_jax.inference.tracker import TrackedFace
 from rednet_jax.landmarks.crops import apply_affine
 from rednet_jax.landmarks.table import read_landmarks_csv
 from rednet_jax.media.images import read_image
-from rednet_jax.tracking import quickstart as module
-from rednet_jax.tracking.quickstart import FACE, FRAMES, SIDE, portrait_clip, quickstart
-from rednet_jax.tracking.tracker import TrackedFace
-from rednet_jax.tracking.video import VideoReader
+from rednet_jax.media.video import VideoReader
+from rednet_jax.quickstart import FACE, FRAMES, SIDE, portrait_clip, quickstart
 
 
 def test_the_clip_shows_the_portrait_where_its_motion_says(portrait):

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rednet_jax.evaluate.metrics import inter_ocular
 from rednet_jax.fields import check_fields
-from rednet_jax.tracking.tracker import TrackedFace
+from rednet_jax.inference.tracker import TrackedFace
+from rednet_jax.landmarks.schemes import inter_ocular
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from rednet_jax.evaluate.metrics import jitter
+from rednet_jax.inference.smoothing import OneEuro, Smoother
+from rednet_jax.inference.tracker import TrackedFace
 from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
-from rednet_jax.tracking.smoothing import OneEuro, Smoother
-from rednet_jax.tracking.tracker import TrackedFace
 
 FACE = mean_shape(LANDMARKS_68) * 200 + 300
 

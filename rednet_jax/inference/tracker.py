@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from rednet_jax.detection.dlib import Detection, FaceDetector, by_prominence
 from rednet_jax.errors import RednetError
+from rednet_jax.inference.cuts import CutFinder
+from rednet_jax.inference.streams import Carry, Look, Streams, Variables
 from rednet_jax.landmarks.boxes import intersection_over_union, whole_face_box
+from rednet_jax.media.background import read_ahead
+from rednet_jax.media.video import VideoReader
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.tracking.background import read_ahead
-from rednet_jax.tracking.cuts import CutFinder
-from rednet_jax.tracking.streams import Carry, Look, Streams, Variables
-from rednet_jax.tracking.video import VideoReader
 from rednet_jax.weights.store import load
 
 LOST_BELOW = 0.3

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from rednet_jax.errors import RednetError
-from rednet_jax.tracking.background import read_ahead, write_behind
+from rednet_jax.media.background import read_ahead, write_behind
 
 
 def test_read_ahead_keeps_the_order():

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rednet_jax.detection.dlib import FaceDetector, by_prominence
 from rednet_jax.errors import RednetError
-from rednet_jax.evaluate.answers import align_crops
+from rednet_jax.inference.answers import align_crops
 from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop
 from rednet_jax.landmarks.drawing import draw_landmarks, write_picture
 from rednet_jax.landmarks.table import read_boxes_csv, write_landmarks_csv

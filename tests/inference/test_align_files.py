@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from rednet_jax.errors import RednetError
+from rednet_jax.inference.align_files import BATCH, align_files
 from rednet_jax.landmarks.boxes import landmark_box
 from rednet_jax.landmarks.drawing import draw_landmarks
 from rednet_jax.landmarks.table import read_landmarks_csv
 from rednet_jax.media.images import read_image
-from rednet_jax.tracking.align import BATCH, align_files
 
 
 @pytest.fixture

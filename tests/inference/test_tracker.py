@@ -10,11 +10,8 @@ import pytest
 
 from rednet_jax.detection.dlib import Detection, by_prominence
 from rednet_jax.errors import RednetError
-from rednet_jax.landmarks.boxes import landmark_box
-from rednet_jax.landmarks.crops import apply_affine, crop_transform
-from rednet_jax.landmarks.schemes import LANDMARKS_7, LANDMARKS_68, mean_shape
-from rednet_jax.tracking import streams
-from rednet_jax.tracking.tracker import (
+from rednet_jax.inference import streams
+from rednet_jax.inference.tracker import (
     NEWCOMERS_EVERY,
     REMEMBERED,
     SEARCH_EVERY,
@@ -23,7 +20,10 @@ from rednet_jax.tracking.tracker import (
     landmark_track,
     track,
 )
-from rednet_jax.tracking.video import VideoReader, write_video
+from rednet_jax.landmarks.boxes import landmark_box
+from rednet_jax.landmarks.crops import apply_affine, crop_transform
+from rednet_jax.landmarks.schemes import LANDMARKS_7, LANDMARKS_68, mean_shape
+from rednet_jax.media.video import VideoReader, write_video
 
 SIDE = 64.0
 """Of the faces in `picture`."""

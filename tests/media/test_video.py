@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from rednet_jax.errors import RednetError
-from rednet_jax.tracking.video import VideoReader, write_video
+from rednet_jax.media.video import VideoReader, write_video
 
 
 def ramp(number: int, size: tuple[int, int]) -> np.ndarray:

@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 
 from rednet_jax.errors import RednetError
 from rednet_jax.files import replacing
+from rednet_jax.inference.smoothing import Smoother
+from rednet_jax.inference.streams import is_recurrent
+from rednet_jax.inference.tracker import TrackedFace, Tracker, landmark_track
 from rednet_jax.landmarks.drawing import draw_landmarks
 from rednet_jax.landmarks.table import write_landmarks_csv
+from rednet_jax.media.background import read_ahead, write_behind
+from rednet_jax.media.video import VideoFrame, VideoReader, write_video
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.tracking.background import read_ahead, write_behind
-from rednet_jax.tracking.smoothing import Smoother
-from rednet_jax.tracking.streams import is_recurrent
-from rednet_jax.tracking.tracker import TrackedFace, Tracker, landmark_track
-from rednet_jax.tracking.video import VideoFrame, VideoReader, write_video
 from rednet_jax.weights.store import load
 
 Output = str | os.PathLike[str]

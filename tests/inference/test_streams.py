@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rednet_jax.inference import streams as module
+from rednet_jax.inference.streams import Streams, is_recurrent
 from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop, invert_affine
 from rednet_jax.model import rednet
-from rednet_jax.tracking import streams as module
-from rednet_jax.tracking.streams import Streams, is_recurrent
 
 BOXES = {
     0: np.array([40, 50, 110, 120], np.float32),
