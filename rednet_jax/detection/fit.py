@@ -1,4 +1,4 @@
-"""Fits `VIEW_CORRECTIONS` of `detection.dlib`: from the detector's squares to boxes of landmarks.
+"""Fits `POINTS` and `BOX_FIT` of `detection.detector`: from five points to landmarks' boxes.
 
 Run by `python -m rednet_jax.detection.fit FOLDER_OF_300W`.
 """
@@ -12,69 +12,137 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rednet_jax.detection.dlib import VIEW_CORRECTIONS, FaceDetector
+from rednet_jax.detection.detector import (
+    BOX_FIT,
+    FaceDetector,
+    nose_terms,
+    point_frame,
+)
+from rednet_jax.detection.yunet import YuNet
 from rednet_jax.landmarks.boxes import intersection_over_union, landmark_box
 from rednet_jax.landmarks.pts import read_pts
+from rednet_jax.landmarks.schemes import LANDMARKS_68
 from rednet_jax.media.images import read_image
 
 RIGHT_IOU = 0.4
-"""A detection is right where it overlaps the labelled face by more than this."""
+"""A detection is right where its box overlaps the labelled face's by more than this."""
+
+_MIRROR = [1, 0, 2, 4, 3]
+_ROUNDS = 10
 
 
-def right_detections(labels: Iterable[Path]) -> NDArray[np.float64]:
-    """Runs the detector on labelled pictures.
+def right_detections(
+    labels: Iterable[Path], detector: FaceDetector
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Runs a detector on labelled images.
 
     Args:
-        labels: .pts files, each beside a picture of the same name, .jpg or .png.
+        labels: .pts files, each beside an image of the same name, .jpg or .png.
+        detector: one that gives points.
 
     Returns:
-        [N, 5], a row for each picture whose best square is right: its view, then the shift of the
-        centre (x, y) and the width and height of the landmark box in sides of the square.
+        For each image with a right detection its points [N, 5, 2] and the labels [N, 68, 2].
     """
-    detector = FaceDetector()
-    rows = []
+    points, landmarks = [], []
     for label in labels:
-        picture = next(
-            p for suffix in (".jpg", ".png") if (p := label.with_suffix(suffix)).exists()
-        )
-        truth = np.asarray(landmark_box(read_pts(label)), np.float64)
-        faces = detector.detect_raw(read_image(picture, upright=False))
-        if not faces or intersection_over_union(faces[0].square, truth) <= RIGHT_IOU:
-            continue
-        square = faces[0].square
-        side = square[2] - square[0]
-        shift = (truth[:2] + truth[2:] - square[:2] - square[2:]) / 2 / side
-        rows.append([faces[0].view, *shift, *((truth[2:] - truth[:2]) / side)])
-    return np.array(rows).reshape(-1, 5)
+        path = next(p for suffix in (".jpg", ".png") if (p := label.with_suffix(suffix)).exists())
+        truth = read_pts(label)
+        for face in detector.detect(read_image(path, upright=False)):
+            overlap = intersection_over_union(face.box, landmark_box(truth))
+            if face.points is not None and overlap > RIGHT_IOU:
+                points.append(face.points)
+                landmarks.append(truth)
+                break
+    return (
+        np.array(points, np.float64).reshape(-1, 5, 2),
+        np.array(landmarks, np.float64).reshape(-1, LANDMARKS_68.count, 2),
+    )
 
 
-def box_errors(rows: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Returns how corrected boxes err, [N, 3]: centre (x, y) and logarithm of the larger side.
+def with_mirrored(
+    points: NDArray[np.float64], landmarks: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns points [N, 5, 2] and landmarks [N, 68, 2] followed by their mirror images."""
+    flip = np.array([-1.0, 1.0])
+    mirror = list(LANDMARKS_68.mirror)
+    return (
+        np.concatenate([points, points[:, _MIRROR] * flip]),
+        np.concatenate([landmarks, landmarks[:, mirror] * flip]),
+    )
+
+
+def mean_points(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns the mean [5, 2] of faces [N, 5, 2], each moved, scaled and turned onto it."""
+    faces = points @ [1, 1j]
+    faces = faces - faces.mean(1, keepdims=True)
+    mean = faces[0]
+    for _ in range(_ROUNDS):
+        factors = (faces @ mean.conj()) / np.vdot(mean, mean)
+        mean = (faces / factors[:, None]).mean(0)
+        mean = mean / np.linalg.norm(mean)
+    # Upright: the eyes lie level.
+    mean = mean * abs(mean[1] - mean[0]) / (mean[1] - mean[0])
+    return np.stack([mean.real, mean.imag], axis=-1)
+
+
+def terms_and_boxes(
+    points: NDArray[np.float64], landmarks: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns what `BOX_FIT` maps, in the frame of `POINTS`.
 
     Args:
-        rows: of `right_detections`.
+        points: [N, 5, 2].
+        landmarks: [N, 68, 2], of the same faces.
 
     Returns:
-        In units of the landmark box's larger side.
+        The terms [N, 4] and the landmarks' box [N, 4]: centre (x, y), logarithms of the sides.
     """
-    found, truth = np.asarray(VIEW_CORRECTIONS)[rows[:, 0].astype(int)], rows[:, 1:]
-    side = truth[:, 2:].max(axis=1, keepdims=True)
-    size = np.log(found[:, 2:].max(axis=1, keepdims=True) / side)
-    return np.concatenate([(found[:, :2] - truth[:, :2]) / side, size], axis=1)
+    terms, boxes = [], []
+    for five, labels in zip(points, landmarks, strict=True):
+        _, factor, centroid = point_frame(five)
+        own = (labels @ [1, 1j] - centroid) / factor
+        low = np.array([own.real.min(), own.imag.min()])
+        high = np.array([own.real.max(), own.imag.max()])
+        terms.append(nose_terms((complex(*five[2]) - centroid) / factor))
+        boxes.append(np.concatenate([(low + high) / 2, np.log(high - low)]))
+    return np.array(terms), np.array(boxes)
+
+
+def fit_boxes(terms: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns `BOX_FIT` [4, 4] by least squares over faces and their mirror images."""
+    # A face and its mirror image differ in x alone: the centre's x is odd in it, the rest is even.
+    fit = np.zeros((4, 4))
+    fit[0, :1] = np.linalg.lstsq(terms[:, :1], boxes[:, 0])[0]
+    fit[1:, 1:] = np.linalg.lstsq(terms[:, 1:], boxes[:, 1:])[0].T
+    return fit
+
+
+def box_errors(terms: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns errors [N, 3] of `BOX_FIT`: centre (x, y) and logarithm of the larger side.
+
+    The centre's error is in units of the larger side of the labels' box.
+    """
+    found = terms @ BOX_FIT.T
+    larger = boxes[:, 2:].max(axis=1, keepdims=True)
+    size = found[:, 2:].max(axis=1, keepdims=True) - larger
+    return np.concatenate([(found[:, :2] - boxes[:, :2]) / np.exp(larger), size], axis=1)
 
 
 def main(folder: Path) -> None:
-    """Prints the medians that `VIEW_CORRECTIONS` holds for each view, and how its boxes err."""
+    """Prints what `POINTS` and `BOX_FIT` hold, and how the boxes err."""
     labels = sorted(folder.rglob("*.pts"))
-    rows = right_detections(labels)
-    print(f"{len(rows)} of {len(labels)} pictures with IoU > {RIGHT_IOU}")
-    for view in range(len(VIEW_CORRECTIONS)):
-        mine = rows[rows[:, 0] == view, 1:]
-        medians = ", ".join(f"{value:.3f}" for value in np.median(mine, axis=0))
-        spreads = ", ".join(f"{value:.3f}" for value in mine.std(axis=0))
-        print(f"view {view}: {len(mine)} faces, [{medians}], standard deviations [{spreads}]")
-    x, y, size = box_errors(rows).std(axis=0)
-    print(f"corrected boxes: centre +-{x:.3f}, +-{y:.3f} sides, logarithm of the side +-{size:.3f}")
+    found = right_detections(labels, YuNet())
+    print(f"{len(found[0])} of {len(labels)} images with IoU > {RIGHT_IOU}")
+    points, landmarks = with_mirrored(*found)
+    print("POINTS", np.round(mean_points(points), 3).tolist())
+    terms, boxes = terms_and_boxes(points, landmarks)
+    print(
+        "BOX_FIT", np.round(fit_boxes(terms, boxes), 3).tolist(), "where POINTS are as they stand"
+    )
+    x, y, size = box_errors(terms, boxes).std(axis=0)
+    rolls = [point_frame(five)[0] for five in found[0]]
+    print(f"boxes: centre +-{x:.3f}, +-{y:.3f} sides, logarithm of the side +-{size:.3f}")
+    print(f"roll of these faces: +-{np.degrees(np.std(rolls)):.1f} degrees")
 
 
 if __name__ == "__main__":

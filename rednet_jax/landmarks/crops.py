@@ -22,13 +22,15 @@ from PIL import Image
 _LARGEST_BLOCK = 64
 
 
-def crop_transform(box: Any, *, margin: float, size: int) -> Any:
-    """Returns the map [..., 2, 3] from crop pixels to picture pixels for boxes [..., 4].
+def crop_transform(box: Any, *, margin: float, size: int, roll: Any = None) -> Any:
+    """Returns the map [..., 2, 3] from crop pixels to image pixels for boxes [..., 4].
 
     Args:
-        box: (x0, y0, x1, y1) of the face, picture pixels.
+        box: (x0, y0, x1, y1) of the face, image pixels.
         margin: side of the crop in units of the box's larger side.
         size: side of the crop in its own pixels.
+        roll: [...] radians by which box and crop are turned about the centre of the box, clockwise
+            in the image; None for 0.
 
     Returns:
         float64 for a numpy box, else of the box's dtype.
@@ -38,8 +40,15 @@ def crop_transform(box: Any, *, margin: float, size: int) -> Any:
         box = box.astype(np.float64)
     low, high = box[..., :2], box[..., 2:]
     scale = (high - low).max(-1, keepdims=True) * (margin / size)
-    shift = (low + high) / 2 - scale * (size - 1) / 2
-    linear = scale[..., None] * xp.eye(2, dtype=box.dtype)
+    if roll is None:
+        shift = (low + high) / 2 - scale * (size - 1) / 2
+        linear = scale[..., None] * xp.eye(2, dtype=box.dtype)
+    else:
+        roll = xp.asarray(roll, dtype=box.dtype)
+        cosine, sine = xp.cos(roll), xp.sin(roll)
+        rotation = xp.stack([xp.stack([cosine, -sine], -1), xp.stack([sine, cosine], -1)], -2)
+        linear = scale[..., None] * rotation
+        shift = (low + high) / 2 - linear.sum(-1) * ((size - 1) / 2)
     return xp.concatenate([linear, shift[..., None]], axis=-1)
 
 
