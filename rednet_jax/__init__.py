@@ -12,6 +12,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rednet_jax.inference.aligner import Aligner as Aligner
+    from rednet_jax.inference.aligner import align as align
+    from rednet_jax.inference.face import Face as Face
     from rednet_jax.inference.tracker import track as track
     from rednet_jax.model.config import RedNetConfig as RedNetConfig
     from rednet_jax.model.rednet import align_clip as align_clip
@@ -31,6 +34,9 @@ _HOMES = {
     "align_clip": "rednet_jax.model.rednet",
     "step": "rednet_jax.model.rednet",
     "load": "rednet_jax.weights.store",
+    "align": "rednet_jax.inference.aligner",
+    "Aligner": "rednet_jax.inference.aligner",
+    "Face": "rednet_jax.inference.face",
     "track": "rednet_jax.inference.tracker",
 }
 

@@ -49,11 +49,27 @@ def parser() -> argparse.ArgumentParser:
         return one
 
     one = command("align", commands.align)
-    one.add_argument("images", nargs="+", metavar="IMAGE", help="pictures, or folders of them")
+    one.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of them")
     _add_network(one, feedback_steps=3)
-    one.add_argument("--boxes", metavar="FILE", help="face boxes as CSV, name,x0,y0,x1,y1")
-    one.add_argument("--csv", metavar="OUT", help="landmarks, in picture pixels; - (default): here")
-    one.add_argument("--overlay", metavar="DIR", help="folder for pictures with landmarks drawn")
+    one.add_argument(
+        "--faces",
+        type=_faces,
+        default=1,
+        metavar="N",
+        help="answered at most in an image, the most prominent first; or all (default: 1)",
+    )
+    one.add_argument(
+        "--min-confidence",
+        type=float,
+        metavar="P",
+        help="a face whose mean confidence is lower counts as not found (default: 0.3)",
+    )
+    one.add_argument(
+        "--boxes", metavar="FILE", help="face boxes as CSV, name,x0,y0,x1,y1, a row for each face"
+    )
+    one.add_argument("--csv", metavar="OUT", help="landmarks, in image pixels; - (default): here")
+    one.add_argument("--json", metavar="OUT", help="all of each face as JSON")
+    one.add_argument("--overlay", metavar="DIR", help="folder for images with landmarks drawn")
 
     one = command("track", commands.track)
     one.add_argument(
@@ -316,6 +332,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise RednetError(f"{message} (see {self.prog} --help)")
+
+
+def _faces(text: str) -> int | None:
+    return None if text == "all" else int(text)
 
 
 def _add_network(

@@ -18,31 +18,42 @@ from rednet_jax.errors import RednetError
 
 
 def align(args: argparse.Namespace) -> int:
-    """Find the landmarks of the most prominent face in each picture.
+    """Find faces and their landmarks in images.
 
-    Example: rednet align portrait.jpg --csv landmarks.csv --overlay drawn
+    The table has a row for each face: name, face, score of the detector, mean confidence, x0, y0,
+    ... in image pixels; a row of nan is an image without a face. Images are turned upright by their
+    EXIF orientation. Ctrl-C ends the work early: what was found until then is written.
+
+    Example: rednet align group.jpg --faces all --csv landmarks.csv --overlay drawn
     """
     from rednet_jax.inference.align_files import align_files
-    from rednet_jax.landmarks.table import landmarks_csv
+    from rednet_jax.inference.face import MIN_CONFIDENCE
 
-    to_stdout = args.csv == "-" or (args.csv is None and args.overlay is None)
-    with _progress("picture") as report:
+    outputs = [args.csv, args.json, args.overlay]
+    to_stdout = args.csv == "-" or not any(outputs)
+    with _progress("image") as report:
         aligned = align_files(
             args.images,
             checkpoint=args.checkpoint,
             feedback_steps=args.feedback_steps,
+            faces=args.faces,
+            min_confidence=MIN_CONFIDENCE if args.min_confidence is None else args.min_confidence,
             boxes=args.boxes,
             csv=None if to_stdout else args.csv,
+            json=args.json,
             overlay=args.overlay,
             report=report,
         )
     if to_stdout:
-        print(landmarks_csv(aligned.names, aligned.landmarks), end="")
+        print(aligned.csv(), end="")
     else:
-        answered = len(aligned.names) - len(aligned.failures)
-        where = " and ".join(path for path in (args.csv, args.overlay) if path is not None)
-        print(f"{answered} of {len(aligned.names)} pictures: {where}")
-    return failed(aligned.failures)
+        images, answered = len(aligned.faces), sum(map(bool, aligned.faces.values()))
+        count = sum(map(len, aligned.faces.values()))
+        faces = "1 face" if count == 1 else f"{count} faces"
+        where = " and ".join(path for path in outputs if path is not None)
+        print(f"{faces} in {answered} of {images} images: {where}")
+    status = failed(aligned.failures)
+    return 130 if aligned.interrupted else status
 
 
 def track(args: argparse.Namespace) -> int:

@@ -44,6 +44,24 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Finds out, before the work that makes its contents, whether `replacing` can write a file.
+
+    Raises:
+        RednetError: it cannot: a folder has its name, or no file can be made where it should be.
+    """
+    target = Path(path)
+    if target.exists() and not target.is_file():
+        kind = "it is a folder" if target.is_dir() else "not a regular file"
+        raise RednetError(f"{path}: cannot be written ({kind})")
+    # Folders that are missing will be made.
+    above = next(folder for folder in target.absolute().parents if os.path.lexists(folder))
+    if not above.is_dir():
+        raise RednetError(f"{path}: cannot be written ({above} is not a folder)")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise RednetError(f"{path}: cannot be written (no permission to write in {above})")
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes a text file that appears whole or not at all.
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rednet_jax.evaluate.metrics import jitter
-from rednet_jax.inference.align_files import align_files
+from rednet_jax.inference.aligner import Aligner
 from rednet_jax.inference.tracker import Tracker, landmark_track
 from rednet_jax.landmarks.crops import apply_affine, cut_crop
 from rednet_jax.landmarks.drawing import draw_landmarks, write_picture
@@ -120,10 +120,11 @@ def quickstart(
         still = jitter(apply_affine(motion, points))
         figures.append(Figures(steps, found, 1000 * float(np.median(times)), still))
     overlay, video, landmarks = (folder / n for n in ("overlay.png", "track.mp4", "landmarks.csv"))
-    portrait = align_files(
-        [portrait_path()], checkpoint=(config, variables), feedback_steps=FEEDBACK_STEPS[-1]
-    )
-    write_picture(overlay, _drawn(read_image(portrait_path(), upright=True), portrait.landmarks[0]))
+    portrait = read_image(portrait_path(), upright=True)
+    aligner = Aligner((config, variables), feedback_steps=FEEDBACK_STEPS[-1], faces=1)
+    for face in aligner(portrait):
+        portrait = draw_landmarks(portrait, face.landmarks)
+    write_picture(overlay, portrait)
     with write_video(video, FPS, (SIDE * len(tracks), SIDE)) as write:
         for number, frame in enumerate(frames):
             row = [_drawn(frame, points[number]) for points in tracks]

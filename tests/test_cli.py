@@ -87,7 +87,7 @@ WRONG = {
     "missing video": ("track none.mp4 --checkpoint W", "none.mp4: cannot be read"),
     "empty picture": ("align empty.png --checkpoint W --csv a.csv", "empty.png: not an image"),
     "missing picture": ("align none.png --checkpoint W --overlay drawn", "none.png: cannot be"),
-    "folder without picture": ("align . --checkpoint W --csv a.csv", "no picture in this folder"),
+    "folder without picture": ("align . --checkpoint W --csv a.csv", "no image in this folder"),
     "unknown checkpoint": ("align P --checkpoint nobody --csv a.csv", "nobody: no such"),
     "unknown checkpoint, track": ("track V --checkpoint nobody", "nobody: no such"),
     "unknown checkpoint, quickstart": ("quickstart --checkpoint nobody", "nobody: no such"),
@@ -196,11 +196,14 @@ def test_a_quick_start_whose_training_fails_keeps_the_rest(here, run, monkeypatc
 def test_align_prints_the_table_or_writes_it(checkpoint, here, run):
     status, out, errors = run("align", PORTRAIT, "--checkpoint", checkpoint)
     assert (status, errors) == (0, [])
-    assert out.splitlines()[0].startswith("name,x0,y0,") and len(out.splitlines()) == 2
+    assert (
+        out.splitlines()[0].startswith("name,face,score,confidence,x0,")
+        and len(out.splitlines()) == 2
+    )
     where = "--csv", "a.csv", "--overlay", "drawn"
     status, told, errors = run("align", PORTRAIT, "--checkpoint", checkpoint, *where)
     assert (status, errors) == (0, [])
-    assert told == "1 of 1 pictures: a.csv and drawn\n"
+    assert told == "1 face in 1 of 1 images: a.csv and drawn\n"
     assert (here / "a.csv").read_text() == out
     assert [path.name for path in (here / "drawn").iterdir()] == ["astronaut.png"]
 
@@ -212,7 +215,7 @@ def test_one_bad_picture_among_good_ones_is_status_1(checkpoint, here, run):
     )
     assert status == 1
     assert errors == ["rednet: bad.png: not an image that can be read"]
-    assert out == "1 of 2 pictures: a.csv\n"
+    assert out == "1 face in 1 of 2 images: a.csv\n"
     _, landmarks = read_landmarks_csv(here / "a.csv")
     np.testing.assert_array_equal(np.isnan(landmarks[:, 0, 0]), [True, False])
 

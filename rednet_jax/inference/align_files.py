@@ -1,149 +1,223 @@
-"""Landmarks in picture files: what `rednet align` does."""
+"""Landmarks in image files: what `rednet align` does."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rednet_jax.detection.dlib import FaceDetector, by_prominence
+from rednet_jax.detection.detector import FaceDetector
 from rednet_jax.errors import RednetError
-from rednet_jax.inference.answers import align_crops
-from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop
+from rednet_jax.files import check_writable, write_text
+from rednet_jax.inference.aligner import Aligner
+from rednet_jax.inference.face import MIN_CONFIDENCE, Face
 from rednet_jax.landmarks.drawing import draw_landmarks, write_picture
-from rednet_jax.landmarks.table import read_boxes_csv, write_landmarks_csv
+from rednet_jax.landmarks.table import FACE_COLUMNS, landmarks_csv, read_boxes_csv
 from rednet_jax.media.images import ENDINGS, read_image
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.weights.store import load
 
-BATCH = 8
+_NOT_IMAGES_NAMED = 3
 
 
 class Aligned(NamedTuple):
     """What `align_files` found.
 
     Attributes:
-        names: N pictures in the order of the table.
-        landmarks: float32 [N, L, 2], pixels of the upright picture; nan where there is no answer.
-        failures: one line for each picture without an answer.
+        faces: of each image by its name, in the order of the table; [] where there is no answer.
+        landmarks: L, landmarks of a face.
+        failures: one line for each image without an answer, and for files that are left out.
+        interrupted: by Ctrl-C: the images after it are missing.
     """
 
-    names: list[str]
-    landmarks: NDArray[np.float32]
+    faces: dict[str, list[Face]]
+    landmarks: int
     failures: list[str]
+    interrupted: bool
+
+    def csv(self) -> str:
+        """Returns the table: a row for each face, and a row of nan for an image without one.
+
+        Columns are `name`, `FACE_COLUMNS` and x0, y0, ... in image pixels.
+        """
+        names: list[str] = []
+        points: list[NDArray[np.floating]] = []
+        columns: dict[str, list[str]] = {column: [] for column in FACE_COLUMNS}
+        blank = np.full((self.landmarks, 2), np.nan)
+        for name, faces in self.faces.items():
+            rows = [
+                (face.landmarks, face.score, float(face.confidence.mean())) for face in faces
+            ] or [(blank, None, np.nan)]
+            for number, (landmarks, score, confidence) in enumerate(rows):
+                names.append(name)
+                points.append(landmarks)
+                shown = (
+                    str(number),
+                    f"{np.nan if score is None else score:.3f}",
+                    f"{confidence:.3f}",
+                )
+                for column, text in zip(FACE_COLUMNS, shown, strict=True):
+                    columns[column].append(text)
+        return landmarks_csv(names, np.reshape(points, (-1, self.landmarks, 2)), columns)
+
+    def json(self) -> str:
+        """Returns `{"images": [{"name", "faces": [...]}]}` as text.
+
+        A face has `box` [4], `score` (null for a box that was given), `confidence` (the mean),
+        `landmarks` [L, 2] and `landmark_confidence` [L].
+        """
+        images = [
+            {"name": name, "faces": [face_json(face) for face in faces]}
+            for name, faces in self.faces.items()
+        ]
+        return json.dumps({"images": images}) + "\n"
+
+
+def face_json(face: Face) -> dict[str, Any]:
+    """Returns a face as JSON has it, as `Aligned.json` describes it."""
+    return {
+        "box": _rounded(face.box),
+        "score": None if face.score is None else _rounded(face.score),
+        "confidence": _rounded(np.mean(face.confidence)),
+        "landmarks": _rounded(face.landmarks),
+        "landmark_confidence": _rounded(face.confidence),
+    }
+
+
+def _rounded(values: Any) -> Any:
+    return np.round(np.asarray(values, np.float64), 3).tolist()
 
 
 def align_files(
-    paths: Sequence[str | os.PathLike[str]],
+    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     checkpoint: str | tuple[RedNetConfig, dict[str, Any]] = "compact",
     feedback_steps: int = 3,
+    faces: int | None = 1,
+    min_confidence: float = MIN_CONFIDENCE,
+    detector: FaceDetector | None = None,
     boxes: str | os.PathLike[str] | None = None,
     csv: str | os.PathLike[str] | None = None,
+    json: str | os.PathLike[str] | None = None,
     overlay: str | os.PathLike[str] | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Aligned:
-    """Finds the landmarks of the most prominent face of each picture.
+    """Finds the landmarks of the most prominent faces of each image.
+
+    Ctrl-C ends the work there: what was found until then is written.
 
     Args:
-        paths: picture files, and folders, which stand for all pictures below them.
+        paths: image files, and folders, which stand for all images below them; or one of them.
         checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
         feedback_steps: K, passes of the network.
-        boxes: CSV file name,x0,y0,x1,y1 of landmark boxes, instead of the detector.
-        csv: CSV file for the landmarks.
-        overlay: folder for a PNG of each picture with its landmarks drawn.
-        report: called with the number of pictures done and in all.
+        faces: the most that an image is answered with; None for all.
+        min_confidence: a face whose mean confidence is lower counts as not found, 0 to 1.
+        detector: finds the faces; `YuNet()` if None.
+        boxes: CSV file name,x0,y0,x1,y1 of the landmarks' boxes, instead of the detector; a row for
+            each face, `name` with or without the file's ending.
+        csv: CSV file for `Aligned.csv`.
+        json: JSON file for `Aligned.json`.
+        overlay: folder for a PNG of each image with its landmarks drawn.
+        report: called with the number of images done and in all.
 
     Raises:
-        RednetError: not one picture can be read, a bad checkpoint or boxes file, feedback_steps
-            below 1, or an output that cannot be written.
+        RednetError: not one image can be read, a bad checkpoint or boxes file, an option out of
+            range, or an output that cannot be written.
     """
-    if feedback_steps < 1:
-        raise RednetError(f"feedback steps must be 1 or more, not {feedback_steps}")
-    files = _named(paths)
-    names = list(files)
-    drawings = {} if overlay is None else {n: Path(overlay) / f"{n}.png" for n in names}
+    files, left_out = _named([paths] if isinstance(paths, str | os.PathLike) else paths)
+    drawings = {} if overlay is None else {n: Path(overlay) / f"{n}.png" for n in files}
     if replaced := {p.resolve() for p in files.values()} & {p.resolve() for p in drawings.values()}:
-        raise RednetError(f"{min(replaced)}: a picture that an overlay would replace")
+        raise RednetError(f"{min(replaced)}: an image that an overlay would replace")
+    for output in (csv, json, *drawings.values()):
+        if output is not None:
+            check_writable(output)
     box_of = None if boxes is None else read_boxes_csv(boxes)
-    config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
-    detector = FaceDetector()
-    landmarks = np.full((len(names), config.landmarks, 2), np.nan, np.float32)
+    aligner = Aligner(
+        checkpoint,
+        feedback_steps=feedback_steps,
+        faces=faces,
+        detector=detector,
+        min_confidence=min_confidence,
+    )
+    found: dict[str, list[Face]] = {}
     failures: list[str] = []
     readable = 0
-    batch = min(BATCH, len(names))
-    for start in range(0, len(names), batch):
-        faces: list[_Face] = []
-        for row, name in enumerate(names[start : start + batch], start):
+    interrupted = False
+    try:
+        for name, path in files.items():
+            found[name] = []
             try:
-                image = read_image(files[name], upright=True)
+                image = read_image(path, upright=True)
                 readable += 1
-                box = _face_box(name, image, detector, box_of)
+                given = None if box_of is None else [_boxes(name, path, box_of)]
+                found[name] = aligner.align([image], given)[0]
             except RednetError as error:
-                failures.append(str(error))
+                named = str(path) in str(error)
+                failures.append(str(error) if named else f"{name}: {error}")
             else:
-                affine = crop_transform(box, margin=config.picture_margin, size=config.picture_size)
-                faces.append(_Face(row, image, affine))
-            report(row + 1, len(names))
-        if not faces:
-            continue
-        crops = np.stack([cut_crop(face.image, face.affine, config.picture_size) for face in faces])
-        points = align_crops(config, variables, crops, feedback_steps, batch)[-1]
-        for face, crop_points in zip(faces, points, strict=True):
-            landmarks[face.row] = apply_affine(face.affine, crop_points)
-            if drawings:
-                drawn = draw_landmarks(face.image, landmarks[face.row])
-                write_picture(drawings[names[face.row]], drawn)
-    if not readable:
+                if not found[name]:
+                    failures.append(f"{name}: no face found")
+                if drawings:
+                    for face in found[name]:
+                        image = draw_landmarks(image, face.landmarks)
+                    write_picture(drawings[name], image)
+            report(len(found), len(files))
+    except KeyboardInterrupt:
+        interrupted = True
+    if not (readable or interrupted):
         rest = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
         raise RednetError(failures[0] + rest)
+    aligned = Aligned(found, aligner.config.landmarks, failures + left_out, interrupted)
     if csv is not None:
-        write_landmarks_csv(csv, names, landmarks)
-    return Aligned(names, landmarks, failures)
+        write_text(csv, aligned.csv())
+    if json is not None:
+        write_text(json, aligned.json())
+    return aligned
 
 
-class _Face(NamedTuple):
-    row: int
-    image: NDArray[np.uint8]
-    affine: NDArray[np.float64]
+def _boxes(
+    name: str, path: Path, box_of: Mapping[str, list[NDArray[np.float32]]]
+) -> list[NDArray[np.float32]]:
+    for known in (name, f"{name}{path.suffix}"):
+        if known in box_of:
+            return box_of[known]
+    raise RednetError("has no row in the boxes file")
 
 
-def _face_box(
-    name: str,
-    image: NDArray[np.uint8],
-    detector: FaceDetector,
-    box_of: dict[str, NDArray[np.float32]] | None,
-) -> NDArray[np.float32]:
-    if box_of is not None:
-        if name not in box_of:
-            raise RednetError(f"{name}: has no row in the boxes file")
-        return box_of[name]
-    faces = by_prominence(detector.detect(image))
-    if not faces:
-        raise RednetError(f"{name}: no face found")
-    return faces[0].box
+def _named(paths: Sequence[str | os.PathLike[str]]) -> tuple[dict[str, Path], list[str]]:
+    """Images by name, and a line for each folder in which files are left out.
 
-
-def _named(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
-    """Pictures by name: the path below the folder they have in common, without extension."""
+    A name is the path below the folder that all have in common, without its ending where that tells
+    it from all others.
+    """
     files: list[Path] = []
+    left_out: list[str] = []
     for path in map(Path, paths):
-        if path.is_dir():
-            inside = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in ENDINGS]
-            if not inside:
-                raise RednetError(f"{path}: no picture in this folder")
-            files += inside
-        else:
+        if not path.is_dir():
             files.append(path)
-    folders = [p if p.is_dir() else p.parent for p in (Path(path).absolute() for path in paths)]
-    root = os.path.commonpath(folders)
+            continue
+        inside = [p for p in sorted(path.rglob("*")) if p.is_file()]
+        images = [p for p in inside if p.suffix.lower() in ENDINGS]
+        if not images:
+            raise RednetError(f"{path}: no image in this folder")
+        files += images
+        if others := [p for p in inside if p not in set(images) and not p.name.startswith(".")]:
+            shown = ", ".join(p.name for p in others[:_NOT_IMAGES_NAMED])
+            more = len(others) - _NOT_IMAGES_NAMED
+            rest = f" and {more} more" if more > 0 else ""
+            left_out.append(f"{path}: left out, not images by their endings: {shown}{rest}")
+    # Without `..`, by which a name would lead out of the folder of drawings.
+    absolute = [Path(os.path.abspath(file)) for file in files]
+    given = [Path(os.path.abspath(path)) for path in paths]
+    root = os.path.commonpath([path if path.is_dir() else path.parent for path in given])
+    below = [file.relative_to(root) for file in absolute]
+    stems = [path.with_suffix("").as_posix() for path in below]
     named: dict[str, Path] = {}
-    for file in files:
-        name = file.absolute().relative_to(root).with_suffix("").as_posix()
-        if named.setdefault(name, file) != file:
-            raise RednetError(f"{file}: has the same name as {named[name]} but for its ending")
-    return named
+    for file, path, stem in zip(files, below, stems, strict=True):
+        name = stem if stems.count(stem) == 1 else path.as_posix()
+        named.setdefault(name, file)
+    return named, left_out

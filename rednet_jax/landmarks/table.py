@@ -1,8 +1,8 @@
 """CSV files in and out: `name,x0,y0,...,x67,y67` for landmarks, `name,x0,y0,x1,y1` for face boxes.
 
-Each row is a picture or a frame. Coordinates are pixels of the whole picture, pixel centres at
-integers, 0-based. A face with no answer is a row of `nan`. Predictions leave `align`, `track` and
-`eval` in this form, and anyone's predictions enter `eval` in it.
+Each row is a face of an image, or a frame. Coordinates are pixels of the whole image, pixel centres
+at integers, 0-based. A row of `nan` is no answer. Predictions leave `align`, `track` and `eval` in
+this form, and anyone's predictions enter `eval` in it. `align` has `FACE_COLUMNS` after the name.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,22 @@ from numpy.typing import NDArray
 from rednet_jax.errors import RednetError
 from rednet_jax.files import write_text
 
+FACE_COLUMNS = ("face", "score", "confidence")
+"""Of `align`'s table: number of the face in its image from 0, the detector's score (nan for a box
+that was given), and the mean confidence of its landmarks."""
 
-def landmarks_csv(names: Sequence[str], landmarks: NDArray[np.floating]) -> str:
+
+def landmarks_csv(
+    names: Sequence[str],
+    landmarks: NDArray[np.floating],
+    columns: Mapping[str, Sequence[str]] | None = None,
+) -> str:
     """Returns the table of landmarks [N, L, 2] as text, coordinates to 1/1000 px.
+
+    Args:
+        names: of the rows.
+        landmarks: of the rows.
+        columns: further columns by name, after `name`; see `FACE_COLUMNS`.
 
     Raises:
         ValueError: landmarks of another shape, or another number of names than of faces.
@@ -29,11 +42,14 @@ def landmarks_csv(names: Sequence[str], landmarks: NDArray[np.floating]) -> str:
     landmarks = np.asarray(landmarks)
     if landmarks.ndim != 3 or landmarks.shape[2] != 2 or len(names) != len(landmarks):
         raise ValueError(f"{len(names)} names for landmarks of shape {landmarks.shape}")
+    columns = columns or {}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_header(landmarks.shape[1]))
-    for name, row in zip(names, landmarks, strict=True):
-        writer.writerow([name, *(f"{value:.3f}" for value in row.reshape(-1))])
+    name_column, *coordinates = _header(landmarks.shape[1])
+    writer.writerow([name_column, *columns, *coordinates])
+    between = zip(*columns.values(), strict=True) if columns else [()] * len(names)
+    for name, cells, row in zip(names, between, landmarks, strict=True):
+        writer.writerow([name, *cells, *(f"{value:.3f}" for value in row.reshape(-1))])
     return text.getvalue()
 
 
@@ -52,7 +68,7 @@ def write_landmarks_csv(
 def read_landmarks_csv(
     path: str | os.PathLike[str], count: int = 68
 ) -> tuple[list[str], NDArray[np.float32]]:
-    """Reads a table of landmarks.
+    """Reads a table of landmarks; `FACE_COLUMNS` are skipped.
 
     Args:
         path: of the file.
@@ -67,7 +83,7 @@ def read_landmarks_csv(
     """
     names: list[str] = []
     rows: list[NDArray[np.float32]] = []
-    for line, name, values in _read_rows(path, _header(count)):
+    for line, name, values in _unique(path, _read_rows(path, _header(count), FACE_COLUMNS)):
         if np.isnan(values).any() and not np.isnan(values).all():
             raise RednetError(f"{path}: line {line}: nan in a part of the row")
         names.append(name)
@@ -75,17 +91,18 @@ def read_landmarks_csv(
     return names, np.asarray(rows, np.float32).reshape(-1, count, 2)
 
 
-def read_boxes_csv(path: str | os.PathLike[str]) -> dict[str, NDArray[np.float32]]:
-    """Returns the boxes (x0, y0, x1, y1), float32 [4], of a table by name.
+def read_boxes_csv(path: str | os.PathLike[str]) -> dict[str, list[NDArray[np.float32]]]:
+    """Returns the boxes (x0, y0, x1, y1), float32 [4], of each name of a table, in its order.
 
     Raises:
-        RednetError: as `read_landmarks_csv` does, and for a box without area.
+        RednetError: as `read_landmarks_csv` does, but for names that come twice, and for a box
+            without area.
     """
-    boxes = {}
+    boxes: dict[str, list[NDArray[np.float32]]] = {}
     for line, name, box in _read_rows(path, ["name", "x0", "y0", "x1", "y1"]):
         if not (box[2] > box[0] and box[3] > box[1]):
             raise RednetError(f"{path}: line {line}: not a box: x0 < x1 and y0 < y1 are needed")
-        boxes[name] = box
+        boxes.setdefault(name, []).append(box)
     return boxes
 
 
@@ -104,12 +121,25 @@ def _header(count: int) -> list[str]:
     return ["name", *(f"{axis}{i}" for i in range(count) for axis in "xy")]
 
 
+Row = tuple[int, str, NDArray[np.float32]]
+"""Line number, name, and numbers, finite or nan."""
+
+
+def _unique(path: str | os.PathLike[str], rows: Iterable[Row]) -> Iterator[Row]:
+    names = set()
+    for line, name, values in rows:
+        if name in names:
+            raise RednetError(f"{path}: line {line}: {name!r} comes twice")
+        names.add(name)
+        yield line, name, values
+
+
 def _read_rows(
-    path: str | os.PathLike[str], header: Sequence[str]
-) -> list[tuple[int, str, NDArray[np.float32]]]:
-    """Returns each row's line number, name (unique) and numbers (finite or nan)."""
+    path: str | os.PathLike[str], header: Sequence[str], skipped: Sequence[str] = ()
+) -> list[Row]:
+    """Returns each row; the columns `skipped` may follow the name."""
     try:
-        # A picture's name may hold bytes that are no UTF-8; they go in and out as they are.
+        # An image's name may hold bytes that are no UTF-8; they go in and out as they are.
         with Path(path).open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             reader = csv.reader(file, strict=True)
             lines = [(reader.line_num, row) for row in reader if row]
@@ -117,23 +147,21 @@ def _read_rows(
         raise RednetError(f"{path}: cannot be read ({error.strerror})") from error
     except csv.Error as error:
         raise RednetError(f"{path}: line {reader.line_num}: {error}") from error
-    if not lines or [cell.strip() for cell in lines[0][1]] != list(header):
+    found = [cell.strip() for cell in lines[0][1]] if lines else []
+    extra = len(skipped) if found[1 : 1 + len(skipped)] == list(skipped) else 0
+    if found != [*header[:1], *skipped[:extra], *header[1:]]:
         shown = header if len(header) < 8 else [*header[:3], "...", header[-1]]
         raise RednetError(f"{path}: the first line is not {','.join(shown)}")
-    rows: dict[str, tuple[int, str, NDArray[np.float32]]] = {}
-    for line, (name, *cells) in lines[1:]:
-        if len(cells) != len(header) - 1:
-            raise RednetError(
-                f"{path}: line {line}: {len(cells) + 1} columns instead of {len(header)}"
-            )
-        if name in rows:
-            raise RednetError(f"{path}: line {line}: {name!r} comes twice")
+    rows: list[Row] = []
+    for line, cells in lines[1:]:
+        if len(cells) != len(found):
+            raise RednetError(f"{path}: line {line}: {len(cells)} columns instead of {len(found)}")
         try:
             with np.errstate(over="ignore"):
-                values = np.array([plain_float(cell) for cell in cells], np.float32)
+                values = np.array([plain_float(cell) for cell in cells[1 + extra :]], np.float32)
         except ValueError as error:
             raise RednetError(f"{path}: line {line}: {error}") from error
         if np.isinf(values).any():
             raise RednetError(f"{path}: line {line}: an infinite coordinate")
-        rows[name] = line, name, values
-    return list(rows.values())
+        rows.append((line, cells[0], values))
+    return rows

@@ -1,13 +1,15 @@
-"""Pictures in, landmarks in picture pixels out; a bad picture does not stop the others."""
+"""Pictures in, landmarks in image pixels out; a bad image does not stop the others."""
 
 from __future__ import annotations
+
+import json
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from rednet_jax.errors import RednetError
-from rednet_jax.inference.align_files import BATCH, align_files
+from rednet_jax.inference.align_files import align_files
 from rednet_jax.landmarks.boxes import landmark_box
 from rednet_jax.landmarks.drawing import draw_landmarks
 from rednet_jax.landmarks.table import read_landmarks_csv
@@ -16,12 +18,12 @@ from rednet_jax.media.images import read_image
 
 @pytest.fixture
 def save(tmp_path, portrait):
-    """Writes the portrait below a folder of pictures: `save('a/b.png')`."""
+    """Writes the portrait below a folder of images: `save('a/b.png')`."""
 
-    def save(name, picture=portrait, **options):
-        path = tmp_path / "pictures" / name
+    def save(name, image=portrait, **options):
+        path = tmp_path / "images" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(path, **options)
+        Image.fromarray(image).save(path, **options)
         return path
 
     return save
@@ -40,49 +42,57 @@ def boxes(tmp_path):
     return boxes
 
 
+def points(aligned, *names):
+    """Landmarks [N, L, 2] of the one face of each image."""
+    found = [aligned.faces[name] for name in names]
+    assert all(len(faces) == 1 for faces in found)
+    return np.stack([faces[0].landmarks for faces in found])
+
+
 def test_the_detector_finds_the_portrait(network, save):
-    aligned = align_files([save("a.png")], checkpoint=network)
-    assert aligned.names == ["a"] and aligned.failures == []
-    assert aligned.landmarks.shape == (1, 68, 2) and aligned.landmarks.dtype == np.float32
-    x0, y0, x1, y1 = landmark_box(aligned.landmarks[0])
+    aligned = align_files(save("a.png"), checkpoint=network)
+    assert list(aligned.faces) == ["a"] and aligned.failures == []
+    (face,) = aligned.faces["a"]
+    assert face.landmarks.shape == (68, 2) and face.landmarks.dtype == np.float32
+    assert face.score > 0.8
+    x0, y0, x1, y1 = landmark_box(face.landmarks)
     # A network without training stays near the middle of its crop.
     assert 170 < (x0 + x1) / 2 < 280 and 70 < (y0 + y1) / 2 < 190
 
 
-def test_landmarks_move_with_the_picture(network, save, portrait, boxes):
-    """The same face elsewhere, its box told: the same landmarks elsewhere."""
+def test_landmarks_move_with_the_image(network, save, portrait, boxes):
+    """The same face elsewhere, its box given: the same landmarks elsewhere."""
     moved = np.zeros((600, 640, 3), np.uint8)
     moved[40:552, 100:612] = portrait
     first = align_files([save("a.png")], checkpoint=network, boxes=boxes("a"))
     second = align_files(
         [save("b.png", moved)], checkpoint=network, boxes=boxes("b", box=(275, 120, 370, 220))
     )
-    np.testing.assert_allclose(second.landmarks, first.landmarks + np.array([100, 40]), atol=1e-2)
+    np.testing.assert_allclose(points(second, "b") - [100, 40], points(first, "a"), atol=1e-2)
+    assert second.faces["b"][0].score is None
 
 
-def test_names_are_paths_below_what_the_pictures_share(network, save, boxes):
+def test_names_are_paths_below_what_the_images_share(network, save, boxes):
     files = [save("b/2.png"), save("a/1.jpg"), save("a/x.y.png")]
     given = boxes("a/1", "a/x.y", "b/2")
     aligned = align_files([files[0].parents[1]], checkpoint=network, boxes=given)
-    assert aligned.names == ["a/1", "a/x.y", "b/2"]
+    assert list(aligned.faces) == ["a/1", "a/x.y", "b/2"]
     aligned = align_files([files[0], files[1]], checkpoint=network, boxes=given)
-    assert aligned.names == ["b/2", "a/1"]
-    with pytest.raises(RednetError, match="same name"):
-        align_files([files[0].parents[1], save("a/1.png")], checkpoint=network, boxes=given)
-    with pytest.raises(RednetError, match="no picture in this folder"):
+    assert list(aligned.faces) == ["b/2", "a/1"]
+    with pytest.raises(RednetError, match="no image in this folder"):
         empty = files[0].parents[1] / "empty"
         empty.mkdir()
         align_files([empty], checkpoint=network)
 
 
-def test_more_pictures_than_a_batch_keep_their_rows(network, save, boxes, tmp_path):
-    """Each picture alone gives what it gives among many, in the drawings, too."""
-    names = [f"{n:02d}" for n in range(BATCH + 3)]
+def test_images_among_many_are_answered_as_alone(network, save, boxes, tmp_path):
+    """In the table and in the drawings, too."""
+    names = [f"{n:02d}" for n in range(4)]
     rng = np.random.default_rng(0)
     for name in names:
         save(f"{name}.png", rng.integers(256, size=(300, 300, 3), dtype=np.uint8))
     given = boxes(*names)
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     drawn = tmp_path / "drawn"
     told = []
     aligned = align_files(
@@ -94,30 +104,105 @@ def test_more_pictures_than_a_batch_keep_their_rows(network, save, boxes, tmp_pa
         report=lambda done, total: told.append((done, total)),
     )
     assert told == [(n + 1, len(names)) for n in range(len(names))]
-    for row in (0, BATCH - 1, BATCH, len(names) - 1):
-        alone = align_files([folder / f"{names[row]}.png"], checkpoint=network, boxes=given)
-        np.testing.assert_allclose(alone.landmarks[0], aligned.landmarks[row], atol=1e-2)
-        image, overlay = (
-            read_image(f / f"{names[row]}.png", upright=True) for f in (folder, drawn)
-        )
-        want = draw_landmarks(image, aligned.landmarks[row])
+    for name in names:
+        alone = align_files([folder / f"{name}.png"], checkpoint=network, boxes=given)
+        np.testing.assert_allclose(points(alone, name), points(aligned, name), atol=1e-2)
+        image, overlay = (read_image(f / f"{name}.png", upright=True) for f in (folder, drawn))
+        want = draw_landmarks(image, aligned.faces[name][0].landmarks)
         np.testing.assert_array_equal(overlay, want)
     written, landmarks = read_landmarks_csv(tmp_path / "a.csv")
     assert written == names
-    np.testing.assert_allclose(landmarks, aligned.landmarks, atol=6e-4)
+    np.testing.assert_allclose(landmarks, points(aligned, *names), atol=6e-4)
 
 
-def test_a_bad_picture_does_not_stop_the_others(network, save, tmp_path):
+def test_a_group_has_a_row_for_each_face(network, save, portrait, boxes, tmp_path):
+    """Detected or given; tables and JSON tell the same."""
+    two = np.concatenate([portrait, portrait], axis=1)
+    file = save("two.png", two)
+    where = {"csv": tmp_path / "a.csv", "json": tmp_path / "a.json"}
+    aligned = align_files([file], checkpoint=network, faces=None, **where)
+    left, right = sorted(aligned.faces["two"], key=lambda face: face.box[0])
+    np.testing.assert_allclose(right.box - left.box, [512, 0, 512, 0], atol=4)
+    rows = (tmp_path / "a.csv").read_text().splitlines()
+    assert rows[0].startswith("name,face,score,confidence,x0,y0,")
+    assert [row.split(",")[:2] for row in rows[1:]] == [["two", "0"], ["two", "1"]]
+    (image,) = json.loads((tmp_path / "a.json").read_text())["images"]
+    assert image["name"] == "two" and len(image["faces"]) == 2
+    for told, face in zip(image["faces"], aligned.faces["two"], strict=True):
+        np.testing.assert_allclose(told["landmarks"], face.landmarks, atol=6e-4)
+        assert told["score"] == pytest.approx(face.score, abs=6e-4)
+    assert len(align_files([file], checkpoint=network).faces["two"]) == 1
+    given = boxes("two.png", "two.png")
+    aligned = align_files([file], checkpoint=network, faces=None, boxes=given)
+    assert len(aligned.faces["two"]) == 2
+
+
+def test_files_that_differ_by_their_endings_keep_them_in_their_names(network, save, boxes):
+    png, jpg = save("a.png"), save("a.jpg")
+    aligned = align_files([png.parent], checkpoint=network, boxes=boxes("a.png", "a.jpg"))
+    assert list(aligned.faces) == ["a.jpg", "a.png"] and aligned.failures == []
+    assert list(align_files([jpg, jpg], checkpoint=network, boxes=boxes("a")).faces) == ["a.jpg"]
+
+
+def test_drawings_stay_in_their_folder(network, save, tmp_path, monkeypatch):
+    a, c = save("b/a.png"), save("c/c.png")
+    monkeypatch.chdir(a.parent)
+    drawn = tmp_path / "drawn"
+    align_files(["a.png", "../c/c.png"], checkpoint=network, overlay=drawn)
+    assert sorted(p.relative_to(drawn).as_posix() for p in drawn.rglob("*.png")) == [
+        "b/a.png",
+        "c/c.png",
+    ]
+    assert [p.name for p in c.parent.iterdir()] == ["c.png"]
+
+
+def test_what_a_folder_holds_beside_images_is_told(network, save, boxes):
+    path = save("a.png")
+    path.with_name("notes.txt").touch()
+    aligned = align_files([path.parent], checkpoint=network, boxes=boxes("a"))
+    assert aligned.failures == [f"{path.parent}: left out, not images by their endings: notes.txt"]
+
+
+def test_results_survive_ctrl_c(network, save, boxes, tmp_path):
+    files = [save("a.png"), save("b.png")]
+
+    def interrupt(done, total):
+        raise KeyboardInterrupt
+
+    table = tmp_path / "a.csv"
+    given = boxes("a", "b")
+    aligned = align_files(files, checkpoint=network, boxes=given, csv=table, report=interrupt)
+    assert aligned.interrupted
+    assert read_landmarks_csv(table)[0] == ["a"]
+
+
+def test_outputs_are_checked_before_work_starts(network, save, tmp_path):
+    (tmp_path / "file").touch()
+    told = []
+    for output in ({"csv": tmp_path}, {"json": tmp_path / "file/a.json"}):
+        with pytest.raises(RednetError, match="cannot be written"):
+            align_files(
+                [save("a.png")],
+                checkpoint=network,
+                report=lambda done, total: told.append(done),
+                **output,
+            )
+    assert told == []
+
+
+def test_a_bad_image_does_not_stop_the_others(network, save, tmp_path):
     good = save("good.png")
     empty = good.with_name("empty.png")
     empty.touch()
     grey = save("grey.png", np.full((200, 200, 3), 128, np.uint8))
     missing = good.with_name("missing.png")
     aligned = align_files([empty, good, grey, missing], checkpoint=network, csv=tmp_path / "a.csv")
-    assert aligned.names == ["empty", "good", "grey", "missing"]
-    np.testing.assert_array_equal(
-        np.isnan(aligned.landmarks).all((1, 2)), [True, False, True, True]
-    )
+    assert {name: len(faces) for name, faces in aligned.faces.items()} == {
+        "empty": 0,
+        "good": 1,
+        "grey": 0,
+        "missing": 0,
+    }
     reasons = "not an image", "no face found", "No such file"
     for failure, name, reason in zip(
         aligned.failures, ("empty", "grey", "missing"), reasons, strict=True
@@ -126,7 +211,7 @@ def test_a_bad_picture_does_not_stop_the_others(network, save, tmp_path):
     assert np.isnan(read_landmarks_csv(tmp_path / "a.csv")[1][0]).all()
 
 
-def test_where_no_picture_can_be_read_nothing_is_written(network, tmp_path):
+def test_where_no_image_can_be_read_nothing_is_written(network, tmp_path):
     (tmp_path / "a.png").touch()
     with pytest.raises(RednetError, match=r"a.png: not an image that can be read \(and 1 more\)"):
         align_files(
@@ -138,14 +223,14 @@ def test_where_no_picture_can_be_read_nothing_is_written(network, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
-def test_a_picture_without_a_box_is_a_failure(network, save, boxes):
+def test_a_image_without_a_box_is_a_failure(network, save, boxes):
     files = [save("a.png"), save("b.png")]
     aligned = align_files(files, checkpoint=network, boxes=boxes("b"))
     assert aligned.failures == ["a: has no row in the boxes file"]
-    assert not np.isnan(aligned.landmarks[1]).any()
+    assert np.isfinite(points(aligned, "b")).all()
 
 
-def test_an_overlay_replaces_no_picture(network, save, portrait):
+def test_an_overlay_replaces_no_image(network, save, portrait):
     path = save("a.png")
     with pytest.raises(RednetError, match="would replace"):
         align_files([path], checkpoint=network, overlay=path.parent)
@@ -163,7 +248,7 @@ def test_an_image_is_turned_upright_and_scaled(network, save, boxes, portrait, t
     plain = save("plain.png", grey)
     deep = save("deep.png", np.rot90(grey).astype(np.uint16) * 257, exif=turned_clockwise())
     aligned = align_files([plain, deep], checkpoint=network, boxes=boxes("plain", "deep"))
-    np.testing.assert_allclose(aligned.landmarks[0], aligned.landmarks[1], atol=1e-3)
+    np.testing.assert_allclose(points(aligned, "plain"), points(aligned, "deep"), atol=1e-3)
 
 
 def turned_clockwise():

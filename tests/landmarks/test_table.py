@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.table import (
+    FACE_COLUMNS,
     landmarks_csv,
     read_boxes_csv,
     read_landmarks_csv,
@@ -97,10 +98,24 @@ def test_a_file_that_is_not_there_gives_one_line(tmp_path: Path, read) -> None:
 
 def test_boxes_are_read(tmp_path: Path) -> None:
     path = tmp_path / "boxes.csv"
-    path.write_bytes(b"\xef\xbb\xbfname, x0,y0,x1,y1\r\nb/1,-3,0.5,20,1e2\r\na,0,0,1,1\r\n")
+    path.write_bytes(
+        b"\xef\xbb\xbfname, x0,y0,x1,y1\r\nb/1,-3,0.5,20,1e2\r\na,0,0,1,1\r\na,2,2,3,3\r\n"
+    )
     boxes = read_boxes_csv(path)
-    assert list(boxes) == ["b/1", "a"] and boxes["a"].dtype == np.float32
-    np.testing.assert_array_equal(boxes["b/1"], [-3, 0.5, 20, 100])
+    assert list(boxes) == ["b/1", "a"] and boxes["a"][0].dtype == np.float32
+    np.testing.assert_array_equal(boxes["b/1"], [[-3, 0.5, 20, 100]])
+    np.testing.assert_array_equal(boxes["a"], [[0, 0, 1, 1], [2, 2, 3, 3]])
+
+
+def test_columns_of_faces_are_skipped(tmp_path: Path) -> None:
+    landmarks = np.arange(14, dtype=np.float32).reshape(1, 7, 2)
+    columns = dict(zip(FACE_COLUMNS, (["0"], ["nan"], ["0.5"]), strict=True))
+    path = tmp_path / "faces.csv"
+    path.write_text(landmarks_csv(["a"], landmarks, columns))
+    assert path.read_text().startswith("name,face,score,confidence,x0,y0,")
+    names, back = read_landmarks_csv(path, 7)
+    assert names == ["a"]
+    np.testing.assert_array_equal(back, landmarks)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +123,6 @@ def test_boxes_are_read(tmp_path: Path) -> None:
     [
         ("a,0,0,1,1\n", "the first line is not name,x0,y0,x1,y1"),
         ("name,x0,y0,x1,y1\na,0,0,1\n", "line 2: 4 columns instead of 5"),
-        ("name,x0,y0,x1,y1\na,0,0,1,1\na,0,0,1,1\n", "line 3: 'a' comes twice"),
         ("name,x0,y0,x1,y1\na,0,0,1,x\n", "line 2: could not convert string to float: 'x'"),
         ("name,x0,y0,x1,y1\na,0,0,inf,1\n", "line 2: an infinite coordinate"),
         ("name,x0,y0,x1,y1\na,5,0,5,1\n", "line 2: not a box: x0 < x1 and y0 < y1 are needed"),

@@ -1,0 +1,235 @@
+"""From images to faces: detect, crop upright, run the network, map the landmarks back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from rednet_jax.detection.detector import Detection, FaceDetector, by_prominence, upright_box
+from rednet_jax.detection.yunet import YuNet
+from rednet_jax.errors import RednetError
+from rednet_jax.inference.answers import answer_crops
+from rednet_jax.inference.face import MIN_CONFIDENCE, Face
+from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop
+from rednet_jax.media.images import image_errors, read_image, rgb_pixels
+from rednet_jax.model.config import RedNetConfig
+from rednet_jax.weights.store import load
+
+ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
+"""An image file, a PIL image, or RGB uint8 [H, W, 3]."""
+
+BATCH = 8
+"""Crops that go through the network together; one shape is compiled."""
+
+
+class _Crop(NamedTuple):
+    image: int
+    face: Detection | NDArray[np.float32]
+    affine: NDArray[np.float64]
+
+
+class Aligner:
+    """Finds faces and their landmarks in images. Build it once and call it often.
+
+        aligner = rednet_jax.Aligner("compact", feedback_steps=3)
+        for face in aligner("group.jpg"):
+            print(face.box, face.score, face.landmarks)
+
+    Attributes:
+        config: of the network.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | tuple[RedNetConfig, dict[str, Any]] = "compact",
+        *,
+        feedback_steps: int = 3,
+        faces: int | None = None,
+        detector: FaceDetector | None = None,
+        min_confidence: float = MIN_CONFIDENCE,
+    ) -> None:
+        """Loads the network and the detector; the first call compiles.
+
+        Args:
+            checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
+            feedback_steps: K, passes of the network.
+            faces: the most that an image is answered with, by prominence; None for all.
+            detector: finds the faces; `YuNet()` if None.
+            min_confidence: faces whose mean confidence is lower are left out, 0 to 1.
+
+        Raises:
+            RednetError: a bad checkpoint, feedback_steps or faces below 1, min_confidence outside
+                0 to 1.
+        """
+        if feedback_steps < 1:
+            raise RednetError(f"feedback steps must be 1 or more, not {feedback_steps}")
+        if faces is not None and faces < 1:
+            raise RednetError(f"faces must be 1 or more, not {faces}")
+        if not 0 <= min_confidence <= 1:
+            raise RednetError(f"min confidence must be 0 to 1, not {min_confidence}")
+        self.config, self._variables = (
+            load(checkpoint) if isinstance(checkpoint, str) else checkpoint
+        )
+        self._detector = detector or YuNet()
+        self._feedback_steps, self._faces = feedback_steps, faces
+        self._min_confidence = min_confidence
+
+    @overload
+    def __call__(self, images: ImageLike) -> list[Face]: ...
+    @overload
+    def __call__(self, images: list[ImageLike] | tuple[ImageLike, ...]) -> list[list[Face]]: ...
+    def __call__(self, images: Any) -> list[Face] | list[list[Face]]:
+        """Returns the faces of an image, the most prominent first, or a list for each of several.
+
+        Args:
+            images: an image, or a list of images. Files and PIL images are turned upright by their
+                EXIF orientation.
+
+        Raises:
+            RednetError: an image that cannot be read, or an array that is not RGB uint8.
+        """
+        if isinstance(images, list | tuple):
+            return self.align([image_pixels(image) for image in images])
+        return self.align([image_pixels(images)])[0]
+
+    def align(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        boxes: Sequence[Sequence[NDArray[np.floating]]] | None = None,
+    ) -> list[list[Face]]:
+        """Returns the faces of each image, the most prominent first.
+
+        Args:
+            images: RGB uint8 [H, W, 3] each, of any sizes.
+            boxes: for each image the boxes [4] of its faces' landmarks, image pixels, instead of
+                the detector; their order is kept.
+
+        Raises:
+            RednetError: a box that lies outside its image.
+        """
+        crops: list[_Crop] = []
+        for number, image in enumerate(images):
+            found = self._detected(image) if boxes is None else _given(image, boxes[number])
+            crops += [_Crop(number, face, affine) for face, affine in map(self._placed, found)]
+        answers: list[list[Face]] = [[] for _ in images]
+        for start in range(0, len(crops), BATCH):
+            part = crops[start : start + BATCH]
+            for crop, face in zip(part, self._landmarks(images, part), strict=True):
+                if self._is_face(face) and len(answers[crop.image]) != self._faces:
+                    answers[crop.image].append(face)
+        return answers
+
+    def _detected(self, image: NDArray[np.uint8]) -> Sequence[Detection]:
+        return by_prominence(self._detector.detect(image))
+
+    def _placed(
+        self, face: Detection | NDArray[np.float32]
+    ) -> tuple[Detection | NDArray[np.float32], NDArray[np.float64]]:
+        """A face and the map [2, 3] from its crop's pixels to the image's."""
+        box, roll = upright_box(face) if isinstance(face, Detection) else (face, 0.0)
+        config = self.config
+        affine: NDArray[np.float64] = crop_transform(
+            box, margin=config.picture_margin, size=config.picture_size, roll=roll
+        )
+        return face, affine
+
+    def _landmarks(self, images: Sequence[NDArray[np.uint8]], crops: Sequence[_Crop]) -> list[Face]:
+        size = self.config.picture_size
+        full = np.zeros((BATCH if len(crops) > 1 else 1, size, size, 3), np.uint8)
+        for place, crop in enumerate(crops):
+            full[place] = cut_crop(images[crop.image], crop.affine, size)
+        landmarks, confidence = (
+            every[-1]
+            for every in answer_crops(
+                self.config, self._variables, full, self._feedback_steps, len(full)
+            )
+        )
+        faces = []
+        for crop, points, certain in zip(crops, landmarks, confidence, strict=False):
+            placed = apply_affine(crop.affine, points).astype(np.float32)
+            if isinstance(crop.face, Detection):
+                faces.append(Face(placed, certain, crop.face.box, crop.face.score))
+            else:
+                faces.append(Face(placed, certain, crop.face))
+        return faces
+
+    def _is_face(self, face: Face) -> bool:
+        # Written so that nan is no face.
+        sure = float(np.mean(face.confidence)) >= self._min_confidence
+        return sure and bool(np.isfinite(face.landmarks).all())
+
+
+def align(
+    images: ImageLike | list[ImageLike] | tuple[ImageLike, ...],
+    checkpoint: str | tuple[RedNetConfig, dict[str, Any]] = "compact",
+    *,
+    feedback_steps: int = 3,
+    faces: int | None = None,
+    detector: FaceDetector | None = None,
+    min_confidence: float = MIN_CONFIDENCE,
+) -> list[Face] | list[list[Face]]:
+    """Finds faces and their landmarks in an image, or in each of several.
+
+        faces = rednet_jax.align("group.jpg")
+
+    For many calls build an `Aligner` once.
+
+    Args:
+        images: an image (file, PIL image, or RGB uint8 [H, W, 3]), or a list of images.
+        checkpoint: as in `Aligner`, as are the others.
+        feedback_steps: K, passes of the network.
+        faces: the most that an image is answered with, by prominence; None for all.
+        detector: finds the faces; `YuNet()` if None.
+        min_confidence: faces whose mean confidence is lower are left out.
+
+    Returns:
+        The faces of the image, the most prominent first, [] if there is none; of a list of images,
+        a list for each.
+
+    Raises:
+        RednetError: as `Aligner` does.
+    """
+    aligner = Aligner(
+        checkpoint,
+        feedback_steps=feedback_steps,
+        faces=faces,
+        detector=detector,
+        min_confidence=min_confidence,
+    )
+    if isinstance(images, list | tuple):
+        return aligner(images)
+    return aligner(images)
+
+
+def image_pixels(image: ImageLike) -> NDArray[np.uint8]:
+    """Returns an image as RGB uint8 [H, W, 3].
+
+    Raises:
+        RednetError: it cannot be read, or is an array of another shape or dtype.
+    """
+    if isinstance(image, str | os.PathLike):
+        return read_image(image, upright=True)
+    if isinstance(image, Image.Image):
+        with image_errors(getattr(image, "filename", "") or "image"):
+            return rgb_pixels(image, upright=True)
+    pixels = np.asarray(image)
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
+        raise RednetError(f"an image is RGB uint8 [H, W, 3], not {pixels.dtype} {pixels.shape}")
+    return pixels
+
+
+def _given(
+    image: NDArray[np.uint8], boxes: Sequence[NDArray[np.floating]]
+) -> list[NDArray[np.float32]]:
+    height, width = image.shape[:2]
+    for x0, y0, x1, y1 in boxes:
+        if not (x0 < width and y0 < height and x1 > 0 and y1 > 0):
+            raise RednetError(
+                f"the box {x0:g},{y0:g},{x1:g},{y1:g} lies outside the image of {width}x{height} px"
+            )
+    return [np.asarray(box, np.float32) for box in boxes]

@@ -1,0 +1,39 @@
+"""One face in an image or a frame: what `Aligner` and `Tracker` answer."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rednet_jax.landmarks.schemes import Scheme, scheme
+
+MIN_CONFIDENCE = 0.3
+"""A face whose landmarks have a lower mean confidence is not answered. In 28 real clips every face
+had 0.41 or more, and of crops beside the face 98 % had less than 0.3."""
+
+
+class Face(NamedTuple):
+    """A face with its landmarks.
+
+    Attributes:
+        landmarks: float32 [L, 2], image pixels (x, y), pixel centres at integers.
+        confidence: float32 [L], probability that the landmark lies within 5 % of the inter-ocular
+            distance.
+        box: float32 [4] (x0, y0, x1, y1), image pixels: where the detector, or who gave it, expects
+            the bounding box of the landmarks.
+        score: of the detector; None for a box that was given.
+        identity: number of the person in a video; None in images.
+    """
+
+    landmarks: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+    box: NDArray[np.float32]
+    score: float | None = None
+    identity: int | None = None
+
+    @property
+    def scheme(self) -> Scheme:
+        """The scheme of the landmarks."""
+        return scheme(len(self.landmarks))

@@ -1,0 +1,120 @@
+"""From images to faces: every face, upright or not, and nothing where there is none."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import rednet_jax
+from rednet_jax.detection.detector import Detection
+from rednet_jax.errors import RednetError
+from rednet_jax.inference.aligner import BATCH, Aligner
+from rednet_jax.quickstart import portrait_path
+
+
+class Found:
+    """A detector that finds what it is told."""
+
+    def __init__(self, *faces: Detection) -> None:
+        self.faces = list(faces)
+
+    def detect(self, image):
+        return self.faces
+
+
+def at(x, y, side=100.0, score=0.9):
+    return Detection(np.array([x, y, x + side, y + side], np.float32), score)
+
+
+@pytest.fixture(scope="module")
+def released():
+    return Aligner("compact", feedback_steps=1)
+
+
+def test_one_call_from_a_file_an_image_or_an_array(released, portrait):
+    (face,) = released(portrait_path())
+    assert face.scheme.count == 68 and face.identity is None
+    assert face.score > 0.8 and face.confidence.mean() > 0.6
+    from_image, from_array = released([Image.open(portrait_path()), portrait])
+    for (other,) in (from_image, from_array):
+        np.testing.assert_allclose(other.landmarks, face.landmarks, atol=1e-3)
+    (other,) = rednet_jax.align(str(portrait_path()), feedback_steps=1)
+    np.testing.assert_allclose(other.landmarks, face.landmarks, atol=1e-3)
+
+
+@pytest.mark.parametrize("degrees", range(45, 360, 45))
+def test_landmarks_turn_with_the_image(released, portrait, degrees):
+    """2 % of the inter-ocular distance is what resampling leaves."""
+    face = Image.fromarray(portrait[20:276, 100:356])
+    canvas = Image.new("RGB", (512, 512), (90, 110, 130))
+    canvas.paste(face, (128, 128))
+    turned = canvas.rotate(degrees, resample=Image.Resampling.BICUBIC, fillcolor=(90, 110, 130))
+    (upright,), (found,) = released([canvas, turned])
+    angle = math.radians(degrees)
+    back = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    points = (found.landmarks - 255.5) @ back.T + 255.5
+    eyes = np.linalg.norm(upright.landmarks[45] - upright.landmarks[36])
+    assert np.linalg.norm(points - upright.landmarks, axis=-1).mean() < 0.02 * eyes
+
+
+def test_no_face_is_no_answer(released):
+    assert released(np.full((300, 400, 3), 128, np.uint8)) == []
+    assert released([]) == []
+
+
+def test_the_most_prominent_come_first_and_no_more_than_asked(network, portrait):
+    faces = at(10, 10, 60), at(200, 60, 200), at(60, 300, 100)
+    detector = Found(*faces)
+    every = Aligner(network, detector=detector)(portrait)
+    assert [face.box[0] for face in every] == [200, 60, 10]
+    two = Aligner(network, detector=detector, faces=2)(portrait)
+    for one, other in zip(two, every[:2], strict=True):
+        np.testing.assert_allclose(one.landmarks, other.landmarks, atol=1e-3)
+
+
+def test_more_faces_than_a_batch_are_answered_as_alone(network, portrait):
+    faces = [at(20 * n, 10 * n, 80, 0.9 - 0.01 * n) for n in range(BATCH + 3)]
+    among = Aligner(network, detector=Found(*faces))(portrait)
+    assert len(among) == len(faces)
+    for face, found in zip(faces, among, strict=True):
+        (alone,) = Aligner(network, detector=Found(face))(portrait)
+        np.testing.assert_allclose(alone.landmarks, found.landmarks, atol=1e-2)
+
+
+def test_who_is_not_confident_enough_is_left_out(network, portrait):
+    (face,) = Aligner(network, detector=Found(at(175, 80)))(portrait)
+    mean = float(face.confidence.mean())
+    for least, count in ((mean - 1e-3, 1), (mean + 1e-3, 0)):
+        aligner = Aligner(network, detector=Found(at(175, 80)), min_confidence=least)
+        assert len(aligner(portrait)) == count
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((8, 8), np.uint8),
+        np.zeros((8, 8, 4), np.uint8),
+        np.zeros((8, 8, 3), np.float32),
+        np.zeros((0, 8, 3), np.uint8),
+    ],
+    ids=lambda image: f"{image.dtype}{image.shape}",
+)
+def test_arrays_that_are_no_rgb_image_are_refused(network, image):
+    with pytest.raises(RednetError, match=r"an image is RGB uint8 \[H, W, 3\], not"):
+        Aligner(network, detector=Found())(image)
+
+
+def test_options_out_of_range_and_boxes_outside_are_refused(network, portrait):
+    for options, told in (
+        ({"feedback_steps": 0}, "feedback steps must be 1 or more, not 0"),
+        ({"faces": 0}, "faces must be 1 or more, not 0"),
+        ({"min_confidence": 1.5}, "min confidence must be 0 to 1, not 1.5"),
+    ):
+        with pytest.raises(RednetError, match=told):
+            Aligner(network, detector=Found(), **options)
+    box = np.array([5000, 10, 5100, 90], np.float32)
+    with pytest.raises(RednetError, match="5000,10,5100,90 lies outside the image of 512x512 px"):
+        Aligner(network, detector=Found()).align([portrait], [[box]])
