@@ -273,6 +273,22 @@ def parser() -> argparse.ArgumentParser:
     one = command("track", commands.bench_track, what)
     _add_network(one, feedback_steps=1, checkpoint="compact_video")
     _add_json(one)
+    one = command("detect", commands.bench_detect, what)
+    one.add_argument(
+        "--infants",
+        type=Path,
+        metavar="DIR",
+        help="labelled photographs of infants: NAME.jpg, NAME.pts and groups.csv",
+    )
+    one.add_argument(
+        "--without-faces",
+        type=Path,
+        metavar="DIR",
+        help="images that show no face, beside 200 generated ones",
+    )
+    one.add_argument("--images", type=int, metavar="N", help="of each set (default: all)")
+    _add_data_dir(one)
+    _add_json(one)
     one = command("exports", commands.bench_exports, what)
     one.add_argument("--checkpoint", default="compact", metavar="C", help=CHECKPOINT)
     one.add_argument(

@@ -463,6 +463,27 @@ def bench_track(args: argparse.Namespace) -> int:
     return 0
 
 
+def bench_detect(args: argparse.Namespace) -> int:
+    """The share of faces found: rolled, small, dark; false alarms; milliseconds an image.
+
+    Composites are made of the validation images of 300-W.
+
+    Example: rednet bench detect --data-dir DIR --json detect.json
+    """
+    from rednet_jax.bench.detect import bench_detect
+
+    with _progress("image") as report:
+        result = bench_detect(
+            data_dir=args.data_dir,
+            infants=args.infants,
+            without_faces=args.without_faces,
+            images=args.images,
+            report=report,
+        )
+    _print_result(result, args.json)
+    return 0
+
+
 def bench_exports(args: argparse.Namespace) -> int:
     """A frame's time in every form that a checkpoint is exported to, and in JAX itself.
 

@@ -1,0 +1,245 @@
+"""What the face detector finds: rolled, small and dark faces, and none where there is none."""
+
+from __future__ import annotations
+
+import csv
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from rednet_jax.data.samples import Sample
+from rednet_jax.data.sources import read_split
+from rednet_jax.detection.detector import Detection, FaceDetector
+from rednet_jax.detection.yunet import YuNet
+from rednet_jax.errors import RednetError
+from rednet_jax.evaluate.provenance import provenance
+from rednet_jax.landmarks.boxes import intersection_over_union, landmark_box
+from rednet_jax.landmarks.crops import apply_affine, cut_crop, invert_affine
+from rednet_jax.landmarks.pts import read_pts
+from rednet_jax.media.images import read_image
+
+SIDE = 640
+"""Of a composite, pixels."""
+
+FACE = 160
+"""Larger side of the landmarks' box in composites that vary something else, pixels."""
+
+RIGHT_IOU = 0.4
+"""A face is found where a detection's box overlaps the labels' box by more than this."""
+
+UPRIGHT_DEGREES = 30
+"""The crop of a face is upright where the detection's roll is within this of the labels' roll."""
+
+WITHOUT_FACES = 200
+
+Labelled = tuple[NDArray[np.uint8], NDArray[np.float32]]
+
+
+def bench_detect(
+    detector: FaceDetector | None = None,
+    *,
+    data_dir: Path | None = None,
+    infants: Path | None = None,
+    without_faces: Path | None = None,
+    images: int | None = None,
+    report: Callable[[int, int | None], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Runs a detector on the validation images of 300-W and on composites of them.
+
+    Args:
+        detector: `YuNet()` if None.
+        data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
+        infants: a folder of NAME.jpg, NAME.pts and groups.csv (columns name, and 1 where a face is
+            of a group); left out if None.
+        without_faces: a folder of .jpg and .png images without a face, beside those generated.
+        images: taken of each set at most, spread over it; all if None.
+        report: called with the number of images done and None.
+
+    Returns:
+        `faces`, a row for each kind: `kind`, `images`, `found` and `upright` (percent of the
+        images: the labelled face is found; with its roll); `without_faces` (images) and `answered`
+        (of them); `detect_ms` (median of an image of 640 x 480 with one face, one thread); and
+        `provenance`.
+
+    Raises:
+        RednetError: 300-W is not prepared, a folder has no such files, or `images` is below 1.
+    """
+    if images is not None and images < 1:
+        raise RednetError(f"images: {images} is below 1")
+    detector = detector or YuNet()
+    split = read_split("300w", "validation", data_dir)
+    samples = [split[i] for i in _spread(len(split), images)]
+    kinds: dict[str, Iterable[Labelled]] = {
+        "300w validation": ((s.image, s.landmarks) for s in samples)
+    }
+    for degrees in range(0, 360, 45):
+        kinds[f"roll {degrees}"] = _composites(samples, roll=math.radians(degrees))
+    for side in (40, 28):
+        kinds[f"{side} px"] = _composites(samples, side=side)
+    kinds["brightness x0.12"] = _composites(samples, brightness=0.12)
+    if infants is not None:
+        kinds.update(_infants(infants, images))
+    done = 0
+    rows = []
+    for kind, labelled in kinds.items():
+        outcomes = []
+        for image, landmarks in labelled:
+            outcomes.append(outcome(detector.detect(image), landmarks))
+            report(done := done + 1, None)
+        found, upright = 100 * np.mean(outcomes, axis=0)
+        rows.append({"kind": kind, "images": len(outcomes), "found": found, "upright": upright})
+    answered = empty = 0
+    for image in _without_faces(without_faces, images):
+        answered += bool(detector.detect(image))
+        empty += 1
+        report(done := done + 1, None)
+    return {
+        "faces": rows,
+        "without_faces": empty,
+        "answered": answered,
+        "detect_ms": _milliseconds(detector, samples[0]),
+        "provenance": provenance("rednet bench detect", seed=0),
+    }
+
+
+def outcome(faces: Sequence[Detection], landmarks: NDArray[np.floating]) -> tuple[bool, bool]:
+    """Returns whether the labelled face [68, 2] is among those found, and with the right roll."""
+    truth = landmark_box(landmarks)
+    right = [face for face in faces if intersection_over_union(face.box, truth) > RIGHT_IOU]
+    if not right:
+        return False, False
+    eyes = landmarks[42:48].mean(0) - landmarks[36:42].mean(0)
+    error = math.remainder(right[0].roll - math.atan2(eyes[1], eyes[0]), 2 * math.pi)
+    return True, abs(error) < math.radians(UPRIGHT_DEGREES)
+
+
+def composite(
+    sample: Sample,
+    number: int,
+    *,
+    size: tuple[int, int] = (SIDE, SIDE),
+    side: float = FACE,
+    roll: float = 0.0,
+    brightness: float = 1.0,
+) -> Labelled:
+    """Sets an image on a canvas, plain for even numbers and textured for odd ones.
+
+    Args:
+        sample: image and labels.
+        number: seed of canvas and place.
+        size: width and height of the canvas.
+        side: larger side of the landmarks' box on it, pixels.
+        roll: radians by which the image is turned clockwise on it.
+        brightness: factor of all values.
+
+    Returns:
+        The canvas uint8 [H, W, 3], and the landmarks float32 [68, 2] on it.
+    """
+    rng = np.random.default_rng(number)
+    width, height = size
+    box = landmark_box(sample.landmarks)
+    scale = float((box[2:] - box[:2]).max()) / side
+    reach = np.minimum(side, np.array(size) / 2)
+    place = rng.uniform(reach, np.array(size) - reach)
+    cosine, sine = scale * math.cos(roll), scale * math.sin(roll)
+    linear = np.array([[cosine, sine], [-sine, cosine]])
+    to_image = np.column_stack([linear, (box[:2] + box[2:]) / 2 - linear @ place])
+    longer = max(size)
+    shown = cut_crop(sample.image, to_image, longer)[:height, :width]
+    inside = cut_crop(np.full_like(sample.image, 255), to_image, longer)[:height, :width]
+    canvas = np.where(inside > 250, shown, _canvas(rng, size, textured=bool(number % 2)))
+    landmarks = apply_affine(invert_affine(to_image), sample.landmarks.astype(np.float64))
+    return (canvas * brightness).astype(np.uint8), landmarks.astype(np.float32)
+
+
+def _composites(
+    samples: Sequence[Sample], *, side: float = FACE, roll: float = 0.0, brightness: float = 1.0
+) -> Iterator[Labelled]:
+    for number, sample in enumerate(samples):
+        yield composite(sample, number, side=side, roll=roll, brightness=brightness)
+
+
+def _canvas(
+    rng: np.random.Generator, size: tuple[int, int], *, textured: bool
+) -> NDArray[np.uint8]:
+    """Returns uint8 [H, W, 3] of one colour, or of blurred noise of several scales."""
+    width, height = size
+    canvas = np.full((height, width, 3), rng.uniform(40, 215, 3), np.float32)
+    if textured:
+        for cell in (4, 16, 64):
+            shape = (height // cell + 2, width // cell + 2, 3)
+            noise = rng.normal(0, 14, shape).astype(np.float32)
+            canvas += np.asarray(cv2.resize(noise, size, interpolation=cv2.INTER_CUBIC))
+    return np.clip(canvas, 0, 255).astype(np.uint8)
+
+
+def _infants(folder: Path, images: int | None) -> dict[str, Iterable[Labelled]]:
+    try:
+        with (folder / "groups.csv").open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        groups = [name for name in rows[0] if name != "name"]
+        names = {"": [row["name"] for row in rows]}
+        names |= {g: [row["name"] for row in rows if row[g] == "1"] for g in groups}
+    except (OSError, KeyError, IndexError, UnicodeDecodeError) as error:
+        raise RednetError(f"{folder / 'groups.csv'}: cannot be read ({error!r})") from error
+    return {
+        f"infants {group}".strip(): (
+            (read_image(folder / f"{n}.jpg", upright=False), read_pts(folder / f"{n}.pts"))
+            for n in [members[i] for i in _spread(len(members), images)]
+        )
+        for group, members in names.items()
+        if members
+    }
+
+
+def _without_faces(folder: Path | None, images: int | None) -> Iterator[NDArray[np.uint8]]:
+    """Yields plain and textured canvases, shapes and lines of text, then the folder's images."""
+    for number in range(min(WITHOUT_FACES, images or WITHOUT_FACES)):
+        rng = np.random.default_rng(number)
+        image = _canvas(rng, (640, 480), textured=number % 4 > 0)
+        if number % 4 == 2:
+            for _ in range(40):
+                place, radii = rng.integers(0, (640, 480)).tolist(), rng.integers(4, 90, 2).tolist()
+                colour, turn = rng.integers(0, 256, 3).tolist(), float(rng.uniform(0, 180))
+                cv2.ellipse(image, place, radii, turn, 0, 360, colour, -1)
+        if number % 4 == 3:
+            for y in range(30, 480, 28):
+                text = "".join(chr(code) for code in rng.integers(33, 127, 36))
+                cv2.putText(image, text, (8, y), cv2.FONT_HERSHEY_SIMPLEX, 0.8, (20, 20, 20), 2)
+        yield image
+    if folder is None:
+        return
+    paths = sorted(p for p in folder.glob("*") if p.suffix.lower() in (".jpg", ".png"))
+    if not paths:
+        raise RednetError(f"{folder}: has no .jpg or .png images")
+    for i in _spread(len(paths), images):
+        yield read_image(paths[i], upright=False)
+
+
+def _spread(count: int, most: int | None) -> list[int]:
+    """Returns at most so many of the numbers below count, evenly spread."""
+    taken = count if most is None else min(count, most)
+    return [i * count // taken for i in range(taken)]
+
+
+def _milliseconds(detector: FaceDetector, sample: Sample) -> float:
+    image, _ = composite(sample, 0, size=(640, 480))
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        detector.detect(image)
+        times = []
+        for _ in range(20):
+            begin = time.perf_counter()
+            detector.detect(image)
+            times.append(time.perf_counter() - begin)
+    finally:
+        cv2.setNumThreads(threads)
+    return 1e3 * statistics.median(times)

@@ -1,0 +1,78 @@
+"""`bench detect`: its composites lie where the labels say, and what it counts."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from rednet_jax.bench import detect
+from rednet_jax.bench.detect import bench_detect, composite, outcome
+from rednet_jax.data.samples import Sample
+from rednet_jax.detection.detector import Detection
+from rednet_jax.errors import RednetError
+from rednet_jax.landmarks.boxes import landmark_box
+from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
+
+
+@pytest.fixture
+def sample():
+    """A red spot at the chin, a green one between the brows."""
+    landmarks = (mean_shape(LANDMARKS_68) * 100 + 120).astype(np.float32)
+    image = np.full((240, 240, 3), 100, np.uint8)
+    for point, colour in ((8, (255, 0, 0)), (27, (0, 255, 0))):
+        x, y = landmarks[point].round().astype(int)
+        image[y - 4 : y + 5, x - 4 : x + 5] = colour
+    return Sample(image, landmarks, np.ones(68, bool), landmark_box(landmarks), "a")
+
+
+@pytest.mark.parametrize("degrees", [0, 45, 90, 180, 315])
+@pytest.mark.parametrize("number", [0, 1])
+def test_composite_shows_the_face_where_its_landmarks_are(sample, degrees, number):
+    roll = math.radians(degrees)
+    image, landmarks = composite(sample, number, side=140, roll=roll)
+    assert image.shape == (640, 640, 3) and image.dtype == np.uint8
+    for point, channel in ((8, 0), (27, 1)):
+        x, y = landmarks[point].round().astype(int)
+        assert image[y, x, channel] > 200 and image[y, x, 1 - channel] < 50
+    down = landmarks[8] - landmarks[27]
+    assert abs(math.remainder(math.atan2(-down[0], down[1]) - roll, 2 * math.pi)) < 0.05
+
+
+def test_composite_is_dark(sample):
+    bright, landmarks = composite(sample, 1)
+    dark, same = composite(sample, 1, brightness=0.12)
+    np.testing.assert_array_equal(same, landmarks)
+    np.testing.assert_array_equal(dark, (bright * 0.12).astype(np.uint8))
+
+
+def test_outcome_by_hand(sample):
+    labels = sample.landmarks
+    five = np.array([labels[36:42].mean(0), labels[42:48].mean(0), *labels[[30, 48, 54]]])
+    box = landmark_box(labels)
+    assert outcome([], labels) == (False, False)
+    assert outcome([Detection(box + 90, 0.9, five)], labels) == (False, False)
+    assert outcome([Detection(box + 5, 0.9, five)], labels) == (True, True)
+    upside_down = 2 * five.mean(0) - five
+    assert outcome([Detection(box, 0.9, upside_down)], labels) == (True, False)
+
+
+def test_rows_count_what_the_detector_answers(sample, monkeypatch, tmp_path):
+    class Everything:
+        def detect(self, image):
+            return [Detection(landmark_box(sample.landmarks), 0.9)]
+
+    monkeypatch.setattr(detect, "read_split", lambda *_: [sample] * 3)
+    result = bench_detect(Everything(), images=2)
+    first = result["faces"][0]
+    assert first == {"kind": "300w validation", "images": 2, "found": 100, "upright": 100}
+    assert len(result["faces"]) == 12
+    assert result["answered"] == result["without_faces"] == 2
+    assert result["detect_ms"] > 0
+    with pytest.raises(RednetError, match=r"groups\.csv"):
+        bench_detect(Everything(), images=1, infants=tmp_path)
+    with pytest.raises(RednetError, match=r"no \.jpg or \.png"):
+        bench_detect(Everything(), images=1, without_faces=tmp_path)
+    with pytest.raises(RednetError, match="images"):
+        bench_detect(Everything(), images=0)
