@@ -124,7 +124,7 @@ def _crops(
 ) -> Crops:
     if isinstance(split, GeneratedData):
         # The same faces for every seed: only then are arms compared face by face over seeds.
-        return generated_crops(dataclasses.replace(experiment, seed=0), split)
+        return generated_crops(dataclasses.replace(experiment, seed=0), split, split.validation)
     name, part = split.split("/")
     boxes: Boxes = on
     return cut_split(read_split(name, part, data_dir), experiment.model, boxes)

@@ -464,10 +464,7 @@ class _Run(NamedTuple):
             return carry, (landmarks, confidence, losses)
 
         # The last pass's maps ride in the carry, so that those of the others are not stacked.
-        blank = jax.tree.map(
-            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
-            jax.eval_shape(lambda: refine((z, passes, stats, begin, None), None)[0][-1]),
-        )
+        blank = _blank(config, images, memory, begin)
         # Within a frame of a clip, the frame's own rule decides what is kept.
         body = self.rematerialised(refine, stacked=not recurrent and steps > _UNROLLED)
         carry, per_pass = self.over_passes(body, (z, passes, stats, begin, blank))
@@ -501,6 +498,17 @@ class _Last(NamedTuple):
     identity_logits: jax.Array
     memory: Memory | None
     crop: jax.Array
+
+
+def _blank(
+    config: RedNetConfig, images: jax.Array, memory: Memory | None, crop: jax.Array
+) -> _Last:
+    """What the carry holds before the first pass; `jax.eval_shape` would trace a pass once more."""
+    batch, side = images.shape[0], config.map_size
+    channels = config.landmarks + (config.architecture != "ijcv_resnet")
+    maps = jnp.zeros((batch, side, side, channels), images.dtype)
+    logits = wide(jnp.zeros((batch, config.identities), images.dtype))
+    return _Last(maps, logits, jax.tree.map(jnp.zeros_like, memory), jnp.zeros_like(crop))
 
 
 def _on_new_picture(config: RedNetConfig, state: State, warp: jax.Array) -> State:

@@ -1,6 +1,7 @@
-"""The pictures of a step, drawn on the device: augmented faces and clips, or generated ones."""
+"""The images of a step, drawn on the device: augmented faces and clips, or generated ones."""
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -11,21 +12,33 @@ from numpy.typing import NDArray
 
 from rednet_jax.data.augment import augment, augment_clips
 from rednet_jax.data.pipeline import Batch
-from rednet_jax.data.synthetic.generate import generate, generate_clip
-from rednet_jax.landmarks.schemes import Scheme, scheme
+from rednet_jax.data.synthetic.generate import SyntheticConfig, generate, generate_clip
+from rednet_jax.landmarks.schemes import scheme
 from rednet_jax.train.experiment import Experiment, GeneratedData, Stage
 from rednet_jax.train.streams import Stream, root, row_keys
 from rednet_jax.train.terms import Targets
 
 
-class GeneratedBatch(NamedTuple):
-    """A batch that the step draws itself; a pytree.
+class GeneratedRows(NamedTuple):
+    """A batch of generated faces before it is drawn; a pytree.
 
     Attributes:
         row: int32 [B], place in the batch of all processes: what random draws come from.
     """
 
     row: NDArray[np.int32]
+
+
+class GeneratedFaces(NamedTuple):
+    """A batch of generated faces; a pytree.
+
+    Attributes:
+        images: float32 [B, S, S, 3] in [0, 1], or clips [B, T, S, S, 3].
+        landmarks: float32 [B, 68, 2], or [B, T, 68, 2]; pixels of the images.
+    """
+
+    images: Array
+    landmarks: Array
 
 
 class Drawn(NamedTuple):
@@ -43,8 +56,70 @@ class Drawn(NamedTuple):
     warps: Array | None
 
 
-def draw(experiment: Experiment, stage: Stage, step: Array, batch: Batch | GeneratedBatch) -> Drawn:
-    """Draws the pictures or clips of a step.
+def quick_to_compile() -> dict[str, int] | None:
+    """Returns XLA's options for programs of the generator.
+
+    They have hundreds of kernels. On a CPU the first level of optimisation compiles them in three
+    quarters of the time and leaves them as fast.
+    """
+    return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+
+
+def generate_faces(faces: SyntheticConfig, frames: int | None, keys: Array) -> GeneratedFaces:
+    """Generates a face, or a clip of T frames, for each key [B]."""
+    one = functools.partial(generate, faces)
+    if frames is not None:
+        one = functools.partial(generate_clip, faces, frames=frames)
+    # One face fits the cache of a processor, and is traced once where vmap traces it twice.
+    if jax.default_backend() == "cpu":
+        return GeneratedFaces(*jax.lax.map(one, keys))
+    return GeneratedFaces(*jax.vmap(one)(keys))
+
+
+@functools.cache
+def generator(faces: SyntheticConfig, frames: int | None) -> Callable[[Array], GeneratedFaces]:
+    """Returns `generate_faces`, compiled for one device.
+
+    It is a program of its own, because it takes as long to compile as the network does: the steps
+    with any number of passes share it, and the validation faces do.
+    """
+    compiled: Callable[[Array], GeneratedFaces] = jax.jit(
+        functools.partial(generate_faces, faces, frames), compiler_options=quick_to_compile()
+    )
+    return compiled
+
+
+def generate_batch(
+    experiment: Experiment,
+    stage: Stage,
+    step: Array,
+    batch: GeneratedRows,
+    of_keys: Callable[[SyntheticConfig, int | None, Array], GeneratedFaces] = generate_faces,
+) -> GeneratedFaces:
+    """Generates the faces or clips of a step.
+
+    Every draw comes from (seed, step, row of the batch), never from a device.
+
+    Args:
+        experiment: the run.
+        stage: of it, with generated data.
+        step: int32 [], steps done before.
+        batch: B rows.
+        of_keys: what computes `generate_faces`.
+    """
+    assert isinstance(stage.data, GeneratedData)
+    frames = None if stage.clips is None else stage.clips.frames
+    keys = _step_keys(experiment.seed, step, batch.row)
+    return of_keys(stage.data.faces, frames, keys)
+
+
+@jax.jit
+def _step_keys(seed: int, step: Array, row: Array) -> Array:
+    return row_keys(root(seed, Stream.DRAWS), step, row)
+
+
+def draw(experiment: Experiment, stage: Stage, step: Array, batch: Batch | GeneratedFaces) -> Drawn:
+    """Draws the images or clips of a step; those that are generated have been drawn before it.
 
     Every draw comes from (seed, step, row of the batch), never from a device.
 
@@ -54,12 +129,15 @@ def draw(experiment: Experiment, stage: Stage, step: Array, batch: Batch | Gener
         step: int32 [], steps done before.
         batch: B faces or clips.
     """
-    keys = row_keys(root(experiment.seed, Stream.DRAWS), step, jnp.asarray(batch.row))
     model = experiment.model
     points = scheme(model.landmarks)
-    if isinstance(stage.data, GeneratedData):
-        return _generated(stage.data, stage, keys, points)
-    assert isinstance(batch, Batch)
+    if isinstance(batch, GeneratedFaces):
+        landmarks = batch.landmarks[..., points.from_68, :]
+        labelled = jnp.ones(landmarks.shape[:-1], bool)
+        nobody = jnp.full(landmarks.shape[:-2], -1, jnp.int32)
+        return Drawn(batch.images, Targets(landmarks, labelled, nobody), None)
+    assert not isinstance(stage.data, GeneratedData)
+    keys = row_keys(root(experiment.seed, Stream.DRAWS), step, jnp.asarray(batch.row))
     images, landmarks, labelled = map(jnp.asarray, (batch.images, batch.landmarks, batch.labelled))
     size, margin = model.picture_size, model.picture_margin
     cover = stage.data.cover / model.context
@@ -91,13 +169,3 @@ def draw(experiment: Experiment, stage: Stage, step: Array, batch: Batch | Gener
             size=size,
         )
     return Drawn(images, Targets(landmarks, labelled, jnp.asarray(batch.identity)), warps)
-
-
-def _generated(data: GeneratedData, stage: Stage, keys: Array, points: Scheme) -> Drawn:
-    one = functools.partial(generate, data.faces)
-    if stage.clips is not None:
-        one = functools.partial(generate_clip, data.faces, frames=stage.clips.frames)
-    images, landmarks = jax.vmap(one)(keys)
-    landmarks = landmarks[..., points.from_68, :]
-    nobody = jnp.full(landmarks.shape[:-2], -1, jnp.int32)
-    return Drawn(images, Targets(landmarks, jnp.ones(landmarks.shape[:-1], bool), nobody), None)

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from rednet_jax.data.crops import FaceCrops, face_crops, fingerprint_arrays
 from rednet_jax.data.pipeline import Batch, known_people, read_batches
 from rednet_jax.data.sources import holds_clips, read_split
-from rednet_jax.data.synthetic.generate import generate
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.clips import ClipWindows, clip_windows
 from rednet_jax.evaluate.protocols import Crops, cut_split
 from rednet_jax.landmarks.schemes import scheme
-from rednet_jax.train.draw import GeneratedBatch
+from rednet_jax.train.draw import GeneratedRows, generator
 from rednet_jax.train.experiment import Experiment, GeneratedData, Stage
 from rednet_jax.train.streams import Stream, root
 
@@ -27,7 +26,7 @@ from rednet_jax.train.streams import Stream, root
 class BatchReader(Protocol):
     """An endless iterator of batches, whose place can be saved as plain JSON."""
 
-    def __next__(self) -> Batch | GeneratedBatch:
+    def __next__(self) -> Batch | GeneratedRows:
         """Returns the next batch."""
         ...
 
@@ -44,7 +43,7 @@ class BatchReader(Protocol):
         ...
 
 
-class GeneratedReader(Iterator[GeneratedBatch]):
+class GeneratedReader(Iterator[GeneratedRows]):
     """The rows of every batch: what is on them is drawn from (seed, step, row)."""
 
     def __init__(self, rows: NDArray[np.int32]) -> None:
@@ -52,12 +51,12 @@ class GeneratedReader(Iterator[GeneratedBatch]):
         self._rows = rows
         self._done = 0
 
-    def __next__(self) -> GeneratedBatch:
+    def __next__(self) -> GeneratedRows:
         """Returns the next batch."""
         self._done += 1
-        return GeneratedBatch(self._rows)
+        return GeneratedRows(self._rows)
 
-    def names(self, batch: GeneratedBatch) -> list[str]:
+    def names(self, batch: GeneratedRows) -> list[str]:
         """Returns the names of a batch's faces."""
         return [f"generated face {row}" for row in batch.row]
 
@@ -181,7 +180,7 @@ def _fingerprint(faces: Crops | ClipWindows) -> str:
 def _validation(experiment: Experiment, stage: Stage, data_dir: Path | None) -> Crops | ClipWindows:
     data, model = stage.data, experiment.model
     if isinstance(data, GeneratedData):
-        return generated_crops(experiment, data)
+        return generated_crops(experiment, data, stage.batch)
     name, split = data.validation.split("/")
     if stage.clips is not None and holds_clips(name):
         margin, size = model.crop_margin * data.cover, data.cached_size
@@ -190,11 +189,24 @@ def _validation(experiment: Experiment, stage: Stage, data_dir: Path | None) -> 
 
 
 @functools.cache
-def generated_crops(experiment: Experiment, data: GeneratedData) -> Crops:
-    """Generated faces that no step draws; kept, as compiling the generator takes seconds."""
-    run = root(experiment.seed, Stream.VALIDATION)
-    draw = jax.jit(functools.partial(jax.lax.map, functools.partial(generate, data.faces)))
-    images, landmarks = jax.device_get(draw(jax.random.split(run, data.validation)))
+def generated_crops(experiment: Experiment, data: GeneratedData, batch: int) -> Crops:
+    """Returns the validation faces of generated data, which no training step draws.
+
+    Args:
+        experiment: the run.
+        data: what is generated, and how many faces.
+        batch: faces of a call. With the batch of a training step on one device, its compiled
+            generator is used.
+    """
+    keys = jax.random.split(root(experiment.seed, Stream.VALIDATION), data.validation)
+    keys = jax.device_put(keys, jax.local_devices()[0])
+    draw = generator(data.faces, None)
+    # The first keys fill the last call up.
+    places = np.resize(np.arange(data.validation), (-(-data.validation // batch), batch))
+    parts = [jax.device_get(draw(keys[row])) for row in places]
+    images, landmarks = (
+        np.concatenate(part)[: data.validation] for part in zip(*parts, strict=True)
+    )
     landmarks = landmarks[:, list(scheme(experiment.model.landmarks).from_68)]
     return Crops(
         names=[f"generated face {i}" for i in range(data.validation)],

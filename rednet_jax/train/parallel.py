@@ -17,7 +17,7 @@ from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from rednet_jax.data.pipeline import Batch
+from rednet_jax.data.synthetic.generate import SyntheticConfig
 from rednet_jax.errors import RednetError
 from rednet_jax.train.collectives import (
     average_gradients,
@@ -25,7 +25,13 @@ from rednet_jax.train.collectives import (
     gather_params,
     sharded_norm,
 )
-from rednet_jax.train.draw import GeneratedBatch
+from rednet_jax.train.draw import (
+    GeneratedFaces,
+    GeneratedRows,
+    generate_batch,
+    generator,
+    quick_to_compile,
+)
 from rednet_jax.train.experiment import Experiment, Stage
 from rednet_jax.train.sharding import P, batch_sharding, make_mesh, replicated, shardings
 from rednet_jax.train.state import TrainState, initial_train_state
@@ -33,6 +39,8 @@ from rednet_jax.train.step import Gradient, Metrics, train_step
 
 Parallel = Literal["jit", "pmap"]
 Step = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
+Generator = Callable[[Array, GeneratedRows], GeneratedFaces]
+"""From the number of steps done before and a batch's rows to its faces."""
 
 _AXES = ("data",)
 
@@ -56,7 +64,10 @@ class Devices(Protocol):
         ...
 
     def step(self, stage: int, passes: int) -> Step:
-        """Returns the compiled step of a stage with K passes; it takes a process's batch."""
+        """Returns the compiled step of a stage with K passes.
+
+        It takes a process's batch: `Batch`, `GeneratedFaces`, or `GeneratedRows` to draw them.
+        """
         ...
 
     def names(self, names: list[str]) -> list[str]:
@@ -105,12 +116,15 @@ class Sharded:
     def step(self, stage: int, passes: int) -> Step:
         """See `Devices`."""
         compiled = _sharded_step(self._experiment, self._mesh, stage, passes)
+        generated = _sharded_generator(self._experiment, self._mesh, stage)
         rows = batch_sharding(self._mesh)
 
-        def step(state: TrainState, batch: Batch | GeneratedBatch) -> tuple[TrainState, Metrics]:
+        def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
             laid_out = jax.tree.map(
                 functools.partial(jax.make_array_from_process_local_data, rows), batch
             )
+            if isinstance(batch, GeneratedRows):
+                laid_out = generated(state.step, laid_out)
             after: tuple[TrainState, Metrics] = compiled(state, laid_out)
             return after
 
@@ -159,6 +173,32 @@ def _sharded_step(
         out_shardings=(layout, replicated(mesh)),
         donate_argnums=0,
     )
+
+
+@functools.cache
+def _sharded_generator(experiment: Experiment, mesh: Mesh, stage: int) -> Generator:
+    """Each device generates its own rows of the batch."""
+    generated = functools.partial(generate_batch, experiment, experiment.stages[stage])
+    if mesh.size == 1:
+
+        def on_one_device(step: Array, batch: GeneratedRows) -> GeneratedFaces:
+            # Off the mesh, as the validation faces are: programs for other shardings are others.
+            step, batch = jax.tree.map(lambda leaf: leaf.addressable_data(0), (step, batch))
+            return generated(step, batch, of_keys=_compiled_on_one_device)
+
+        return on_one_device
+    rows = batch_sharding(mesh).spec
+    return jax.jit(
+        # As in `_over_mesh`, loops begin with what is the same on all devices.
+        jax.shard_map(generated, mesh=mesh, in_specs=(P(), rows), out_specs=rows, check_vma=False),
+        compiler_options=quick_to_compile(),
+    )
+
+
+def _compiled_on_one_device(
+    faces: SyntheticConfig, frames: int | None, keys: Array
+) -> GeneratedFaces:
+    return generator(faces, frames)(keys)
 
 
 def _over_mesh(mesh: Mesh, specs: Any, stage: Stage, gradient: Gradient) -> Gradient:
@@ -243,11 +283,14 @@ class Mapped:
     def step(self, stage: int, passes: int) -> Step:
         """See `Devices`."""
         compiled = _mapped_step(self._experiment, self._local, stage, passes)
+        generated = _mapped_generator(self._experiment, self._local, stage)
 
-        def step(state: TrainState, batch: Batch | GeneratedBatch) -> tuple[TrainState, Metrics]:
+        def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
             split = jax.tree.map(
                 lambda leaf: leaf.reshape(len(self._local), -1, *leaf.shape[1:]), batch
             )
+            if isinstance(batch, GeneratedRows):
+                split = generated(state.step, split)
             state, metrics = compiled(state, split)
             return state, jax.tree.map(lambda leaf: leaf[0], metrics)
 
@@ -268,11 +311,26 @@ def _mapped_step(
             train_step, experiment, of, passes, spread=functools.partial(_over_axis, of)
         ),
         axis_name=_AXES[0],
-        # Of many processes each maps its own devices of the one axis.
-        devices=None if jax.process_count() > 1 else local,
+        devices=_mapped_devices(local),
         donate_argnums=0,
     )
     return compiled
+
+
+def _mapped_devices(local: tuple[jax.Device, ...]) -> tuple[jax.Device, ...] | None:
+    # Of many processes each maps its own devices of the one axis.
+    return None if jax.process_count() > 1 else local
+
+
+@functools.cache
+def _mapped_generator(
+    experiment: Experiment, local: tuple[jax.Device, ...], stage: int
+) -> Generator:
+    mapped: Generator = jax.pmap(
+        functools.partial(generate_batch, experiment, experiment.stages[stage]),
+        devices=_mapped_devices(local),
+    )
+    return mapped
 
 
 def _over_axis(stage: Stage, gradient: Gradient) -> Gradient:

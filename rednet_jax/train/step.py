@@ -13,7 +13,7 @@ from rednet_jax.data.pipeline import Batch
 from rednet_jax.landmarks.schemes import scheme
 from rednet_jax.model import rednet
 from rednet_jax.model.layers import AxisName
-from rednet_jax.train.draw import GeneratedBatch, draw
+from rednet_jax.train.draw import GeneratedFaces, draw
 from rednet_jax.train.experiment import Experiment, Stage
 from rednet_jax.train.losses import pass_losses
 from rednet_jax.train.state import (
@@ -39,7 +39,7 @@ def train_step(
     stage: Stage,
     passes: int,
     state: TrainState,
-    batch: Batch | GeneratedBatch,
+    batch: Batch | GeneratedFaces,
     *,
     spread: Callable[[Gradient], Gradient] | None = None,
     norm: Norm = optax.tree.norm,
@@ -103,13 +103,13 @@ def _gradients(
     params: Tree,
     batch_stats: Tree,
     step: Array,
-    batch: Batch | GeneratedBatch,
+    batch: Batch | GeneratedFaces,
     *,
     axis_name: AxisName | None = None,
 ) -> tuple[Tree, Tree, Metrics]:
     """Gradient of the mean loss, moved batch statistics, and terms of each face, float32 [B]."""
 
-    def part_gradient(batch_stats: Tree, part: Batch | GeneratedBatch) -> tuple[Tree, Tree]:
+    def part_gradient(batch_stats: Tree, part: Batch | GeneratedFaces) -> tuple[Tree, Tree]:
         def loss_of(params: Tree) -> tuple[Array, tuple[Tree, Metrics]]:
             variables = {"params": params, "batch_stats": batch_stats}
             stats, terms = _losses(
@@ -151,7 +151,7 @@ def _losses(
     passes: int,
     variables: dict[str, Tree],
     step: Array,
-    batch: Batch | GeneratedBatch,
+    batch: Batch | GeneratedFaces,
     *,
     axis_name: AxisName | None,
 ) -> tuple[Tree, Metrics]:

@@ -16,7 +16,7 @@ from rednet_jax.data.pipeline import ClipConfig
 from rednet_jax.data.synthetic.generate import SyntheticConfig
 from rednet_jax.errors import RednetError
 from rednet_jax.train import sharding
-from rednet_jax.train.draw import GeneratedBatch
+from rednet_jax.train.draw import GeneratedRows, generator
 from rednet_jax.train.experiment import (
     Experiment,
     GeneratedData,
@@ -31,7 +31,6 @@ from rednet_jax.train.state import initial_train_state
 from rednet_jax.train.step import train_step
 
 STEPS = 3
-ROWS = GeneratedBatch(np.arange(8, dtype=np.int32))
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +46,19 @@ def experiment(narrow):
     return Experiment("miniature", narrow("compact"), (stage,))
 
 
+@functools.cache
+def faces():
+    """Eight faces, the same for all: another program would round them otherwise."""
+    keys = jax.random.split(jax.random.key(0), 8)
+    return jax.device_get(generator(SyntheticConfig(size=64), None)(keys))
+
+
 def after_some_steps(experiment, parallel="jit", passes=2):
     placed = devices(experiment, parallel)
     state = placed.place(initial_train_state(experiment))
     step = placed.step(0, passes)
     for _ in range(STEPS):
-        state, metrics = step(state, ROWS)
+        state, metrics = step(state, faces())
     return jax.device_get(placed.gathered(state)), jax.device_get(metrics), state
 
 
@@ -109,7 +115,7 @@ def test_smoke_on_a_mesh_is_smoke_on_one_device():
         placed = devices(dataclasses.replace(smoke, mesh=mesh), "jit")
         state, step = placed.place(initial_train_state(smoke)), placed.step(0, 2)
         for _ in range(8):
-            state, _ = step(state, GeneratedBatch(np.arange(16, dtype=np.int32)))
+            state, _ = step(state, GeneratedRows(np.arange(16, dtype=np.int32)))
         states.append(jax.device_get(state.params))
     for one, other in zip(*map(jax.tree.leaves, states), strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)
@@ -148,12 +154,12 @@ def one_after_the_other(gradient):
     return of_all
 
 
-def four_alone(experiment, rows=ROWS):
+def four_alone(experiment):
     (stage,) = experiment.stages
     step = jax.jit(functools.partial(train_step, experiment, stage, 2, spread=one_after_the_other))
     state = initial_train_state(experiment)
     for _ in range(STEPS):
-        state, metrics = step(state, rows)
+        state, metrics = step(state, faces())
     return jax.device_get(state), jax.device_get(metrics)
 
 
@@ -242,10 +248,10 @@ def test_accumulation_is_the_mean_gradient_of_the_parts(experiment, alone):
     placed, small = (
         devices(dataclasses.replace(experiment, stages=(one,)), "jit") for one in (parts, half)
     )
-    _, metrics = placed.step(0, 2)(initial_train_state(experiment), ROWS)
+    _, metrics = placed.step(0, 2)(initial_train_state(experiment), faces())
     for start in (0, 1):
-        rows = GeneratedBatch(np.arange(start, 8, 2, dtype=np.int32))
-        _, alone_ = small.step(0, 2)(initial_train_state(experiment), rows)
+        part = jax.tree.map(lambda leaf, first=start: leaf[first::2], faces())
+        _, alone_ = small.step(0, 2)(initial_train_state(experiment), part)
         np.testing.assert_allclose(
             metrics["loss_of_face"][start::2], alone_["loss_of_face"], rtol=1e-4
         )
@@ -262,6 +268,22 @@ def test_bfloat16_computes_in_halves_and_keeps_the_rest_whole(experiment, alone)
     assert all(value.dtype == np.float32 for value in metrics.values())
     difference = abs(metrics["loss"] - alone[1]["loss"]) / alone[1]["loss"]
     assert 1e-5 < difference < 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("axes", "parallel"), [({"data": 2, "fsdp": 2}, "jit"), ({"data": 4}, "pmap")], ids=str
+)
+def test_generated_faces_are_the_same_on_many_devices(experiment, axes, parallel):
+    """A step measures each face: the losses of a first step tell the faces apart."""
+    rows = GeneratedRows(np.arange(8, dtype=np.int32))
+    losses = []
+    for one, how in ((experiment, "jit"), (with_mesh(experiment, **axes), parallel)):
+        placed = devices(one, how)
+        state = placed.place(initial_train_state(one))
+        losses.append(placed.step(0, 1)(state, rows)[1]["loss_of_face"])
+    assert np.ptp(losses[0]) > 0.1
+    np.testing.assert_allclose(*losses, rtol=1e-3)
 
 
 def test_a_mesh_that_does_not_fit_is_refused_with_the_numbers(experiment):
@@ -298,5 +320,5 @@ def test_the_table_of_partition_specs(path, shape, fsdp, spec):
 def test_a_step_does_not_keep_the_state_it_was_given(experiment):
     placed = devices(experiment, "jit")
     state = placed.place(initial_train_state(experiment))
-    placed.step(0, 2)(state, ROWS)
+    placed.step(0, 2)(state, faces())
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))

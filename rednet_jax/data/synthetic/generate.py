@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from rednet_jax.data.synthetic.head import Identity, Motion, draw_identity, express
+from rednet_jax.data.synthetic.planes import computed_once
 from rednet_jax.data.synthetic.render import render
 from rednet_jax.data.synthetic.scene import Scene, draw_scene
 from rednet_jax.data.synthetic.surface import Camera, contour, lift, project, rotation_matrix
@@ -117,20 +119,25 @@ def generate_clip(
         points = jnp.concatenate([jaw, lift(expressed, features, features)])
         return project(camera, points), features, expressed, motion, scene, camera
 
+    times = jnp.arange(frames, dtype=jnp.float32)
+    every = jax.lax.map(seen, times)
     # The crop is cut around the first frame's points.
-    first = seen(jnp.float32(0))[0]
-    affine = _crop(config, crop, first)
+    affine = _crop(config, crop, every[0][0])
 
-    def frame(time: Array) -> tuple[Array, Array]:
-        plane, features, expressed, motion, scene, camera = seen(time)
+    def frame(at: tuple[Array, Any]) -> tuple[Array, Array]:
+        time, (plane, features, expressed, motion, scene, camera) = at
         landmarks = apply_affine(invert_affine(affine), plane + motion.offset)
         middle = apply_affine(affine, jnp.full((1, 2), (config.size - 1) / 2))[0]
         camera = camera._replace(centre=middle - motion.offset, scale=1 / affine[0, 0])
         grain = jax.random.fold_in(noise, time.astype(jnp.int32))
+        # Else each plane of pixels would compute again what the numbers of the frame come from.
+        expressed, motion, scene, features, camera, grain = computed_once(
+            (expressed, motion, scene, features, camera, grain)
+        )
         picture = render(expressed, motion, scene, features, camera, grain, config.size)
         return picture, landmarks
 
-    pictures: tuple[Array, Array] = jax.lax.map(frame, jnp.arange(frames, dtype=jnp.float32))
+    pictures: tuple[Array, Array] = jax.lax.map(frame, (times, every))
     return pictures
 
 

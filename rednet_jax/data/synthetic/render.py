@@ -81,7 +81,6 @@ def _hit(identity: Identity, features: Array, camera: Camera, size: int) -> tupl
 
     stride = (_FRONT - _BACK) / (_MARCH - 1)
     start = jnp.full((size, size), _FRONT)
-    outside = value(start)
 
     def march(i: Array, carry: tuple[Array, ...]) -> tuple[Array, ...]:
         before, above, below, low, nearest = carry
@@ -96,8 +95,9 @@ def _hit(identity: Identity, features: Array, camera: Camera, size: int) -> tupl
             jnp.minimum(nearest, now),
         )
 
-    begin = (outside, outside, jnp.zeros_like(start), jnp.full_like(start, _BACK), outside)
-    _, above, below, low, nearest = jax.lax.fori_loop(1, _MARCH, march, begin)
+    far = jnp.full_like(start, jnp.inf)
+    begin = (far, far, jnp.zeros_like(start), jnp.full_like(start, _BACK), far)
+    _, above, below, low, nearest = jax.lax.fori_loop(0, _MARCH, march, begin)
 
     def between(high: Array, low: Array, above: Array, below: Array) -> Array:
         return low + (high - low) * jnp.clip(below / jnp.minimum(below - above, -1e-6), 0, 1)
