@@ -99,7 +99,7 @@ class YuNetConfig:
         smallest_face: side of the landmarks' box of the smallest face that is searched for, image
             pixels.
         search_pixels: that YuNet is shown at most in a search, all scales and tiles together. One
-            thread searches about 25 million a second. In larger images the smallest face found
+            busy thread searched about 8 million a second. In larger images the smallest face found
             grows.
         copy_pixels: the same for each copy that is searched when nothing is found: brightened
             where the image is dark, enlarged, and turned.
