@@ -159,7 +159,7 @@ class YuNet:
         self.config = config or YuNetConfig()
         weights = model_bytes()
         self._search_network = _Network(weights)
-        # Of its own: OpenCV plans the network anew when the size of its input changes.
+        # Of its own: OpenCV prepares the network again when the size of its input changes.
         self._crop_network = _Network(weights)
 
     def detect(self, image: NDArray[np.uint8]) -> list[Detection]:

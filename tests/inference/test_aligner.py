@@ -16,7 +16,7 @@ from rednet_jax.quickstart import portrait_path
 
 
 class Found:
-    """A detector that finds what it is told."""
+    """A detector that answers the given faces."""
 
     def __init__(self, *faces: Detection) -> None:
         self.faces = list(faces)
