@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple, overload
 
+import jax
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -72,9 +73,9 @@ class Aligner:
             raise RednetError(f"faces must be 1 or more, not {faces}")
         if not 0 <= min_confidence <= 1:
             raise RednetError(f"min confidence must be 0 to 1, not {min_confidence}")
-        self.config, self._variables = (
-            load(checkpoint) if isinstance(checkpoint, str) else checkpoint
-        )
+        self.config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
+        # Once: every call would copy them to the device otherwise.
+        self._variables = jax.device_put(variables)
         self._detector = detector or YuNet()
         self._feedback_steps, self._faces = feedback_steps, faces
         self._min_confidence = min_confidence
