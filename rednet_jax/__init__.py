@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rednet_jax.inference.aligner import Aligner as Aligner
     from rednet_jax.inference.aligner import align as align
     from rednet_jax.inference.face import Face as Face
+    from rednet_jax.inference.tracker import Tracker as Tracker
     from rednet_jax.inference.tracker import track as track
     from rednet_jax.model.config import RedNetConfig as RedNetConfig
     from rednet_jax.model.rednet import align_clip as align_clip
@@ -37,6 +38,7 @@ _HOMES = {
     "align": "rednet_jax.inference.aligner",
     "Aligner": "rednet_jax.inference.aligner",
     "Face": "rednet_jax.inference.face",
+    "Tracker": "rednet_jax.inference.tracker",
     "track": "rednet_jax.inference.tracker",
 }
 

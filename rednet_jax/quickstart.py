@@ -107,7 +107,7 @@ def quickstart(
     frames, motion = portrait_clip()
     figures, tracks = [], []
     for index, steps in enumerate(FEEDBACK_STEPS):
-        tracker = Tracker(config, variables, feedback_steps=steps)
+        tracker = Tracker((config, variables), feedback_steps=steps)
         faces, times = [], []
         for done, frame in enumerate(frames, 1):
             begin = time.perf_counter()

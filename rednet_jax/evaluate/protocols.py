@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from rednet_jax.data.samples import Sample
 from rednet_jax.data.sources import Split, read_split
-from rednet_jax.detection.dlib import FaceDetector
+from rednet_jax.detection.detector import Detection, FaceDetector, upright_box
+from rednet_jax.detection.yunet import YuNet
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.figures import check_normaliser, figures
 from rednet_jax.evaluate.labels import Labels, face_labels
@@ -41,8 +42,8 @@ class Crops(NamedTuple):
     Attributes:
         names: N paths below the source folder, without extension.
         images: uint8 [N, S, S, 3].
-        affines: float64 [N, 2, 3], crop pixels -> picture pixels.
-        landmarks: float32 [N, L, 2], picture pixels.
+        affines: float64 [N, 2, 3], crop pixels -> image pixels.
+        landmarks: float32 [N, L, 2], image pixels.
         labelled: bool [N, L].
         missed: names of the faces that the detector did not find; they are not in the arrays.
     """
@@ -60,32 +61,39 @@ def cut_split(
     config: RedNetConfig,
     boxes: Boxes = "truth",
     report: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    detector: FaceDetector | None = None,
 ) -> Crops:
     """Cuts every face of a split by the one crop rule.
 
     Args:
         samples: the split.
         config: the network's: its margin, size and landmarks.
-        boxes: crops around `whole_face_box` of the labels ('truth'), around the detector's box, or
-            around the former displaced at random ('jitter'; 'jitter-hard' is the same twice as
-            far): a draw of the face's name alone, so that it is the same for every K, every model
-            and every order.
+        boxes: crops around `whole_face_box` of the labels ('truth'), around the detector's box and
+            upright where it gives points ('detector'), or around the labels' box displaced at
+            random ('jitter'; 'jitter-hard' is the same twice as far): a draw of the face's name
+            alone, so that it is the same for every K, every model and every order.
         report: called with the number of faces done and in all.
+        detector: for boxes 'detector', which needs one.
 
     Raises:
         RednetError: not one face is left.
     """
-    detector = FaceDetector() if boxes == "detector" else None
+    if boxes == "detector" and detector is None:
+        raise ValueError("boxes 'detector' need a detector")
     indices = list(scheme(config.landmarks).from_68)
     names, images, affines, landmarks, labelled = [], [], [], [], []
     missed: list[str] = []
     for done, sample in enumerate(samples, 1):
         report(done, len(samples))
-        box = _box(sample, boxes, detector)
-        if box is None:
+        region = _detected(sample, detector) if detector else (_box(sample, boxes), 0.0)
+        if region is None:
             missed.append(sample.name)
             continue
-        affine = crop_transform(box, margin=config.picture_margin, size=config.picture_size)
+        box, roll = region
+        affine = crop_transform(
+            box, margin=config.picture_margin, size=config.picture_size, roll=roll
+        )
         names.append(sample.name)
         images.append(cut_crop(sample.image, affine, config.picture_size))
         affines.append(affine)
@@ -103,27 +111,37 @@ def cut_split(
     )
 
 
-def _box(
-    sample: Sample, boxes: Boxes, detector: FaceDetector | None
-) -> NDArray[np.floating] | None:
-    """The box [4] that the face is cut around; None where the detector does not find the face."""
-    # Of a face without labels, which is not measured, the whole image.
-    truth = sample.box
+def _truth(sample: Sample) -> NDArray[np.floating]:
+    """The labels' box [4]; of a face without labels, which is not measured, the whole image."""
     if sample.labelled.any():
-        truth = whole_face_box(sample.landmarks, sample.labelled)
-    if detector is not None:
-        found = [face.box for face in detector.detect(sample.image)]
-        overlaps = [intersection_over_union(box, truth) for box in found]
-        best = int(np.argmax(overlaps)) if overlaps else 0
-        return found[best] if overlaps and overlaps[best] > RIGHT_IOU else None
+        return whole_face_box(sample.landmarks, sample.labelled)
+    return sample.box
+
+
+def _box(sample: Sample, boxes: Boxes) -> NDArray[np.floating]:
+    """The box [4] that a face is cut around without a detector."""
+    truth = _truth(sample)
     if boxes in JITTER:
         rng = np.random.default_rng(zlib.crc32(sample.name.encode()))
         return jitter_box(rng, truth, *JITTER[boxes])
     return truth
 
 
+def _detected(sample: Sample, detector: FaceDetector) -> tuple[NDArray[np.floating], float] | None:
+    """Box [4] and roll of the detection that overlaps the labels most; None if none is right."""
+    truth = _truth(sample)
+
+    def overlap(face: Detection) -> float:
+        return intersection_over_union(face.box, truth)
+
+    best = max(detector.detect(sample.image), key=overlap, default=None)
+    if best is None or overlap(best) <= RIGHT_IOU:
+        return None
+    return upright_box(best)
+
+
 def in_picture(crops: Crops, landmarks: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Returns landmarks [..., N, L, 2] of the crops in pixels of their pictures."""
+    """Returns landmarks [..., N, L, 2] of the crops in pixels of their images."""
     mapped: NDArray[np.floating] = apply_affine(crops.affines, landmarks)
     return mapped
 
@@ -136,8 +154,10 @@ def answer_split(
     feedback_steps: int,
     boxes: Boxes = "truth",
     report: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    detector: FaceDetector | None = None,
 ) -> NDArray[np.floating]:
-    """Returns each pass's landmarks [K, N, L, 2] of a split's faces, picture pixels.
+    """Returns each pass's landmarks [K, N, L, 2] of a split's faces, image pixels.
 
     Args:
         config: of the network.
@@ -147,11 +167,12 @@ def answer_split(
         feedback_steps: K.
         boxes: as in `cut_split`; a face that the detector did not find is nan.
         report: as in `cut_split`.
+        detector: as in `cut_split`.
 
     Raises:
         RednetError: not one face is found.
     """
-    crops = cut_split(samples, config, boxes, report)
+    crops = cut_split(samples, config, boxes, report, detector=detector)
     found = in_picture(crops, align_crops(config, variables, crops.images, feedback_steps))
     landmarks = np.full((feedback_steps, *labels.landmarks.shape), np.nan)
     places = {name: place for place, name in enumerate(labels.names)}
@@ -167,12 +188,13 @@ def evaluate_split(
     data_dir: Path | None = None,
     feedback_steps: Sequence[int] = (1, 2, 3),
     boxes: Boxes = "truth",
+    detector: FaceDetector | None = None,
     normaliser: Normaliser = "inter-ocular",
     predictions: Path | None = None,
     plot: Path | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Measures a checkpoint on a split of pictures.
+    """Measures a checkpoint on a split of single images.
 
     Args:
         checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
@@ -181,6 +203,7 @@ def evaluate_split(
         data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
         feedback_steps: every K to measure.
         boxes: as in `cut_split`.
+        detector: for boxes 'detector'; `YuNet()` if None.
         normaliser: what errors are in percent of.
         predictions: CSV file for the landmarks at the largest K.
         plot: PNG file for the cumulative error distributions.
@@ -200,7 +223,11 @@ def evaluate_split(
     samples = read_split(data, split, data_dir)
     labels = face_labels(f"{data} {split}", samples, config.landmarks)
     most = max(feedback_steps)
-    landmarks = answer_split(config, variables, samples, labels, most, boxes, report)
+    if boxes == "detector":
+        detector = detector or YuNet()
+    landmarks = answer_split(
+        config, variables, samples, labels, most, boxes, report, detector=detector
+    )
     if predictions is not None:
         write_predictions(predictions, labels, landmarks[-1])
     name = checkpoint_name(checkpoint) if isinstance(checkpoint, str) else config.architecture

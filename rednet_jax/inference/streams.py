@@ -1,4 +1,4 @@
-"""What the network carries from frame to frame for several faces at once, and its step for all."""
+"""The recurrent state of several faces at once, and the step of the network for all of them."""
 
 from __future__ import annotations
 
@@ -26,33 +26,54 @@ Variables = dict[str, Any]
 Carry = Literal["all", "feedback", "nothing"]
 """What of a frame the next one sees: feedback map and memory of f_tRNN, the map alone, neither."""
 
+_SLOTS = 3
+"""Copies of a face's state: that of the frame before, and one for each of two looks at a frame."""
+
 
 def is_recurrent(variables: Variables) -> bool:
-    """Returns whether f_tRNN was trained: its way back into the code begins at zero."""
+    """Returns whether f_tRNN was trained: its output projection is zero before training."""
     temporal = variables["params"].get("temporal")
     return temporal is not None and bool(np.any(np.asarray(temporal["back"]["kernel"])))
 
 
+class Region(NamedTuple):
+    """Where a face is expected in an image.
+
+    Attributes:
+        box: float32 [4], the box of its 68 landmarks in image pixels, before it is turned.
+        roll: radians, clockwise in the image, by which the box is turned about its centre.
+    """
+
+    box: NDArray[np.float32]
+    roll: float = 0.0
+
+
 class Look(NamedTuple):
-    """What the network says of one crop.
+    """The network's answer at one region of a frame.
 
     Attributes:
         landmarks: float32 [L, 2], pixels of the frame.
-        confidence: float32 [L], probability that the point lies within 5 % of the inter-ocular
+        confidence: float32 [L], probability that the landmark lies within 5 % of the inter-ocular
             distance.
-        box: float32 [4], what the crop was cut around.
+        region: that the crop was cut around.
+        affine: float64 [2, 3], pixels of the crop -> pixels of the frame.
+        slot: where `Streams` holds the state after this look.
     """
 
     landmarks: NDArray[np.float32]
     confidence: NDArray[np.float32]
-    box: NDArray[np.float32]
+    region: Region
+    affine: NDArray[np.float64]
+    slot: int
 
 
 class Streams:
-    """Rows of carried state on the device, one for each face that can be followed.
+    """Recurrent states on the device, one row for each face that can be tracked.
 
-    All faces of a frame go through the network in one batch, filled up to 1, 2, 4, ... or all rows,
-    so that few programs are compiled, and those at the beginning.
+    `look` runs the network from the state of the frame before and leaves that state as it is, so a
+    second look at the same frame starts from it, too; `keep` makes the state after one look that of
+    the next frame. All faces of a frame go through the network in one batch, padded to 1, 2, 4, ...
+    or all rows: few programs are compiled, all of them at construction.
     """
 
     def __init__(
@@ -69,12 +90,11 @@ class Streams:
         Args:
             config: of the network.
             variables: {'params': ..., 'batch_stats': ...}.
-            rows: faces that can be followed at the same time.
+            rows: faces that can be tracked at the same time.
             feedback_steps: K.
             carry: what a frame hands to the next.
         """
         self._config = config
-        self._rows = rows
         self._step = functools.partial(
             _step,
             jax.device_put(variables),
@@ -82,73 +102,103 @@ class Streams:
             feedback_steps=feedback_steps,
             carry=carry,
         )
-        # One more than can be used: what fills a batch up is written there.
-        self._state = rednet.initial_state(config, rows + 1)
-        self._affines: dict[int, NDArray[np.float64]] = {}
+        # The last slot takes what a batch is padded with.
+        self._padding = _SLOTS * rows
+        self._state = rednet.initial_state(config, self._padding + 1)
+        self._kept: dict[int, Look] = {}
+        self._written = dict.fromkeys(range(rows), 0)
         powers = (2**power for power in range(rows.bit_length()))
         self._sizes = sorted({*powers, rows})
         for size in self._sizes:
-            self._run(
-                np.zeros((size, config.picture_size, config.picture_size, 3), np.uint8),
-                np.tile(np.eye(2, 3, dtype=np.float32), (size, 1, 1)),
-                np.full(size, rows, np.int32),
-                np.ones(size, bool),
-            )
+            self._run(*self._batch(size))
 
-    def blank(self, row: int) -> None:
-        """Forgets what a row carries: its next face is another, or the same one found anew."""
-        self._affines.pop(row, None)
+    def forget(self, row: int) -> None:
+        """Drops the state of a row: its next look starts from the initial state."""
+        self._kept.pop(row, None)
 
-    def look(
-        self, image: NDArray[np.uint8], boxes: Mapping[int, NDArray[np.float32]]
-    ) -> dict[int, Look]:
-        """Returns what the network finds around the boxes in a frame, by row.
+    def keep(self, row: int, look: Look) -> None:
+        """Makes the state after a look of a row the one that its next frame starts from."""
+        self._kept[row] = look
 
-        The state of each row moves with its crop and goes on from there.
+    def look(self, image: NDArray[np.uint8], regions: Mapping[int, Region]) -> dict[int, Look]:
+        """Returns the network's answer at a region for each row.
+
+        The state of each row is resampled from the crop of its kept look into the new crop. Of the
+        looks since the last `keep` of a row, the last two can be kept.
 
         Args:
             image: RGB uint8 [H, W, 3].
-            boxes: [4] of each face, by row.
+            regions: where to look, by row.
         """
-        if not boxes:
+        if not regions:
             return {}
         side = self._config.picture_size
-        rows = list(boxes)
-        affines = {
-            row: crop_transform(box, margin=self._config.picture_margin, size=side)
-            for row, box in boxes.items()
-        }
-        size = next(size for size in self._sizes if size >= len(rows))
-        crops = np.zeros((size, side, side, 3), np.uint8)
-        warps = np.tile(np.eye(2, 3, dtype=np.float32), (size, 1, 1))
-        filled = np.full(size, self._rows, np.int32)
-        fresh = np.ones(size, bool)
-        for place, row in enumerate(rows):
-            crops[place] = cut_crop(image, affines[row], side)
-            filled[place] = row
-            before = self._affines.get(row)
-            if before is not None:
+        size = next(size for size in self._sizes if size >= len(regions))
+        crops, warps, sources, targets, fresh = batch = self._batch(size)
+        affines = []
+        for place, (row, region) in enumerate(regions.items()):
+            affine = crop_transform(
+                region.box, margin=self._config.picture_margin, size=side, roll=region.roll
+            )
+            affines.append(affine)
+            crops[place] = cut_crop(image, affine, side)
+            kept = self._kept.get(row)
+            targets[place] = self._free_slot(row)
+            if kept is not None:
                 fresh[place] = False
-                warps[place] = compose_affine(invert_affine(before), affines[row])
-        points, confidence = self._run(crops, warps, filled, fresh)
-        self._affines |= affines
+                sources[place] = kept.slot
+                warps[place] = compose_affine(invert_affine(kept.affine), affine)
+        points, confidence = self._run(*batch)
         return {
             row: Look(
-                apply_affine(affines[row], points[place]).astype(np.float32),
+                apply_affine(affine, points[place]).astype(np.float32),
                 confidence[place],
-                boxes[row],
+                region,
+                affine,
+                int(targets[place]),
             )
-            for place, row in enumerate(rows)
+            for place, ((row, region), affine) in enumerate(
+                zip(regions.items(), affines, strict=True)
+            )
         }
+
+    def _free_slot(self, row: int) -> int:
+        kept = self._kept.get(row)
+        slots = [_SLOTS * row + (self._written[row] + step) % _SLOTS for step in (1, 2)]
+        slot = slots[1] if kept is not None and kept.slot == slots[0] else slots[0]
+        self._written[row] = slot - _SLOTS * row
+        return slot
+
+    def _batch(
+        self, size: int
+    ) -> tuple[
+        NDArray[np.uint8],
+        NDArray[np.float32],
+        NDArray[np.int32],
+        NDArray[np.int32],
+        NDArray[np.bool_],
+    ]:
+        """Crops, warps, source and target slots, and which faces are new, all of them padding."""
+        side = self._config.picture_size
+        return (
+            np.zeros((size, side, side, 3), np.uint8),
+            np.tile(np.eye(2, 3, dtype=np.float32), (size, 1, 1)),
+            np.full(size, self._padding, np.int32),
+            np.full(size, self._padding, np.int32),
+            np.ones(size, bool),
+        )
 
     def _run(
         self,
         crops: NDArray[np.uint8],
         warps: NDArray[np.float32],
-        rows: NDArray[np.int32],
+        sources: NDArray[np.int32],
+        targets: NDArray[np.int32],
         fresh: NDArray[np.bool_],
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        points, confidence, self._state = self._step(self._state, crops, warps, rows, fresh)
+        points, confidence, self._state = self._step(
+            self._state, crops, warps, sources, targets, fresh
+        )
         return np.asarray(points), np.asarray(confidence)
 
 
@@ -158,29 +208,31 @@ def _step(
     carried: rednet.State,
     crops: jax.Array,
     warps: jax.Array,
-    rows: jax.Array,
+    sources: jax.Array,
+    targets: jax.Array,
     fresh: jax.Array,
     *,
     config: RedNetConfig,
     feedback_steps: int,
     carry: Carry,
 ) -> tuple[jax.Array, jax.Array, rednet.State]:
-    """One step of the faces in `rows` of the carried state; `fresh` ones begin with a blank one.
+    """One step of S faces, from the slots `sources` of the carried state to the slots `targets`.
 
-    Takes crops uint8 [S, H, W, 3], warps [S, 2, 3], rows int32 [S] and fresh bool [S]; gives
-    landmarks [S, L, 2] (crop pixels), confidence [S, L] and the carried state.
+    Takes crops uint8 [S, H, W, 3], warps [S, 2, 3], sources and targets int32 [S], and fresh bool
+    [S], the faces that start from the initial state. Returns landmarks [S, L, 2] (crop pixels),
+    confidence [S, L] and the carried state.
     """
 
-    blank = rednet.initial_state(config, len(rows))
+    initial = rednet.initial_state(config, len(sources))
 
-    def begun(blank: jax.Array, leaf: jax.Array) -> jax.Array:
-        return jnp.where(fresh.reshape(-1, *[1] * (leaf.ndim - 1)), blank, leaf[rows])
+    def before(first: jax.Array, leaf: jax.Array) -> jax.Array:
+        return jnp.where(fresh.reshape(-1, *[1] * (leaf.ndim - 1)), first, leaf[sources])
 
-    state = jax.tree.map(begun, blank, carried)
+    state = jax.tree.map(before, initial, carried)
     if carry != "all":
-        state = state._replace(memory=blank.memory)
+        state = state._replace(memory=initial.memory)
     if carry == "nothing":
-        state = blank
+        state = initial
     out, state = rednet.step(
         config,
         variables,
@@ -189,5 +241,5 @@ def _step(
         warps,
         feedback_steps=feedback_steps,
     )
-    carried = jax.tree.map(lambda rest, new: rest.at[rows].set(new), carried, state)
+    carried = jax.tree.map(lambda rest, new: rest.at[targets].set(new), carried, state)
     return out.landmarks, out.confidence, carried

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from rednet_jax.errors import RednetError
 from rednet_jax.files import replacing
+from rednet_jax.inference.face import Face
 from rednet_jax.inference.smoothing import Smoother
 from rednet_jax.inference.streams import is_recurrent
-from rednet_jax.inference.tracker import TrackedFace, Tracker, landmark_track
+from rednet_jax.inference.tracker import Tracker, landmark_track
 from rednet_jax.landmarks.drawing import draw_landmarks
 from rednet_jax.landmarks.table import write_landmarks_csv
 from rednet_jax.media.background import read_ahead, write_behind
@@ -103,11 +104,11 @@ def track_file(
         named.append(Path(video).resolve())
     if len(set(named)) < len(named):
         raise RednetError(f"{files[-1]}: the video and what is written must be different files")
-    followed: list[list[TrackedFace]] = []
+    followed: list[list[Face]] = []
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(VideoReader(video))
         config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
-        tracker = Tracker(config, variables, faces=faces, feedback_steps=feedback_steps)
+        tracker = Tracker((config, variables), faces=faces, feedback_steps=feedback_steps)
         if smooth is None:
             smooth = not is_recurrent(variables)
         smoother = Smoother() if smooth else None
@@ -156,7 +157,7 @@ def track_file(
     )
 
 
-def json_line(frame: int, seconds: float, faces: list[TrackedFace]) -> str:
+def json_line(frame: int, seconds: float, faces: list[Face]) -> str:
     """Returns one frame's faces as a line of JSON, as `track_file` describes it."""
     return json.dumps(
         {
@@ -183,10 +184,10 @@ def _rounded(values: Any) -> Any:
 @contextlib.contextmanager
 def _drawn_video(
     path: Output, reader: VideoReader
-) -> Iterator[Callable[[tuple[VideoFrame, list[TrackedFace]]], None]]:
+) -> Iterator[Callable[[tuple[VideoFrame, list[Face]]], None]]:
     with write_video(path, reader.fps, reader.size, reader.pixel_aspect) as write:
 
-        def draw(item: tuple[VideoFrame, list[TrackedFace]]) -> None:
+        def draw(item: tuple[VideoFrame, list[Face]]) -> None:
             frame, faces = item
             image = frame.image
             for face in faces:

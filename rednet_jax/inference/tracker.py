@@ -1,4 +1,4 @@
-"""Faces followed through a video: found by the detector, then by their own last landmarks."""
+"""Tracks faces through a video: found by the detector, then by their own last landmarks."""
 
 from __future__ import annotations
 
@@ -7,42 +7,52 @@ import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rednet_jax.detection.dlib import Detection, FaceDetector, by_prominence
+from rednet_jax.detection.detector import Detection, FaceDetector, by_prominence, upright_box
+from rednet_jax.detection.yunet import YuNet
 from rednet_jax.errors import RednetError
 from rednet_jax.inference.cuts import CutFinder
-from rednet_jax.inference.face import MIN_CONFIDENCE
-from rednet_jax.inference.streams import Carry, Look, Streams, Variables
-from rednet_jax.landmarks.boxes import intersection_over_union, whole_face_box
+from rednet_jax.inference.face import MIN_CONFIDENCE, Face
+from rednet_jax.inference.search import VIDEO_SEARCH, View, detect_in, tile_views, whole_view
+from rednet_jax.inference.streams import Carry, Look, Region, Streams, Variables
+from rednet_jax.landmarks.boxes import (
+    face_roll,
+    intersection_over_union,
+    turned_face_box,
+    whole_face_box,
+)
 from rednet_jax.media.background import read_ahead
 from rednet_jax.media.video import VideoReader
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.weights.store import load
 
 LOST_BELOW = MIN_CONFIDENCE
-"""A face is lost where the mean confidence of its points falls below this."""
+"""A face is lost where the mean confidence of its landmarks falls below this."""
 
 RECROP_BEYOND = 0.12
 """A face whose centre lies farther than this from the centre of its crop's box, in sides of that
-box, is looked at once more in a crop around where it was found: fast heads run out of their crop
-otherwise. Of 22 real clips one asked for that, in 32 of its 171 frames, and two others once."""
+box, gets a second look in a crop around where it was found: fast heads leave their crop otherwise.
+In 22 real clips one needed it, in 32 of its 171 frames, and two others once."""
+
+TURN_BEYOND = 0.35
+"""Radians. A crop keeps its roll until the roll of the face differs by more: clips were trained on
+with crops that do not follow small rolls, and a crop that turns in every frame adds jitter."""
 
 SMALLEST_FACE = 12.0
-"""Pixels. A landmark box with a smaller side holds no face that the network could read."""
+"""Pixels. The network cannot read a face whose landmarks' box has a smaller side."""
 
 SAME_FACE = 0.4
 """Two boxes that overlap (intersection over union) by more than this hold one face."""
 
 SEARCH_EVERY = 3
-"""While somebody is missing, one frame of this many is searched: the detector takes about three
-times as long as the network."""
+"""While somebody is missing, one frame of this many is searched."""
 
-NEWCOMERS_EVERY = 15
-"""While nobody is missing, but more could be followed, one frame of this many is searched."""
+NEWCOMERS_EVERY = 21
+"""While nobody is missing, but more could be tracked, every view of the scene is searched once in
+about so many frames: within a second of video."""
 
 SEARCHED_BESIDE = 3
 """Frames that go by while a search runs beside the network, always as many: what is found does not
@@ -52,37 +62,21 @@ REMEMBERED = 50
 """Frames. A face that comes back near its last place within so many is the same person's."""
 
 WALKED = 0.05
-"""Sides of a face that a person who was lost may have moved in a frame, beside one side at once."""
-
-
-class TrackedFace(NamedTuple):
-    """A face in one frame.
-
-    Attributes:
-        identity: number of the person, from 0, the same as long as the face is followed or comes
-            back soon to where it was lost; a new shot has new people.
-        landmarks: float32 [L, 2], pixels of the frame.
-        confidence: float32 [L], probability that the point lies within 5 % of the inter-ocular
-            distance.
-        box: float32 [4], the box that the network's crop was cut around.
-    """
-
-    identity: int
-    landmarks: NDArray[np.float32]
-    confidence: NDArray[np.float32]
-    box: NDArray[np.float32]
+"""Sides of a face that a person who was lost may have moved in a frame, plus one side at once."""
 
 
 @dataclasses.dataclass
 class _Track:
-    """A face that is being followed: its row of the streams, and its last answer."""
+    """A face that is tracked: its row of the streams, its last answer, the roll of its crop."""
 
     row: int
-    face: TrackedFace
+    face: Face
+    roll: float
 
     @property
-    def box(self) -> NDArray[np.float32]:
-        return whole_face_box(self.face.landmarks)
+    def region(self) -> Region:
+        """Where it is looked for in the next frame."""
+        return _region(self.face.landmarks, self.roll)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -95,61 +89,76 @@ class _Missing:
 
 
 class Tracker:
-    """Follows up to N faces; `update` takes the frames of one video in their order.
+    """Tracks up to N faces; `update` takes the frames of one video in their order.
 
-    The crop of a face is cut around its landmarks in the frame before, or once more around its own
-    where the face moved far. The network's feedback map and memory go with it, moved from crop to
-    crop. A face whose confidence falls is lost. The detector looks for faces at the beginning, at a
-    shot cut, when one is lost, every few frames until it is found, and now and then for newcomers.
+        tracker = rednet_jax.Tracker("compact_video", faces=4)
+        for frame in frames:
+            for face in tracker.update(frame):
+                print(face.identity, face.landmarks)
+
+    The crop of a face is cut around its landmarks in the frame before, and turned by their roll. If
+    the face moved far, a second crop is cut around where the first one found it. The network's
+    feedback map and memory are carried on, resampled from crop to crop. A face whose confidence
+    falls is lost. The detector searches the first frame, the frame after a shot cut or a loss,
+    every few frames until the face is found, and, for newcomers, now and then. Large frames are
+    searched as a whole and in tiles at full resolution, one of them in a frame.
+
+    Attributes:
+        config: of the network.
     """
 
     def __init__(
         self,
-        config: RedNetConfig,
-        variables: Variables,
+        checkpoint: str | tuple[RedNetConfig, Variables] = "compact_video",
         *,
         faces: int = 1,
         feedback_steps: int = 1,
         carry: Carry = "all",
         detector: FaceDetector | None = None,
     ) -> None:
-        """Begins without a face, the network compiled.
+        """Loads the network and compiles it.
 
         Args:
-            config: of the network.
-            variables: {'params': ..., 'batch_stats': ...}.
+            checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
             faces: N; of more, those that the detector is surest of and that are large.
             feedback_steps: K, passes of the network for each frame.
             carry: what the network sees of the frame before.
-            detector: looks for faces; dlib's where None.
+            detector: finds the faces; `YuNet(VIDEO_SEARCH)` if None.
 
         Raises:
-            RednetError: faces or feedback_steps below 1.
+            RednetError: a bad checkpoint, faces or feedback_steps below 1.
         """
         for name, value in {"faces": faces, "feedback steps": feedback_steps}.items():
             if value < 1:
                 raise RednetError(f"{name} must be 1 or more, not {value}")
+        self.config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
         self._faces = faces
-        self._detector = detector or FaceDetector()
+        self._detector = detector or YuNet(VIDEO_SEARCH)
         self._streams = Streams(
-            config, variables, faces, feedback_steps=feedback_steps, carry=carry
+            self.config, variables, faces, feedback_steps=feedback_steps, carry=carry
         )
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="detector")
         self._search: Future[list[Detection]] | None = None
         self.reset()
 
     def reset(self) -> None:
-        """Forgets all faces: the next frame is the first one."""
+        """Forgets all faces: the next frame is the first one of a video."""
         self._cuts = CutFinder()
         self._frame = 0
         self._people = 0
         self._tracks: list[_Track] = []
         self._missing: list[_Missing] = []
-        self._searched_in = -NEWCOMERS_EVERY
+        self._searched_in = self._whole_searched_in = -NEWCOMERS_EVERY
+        self._searches = 0
         self._end_search()
 
-    def update(self, image: NDArray[np.uint8]) -> list[TrackedFace]:
-        """Returns the faces in the next frame, the one that is followed longest first.
+    def update(self, image: NDArray[np.uint8]) -> list[Face]:
+        """Returns the faces in the next frame, the one that was tracked longest first.
+
+        `identity` of a face is the number of the person, from 0: the same as long as the face is
+        tracked, or comes back soon to where it was lost; a new shot has new people. `box` is where
+        the landmarks were expected, and `score` that of the detector, None where the landmarks of
+        the frame before said where to look.
 
         Args:
             image: RGB uint8 [H, W, 3].
@@ -171,65 +180,113 @@ class Tracker:
 
     def _follow(self, image: NDArray[np.uint8]) -> bool:
         """Looks at every face where it was; returns whether one is lost."""
-        looks = self._look(image, {track.row: track.box for track in self._tracks})
+        looks = self._look(image, {track.row: track.region for track in self._tracks})
         followed: list[_Track] = []
         lost = False
         for track in self._tracks:
             look = looks[track.row]
+            expected = whole_face_box(track.face.landmarks)
             if look is None:
                 lost = True
-                self._missing.append(_Missing(track.face.identity, track.box, self._frame))
-            elif not any(_same(whole_face_box(look.landmarks), other.box) for other in followed):
-                # Where two have slid onto one face, the elder stays.
-                followed.append(_Track(track.row, TrackedFace(track.face.identity, *look)))
+                self._missing.append(_Missing(_identity(track.face), expected, self._frame))
+                continue
+            found = whole_face_box(look.landmarks)
+            # Where two converge on one face, the older track stays.
+            if not any(_same(found, whole_face_box(other.face.landmarks)) for other in followed):
+                face = Face(look.landmarks, look.confidence, expected, identity=track.face.identity)
+                followed.append(_Track(track.row, face, look.region.roll))
         self._tracks = followed
         return lost
 
     def _detections(self, image: NDArray[np.uint8], *, at_once: bool) -> list[Detection]:
-        """What the detector finds in this frame or has found in one before, if it is its turn."""
-        since = self._frame - self._searched_in
-        if self._search is not None and (at_once or since >= SEARCHED_BESIDE):
+        """What the detector finds in this frame, or found in one before."""
+        found: list[Detection] = []
+        if at_once:
+            # What an earlier frame showed is out of date.
+            self._end_search()
+        elif self._search is not None and self._frame - self._searched_in >= SEARCHED_BESIDE:
             found = self._end_search()
-            if not at_once:
-                return found
-        somebody_missing = self._missing or not self._tracks
-        due = since >= (SEARCH_EVERY if somebody_missing else NEWCOMERS_EVERY)
-        if self._search is not None or not (at_once or due):
-            return []
+        view = self._view(image.shape, at_once=at_once)
+        if view is None:
+            return found
         self._searched_in = self._frame
+        if view == whole_view(image.shape):
+            self._whole_searched_in = self._frame
         if at_once or not self._tracks:
-            return self._detector.detect(image)
-        self._search = self._beside.submit(self._detector.detect, image)
-        return []
+            return found + detect_in(self._detector, image, view)
+        self._search = self._beside.submit(detect_in, self._detector, image, view)
+        return found
+
+    def _view(self, shape: tuple[int, ...], *, at_once: bool) -> View | None:
+        """The view that is searched in this frame, None for none.
+
+        Args:
+            shape: of the frame.
+            at_once: a search is due now.
+        """
+        whole = whole_view(shape)
+        if at_once:
+            return whole
+        if self._search is not None:
+            return None
+        since, since_whole = self._frame - self._searched_in, self._frame - self._whole_searched_in
+        tiles = tile_views(shape)
+        if not self._tracks:
+            # The network has nothing to do, so two of three frames are searched.
+            if since_whole >= SEARCH_EVERY:
+                return whole
+            return self._next([*tiles, whole._replace(turned=True)]) if since_whole == 1 else None
+        if self._missing:
+            if since < SEARCH_EVERY:
+                return None
+            # Who is lost is seldom small: of two searches one is of the whole frame.
+            return self._next(tiles) if tiles and since_whole == since else whole
+        views = [whole, *tiles]
+        due = since >= max(SEARCHED_BESIDE, NEWCOMERS_EVERY // len(views))
+        return self._next(views) if due else None
+
+    def _next(self, views: list[View]) -> View:
+        self._searches += 1
+        return views[self._searches % len(views)]
 
     def _end_search(self) -> list[Detection]:
-        """Waits for the search beside, if there is one: the detector does one at a time."""
+        """Waits for the search that runs beside, if any: the detector does one at a time."""
         found = [] if self._search is None else self._search.result()
         self._search = None
         return found
 
     def _add(self, image: NDArray[np.uint8], detections: Sequence[Detection]) -> None:
-        """Begins to follow those detected that the network confirms, as many as there is room for.
+        """Starts to track detected faces that the network confirms, as many as there is room for.
 
-        Who was missed comes first, then the most prominent.
+        Who is missing comes first, then the most prominent.
         """
         used = {track.row for track in self._tracks}
         free = [row for row in range(self._faces) if row not in used]
+        tracked = [whole_face_box(track.face.landmarks) for track in self._tracks]
         new = [
-            face.box
+            face
             for face in by_prominence(detections)
-            if not any(_same(face.box, track.box) for track in self._tracks)
+            if not any(_same(face.box, box) for box in tracked)
         ]
-        new.sort(key=lambda box: self._missed_near(box) is None)
+        new.sort(key=lambda face: self._missed_near(face.box) is None)
         for row in free:
-            self._streams.blank(row)
-        boxes = dict(zip(free, new, strict=False))
-        for row, look in self._look(image, boxes).items():
+            self._streams.forget(row)
+        started = dict(zip(free, new, strict=False))
+        regions = {row: Region(*upright_box(face)) for row, face in started.items()}
+        for row, look in self._look(image, regions).items():
             if look is None:
                 continue
             box = whole_face_box(look.landmarks)
-            if not any(_same(box, track.box) for track in self._tracks):
-                self._tracks.append(_Track(row, TrackedFace(self._identify(box), *look)))
+            if not any(_same(box, whole_face_box(track.face.landmarks)) for track in self._tracks):
+                detection = started[row]
+                face = Face(
+                    look.landmarks,
+                    look.confidence,
+                    detection.box,
+                    detection.score,
+                    self._identify(box),
+                )
+                self._tracks.append(_Track(row, face, look.region.roll))
 
     def _identify(self, box: NDArray[np.float32]) -> int:
         """The number of who was lost near a box, else a new one."""
@@ -252,25 +309,46 @@ class Tracker:
             return None
         return near
 
-    def _look(
-        self, image: NDArray[np.uint8], boxes: dict[int, NDArray[np.float32]]
-    ) -> dict[int, Look | None]:
-        """The network's answer around each box, by row; None where there is no face."""
+    def _look(self, image: NDArray[np.uint8], regions: dict[int, Region]) -> dict[int, Look | None]:
+        """The network's answer at each region, by row; None where there is no face.
+
+        A face that moved far gets a second look, from the same state, around where the first one
+        found it. The first answer stands where the second is no face.
+        """
         looks: dict[int, Look | None] = {}
         again = {}
-        for row, look in self._streams.look(image, boxes).items():
+        for row, look in self._streams.look(image, regions).items():
             looks[row] = look if _is_face(look, image) else None
             if looks[row] is not None and _moved_far(look):
-                again[row] = whole_face_box(look.landmarks)
+                again[row] = _region(look.landmarks, look.region.roll)
         for row, look in self._streams.look(image, again).items():
-            looks[row] = look if _is_face(look, image) else None
+            if _is_face(look, image):
+                looks[row] = look
+        for row, kept in looks.items():
+            if kept is not None:
+                self._streams.keep(row, kept)
         return looks
 
 
-def landmark_track(frames: Sequence[Sequence[TrackedFace]], landmarks: int) -> NDArray[np.float32]:
-    """Returns the points of the first face of T frames, [T, L, 2] float32, nan where is none."""
+def landmark_track(frames: Sequence[Sequence[Face]], landmarks: int) -> NDArray[np.float32]:
+    """Returns the landmarks of the first face of T frames, [T, L, 2] float32, nan without one."""
     blank = np.full((landmarks, 2), np.nan, np.float32)
     return np.stack([faces[0].landmarks if faces else blank for faces in frames])
+
+
+@dataclasses.dataclass(frozen=True)
+class TrackedFrame:
+    """One frame of a video and its faces.
+
+    Attributes:
+        index: number of the frame, from 0.
+        seconds: when it is shown; None where frames were given without times.
+        faces: in the frame, the one that was tracked longest first.
+    """
+
+    index: int
+    seconds: float | None
+    faces: list[Face]
 
 
 def track(
@@ -279,41 +357,55 @@ def track(
     *,
     faces: int = 1,
     feedback_steps: int = 1,
-) -> Iterator[list[TrackedFace]]:
-    """Follows faces through a video.
+    detector: FaceDetector | None = None,
+) -> Iterator[TrackedFrame]:
+    """Tracks faces through a video.
 
-        for faces in rednet_jax.track("meeting.mp4", faces=2):
-            for face in faces:
-                print(face.identity, face.landmarks, face.confidence)
+        for frame in rednet_jax.track("meeting.mp4", faces=4):
+            for face in frame.faces:
+                print(frame.seconds, face.identity, face.landmarks)
 
     Args:
         source: a video file, the number of a camera, or frames, RGB uint8 [H, W, 3] each: arrays,
             or a generator of them.
         checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
-        faces: how many are followed at most.
+        faces: how many are tracked at most.
         feedback_steps: K, passes of the network for each frame.
+        detector: finds the faces; `YuNet(VIDEO_SEARCH)` if None.
 
     Returns:
-        For each frame the list of its faces, found as it is asked for.
+        The frames with their faces, each computed when it is asked for.
 
     Raises:
         RednetError: a video or a checkpoint that cannot be read, faces or feedback_steps below 1;
-            later, a frame that is no RGB picture, or, behind all that could be read, a file that is
+            later, a frame that is no RGB image, or, after all that could be read, a file that is
             damaged or cut short.
     """
-    config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
-    tracker = Tracker(config, variables, faces=faces, feedback_steps=feedback_steps)
+    tracker = Tracker(checkpoint, faces=faces, feedback_steps=feedback_steps, detector=detector)
     if isinstance(source, str | os.PathLike | int):
         return _track_video(tracker, VideoReader(source))
-    return map(tracker.update, source)
+    return (TrackedFrame(index, None, tracker.update(image)) for index, image in enumerate(source))
 
 
-def _track_video(tracker: Tracker, reader: VideoReader) -> Iterator[list[TrackedFace]]:
+def _track_video(tracker: Tracker, reader: VideoReader) -> Iterator[TrackedFrame]:
     with reader, contextlib.closing(read_ahead(reader)) as frames:
-        for frame in frames:
-            yield tracker.update(frame.image)
+        for index, frame in enumerate(frames):
+            yield TrackedFrame(index, frame.seconds, tracker.update(frame.image))
     if reader.broken is not None:
         raise RednetError(f"{reader.name}: {reader.broken}")
+
+
+def _region(landmarks: NDArray[np.float32], roll: float) -> Region:
+    """Where landmarks are, in a crop that keeps its roll while theirs is near it."""
+    found = face_roll(landmarks)
+    if abs(np.angle(np.exp(1j * (found - roll)))) > TURN_BEYOND:
+        roll = found
+    return Region(turned_face_box(landmarks, roll), roll)
+
+
+def _identity(face: Face) -> int:
+    assert face.identity is not None
+    return face.identity
 
 
 def _same(a: NDArray[np.float32], b: NDArray[np.float32]) -> bool:
@@ -321,13 +413,13 @@ def _same(a: NDArray[np.float32], b: NDArray[np.float32]) -> bool:
 
 
 def _moved_far(look: Look) -> bool:
-    found = whole_face_box(look.landmarks)
-    moved = np.abs(found[:2] + found[2:] - look.box[:2] - look.box[2:]).max() / 2
-    return bool(moved > RECROP_BEYOND * (look.box[2:] - look.box[:2]).max())
+    looked, found = look.region.box, turned_face_box(look.landmarks, look.region.roll)
+    moved = np.abs(found[:2] + found[2:] - looked[:2] - looked[2:]).max() / 2
+    return bool(moved > RECROP_BEYOND * (looked[2:] - looked[:2]).max())
 
 
 def _is_face(look: Look, image: NDArray[np.uint8]) -> bool:
-    """Whether points are sure, finite, as large as a face, and centred inside the picture."""
+    """Whether landmarks are confident, finite, as large as a face, and centred in the image."""
     # Written so that nan is no face.
     if not (np.mean(look.confidence) >= LOST_BELOW and np.isfinite(look.landmarks).all()):
         return False

@@ -1,4 +1,4 @@
-"""Bounding boxes of faces, (x0, y0, x1, y1) in picture pixels."""
+"""Bounding boxes of faces, (x0, y0, x1, y1) in image pixels."""
 
 from __future__ import annotations
 
@@ -43,21 +43,68 @@ def whole_face_box(
     Raises:
         ValueError: fewer than two landmarks are known, or there is no scheme of so many.
     """
-    count = len(landmarks)
-    known = np.ones(count, bool) if labelled is None else labelled
-    if count == LANDMARKS_68.count and known.all():
+    known = np.ones(len(landmarks), bool) if labelled is None else labelled
+    if len(landmarks) == LANDMARKS_68.count and known.all():
         return landmark_box(landmarks)
     if known.sum() < 2:
         raise ValueError("the box of a whole face needs at least two labelled landmarks")
+    whole, _ = _whole_face(landmarks, known)
+    return landmark_box(np.stack([whole.real, whole.imag], axis=-1))
+
+
+def face_roll(landmarks: NDArray[np.floating]) -> float:
+    """Returns the roll of a face in radians, clockwise in the image, -pi to pi.
+
+    It is the rotation of the similarity that takes the mean shape to the landmarks by least
+    squares.
+
+    Args:
+        landmarks: [L, 2], pixels (x, y), of a scheme of L landmarks.
+    """
+    _, factor = _whole_face(landmarks, np.ones(len(landmarks), bool))
+    return float(np.angle(factor))
+
+
+def turned_face_box(landmarks: NDArray[np.floating], roll: float) -> NDArray[np.float32]:
+    """Returns the box [4] float32 of a whole face in a frame of axes that is turned by roll.
+
+    `crop_transform(box, roll=roll, ...)` is then a crop around the face. At a roll of 0 it is
+    `whole_face_box`.
+
+    Args:
+        landmarks: [L, 2], pixels (x, y), of a scheme of L landmarks.
+        roll: radians, clockwise in the image.
+
+    Returns:
+        (x0, y0, x1, y1) in image pixels before the box is turned about its centre.
+    """
+    if roll == 0:
+        return whole_face_box(landmarks)
+    turn = np.exp(1j * roll)
+    upright = landmarks @ np.array([1, 1j]) / turn
+    box = whole_face_box(np.stack([upright.real, upright.imag], axis=-1)).astype(np.float64)
+    half = (box[2:] - box[:2]) / 2
+    centre = turn * complex(*(box[:2] + box[2:]) / 2)
+    middle = np.array([centre.real, centre.imag])
+    return np.concatenate([middle - half, middle + half]).astype(np.float32)
+
+
+def _whole_face(
+    landmarks: NDArray[np.floating], known: NDArray[np.bool_]
+) -> tuple[NDArray[np.complex128], complex]:
+    """Returns 68 landmarks as complex numbers, and the factor that turns and scales the mean shape.
+
+    Those that are not known are those of the mean shape, fitted to the others by least squares.
+    """
     # As complex numbers a similarity is z -> a z + b, and its least squares are a division.
-    places = np.asarray(scheme(count).from_68)[known]
+    places = np.asarray(scheme(len(landmarks)).from_68)[known]
     shape, found = mean_shape(LANDMARKS_68) @ [1, 1j], landmarks[known] @ [1, 1j]
     middle, place = shape[places].mean(), found.mean()
     offsets = shape[places] - middle
     factor = np.vdot(offsets, found - place) / np.vdot(offsets, offsets)
     whole = place + factor * (shape - middle)
     whole[places] = found
-    return landmark_box(np.stack([whole.real, whole.imag], axis=-1))
+    return whole, complex(factor)
 
 
 def jitter_box(

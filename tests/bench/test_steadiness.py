@@ -11,7 +11,7 @@ from rednet_jax.bench.steadiness import bench_steadiness
 from rednet_jax.data.sources import read_clips
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.metrics import INNER, jitter
-from rednet_jax.inference.tracker import TrackedFace
+from rednet_jax.inference.face import Face
 from rednet_jax.landmarks.schemes import inter_ocular
 
 
@@ -37,7 +37,7 @@ class FakeTracker:
     Beside them stands somebody else. Frame 4 has nobody; with nothing carried, nor has frame 5.
     """
 
-    def __init__(self, config, variables, *, faces, feedback_steps, carry):
+    def __init__(self, checkpoint, *, faces, feedback_steps, carry):
         assert faces > 1
         self.carry = carry
         self.resets = 0
@@ -55,8 +55,9 @@ class FakeTracker:
         size = inter_ocular(truth) / 100
         offset = size * (1 + self.frame % 2)
         sure, box = np.ones(68, np.float32), np.zeros(4, np.float32)
-        other = TrackedFace(0, truth + np.float32(500), sure, box)
-        return [other, TrackedFace(1, truth + np.array([offset, 0], np.float32), sure, box)]
+        other = Face(truth + np.float32(500), sure, box, identity=0)
+        moved = truth + np.array([offset, 0], np.float32)
+        return [other, Face(moved, sure, box, identity=1)]
 
 
 def test_known_tracks_have_known_figures(data_dir, split, monkeypatch, network_68):

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 
 from rednet_jax.bench.track import SIZE, bench_track, moving_portraits
-from rednet_jax.detection.dlib import FaceDetector
+from rednet_jax.detection.yunet import YuNet
+from rednet_jax.inference.search import VIDEO_SEARCH
 from rednet_jax.model.rednet import init
 
 
@@ -23,7 +24,7 @@ def test_every_part_is_measured(narrow):
 
 
 def test_the_clip_shows_as_many_faces_as_asked_for():
-    detector = FaceDetector()
+    detector = YuNet(VIDEO_SEARCH)
     for count in (1, 4):
         frames = moving_portraits(count)
         assert frames.shape[1:] == (SIZE[1], SIZE[0], 3) and frames.dtype == np.uint8

@@ -15,6 +15,8 @@ from rednet_jax.data.builders.tree_300w import validation_names
 from rednet_jax.data.prepare import find_prepared, prepare
 from rednet_jax.data.samples import Sample
 from rednet_jax.data.sources import Split, read_split
+from rednet_jax.detection.detector import POINTS, Detection, upright_box
+from rednet_jax.detection.yunet import YuNet
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate import protocols
 from rednet_jax.evaluate.protocols import cut_split, evaluate_split
@@ -213,10 +215,46 @@ def test_the_detector_finds_the_astronaut_and_its_miss_is_counted(network, tmp_p
     assert result["per_step"][-1]["nme"] == pytest.approx(
         scored_by_hand(csv, astronaut)[found], rel=1e-4
     )
-    crops = cut_split(read_split("300w", "validation", astronaut), network[0], "detector")
+    samples = read_split("300w", "validation", astronaut)
+    crops = cut_split(samples, network[0], "detector", detector=YuNet())
     assert crops.missed == [missed]
     middle = crops.affines[0] @ [31.5, 31.5, 1]
     assert math.dist(middle, FACE) < 0.2 * SIDE and not np.allclose(middle, FACE)
+
+
+class Rolled:
+    """Finds one face, turned by a quarter clockwise, and a wrong one with a better score."""
+
+    def __init__(self, truth):
+        eyes_nose_mouth = POINTS * 60 @ np.array([[0, 1], [-1, 0]])
+        self.face = Detection(truth, 0.8, np.float32(eyes_nose_mouth + truth.reshape(2, 2).mean(0)))
+        self.wrong = Detection(truth + np.float32(200), 0.9)
+
+    def detect(self, image):
+        return [self.wrong, self.face]
+
+
+def test_crops_at_a_detector_are_upright(network, data_dir):
+    config = network[0]
+    samples = list(read_split("300w", "validation", data_dir))[:1]
+    detector = Rolled(whole_face_box(samples[0].landmarks))
+    crops = cut_split(samples, config, "detector", detector=detector)
+    box, roll = upright_box(detector.face)
+    assert roll == pytest.approx(np.pi / 2)
+    expected = crop_transform(
+        box, margin=config.picture_margin, size=config.picture_size, roll=np.pi / 2
+    )
+    np.testing.assert_allclose(crops.affines[0], expected, atol=1e-4)
+    # One step to the right in the crop is one down in the image.
+    step = crops.affines[0][:, 0]
+    assert abs(step[0]) < 1e-4 and step[1] > 0
+    result = evaluate_split(
+        network, "300w", "validation", data_dir=data_dir, boxes="detector", detector=detector
+    )
+    # Faces are drawn in one place.
+    assert (result["images"], result["missed"], result["boxes"]) == (3, 0, "detector")
+    with pytest.raises(ValueError, match="need a detector"):
+        cut_split(samples, config, "detector")
 
 
 def test_full_is_common_and_challenging_together(network, tmp_path):
@@ -341,7 +379,7 @@ def test_predictions_that_cannot_be_written_are_one_line(network, data_dir, tmp_
 
 def test_a_box_displaced_hard_is_the_same_one_twice_as_far():
     face = sample("someone")
-    box, soft, hard = (protocols._box(face, b, None) for b in ("truth", "jitter", "jitter-hard"))
+    box, soft, hard = (protocols._box(face, b) for b in ("truth", "jitter", "jitter-hard"))
     centres = [(one[:2] + one[2:]) / 2 for one in (box, soft, hard)]
     np.testing.assert_allclose(centres[2] - centres[0], 2 * (centres[1] - centres[0]), rtol=1e-4)
     sides = [one[2] - one[0] for one in (box, soft, hard)]

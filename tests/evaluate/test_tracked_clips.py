@@ -17,7 +17,7 @@ from rednet_jax.errors import RednetError
 from rednet_jax.evaluate import tracked_clips as module
 from rednet_jax.evaluate.predictions import score_predictions
 from rednet_jax.evaluate.tracked_clips import FACES, LabelDetector, answers, evaluate_clips
-from rednet_jax.inference.tracker import TrackedFace
+from rednet_jax.inference.face import Face
 from rednet_jax.landmarks.boxes import landmark_box
 from rednet_jax.landmarks.schemes import inter_ocular
 from rednet_jax.landmarks.table import read_landmarks_csv
@@ -37,13 +37,13 @@ def clips(data_dir):
 
 
 def face(identity, landmarks):
-    return TrackedFace(identity, landmarks, np.ones(68, np.float32), np.zeros(4, np.float32))
+    return Face(landmarks, np.ones(68, np.float32), np.zeros(4, np.float32), identity=identity)
 
 
 class FakeTracker:
     """The labels, moved right by K hundredths of the face; K = 2 has nobody in each frame 5."""
 
-    def __init__(self, config, variables, *, faces, feedback_steps, detector):
+    def __init__(self, checkpoint, *, faces, feedback_steps, detector):
         assert (faces, detector is None) == ((FACES, True) if self.detects else (1, False))
         self.steps = feedback_steps
         self.clip = itertools.count(-1)

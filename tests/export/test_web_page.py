@@ -18,7 +18,7 @@ import av
 import numpy as np
 import pytest
 
-from rednet_jax.detection.dlib import Detection
+from rednet_jax.detection.detector import Detection
 from rednet_jax.export.named import network
 from rednet_jax.export.web import export_web
 from rednet_jax.inference import tracker
@@ -239,7 +239,7 @@ def test_a_clip_is_followed_as_the_tracker_follows_it(browser, site, real_data):
     frames = looks[begin:]
     assert len(frames) > 20
     config, variables = load("compact")
-    there = Tracker(config, variables, detector=Told(frames[0][1]))
+    there = Tracker((config, variables), detector=Told(frames[0][1]))
     distances = []
     for image, _, _, points in frames:
         (face,) = there.update(image)

@@ -6,17 +6,16 @@ import numpy as np
 import pytest
 
 from rednet_jax.evaluate.metrics import jitter
+from rednet_jax.inference.face import Face
 from rednet_jax.inference.smoothing import OneEuro, Smoother
-from rednet_jax.inference.tracker import TrackedFace
 from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
 
 FACE = mean_shape(LANDMARKS_68) * 200 + 300
 
 
 def face(points, identity=0):
-    return TrackedFace(
-        identity, points.astype(np.float32), np.ones(68, np.float32), np.zeros(4, np.float32)
-    )
+    sure, box = np.ones(68, np.float32), np.zeros(4, np.float32)
+    return Face(points.astype(np.float32), sure, box, identity=identity)
 
 
 def smoothed(track, config=None, fps=25):

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from rednet_jax.inference import streams as module
-from rednet_jax.inference.streams import Streams, is_recurrent
+from rednet_jax.inference.streams import Region, Streams, is_recurrent
 from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop, invert_affine
 from rednet_jax.model import rednet
 
@@ -62,37 +63,49 @@ def streams(remembering):
     return Streams(*remembering, 4, feedback_steps=2)
 
 
+def looks_at(streams, frame, boxes):
+    return streams.look(frame, {row: Region(box) for row, box in boxes.items()})
+
+
+def step(streams, frame, boxes):
+    """Looks at the boxes, and keeps the state after it."""
+    looks = looks_at(streams, frame, boxes)
+    for row, look in looks.items():
+        streams.keep(row, look)
+    return looks
+
+
 def test_faces_in_a_batch_are_faces_alone(streams, remembering, frames):
     """Three faces fill a batch of four, in rows of their own; nothing is compiled on the way."""
     compiled = module._step._cache_size()
     for row in BOXES:
-        streams.blank(row)
-    streams.look(frames[0], BOXES)
-    looks = streams.look(frames[1], MOVED)
+        streams.forget(row)
+    step(streams, frames[0], BOXES)
+    looks = step(streams, frames[1], MOVED)
     assert module._step._cache_size() == compiled
     assert list(looks) == [0, 1, 3]
     for row, look in looks.items():
         points, confidence = by_hand(remembering, frames, [BOXES[row], MOVED[row]])
         np.testing.assert_allclose(look.landmarks, points, atol=1e-2)
         np.testing.assert_allclose(look.confidence, confidence, atol=1e-4)
-        np.testing.assert_array_equal(look.box, MOVED[row])
+        np.testing.assert_array_equal(look.region.box, MOVED[row])
         assert look.landmarks.dtype == look.confidence.dtype == np.float32
 
 
 def test_a_face_that_is_left_out_goes_on_where_it_was(streams, remembering, frames):
     for row in BOXES:
-        streams.blank(row)
-    streams.look(frames[0], BOXES)
-    streams.look(frames[1], {1: MOVED[1]})
-    look = streams.look(frames[1], {3: MOVED[3]})[3]
+        streams.forget(row)
+    step(streams, frames[0], BOXES)
+    step(streams, frames[1], {1: MOVED[1]})
+    look = step(streams, frames[1], {3: MOVED[3]})[3]
     points, _ = by_hand(remembering, frames, [BOXES[3], MOVED[3]])
     np.testing.assert_allclose(look.landmarks, points, atol=1e-2)
 
 
 def test_a_blank_row_begins_anew(streams, remembering, frames):
-    streams.look(frames[0], {1: BOXES[1]})
-    streams.blank(1)
-    again = streams.look(frames[1], {1: MOVED[1]})[1]
+    step(streams, frames[0], {1: BOXES[1]})
+    streams.forget(1)
+    again = step(streams, frames[1], {1: MOVED[1]})[1]
     points, _ = by_hand(remembering, frames[1:], [MOVED[1]])
     np.testing.assert_allclose(again.landmarks, points, atol=1e-2)
     carried, _ = by_hand(remembering, frames, [BOXES[1], MOVED[1]])
@@ -110,13 +123,55 @@ def blank(state):
 @pytest.mark.parametrize(("carry", "between"), [("feedback", without_memory), ("nothing", blank)])
 def test_what_is_not_carried_is_blank(remembering, frames, carry, between):
     streams = Streams(*remembering, 1, feedback_steps=1, carry=carry)
-    streams.look(frames[0], {0: BOXES[0]})
-    look = streams.look(frames[1], {0: MOVED[0]})[0]
+    step(streams, frames[0], {0: BOXES[0]})
+    look = step(streams, frames[1], {0: MOVED[0]})[0]
     boxes = [BOXES[0], MOVED[0]]
     points, _ = by_hand(remembering, frames, boxes, 1, between)
     np.testing.assert_allclose(look.landmarks, points, atol=1e-2)
     everything, _ = by_hand(remembering, frames, boxes, 1)
     assert np.abs(points - everything).max() > 0.1
+
+
+def test_a_second_look_at_a_frame_starts_from_the_state_before_it(streams, remembering, frames):
+    """The state advances once a frame, whichever look is kept."""
+    beside = {1: MOVED[1] - np.float32(9)}
+    alone, _ = by_hand(remembering, frames, [BOXES[1], MOVED[1]])
+    for kept in (0, 1):
+        streams.forget(1)
+        step(streams, frames[0], {1: BOXES[1]})
+        looks = [looks_at(streams, frames[1], boxes)[1] for boxes in (beside, MOVED)]
+        np.testing.assert_allclose(looks[1].landmarks, alone, atol=1e-2)
+        streams.keep(1, looks[kept])
+        boxes = [BOXES[1], (beside, MOVED)[kept][1], MOVED[1]]
+        points, _ = by_hand(remembering, [*frames, frames[0]], boxes)
+        after = step(streams, frames[0], {1: MOVED[1]})[1]
+        np.testing.assert_allclose(after.landmarks, points, atol=1e-2)
+
+
+def test_a_turned_crop_shows_a_turned_image_alike(streams):
+    """The frame turned by a quarter, and the crop with it: landmarks turn along, state and all."""
+    coarse = np.random.default_rng(1).integers(256, size=(2, 24, 32, 3), dtype=np.uint8)
+    frames = [
+        np.asarray(Image.fromarray(one).resize((320, 240), Image.Resampling.BICUBIC))
+        for one in coarse
+    ]
+    turned = [np.ascontiguousarray(np.rot90(frame, -1)) for frame in frames]
+    height = frames[0].shape[0]
+
+    def turn(points):
+        return np.stack([height - 1 - points[..., 1], points[..., 0]], -1)
+
+    streams.forget(1)
+    step(streams, frames[0], {1: BOXES[1]})
+    upright = step(streams, frames[1], {1: MOVED[1]})[1]
+    streams.forget(1)
+    for frame, box in zip(turned, (BOXES[1], MOVED[1]), strict=True):
+        centre, half = turn(box.reshape(2, 2).mean(0)), (box[2:] - box[:2]) / 2
+        region = Region(np.concatenate([centre - half, centre + half]), np.pi / 2)
+        look = streams.look(frame, {1: region})[1]
+        streams.keep(1, look)
+    np.testing.assert_allclose(look.landmarks, turn(upright.landmarks), atol=0.3)
+    np.testing.assert_allclose(look.confidence, upright.confidence, atol=1e-2)
 
 
 def test_no_boxes_no_network(streams, frames):

@@ -60,7 +60,8 @@ def test_one_row_and_one_drawn_frame_for_each_frame(network, video, tmp_path):
         shown = [frame.image for frame in drawn]
     faces = list(track(frames, network, feedback_steps=2))
     assert len(shown) == len(frames) == 12
-    for number, (face,) in enumerate(faces):
+    for number, frame in enumerate(faces):
+        (face,) = frame.faces
         np.testing.assert_allclose(face.landmarks, tracked.landmarks[number], atol=1e-3)
         want = draw_landmarks(frames[number], face.landmarks)
         changed = np.abs(want.astype(float) - frames[number]).max(-1) > 60

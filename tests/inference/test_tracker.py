@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from rednet_jax.detection.dlib import Detection, by_prominence
+from rednet_jax.detection.detector import POINTS, Detection, by_prominence
 from rednet_jax.errors import RednetError
 from rednet_jax.inference import streams
 from rednet_jax.inference.tracker import (
@@ -20,7 +20,7 @@ from rednet_jax.inference.tracker import (
     landmark_track,
     track,
 )
-from rednet_jax.landmarks.boxes import landmark_box
+from rednet_jax.landmarks.boxes import face_roll, landmark_box
 from rednet_jax.landmarks.crops import apply_affine, crop_transform
 from rednet_jax.landmarks.schemes import LANDMARKS_7, LANDMARKS_68, mean_shape
 from rednet_jax.media.video import VideoReader, write_video
@@ -62,9 +62,9 @@ class FakeNetwork:
         self.calls: list[Call] = []
         self.batches: list[int] = []
 
-    def __call__(self, variables, carried, crops, warps, rows, fresh, **_):
-        used = len(carried.passes) - 1 > rows
-        self.batches.append(len(rows))
+    def __call__(self, variables, carried, crops, warps, sources, targets, fresh, **_):
+        used = len(carried.passes) - 1 > targets
+        self.batches.append(len(targets))
         self.calls += [
             Call(bool(new), warp) for new, warp in zip(fresh[used], warps[used], strict=True)
         ]
@@ -81,14 +81,22 @@ class FakeNetwork:
 
 
 class FakeDetector:
+    """Finds its boxes in frames of the shape of `picture`, and nothing in parts of them."""
+
     def __init__(self, *boxes):
         self.boxes = boxes
-        self.searched = 0
+        self.shapes = []
         self.seconds = 0.0
 
+    @property
+    def searched(self):
+        return len(self.shapes)
+
     def detect(self, image):
-        self.searched += 1
+        self.shapes.append(image.shape)
         time.sleep(self.seconds)
+        if image.shape != (*SCENE.shape, 3):
+            return []
         return [Detection(box, 1.0) for box in self.boxes]
 
 
@@ -99,7 +107,7 @@ def fake(network, monkeypatch):
     def make(*boxes, faces=1):
         seen, detector = FakeNetwork(), FakeDetector(*boxes)
         monkeypatch.setattr(streams, "_step", seen)
-        tracker = Tracker(*network, faces=faces, detector=detector)
+        tracker = Tracker(network, faces=faces, detector=detector)
         seen.calls.clear()
         seen.batches.clear()
         return tracker, seen, detector
@@ -127,11 +135,40 @@ def test_a_face_that_moved_far_is_looked_at_once_more(fake):
     (moved,) = tracker.update(picture((118, 100)))
     assert detector.searched == 1
     assert [call.fresh for call in seen.calls] == [True, False, False]
-    np.testing.assert_allclose((moved.box[:2] + moved.box[2:]) / 2, [118, 100], atol=2)
+    np.testing.assert_allclose(middle(moved), [118, 100], atol=2)
     np.testing.assert_allclose((first.box[:2] + first.box[2:]) / 2, [100, 100], atol=2)
     # From the crop beside the face to the one on it: 18 px of the frame, in pixels of the crop.
     shift = 18 * 64 / (1.25 * SIDE)
     np.testing.assert_allclose(seen.calls[2].warp[:, 2], [shift, 0], atol=3)
+
+
+def test_a_second_look_that_finds_nothing_leaves_the_first_answer(fake):
+    """The first crop shows the face near its edge; the network fails in the second one."""
+    tracker, seen, detector = fake(box_at(100, 100))
+    tracker.update(picture((100, 100)))
+    answer = seen.answer
+    seen.answer = lambda crop: answer(crop if len(seen.batches) < 3 else np.zeros_like(crop))
+    (face,) = tracker.update(picture((118, 100)))
+    np.testing.assert_allclose(middle(face), [118, 100], atol=2)
+    assert (face.identity, detector.searched, len(seen.calls)) == (0, 1, 3)
+
+
+def test_two_looks_at_a_frame_advance_the_state_once(network, portrait):
+    """The state after a second look is that of a tracker whose first look was there."""
+    config, variables = network
+    one, two = (streams.Streams(config, variables, 1, feedback_steps=1) for _ in range(2))
+    begin, beside, there = (
+        streams.Region(np.array([170, 70, 270, 170], np.float32) + np.float32(shift))
+        for shift in (0, 8, 20)
+    )
+    for each in (one, two):
+        each.keep(0, each.look(portrait, {0: begin})[0])
+    one.look(portrait, {0: beside})
+    for each in (one, two):
+        each.keep(0, each.look(portrait, {0: there})[0])
+    after = [each.look(portrait, {0: there})[0] for each in (one, two)]
+    np.testing.assert_array_equal(after[0].landmarks, after[1].landmarks)
+    assert [int(each._state.passes[each._kept[0].slot]) for each in (one, two)] == [2, 2]
 
 
 def test_the_warp_leads_from_the_new_crop_to_the_old_one(fake, network):
@@ -166,7 +203,7 @@ def test_a_network_of_seven_points_keeps_its_crop(narrow, network, monkeypatch):
     """Its crops are cut around the box of the whole face, as in training, not of seven points."""
     monkeypatch.setattr(streams, "_step", FakeNetwork(LANDMARKS_7))
     config = narrow("compact", landmarks=7)
-    tracker = Tracker(config, network[1], detector=FakeDetector(box_at(100, 100)))
+    tracker = Tracker((config, network[1]), detector=FakeDetector(box_at(100, 100)))
     for step in range(12):
         x, y = 100 + 4 * step, 100 + 2 * step
         (face,) = tracker.update(picture((x, y)))
@@ -215,12 +252,12 @@ def test_without_a_face_one_frame_of_a_few_is_searched(fake):
     tracker, seen, detector = fake()
     for _ in range(2 * SEARCH_EVERY + 1):
         assert tracker.update(picture((100, 100))) == []
-    assert detector.searched == 3
+    # The frame after that is searched turned.
+    assert detector.shapes == [(240, 320, 3), (320, 240, 3)] * 2 + [(240, 320, 3)]
     assert not seen.calls
     detector.boxes = (box_at(100, 100),)
     answers = [tracker.update(picture((100, 100))) for _ in range(SEARCH_EVERY)]
     assert [len(answer) for answer in answers] == [0] * (SEARCH_EVERY - 1) + [1]
-    assert detector.searched == 4
 
 
 def test_what_the_network_does_not_confirm_is_no_face(fake):
@@ -341,6 +378,68 @@ def test_batches_are_filled_up_to_a_few_sizes(fake):
     assert seen.batches == [4, 5]
 
 
+def test_a_face_that_only_a_tile_shows_is_found_within_a_second(fake):
+    """The whole of a large frame is searched too coarsely, and each tile once in a second."""
+    tracker, _, detector = fake(box_at(100, 100), faces=2)
+    frame = np.kron(picture((100, 100)), np.ones((5, 5, 1), np.uint8))[:1080]
+    frame[800 - 16 : 800 + 17, 1500 - 16 : 1500 + 17] = 200
+
+    def detect(image):
+        detector.shapes.append(image.shape)
+        if image.shape == frame.shape:
+            return [Detection(box_at(502, 502, 5 * SIDE), 1.0)]
+        ys, xs = np.nonzero(image[..., 0] == 200)
+        small = xs.size == 33 * 33
+        return [Detection(box_at(xs.mean(), ys.mean()), 1.0)] if small else []
+
+    detector.detect = detect
+    counts = [len(tracker.update(frame)) for _ in range(25)]
+    assert counts[0] == 1 and counts[-1] == 2
+    (small,) = (face for face in tracker.update(frame) if face.identity == 1)
+    np.testing.assert_allclose(middle(small), [1500, 800], atol=2)
+    # One search in three frames, of at most a tile's pixels or of the whole frame.
+    assert len(detector.shapes) <= 1 + 25 / SEARCHED_BESIDE
+    assert detector.shapes.count(frame.shape) <= 3
+
+
+def test_a_face_that_lies_on_its_side_is_tracked_upright(fake):
+    """The detector says the roll, later the landmarks: the network sees an upright face."""
+    tracker, seen, detector = fake(box_at(100, 100))
+    turn = np.array([[0, 1], [-1, 0]])
+    detector.detect = lambda image: [
+        Detection(box_at(100, 100), 1.0, np.float32(POINTS @ turn * 60 + 100))
+    ]
+    for step in range(4):
+        place = (100 + 4 * step, 100)
+        (face,) = tracker.update(picture(place))
+        np.testing.assert_allclose(middle(face), place, atol=3)
+        # The fake network answers an upright face in the crop: in the frame it lies on its side.
+        assert face_roll(face.landmarks) == pytest.approx(np.pi / 2, abs=0.01)
+    assert len(seen.calls) == 4
+
+
+def test_a_crop_turns_with_a_face_that_rolls_far(fake):
+    tracker, seen, _ = fake(box_at(100, 100))
+    answer, rolls = seen.answer, [0.0, 0.2, 0.3, 0.6, 0.7]
+    crop_rolls = []
+    for roll in rolls:
+
+        def rolled(crop, roll=roll):
+            points, confidence = answer(crop)
+            off = roll - (tracker._tracks[0].region.roll if tracker._tracks else 0.0)
+            centre = points.mean(0)
+            cosine, sine = np.cos(off), np.sin(off)
+            return (points - centre) @ np.array([[cosine, sine], [-sine, cosine]]) + centre, (
+                confidence
+            )
+
+        seen.answer = rolled
+        (face,) = tracker.update(picture((100, 100)))
+        assert face_roll(face.landmarks) == pytest.approx(roll, abs=0.02)
+        crop_rolls.append(tracker._tracks[0].region.roll)
+    assert crop_rolls == pytest.approx([0, 0, 0, 0.6, 0.6], abs=0.02)
+
+
 def test_track_answers_each_frame_when_it_is_asked(network, portrait):
     asked = []
 
@@ -349,11 +448,12 @@ def test_track_answers_each_frame_when_it_is_asked(network, portrait):
             asked.append(number)
             yield portrait
 
-    faces = track(frames(), network)
+    tracked = track(frames(), network)
     assert asked == []
-    next(faces)
+    first = next(tracked)
     assert asked == [0]
-    assert len(list(faces)) == 3
+    assert (first.index, first.seconds) == (0, None) and isinstance(first.faces, list)
+    assert [frame.index for frame in tracked] == [1, 2, 3]
 
 
 def test_a_file_is_tracked_like_its_frames_and_says_at_the_end_that_it_was_cut(
@@ -366,7 +466,9 @@ def test_a_file_is_tracked_like_its_frames_and_says_at_the_end_that_it_was_cut(
     with VideoReader(path) as reader:
         frames = [frame.image for frame in reader]
     for mine, theirs in zip(track(path, network), track(frames, network), strict=True):
-        for one, other in zip(mine, theirs, strict=True):
+        assert mine.index == theirs.index
+        assert mine.seconds == pytest.approx(mine.index / 25)
+        for one, other in zip(mine.faces, theirs.faces, strict=True):
             np.testing.assert_array_equal(one.landmarks, other.landmarks)
     cut_short = property(lambda _: "cut short", lambda *_: None)
     monkeypatch.setattr(VideoReader, "broken", cut_short, raising=False)

@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 
 from rednet_jax.data.builders.aflw import SHARED
 from rednet_jax.landmarks.boxes import (
+    face_roll,
     intersection_over_union,
     jitter_box,
     landmark_box,
+    turned_face_box,
     whole_face_box,
 )
 from rednet_jax.landmarks.pts import read_pts
-from rednet_jax.landmarks.schemes import LANDMARKS_7, LANDMARKS_68, mean_shape
+from rednet_jax.landmarks.schemes import LANDMARKS_7, LANDMARKS_68, mean_shape, scheme
 
 POINTS = np.asarray([[3.5, 10], [-1, 4], [8, 6]], np.float32)
 
@@ -110,6 +112,24 @@ def test_the_box_of_partly_labelled_real_faces(real_data: Path) -> None:
         ratios = sides[:, 0] / sides[:, 1]
         assert np.median(ratios) == pytest.approx(1, abs=0.05), name
         assert np.percentile(abs(ratios - 1), 90) < 0.15, name
+
+
+@given(st.floats(-3.1, 3.1), st.floats(5, 500), st.integers(0, 99), st.sampled_from([68, 7]))
+def test_a_turned_box_is_the_upright_box_turned_about_its_centre(
+    angle: float, side: float, seed: int, count: int
+) -> None:
+    """Roll and box of a face that is turned are those of the upright face, turned along."""
+    noise = np.random.default_rng(seed).normal(0, 0.02, (68, 2))
+    upright = ((mean_shape(LANDMARKS_68) + noise) * side)[list(scheme(count).from_68)]
+    turn = np.asarray([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    turned = upright @ turn + 40
+    error = face_roll(turned) - face_roll(upright) - angle
+    assert abs(np.angle(np.exp(1j * error))) < 1e-4
+    box, whole = turned_face_box(turned, angle), whole_face_box(upright)
+    np.testing.assert_allclose(box[2:] - box[:2], whole[2:] - whole[:2], rtol=1e-3)
+    centre = (whole[:2] + whole[2:]) / 2 @ turn + 40
+    np.testing.assert_allclose((box[:2] + box[2:]) / 2, centre, atol=1e-3 * side)
+    np.testing.assert_array_equal(turned_face_box(turned, 0.0), whole_face_box(turned))
 
 
 def test_jitter_spreads_as_promised() -> None:
