@@ -15,7 +15,7 @@ from rednet_jax.export.checked import Dtype, Job, Made, export_checked
 from rednet_jax.export.folder import crop_rule, initial_state, state_shapes
 from rednet_jax.export.onnx import MODULES, make_graphs
 from rednet_jax.landmarks.drawing import CLOSED, COLOURS
-from rednet_jax.landmarks.schemes import scheme
+from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape, scheme
 from rednet_jax.model.config import RedNetConfig
 
 RUNTIME = "1.30.0"
@@ -48,8 +48,9 @@ def export_web(
 
     Returns:
         What export.json holds: as of `export_onnx`, `onnxruntime_web`, the version copied, and
-        `page`, what the page reads there: `graphs` (of pictures, of streams), `crop`, the parts of
-        the `state`, and the `parts` of a face.
+        `page`, what the page reads there: `graphs` (of images, of streams), `crop`, the parts of
+        the `state`, `shape` (the mean shape of 68 landmarks, and the indices of the network's
+        landmarks in it), and the `parts` of a face.
     """
     version, libraries = _runtime(runtime)
 
@@ -113,6 +114,10 @@ def _described(config: RedNetConfig) -> dict[str, Any]:
         "state": {
             name: {"dtype": dtype, "shape": list(shape), "begin": begin[name]}
             for name, (dtype, shape) in state_shapes(config).items()
+        },
+        "shape": {
+            "mean_shape": [[round(float(v), 6) for v in p] for p in mean_shape(LANDMARKS_68)],
+            "from_68": list(scheme(config.landmarks).from_68),
         },
         "parts": [
             {

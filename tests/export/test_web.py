@@ -13,9 +13,10 @@ import pytest
 
 import rednet_jax.export
 from rednet_jax.errors import RednetError
-from rednet_jax.export.web import RUNTIME, export_web
+from rednet_jax.export.web import RUNTIME, _described, export_web
 from rednet_jax.inference import tracker
 from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop
+from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape, scheme
 from rednet_jax.weights.store import write_weights
 
 PAGE = Path(rednet_jax.export.__file__).parent / "web"
@@ -79,23 +80,53 @@ def test_the_page_follows_by_the_trackers_numbers():
     numbers = dict(
         re.findall(r"^const ([A-Z_]+) = ([\d.]+);", (PAGE / "follow.js").read_text(), re.M)
     )
-    for name in ("LOST_BELOW", "RECROP_BEYOND", "SMALLEST_FACE"):
+    for name in ("LOST_BELOW", "RECROP_BEYOND", "TURN_BEYOND", "SMALLEST_FACE"):
         assert float(numbers[name]) == getattr(tracker, name)
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+@pytest.mark.parametrize("landmarks", [68, 7])
+def test_the_page_looks_where_the_tracker_looks(narrow, tmp_path, landmarks):
+    """Around the box of the whole face, turned by its roll, also where a network finds 7 points."""
+    places = list(scheme(landmarks).from_68)
+    rng = np.random.default_rng(0)
+    faces, rolls = [], [0.0, 0.1, 0.6, 3.1, -3.0, -1.2]
+    for roll in rolls:
+        turn = np.array([[np.cos(roll), np.sin(roll)], [-np.sin(roll), np.cos(roll)]])
+        points = (mean_shape(LANDMARKS_68) + rng.normal(0, 0.01, (68, 2))) @ turn * 90 + 200
+        faces.append(points[places].astype(np.float32))
+    told = _described(narrow("compact", landmarks=landmarks))["shape"]
+    script = tmp_path / "regions.js"
+    script.write_text(
+        (PAGE / "follow.js").read_text()
+        + f"const shape = new Shape({json.dumps(told)});\n"
+        + f"const faces = {json.dumps([face.ravel().tolist() for face in faces])};\n"
+        + "console.log(JSON.stringify(faces.map((face) => shape.region(face, 0))));\n"
+    )
+    done = subprocess.run(["node", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for region, face in zip(json.loads(done.stdout), faces, strict=True):
+        expected = tracker._region(face, 0.0)
+        assert region["roll"] == pytest.approx(expected.roll, abs=1e-4)
+        np.testing.assert_allclose(region["box"], expected.box, atol=0.02)
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
 def test_the_page_cuts_the_same_crops(tmp_path):
-    """Bit for bit, within the picture, beside it and far outside, shrunk and enlarged."""
+    """Bit for bit, within the image, beside it and far outside, shrunk and enlarged."""
     rng = np.random.default_rng(0)
     image = rng.integers(256, size=(90, 120, 3), dtype=np.uint8)
     boxes = [[40.0, 30, 70, 62], [-30, -20, 60, 50], [5, 5, 300, 310], [50, 40, 58, 47]]
     boxes += [[900, 20, 930, 45], [-4000, -4000, 4000, 4000], [60.25, 33.5, 160.75, 120.125]]
+    rolls = [0.0] * len(boxes) + [0.5, np.pi, -2.0, 1.0, 0.3, 0.1, -1.5]
+    boxes += boxes
+    regions = [{"box": box, "roll": roll} for box, roll in zip(boxes, rolls, strict=True)]
     opaque = np.concatenate([image, np.full_like(image[..., :1], 255)], -1)
     script = tmp_path / "crops.js"
     script.write_text(
         (PAGE / "follow.js").read_text()
         + f"const image = {{ width: 120, height: 90, data: {opaque.ravel().tolist()} }};\n"
-        + f"const crops = {json.dumps(boxes)}.map((box) => cropAround(box, 2.5, 48));\n"
+        + f"const crops = {json.dumps(regions)}.map((one) => cropAround(one, 2.5, 48));\n"
         + "console.log(JSON.stringify({\n"
         + "  pixels: crops.map((crop) => [...cutCrop(image, crop, 48)]),\n"
         + "  warps: crops.slice(1).map((crop, i) => [...warpBetween(crop, crops[i])]),\n"
@@ -104,9 +135,16 @@ def test_the_page_cuts_the_same_crops(tmp_path):
     done = subprocess.run(["node", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
-    affines = [crop_transform(np.asarray(box), margin=2.5, size=48) for box in boxes]
-    for pixels, affine in zip(answer["pixels"], affines, strict=True):
-        np.testing.assert_array_equal(np.reshape(pixels, (48, 48, 3)), cut_crop(image, affine, 48))
+    affines = [
+        crop_transform(np.asarray(box), margin=2.5, size=48, roll=roll)
+        for box, roll in zip(boxes, rolls, strict=True)
+    ]
+    for pixels, affine, roll in zip(answer["pixels"], affines, rolls, strict=True):
+        expected = cut_crop(image, affine, 48)
+        apart = np.abs(np.reshape(pixels, (48, 48, 3)) - expected.astype(int))
+        # Where axes are turned, a last bit of a coordinate decides how some values are rounded.
+        assert apart.max() <= (0 if roll == 0 else 1)
+        assert (apart > 0).mean() < 0.01
     points = rng.uniform(0, 48, (5, 2))
     for warp, new, old in zip(answer["warps"], affines[1:], affines, strict=False):
         before = apply_affine(np.reshape(warp, (2, 3)), points)

@@ -1,52 +1,67 @@
-// A face in pictures and frames: the crop rule, the network, and what decides where it looks next.
-// The same as rednet_jax/landmarks/crops.py and rednet_jax/inference/tracker.py, so that points agree,
-// for one face within a shot: no detector looks for it here, and no cut between shots is found.
+// A face in images and frames: the crop rule, the network, and what decides where it looks next.
+// The same as rednet_jax/landmarks/{crops,boxes}.py and rednet_jax/inference/tracker.py, so that
+// points agree, for one face within a shot: there is no detector here, and no search for shot cuts.
 //
-// An image is an ImageData, a box [x0, y0, x1, y1] of the landmarks. A crop {scale, x, y} maps its
-// pixels to those of the image: p -> scale * p + (x, y); in both, pixel centres lie at integers.
+// An image is an ImageData. A region { box, roll } is the box [x0, y0, x1, y1] of the 68 landmarks,
+// turned about its centre by roll radians, clockwise. A crop { a, b, x, c, d, y } maps its pixels to
+// those of the image: (u, v) -> (a u + b v + x, c u + d v + y); in both, pixel centres lie at integers.
 "use strict";
 
 const LOST_BELOW = 0.3;
 const RECROP_BEYOND = 0.12;
+const TURN_BEYOND = 0.35;
 const SMALLEST_FACE = 12;
 const LARGEST_BLOCK = 64;
 
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
-// The square around a box, of so many pixels.
-function cropAround([x0, y0, x1, y1], margin, size) {
+const apply = ({ a, b, x, c, d, y }, [u, v]) => [a * u + b * v + x, c * u + d * v + y];
+
+// The square around a region, of so many pixels.
+function cropAround({ box: [x0, y0, x1, y1], roll }, margin, size) {
   const scale = Math.max(x1 - x0, y1 - y0) * (margin / size);
-  const half = (scale * (size - 1)) / 2;
-  return { scale, x: (x0 + x1) / 2 - half, y: (y0 + y1) / 2 - half };
+  const [cos, sin] = [scale * Math.cos(roll), scale * Math.sin(roll)];
+  const half = (size - 1) / 2;
+  const x = (x0 + x1) / 2 - (cos - sin) * half;
+  const y = (y0 + y1) / 2 - (sin + cos) * half;
+  return { a: cos, b: -sin, x, c: sin, d: cos, y };
 }
 
 // Pixels of a new crop -> pixels of the crop before, as a row of 2 x 3 numbers.
-function warpBetween(crop, before) {
-  const scale = crop.scale / before.scale;
-  const x = (crop.x - before.x) / before.scale;
-  const y = (crop.y - before.y) / before.scale;
-  return Float32Array.of(scale, 0, x, 0, scale, y);
+function warpBetween(crop, { a, b, x, c, d, y }) {
+  const determinant = a * d - b * c;
+  const before = (u, v) => [(d * u - b * v) / determinant, (a * v - c * u) / determinant];
+  const right = before(crop.a, crop.c);
+  const down = before(crop.b, crop.d);
+  const origin = before(crop.x - x, crop.y - y);
+  return Float32Array.of(right[0], down[0], origin[0], right[1], down[1], origin[1]);
 }
 
 // RGB of a crop, [size, size, 3]: averaged over blocks where it shrinks, then bilinear, black
 // outside. Blocks and rounding are Pillow's.
-function cutCrop(image, { scale, x, y }, size) {
+function cutCrop(image, crop, size) {
+  const { a, b, x, c, d, y } = crop;
+  const scale = Math.sqrt(Math.abs(a * d - b * c));
   const block = Math.floor(clamp(scale + 0.5, 1, LARGEST_BLOCK));
   const reach = 2 * block + 2;
-  const along = (shift, length) => {
-    let low = Math.floor(shift - scale / 2) - reach;
-    let high = Math.ceil(shift + scale * (size - 0.5)) + reach;
+  const ends = [-0.5, size - 0.5];
+  const corners = ends.flatMap((u) => ends.map((v) => apply(crop, [u, v])));
+  const along = (axis, length) => {
+    const places = corners.map((corner) => corner[axis]);
+    let low = Math.floor(Math.min(...places)) - reach;
+    let high = Math.ceil(Math.max(...places)) + reach;
     low += block * Math.max(Math.floor((-reach - low) / block), 0);
     low = Math.min(low, length + reach);
     high = clamp(high, low + 1, length + reach + 1);
     return [low, high - low];
   };
-  const [left, width] = along(x, image.width);
-  const [top, height] = along(y, image.height);
+  const [left, width] = along(0, image.width);
+  const [top, height] = along(1, image.height);
   const region = averaged(image, left, top, width, height, block);
-  const step = scale / block;
-  const start = (shift, low) => (shift - low) / block + 0.5 / block - step * 0.5;
-  return bilinear(region, step, start(x, left), start(y, top), size);
+  const start = (shift, low, steps) => (shift - low) / block + 0.5 / block - (steps / block) * 0.5;
+  const map = { a: a / block, b: b / block, c: c / block, d: d / block };
+  const shifts = { x: start(x, left, a + b), y: start(y, top, c + d) };
+  return bilinear(region, { ...map, ...shifts }, size);
 }
 
 function averaged(image, left, top, width, height, block) {
@@ -77,28 +92,27 @@ function averaged(image, left, top, width, height, block) {
   return { data, width: columns, height: rows };
 }
 
-function bilinear({ data, width, height }, step, left, top, size) {
+// Samples a region at the pixel centres of a crop, in pixels counted from the region's edge.
+function bilinear({ data, width, height }, map, size) {
   const out = new Uint8Array(size * size * 3);
   for (let row = 0; row < size; row++) {
-    const y = step * (row + 0.5) + top;
-    if (y < 0 || y >= height) continue;
-    const above = Math.floor(y - 0.5);
-    const upper = 3 * width * Math.max(above, 0);
-    const lower = above + 1 < height ? 3 * width * (above + 1) : upper;
-    const down = y - 0.5 - above;
     for (let column = 0; column < size; column++) {
-      const x = step * (column + 0.5) + left;
-      if (x < 0 || x >= width) continue;
+      const [x, y] = apply(map, [column + 0.5, row + 0.5]);
+      if (x < 0 || x >= width || y < 0 || y >= height) continue;
+      const above = Math.floor(y - 0.5);
+      const upper = 3 * width * Math.max(above, 0);
+      const lower = above + 1 < height ? 3 * width * (above + 1) : upper;
+      const down = y - 0.5 - above;
       const before = Math.floor(x - 0.5);
       const one = 3 * Math.max(before, 0);
       const other = 3 * Math.min(before + 1, width - 1);
       const right = x - 0.5 - before;
-      for (let c = 0; c < 3; c++) {
-        const [a, b] = [data[upper + one + c], data[upper + other + c]];
-        const [d, e] = [data[lower + one + c], data[lower + other + c]];
-        const first = a + (b - a) * right;
-        const second = d + (e - d) * right;
-        out[3 * (row * size + column) + c] = first + (second - first) * down;
+      for (let i = 0; i < 3; i++) {
+        const [p, q] = [data[upper + one + i], data[upper + other + i]];
+        const [r, s] = [data[lower + one + i], data[lower + other + i]];
+        const first = p + (q - p) * right;
+        const second = r + (s - r) * right;
+        out[3 * (row * size + column) + i] = first + (second - first) * down;
       }
     }
   }
@@ -116,6 +130,63 @@ function boxOf(points) {
   return box;
 }
 
+// The mean face of 68 landmarks, and which of them a network finds. From a face's points it tells
+// the box of the whole face, and the roll.
+class Shape {
+  constructor({ mean_shape, from_68 }) {
+    this.mean = mean_shape;
+    this.places = from_68;
+    const known = from_68.map((place) => mean_shape[place]);
+    this.middle = [0, 1].map((axis) => known.reduce((sum, p) => sum + p[axis], 0) / known.length);
+  }
+
+  // The similarity (u, v) -> (a u - b v + x, b u + a v + y) from the mean face to points, by least
+  // squares; points are a row x, y, x, y, ...
+  fitted(points) {
+    const [p, q] = this.middle;
+    const count = this.places.length;
+    let [x, y] = [0, 0];
+    for (let i = 0; i < count; i++) [x, y] = [x + points[2 * i] / count, y + points[2 * i + 1] / count];
+    let [along, across, square] = [0, 0, 0];
+    this.places.forEach((place, i) => {
+      const [u, v] = [this.mean[place][0] - p, this.mean[place][1] - q];
+      const [s, t] = [points[2 * i] - x, points[2 * i + 1] - y];
+      along += u * s + v * t;
+      across += u * t - v * s;
+      square += u * u + v * v;
+    });
+    const [a, b] = [along / square, across / square];
+    return { a, b, x: x - a * p + b * q, y: y - b * p - a * q };
+  }
+
+  roll(points) {
+    const { a, b } = this.fitted(points);
+    return Math.atan2(b, a);
+  }
+
+  // Where the face of these points is. It keeps a roll while that of the points is near it.
+  region(points, roll) {
+    const found = this.roll(points);
+    const apart = found - roll;
+    if (Math.abs(Math.atan2(Math.sin(apart), Math.cos(apart))) > TURN_BEYOND) roll = found;
+    return { box: this.box(points, roll), roll };
+  }
+
+  // The box of all 68 landmarks in a frame of axes turned by roll, turned back about its centre.
+  // Landmarks that the network does not find are those of the fitted mean face.
+  box(points, roll) {
+    const { a, b, x, y } = this.fitted(points);
+    const whole = this.mean.map(([u, v]) => [a * u - b * v + x, b * u + a * v + y]);
+    this.places.forEach((place, i) => (whole[place] = [points[2 * i], points[2 * i + 1]]));
+    const [cos, sin] = [Math.cos(roll), Math.sin(roll)];
+    const upright = boxOf(whole.flatMap(([u, v]) => [cos * u + sin * v, cos * v - sin * u]));
+    const [u, v] = [(upright[0] + upright[2]) / 2, (upright[1] + upright[3]) / 2];
+    const [w, h] = [(upright[2] - upright[0]) / 2, (upright[3] - upright[1]) / 2];
+    const [middleX, middleY] = [cos * u - sin * v, sin * u + cos * v];
+    return [middleX - w, middleY - h, middleX + w, middleY + h];
+  }
+}
+
 // The two graphs of an export, as export.json describes them.
 class Network {
   static async load(exported) {
@@ -128,7 +199,8 @@ class Network {
     return new Network(exported, still, stream);
   }
 
-  constructor({ crop, state }, still, stream) {
+  constructor({ crop, state, shape }, still, stream) {
+    this.shape = new Shape(shape);
     this.size = crop.size;
     this.margin = crop.margin;
     this.blank = Object.entries(state).map(([name, { dtype, shape, begin }]) => {
@@ -166,7 +238,7 @@ class Network {
   }
 }
 
-// One face, followed: a crop around its points of the frame before, the network's state with it.
+// One face, tracked: a crop around its points of the frame before, the network's state with it.
 class Follower {
   constructor(network) {
     this.network = network;
@@ -175,49 +247,52 @@ class Follower {
 
   forget() {
     this.face = null;
-    this.crop = null;
-    this.state = null;
   }
 
-  // The face of a picture by itself, in or near a box; null where there is none.
+  // The face of an image, in or near a box; null where there is none.
   async inPicture(image, box) {
-    this.forget();
-    this.face = await this.twice(image, box, (pixels) => this.network.still(pixels));
+    const region = { box, roll: 0 };
+    this.face = await this.twice(image, region, (pixels) => this.network.still(pixels));
     return this.face;
   }
 
-  // The face in a stream's next frame; `box` is where to look while none is followed.
+  // The face in a stream's next frame; `box` is where to look while none is tracked.
   async inFrame(image, box) {
-    if (!this.face) this.forget();
-    const around = this.face ? boxOf(this.face.points) : box;
-    this.face = await this.twice(image, around, async (pixels, crop) => {
-      const warp = warpBetween(crop, this.crop ?? crop);
-      const { state, ...answer } = await this.network.step(pixels, warp, this.state);
-      this.state = state;
-      this.crop = crop;
-      return answer;
+    const before = this.face;
+    const region = before
+      ? this.network.shape.region(before.points, before.roll)
+      : { box, roll: 0 };
+    this.face = await this.twice(image, region, (pixels, crop) => {
+      const warp = warpBetween(crop, before?.crop ?? crop);
+      return this.network.step(pixels, warp, before?.state ?? null);
     });
     return this.face;
   }
 
-  // What `ask` says of a crop; of one around what it found, where that lies far from the middle.
-  async twice(image, box, ask) {
-    const first = await this.look(image, box, ask);
+  // What `ask` answers at a region; where it finds the face far from the middle, its answer around
+  // there, if that is a face.
+  async twice(image, region, ask) {
+    const first = await this.look(image, region, ask);
     if (!first) return null;
-    const found = boxOf(first.points);
+    const { box } = region;
+    const found = this.network.shape.box(first.points, region.roll);
     const [dx, dy] = [0, 1].map((i) => Math.abs(found[i] + found[i + 2] - box[i] - box[i + 2]) / 2);
     const side = Math.max(box[2] - box[0], box[3] - box[1]);
     if (Math.max(dx, dy) <= RECROP_BEYOND * side) return first;
-    return this.look(image, found, ask);
+    const again = this.network.shape.region(first.points, region.roll);
+    return (await this.look(image, again, ask)) ?? first;
   }
 
-  async look(image, box, ask) {
-    const { size, margin } = this.network;
-    const crop = cropAround(box, margin, size);
-    const { landmarks, confidence } = await ask(cutCrop(image, crop, size), crop);
-    const points = landmarks.map((place, i) => crop.scale * place + (i % 2 ? crop.y : crop.x));
+  async look(image, region, ask) {
+    const { size, margin, shape } = this.network;
+    const crop = cropAround(region, margin, size);
+    const { landmarks, confidence, state } = await ask(cutCrop(image, crop, size), crop);
+    const points = new Float32Array(landmarks.length);
+    for (let i = 0; i < points.length; i += 2) {
+      points.set(apply(crop, [landmarks[i], landmarks[i + 1]]), i);
+    }
     const sure = confidence.reduce((sum, one) => sum + one, 0) / confidence.length;
-    const [x0, y0, x1, y1] = boxOf(points);
+    const [x0, y0, x1, y1] = shape.box(points, 0);
     const [x, y, side] = [(x0 + x1) / 2, (y0 + y1) / 2, Math.max(x1 - x0, y1 - y0)];
     const inside = 0 <= x && x < image.width && 0 <= y && y < image.height;
     // Written so that NaN is no face.
@@ -226,6 +301,6 @@ class Follower {
       inside &&
       SMALLEST_FACE <= side &&
       side <= 4 * Math.max(image.width, image.height);
-    return isFace ? { points, sure } : null;
+    return isFace ? { points, sure, roll: region.roll, crop, state } : null;
   }
 }
