@@ -6,7 +6,7 @@ import jax
 from flax import nnx
 
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.model.encoder import Blocks, Encoded
+from rednet_jax.model.encoder import VGG_DEPTHS, Blocks, Encoded
 from rednet_jax.model.layers import ConvNorm, Draw, Mode, double, unpool
 
 
@@ -20,7 +20,7 @@ class VGGDecoder(nnx.Module):
         rows = config.statistic_rows
         convs: dict[str, ConvNorm] = {}
         widths = (config.widths[0], *config.widths)
-        for stage, depth in zip(range(5, 0, -1), (3, 3, 3, 2, 2), strict=True):
+        for stage, depth in zip(range(5, 0, -1), reversed(VGG_DEPTHS), strict=True):
             for layer in range(depth, 0, -1):
                 outputs = widths[stage - 1] if layer == 1 else widths[stage]
                 convs[f"conv{stage}_{layer}"] = ConvNorm(
@@ -31,7 +31,7 @@ class VGGDecoder(nnx.Module):
     def __call__(self, code: jax.Array, encoded: Encoded, mode: Mode) -> jax.Array:
         """Returns features at the crop's resolution, [B, H, W, widths[0]]."""
         maps = code
-        for stage, depth in zip(range(5, 0, -1), (3, 3, 3, 2, 2), strict=True):
+        for stage, depth in zip(range(5, 0, -1), reversed(VGG_DEPTHS), strict=True):
             maps = unpool(maps, encoded.places[stage - 1])
             for layer in range(depth, 0, -1):
                 maps = self.convs[f"conv{stage}_{layer}"](maps, mode)

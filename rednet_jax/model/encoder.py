@@ -39,6 +39,10 @@ class Encoded(NamedTuple):
     places: tuple[jax.Array, ...]
 
 
+VGG_DEPTHS = (2, 2, 3, 3, 3)
+"""Convolutions of the stages of VGG-16, finest first."""
+
+
 class VGGEncoder(nnx.Module):
     """The ECCV paper's: the 13 convolutions of VGG-16 with batch normalisation, five max pools.
 
@@ -56,7 +60,7 @@ class VGGEncoder(nnx.Module):
         convs: dict[str, ConvNorm] = {}
         inputs = first
         for stage, (width, depth) in enumerate(
-            zip(config.widths, (2, 2, 3, 3, 3), strict=True), start=1
+            zip(config.widths, VGG_DEPTHS, strict=True), start=1
         ):
             for layer in range(2 if stage == 1 else 1, depth + 1):
                 convs[f"conv{stage}_{layer}"] = ConvNorm(inputs, width, rows=rows, draw=draw)
@@ -72,15 +76,14 @@ class VGGEncoder(nnx.Module):
         """Returns the code at 1/32; features are conv2_2 (1/2) and conv4_3 (1/8), as f_REG asks."""
         mixed = stem if self.feedback is None else stem + self.feedback(z)
         maps = jax.nn.relu(self.norm1_1(mixed, mode))
-        kept: dict[str, jax.Array] = {}
-        places = []
-        for stage, depth in enumerate((2, 2, 3, 3, 3), start=1):
+        last, places = [], []
+        for stage, depth in enumerate(VGG_DEPTHS, start=1):
             for layer in range(2 if stage == 1 else 1, depth + 1):
                 maps = self.convs[f"conv{stage}_{layer}"](maps, mode)
-            kept[f"conv{stage}_{depth}"] = maps
+            last.append(maps)
             maps, place = max_pool(maps)
             places.append(place)
-        return Encoded(maps, (kept["conv2_2"], kept["conv4_3"]), tuple(places))
+        return Encoded(maps, (last[1], last[3]), tuple(places))
 
 
 class Bottleneck(nnx.Module):

@@ -10,12 +10,20 @@ import numpy as np
 import pytest
 from jax import lax
 
+from rednet_jax.bench import scan
 from rednet_jax.bench.scan import bench_scan, python_loop
 from rednet_jax.model.config import RedNetConfig
 
 
-def test_both_forms_and_the_stream_are_measured(narrow: Callable[..., RedNetConfig]) -> None:
+def test_both_forms_and_the_stream_are_measured(
+    narrow: Callable[..., RedNetConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The Python loops hold FRAMES * PASSES copies of a pass, and each takes seconds to compile.
+    monkeypatch.setattr(scan, "FRAMES", 2)
+    monkeypatch.setattr(scan, "PASSES", 1)
+    monkeypatch.setattr(scan, "BATCH", 2)
     result = bench_scan(narrow("compact"), repeats=1, frames_timed=20)
+    assert (result["frames"], result["passes"], result["batch"]) == (2, 1, 2)
     numbers = {name: value for name, value in result.items() if not isinstance(value, str)}
     assert all(np.isfinite(value) and value > 0 for value in numbers.values())
     ratio = result["nested_ms"] / result["unrolled_ms"]

@@ -11,7 +11,7 @@ from rednet_jax.errors import RednetError
 
 
 def test_starts_and_programs_are_measured(narrow):
-    config = narrow("eccv_vgg")
+    config = narrow("compact")
     result = bench_startup(config, starts=["import rednet_jax"], passes=(5, 6), frames=(2, 3))
     (start,) = result["starts"]
     assert start["first_s"] > 0 and start["second_s"] > 0

@@ -8,7 +8,6 @@ import types
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from data.dots import draw_dot, find_dot
@@ -27,6 +26,7 @@ DEFAULTS = dataclasses.asdict(Augmentation())
 OFF = dict.fromkeys(DEFAULTS, 0.0)
 GEOMETRY = ("rotation", "log_scale", "shift", "perspective", "mirror")
 COVER, MARGIN, SIZE = 1.6, 1.25, 64
+BATCH = 8
 
 
 def keys(count: int, seed: int = 0) -> jax.Array:
@@ -57,6 +57,22 @@ def run(
     )
 
 
+def in_batches(
+    options: dict[str, float], keys: jax.Array, *faces: NDArray
+) -> tuple[NDArray, NDArray, NDArray]:
+    """`run` on any number of faces, BATCH at a time, the last batch filled up: one program."""
+    count = len(keys)
+    filled = np.arange(-(-count // BATCH) * BATCH) % count
+    parts = [
+        run(options, keys[rows], *(face[rows] for face in faces))
+        for rows in filled.reshape(-1, BATCH)
+    ]
+    images, landmarks, labelled = (
+        np.concatenate(part)[:count] for part in zip(*parts, strict=True)
+    )
+    return images, landmarks, labelled
+
+
 LANDMARKS = (
     mean_shape(LANDMARKS_68) @ np.asarray([[0.98, 0.2], [-0.2, 0.98]]) * 90 + [224, 134]
 ).astype(np.float32)
@@ -70,9 +86,8 @@ def draw() -> Callable[..., tuple[NDArray, NDArray, NDArray]]:
     cached = (cut_crop(data.astronaut(), affine, 96), points, np.ones(68, bool))
 
     def draw(keys: jax.Array, **options: float) -> tuple[NDArray, NDArray, NDArray]:
-        batch = (jnp.repeat(jnp.asarray(part)[None], len(keys), axis=0) for part in cached)
-        images, landmarks, labelled = run({**OFF, **options}, keys, *batch)
-        return np.asarray(images), np.asarray(landmarks), np.asarray(labelled)
+        batch = (np.repeat(part[None], len(keys), axis=0) for part in cached)
+        return in_batches({**OFF, **options}, keys, *batch)
 
     return draw
 
@@ -94,9 +109,7 @@ def test_a_dot_on_a_landmark_is_still_there(paint: bool, seed: int) -> None:
     if not paint:
         options = {**OFF, **{name: DEFAULTS[name] for name in GEOMETRY}, "perspective": 0.1}
     images, landmarks, labelled = dots(64, 96)
-    drawn, points, known = map(
-        np.asarray, run(options, keys(64, seed), images, landmarks, labelled)
-    )
+    drawn, points, known = in_batches(options, keys(64, seed), images, landmarks, labelled)
     assert (known.sum(1) == 1).all() and (points[~known] == 0).all()
     mirrored = (known != labelled).any(1)
     assert 8 < mirrored.sum() < 56
@@ -169,9 +182,9 @@ def test_a_draw_depends_on_its_own_key_alone(draw) -> None:
 def test_a_draw_does_not_depend_on_the_batch() -> None:
     """A face alone is drawn as among others, but for the rounding of another program."""
     options = DEFAULTS
-    images, landmarks, labelled = dots(4, 96)
-    together, _, _ = run(options, keys(4), images, landmarks, labelled)
-    alone, _, _ = run(options, keys(4)[2:3], images[2:3], landmarks[2:3], labelled[2:3])
+    images, landmarks, labelled = dots(BATCH, 96)
+    together, _, _ = run(options, keys(BATCH), images, landmarks, labelled)
+    alone, _, _ = run(options, keys(BATCH)[2:3], images[2:3], landmarks[2:3], labelled[2:3])
     np.testing.assert_allclose(alone[0], together[2], atol=1e-3)
 
 

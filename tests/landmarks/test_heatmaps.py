@@ -20,8 +20,12 @@ from rednet_jax.landmarks.heatmaps import (
 HEIGHT, WIDTH = 24, 31
 draw = jax.jit(gaussian_heatmaps, static_argnums=1)
 decode = jax.jit(decode_peak)
+centre = jax.jit(soft_argmax)
+to_map = jax.jit(to_map_pixels, static_argnums=(1, 2))
+to_crop = jax.jit(to_crop_pixels, static_argnums=(1, 2))
 
 
+@jax.jit
 def logits_of(maps: jax.Array) -> jax.Array:
     """Returns logits whose sigmoids are the maps times 0.9, so that even a peak's is finite."""
     likely = 0.9 * jnp.maximum(maps, 1e-30)
@@ -41,27 +45,27 @@ def test_centre_of_mass_gives_the_centre_back_where_the_whole_peak_is_inside(
     x: float, y: float, sigma: float
 ) -> None:
     maps = draw(jnp.asarray([[x, y]]), (HEIGHT, WIDTH), sigma)
-    np.testing.assert_allclose(soft_argmax(maps), [[x, y]], atol=0.05)
+    np.testing.assert_allclose(centre(maps), [[x, y]], atol=0.05)
 
 
 @given(st.floats(-0.5, 127.5), st.floats(-0.5, 127.5))
 @settings(deadline=None)
 def test_crop_to_map_and_back(x: float, y: float) -> None:
     point = jnp.asarray([[x, y]])
-    maps = draw(to_map_pixels(point, 128, 32), (32, 32), 1.0)
-    back = to_crop_pixels(decode(logits_of(maps)), 128, 32)
+    maps = draw(to_map(point, 128, 32), (32, 32), 1.0)
+    back = to_crop(decode(logits_of(maps)), 128, 32)
     np.testing.assert_allclose(back, point, atol=0.05)
 
 
 def test_a_map_pixel_lies_in_the_middle_of_its_crop_pixels() -> None:
     """Pixel 0 of a map of 32 covers pixels 0 to 3 of a crop of 128, pixel 31 covers 124 to 127."""
-    np.testing.assert_allclose(to_crop_pixels(jnp.asarray([0.0, 31]), 128, 32), [1.5, 125.5])
-    np.testing.assert_allclose(to_map_pixels(jnp.asarray([1.5, 125.5]), 128, 32), [0, 31])
+    np.testing.assert_allclose(to_crop(jnp.asarray([0.0, 31]), 128, 32), [1.5, 125.5])
+    np.testing.assert_allclose(to_map(jnp.asarray([1.5, 125.5]), 128, 32), [0, 31])
 
 
 def test_gaussians_equal_their_formula() -> None:
     points = np.random.default_rng(0).uniform(-3, 30, (2, 5, 2))
-    maps = gaussian_heatmaps(jnp.asarray(points, jnp.float32), (HEIGHT, WIDTH), 1.7)
+    maps = draw(jnp.asarray(points, jnp.float32), (HEIGHT, WIDTH), 1.7)
     y, x = np.mgrid[:HEIGHT, :WIDTH][..., None]
     away = [(x - p[:, 0]) ** 2 + (y - p[:, 1]) ** 2 for p in points]
     np.testing.assert_allclose(maps, np.exp(-np.stack(away) / (2 * 1.7**2)), atol=1e-5)
@@ -69,10 +73,10 @@ def test_gaussians_equal_their_formula() -> None:
 
 def test_batches_decode_as_single_maps() -> None:
     maps = jax.random.uniform(jax.random.key(0), (2, 3, HEIGHT, WIDTH, 4))
-    points, centres = decode(logits_of(maps)), soft_argmax(maps)
+    points, centres = decode(logits_of(maps)), centre(maps)
     for i, j in np.ndindex(2, 3):
         np.testing.assert_allclose(points[i, j], decode(logits_of(maps[i, j])), atol=1e-6)
-        np.testing.assert_allclose(centres[i, j], soft_argmax(maps[i, j]), atol=1e-5)
+        np.testing.assert_allclose(centres[i, j], centre(maps[i, j]), atol=1e-5)
 
 
 def test_peak_of_noise_stays_near_its_pixel() -> None:
@@ -95,12 +99,12 @@ def test_centre_of_mass_by_hand() -> None:
     maps[20, 3, 0] = 0.7
     maps[[2, 6], [10, 30], 1] = 0.1, 0.3
     expected = [[3, 20], [25, 5], [(WIDTH - 1) / 2, (HEIGHT - 1) / 2]]
-    np.testing.assert_allclose(soft_argmax(jnp.asarray(maps)), expected, atol=1e-3)
+    np.testing.assert_allclose(centre(jnp.asarray(maps)), expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("weight", [0.0, 1e-30, 1e-12, 1.0])
 def test_gradient_of_a_vanishing_map_is_finite(weight: float) -> None:
-    gradient = jax.grad(lambda maps: soft_argmax(maps).sum())(jnp.full((8, 8, 2), weight))
+    gradient = jax.jit(jax.grad(lambda maps: soft_argmax(maps).sum()))(jnp.full((8, 8, 2), weight))
     assert jnp.isfinite(gradient).all()
 
 

@@ -110,8 +110,3 @@ class Problem:
         return jax.jit(
             jax.value_and_grad(functools.partial(self.loss, scan=scan, **options), has_aux=True)
         )
-
-
-def noise(key: Array, leaf: Array) -> Array:
-    """Small normal values like `leaf`, another draw for every shape."""
-    return 0.1 * jax.random.normal(jax.random.fold_in(key, leaf.size), leaf.shape, leaf.dtype)

@@ -14,6 +14,8 @@ from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.feedback import feedback_map, label_map, move
 
 Narrow = Callable[..., RedNetConfig]
+draw = jax.jit(label_map)
+moved = jax.jit(move, static_argnums=2, static_argnames="nearest")
 
 
 def maps_of(owners: np.ndarray, classes: int) -> jax.Array:
@@ -26,7 +28,7 @@ def test_label_map_draws_squares_that_shrink_with_the_passes() -> None:
     owners[4:7, 4:7] = 1  # centre (5, 5)
     owners[12, 10] = 2
     maps = jnp.concatenate([maps_of(owners, 4)] * 3)
-    drawn = np.asarray(label_map(maps, jnp.asarray([0, 1, 5])))[..., 0]
+    drawn = np.asarray(draw(maps, jnp.asarray([0, 1, 5])))[..., 0]
     for sample, side in zip(drawn, (7, 5, 3), strict=True):
         half = side // 2
         expected = np.zeros((16, 16))
@@ -39,13 +41,13 @@ def test_a_square_is_as_wide_between_pixels_and_the_larger_label_stays() -> None
     owners = np.zeros((16, 16), int)
     owners[5, 5:7] = 1  # centre (5.5, 5)
     owners[5, 8] = 2
-    drawn = np.asarray(label_map(maps_of(owners, 3), jnp.asarray([2])))[0, :, :, 0]
+    drawn = np.asarray(draw(maps_of(owners, 3), jnp.asarray([2])))[0, :, :, 0]
     assert (drawn == 1).sum() + (drawn == 2).sum() == 2 * 9 - 3 * (7 - 6)
     assert (drawn == 2).sum() == 9
 
 
 def test_a_landmark_that_owns_no_pixel_draws_none() -> None:
-    drawn = label_map(maps_of(np.zeros((8, 8), int), 3), jnp.asarray([0]))
+    drawn = draw(maps_of(np.zeros((8, 8), int), 3), jnp.asarray([0]))
     assert not np.any(drawn)
 
 
@@ -62,8 +64,8 @@ def test_kinds_of_feedback(narrow: Narrow) -> None:
 def test_maps_stand_still_under_the_identity() -> None:
     maps = jax.random.uniform(jax.random.key(0), (2, 8, 8, 3))
     warps = jnp.broadcast_to(jnp.eye(2, 3), (2, 2, 3))
-    np.testing.assert_allclose(move(maps, warps, 32), maps, atol=1e-6)
-    np.testing.assert_array_equal(move(maps, warps, 32, nearest=True), maps)
+    np.testing.assert_allclose(moved(maps, warps, 32), maps, atol=1e-6)
+    np.testing.assert_array_equal(moved(maps, warps, 32, nearest=True), maps)
 
 
 def test_maps_shift_by_whole_map_pixels() -> None:
@@ -71,9 +73,9 @@ def test_maps_shift_by_whole_map_pixels() -> None:
     maps = jax.random.uniform(jax.random.key(0), (1, 8, 8, 3))
     warps = jnp.asarray([[[1.0, 0, 8], [0, 1, 0]]])
     for nearest in (False, True):
-        moved = move(maps, warps, 32, nearest=nearest)
-        np.testing.assert_allclose(moved[:, :, :6], maps[:, :, 2:], atol=1e-5)
-        np.testing.assert_array_equal(moved[:, :, 6:], 0)
+        shifted = moved(maps, warps, 32, nearest=nearest)
+        np.testing.assert_allclose(shifted[:, :, :6], maps[:, :, 2:], atol=1e-5)
+        np.testing.assert_array_equal(shifted[:, :, 6:], 0)
 
 
 def test_maps_move_with_their_picture() -> None:
@@ -82,7 +84,8 @@ def test_maps_move_with_their_picture() -> None:
     picture = jnp.asarray(np.sin(4 * grid)[:, None] * np.cos(3 * grid)[None])[..., None]
     old = crop_transform(np.array([12.0, 12, 44, 44]), margin=1.5, size=32).astype(np.float32)
     new = crop_transform(np.array([16.0, 14, 40, 42]), margin=1.2, size=32).astype(np.float32)
-    seen = [warp(picture, jnp.asarray(affine), (32, 32)) for affine in (old, new)]
+    cut = jax.jit(warp, static_argnums=2)
+    seen = [cut(picture, jnp.asarray(affine), (32, 32)) for affine in (old, new)]
     to_old = np.linalg.inv(np.vstack([old, [0, 0, 1]])) @ np.vstack([new, [0, 0, 1]])
-    moved = move(seen[0][None], jnp.asarray(to_old[None, :2], jnp.float32), 32)
-    np.testing.assert_allclose(moved[0], seen[1], atol=2e-3)
+    resampled = moved(seen[0][None], jnp.asarray(to_old[None, :2], jnp.float32), 32)
+    np.testing.assert_allclose(resampled[0], seen[1], atol=2e-3)

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import pytest
 from jax import Array
-from model.loops import SCANS, SLOW_DEEP, SLOW_JOURNAL, Problem, noise
+from model.loops import SCANS, SLOW_DEEP, SLOW_JOURNAL, Problem
 
 from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig
@@ -28,7 +28,9 @@ def gradients(shallow: Callable[..., RedNetConfig]) -> Compile:
 
     @functools.cache
     def pose(preset: str, dtype: str, frames: int, passes: int, **changes: Any) -> Problem:
-        config = shallow(preset, open_feedback_gradient=True, **changes)
+        # Its 68 maps are what most of the time of a step without optimisation goes to.
+        points = 68 if preset == "ijcv_resnet" else 7
+        config = shallow(preset, open_feedback_gradient=True, landmarks=points, **changes)
         return Problem(config, jnp.dtype(dtype), frames=frames, passes=passes)
 
     @functools.cache
@@ -58,6 +60,13 @@ def distance(one: Tree, other: Tree) -> float:
     pairs = list(zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
     apart = sum(np.sum(np.square(np.asarray(a) - np.asarray(b))) for a, b in pairs)
     return float(np.sqrt(apart / sum(np.sum(np.square(b)) for _, b in pairs)))
+
+
+@jax.jit
+def descend(params: Tree, gradient: Tree) -> Tree:
+    """A step of at most 0.02 down the gradient."""
+    rate = 0.02 / jnp.maximum(optax.tree.norm(gradient), 1)
+    return jax.tree.map(lambda leaf, slope: leaf - rate * slope, params, gradient)
 
 
 @pytest.mark.parametrize("preset", SLOW_JOURNAL)
@@ -105,23 +114,26 @@ def test_scans_equal_a_plain_loop(gradients: Compile, preset: str, dtype: str) -
     Float64 leaves no room for another formula; in float32 a pooling or an arg-max may take the
     other side of a near-tie, which moves the gradient by more than rounding does.
     """
+    # Of the two forms without a loop, Python's alone in the quick test of the larger network: the
+    # other is compared in float32, and in the quick test of the smaller one.
+    alone = (preset, dtype) == ("eccv_vgg", "float64")
+    names = ("scan", "python") if alone else tuple(SCANS)
     with jax.enable_x64(dtype == "float64"):
-        forms = {name: gradients(preset, dtype, name)[1] for name in SCANS}
+        forms = {name: gradients(preset, dtype, name)[1] for name in names}
         variables = gradients(preset, dtype)[0].variables
         params, stats = variables["params"], variables["batch_stats"]
         tolerance = 1e-11 if dtype == "float64" else 1e-3
         for steps in (20, 0):
             results = {name: form(params, stats) for name, form in forms.items()}
             (value, moved), gradient = results["python"]
-            for name in ("scan", "unrolled scan"):
+            for name in names[:-1]:
                 (other_value, other_moved), other_gradient = results[name]
                 assert distance(other_value, value) < tolerance, name
                 assert distance(other_moved, moved) < tolerance, name
                 assert distance(other_gradient, gradient) < tolerance, name
             for _ in range(steps):
                 (_, stats), gradient = forms["scan"](params, stats)
-                rate = 0.02 / jnp.maximum(optax.tree.norm(gradient), 1)
-                params = jax.tree.map(lambda p, g, r=rate: p - r * g, params, gradient)
+                params = descend(params, gradient)
 
 
 @pytest.mark.parametrize("preset", SLOW_JOURNAL)
@@ -148,12 +160,15 @@ def test_gradient_agrees_with_finite_differences(gradients: Compile, preset: str
             params = {**params, "readout": jax.tree.map(jnp.zeros_like, params["readout"])}
         (_, _), gradient = gradient_of(params, stats)
         value = jax.jit(lambda p: problem.loss(p, stats)[0])
+        along = jax.jit(lambda p, d, s: jax.tree.map(lambda one, way: one + s * way, p, d))
         for seed in range(3):
-            key, size = jax.random.key(seed), 2e-9
-            direction = jax.tree.map(functools.partial(noise, key), params)
-            ahead = value(jax.tree.map(lambda p, d, s=size: p + s * d, params, direction))
-            behind = value(jax.tree.map(lambda p, d, s=size: p - s * d, params, direction))
-            products = jax.tree.map(jnp.vdot, gradient, direction)
+            rng, size = np.random.default_rng(seed), 2e-9
+            # NumPy compiles nothing for each of so many shapes.
+            direction = jax.tree.map(
+                lambda leaf, r=rng: 0.1 * r.standard_normal(leaf.shape), params
+            )
+            ahead, behind = (value(along(params, direction, s)) for s in (size, -size))
+            products = jax.tree.map(np.vdot, gradient, direction)
             slope = sum(jax.tree.leaves(products))
             np.testing.assert_allclose((ahead - behind) / (2 * size), slope, rtol=1e-5)
 

@@ -1,6 +1,7 @@
 """Losses of the journal form: 7 coarse maps and 68 fine ones, and points that have no gradient."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -47,10 +48,15 @@ def some_output(dtype=np.float32):
     )
 
 
+@functools.cache
+def compiled(config):
+    return jax.jit(pass_losses(config, MODEL))
+
+
 def losses_of(output, truth=TRUTH, config=CONFIG):
     dtype = output.logits.dtype
     targets = Targets(jnp.asarray(truth, dtype), jnp.asarray(LABELLED), jnp.asarray([4, -1]))
-    return pass_losses(config, MODEL)(output, targets)
+    return compiled(config)(output, targets)
 
 
 def squared_distance(points, size):
@@ -112,7 +118,9 @@ def test_points_without_label_have_no_influence(nothing):
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
     # The eye corner among them is needed as the unit of the error.
     assert np.isnan(expected["nme"][1]) and float(expected["confidence"][1]) == 0
-    slope = jax.grad(lambda maps: losses_of(output._replace(logits=maps), truth)["total"].sum())
+    slope = jax.jit(
+        jax.grad(lambda maps: losses_of(output._replace(logits=maps), truth)["total"].sum())
+    )
     hidden = np.zeros((2, 68), bool)
     hidden[1, HIDDEN] = True
     pulled = (np.asarray(slope(output.logits)) != 0).any((1, 2))
@@ -129,7 +137,7 @@ def test_gradients_agree_with_finite_differences_and_points_have_none():
             return losses_of(replaced)["total"].sum()
 
         values = [getattr(output, name) for name in fields]
-        gradient, total = jax.grad(total)(values), jax.jit(total)
+        gradient, total = jax.jit(jax.grad(total))(values), jax.jit(total)
         rng = np.random.default_rng(2)
         for which in range(3):
             direction = jnp.asarray(rng.normal(size=values[which].shape))
