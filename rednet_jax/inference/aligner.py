@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple, overload
@@ -28,10 +29,29 @@ BATCH = 8
 """Crops that go through the network together; one shape is compiled."""
 
 
+DOUBTFUL = 0.5
+"""Mean confidence below which a face may be upside down in its crop. With three passes `compact` is
+surer of every face of 300-W's validation set that is upright, and of none that is upside down."""
+
+HALF_TURN = (math.pi,)
+"""Tried where the detector's points say how a face is turned: they are right, or upside down."""
+
+ALL_TURNS = tuple(math.radians(turn) for turn in (180, 90, -90, 45, -45, 135, -135))
+"""Tried where only the box of a face is known."""
+
+
 class _Crop(NamedTuple):
+    """Where a face is: number of the image, and its upright box there, turned by roll radians."""
+
     image: int
     face: Detection | NDArray[np.float32]
-    affine: NDArray[np.float64]
+    box: NDArray[np.floating]
+    roll: float
+
+    @property
+    def turns(self) -> tuple[float, ...]:
+        face = self.face
+        return HALF_TURN if isinstance(face, Detection) and face.points is not None else ALL_TURNS
 
 
 class Aligner:
@@ -116,11 +136,11 @@ class Aligner:
         crops: list[_Crop] = []
         for number, image in enumerate(images):
             found = self._detected(image) if boxes is None else _given(image, boxes[number])
-            crops += [_Crop(number, face, affine) for face, affine in map(self._placed, found)]
+            crops += [_crop(number, face) for face in found]
         answers: list[list[Face]] = [[] for _ in images]
         for start in range(0, len(crops), BATCH):
             part = crops[start : start + BATCH]
-            for crop, face in zip(part, self._landmarks(images, part), strict=True):
+            for crop, face in zip(part, self._faces_of(images, part), strict=True):
                 if self._is_face(face) and len(answers[crop.image]) != self._faces:
                     answers[crop.image].append(face)
         return answers
@@ -128,31 +148,43 @@ class Aligner:
     def _detected(self, image: NDArray[np.uint8]) -> Sequence[Detection]:
         return by_prominence(self._detector.detect(image))
 
-    def _placed(
-        self, face: Detection | NDArray[np.float32]
-    ) -> tuple[Detection | NDArray[np.float32], NDArray[np.float64]]:
-        """A face and the map [2, 3] from its crop's pixels to the image's."""
-        box, roll = upright_box(face) if isinstance(face, Detection) else (face, 0.0)
-        config = self.config
-        affine: NDArray[np.float64] = crop_transform(
-            box, margin=config.picture_margin, size=config.picture_size, roll=roll
-        )
-        return face, affine
+    def _faces_of(self, images: Sequence[NDArray[np.uint8]], crops: Sequence[_Crop]) -> list[Face]:
+        """Returns the face of each crop, turned otherwise where the network is sure only then."""
+        batch = BATCH if len(crops) > 1 else 1
+        faces = self._landmarks(images, crops, batch)
+        for number in range(len(ALL_TURNS)):
+            turned = {
+                place: crop._replace(roll=crop.roll + crop.turns[number])
+                for place, (crop, face) in enumerate(zip(crops, faces, strict=True))
+                if number < len(crop.turns) and _sureness(face) < DOUBTFUL
+            }
+            if turned:
+                others = self._landmarks(images, list(turned.values()), batch)
+                for place, other in zip(turned, others, strict=True):
+                    if _sureness(other) >= DOUBTFUL:
+                        faces[place] = other
+        return faces
 
-    def _landmarks(self, images: Sequence[NDArray[np.uint8]], crops: Sequence[_Crop]) -> list[Face]:
-        size = self.config.picture_size
-        full = np.zeros((BATCH if len(crops) > 1 else 1, size, size, 3), np.uint8)
-        for place, crop in enumerate(crops):
-            full[place] = cut_crop(images[crop.image], crop.affine, size)
+    def _landmarks(
+        self, images: Sequence[NDArray[np.uint8]], crops: Sequence[_Crop], batch: int
+    ) -> list[Face]:
+        config = self.config
+        size, margin = config.picture_size, config.picture_margin
+        affines = [
+            crop_transform(crop.box, margin=margin, size=size, roll=crop.roll) for crop in crops
+        ]
+        full = np.zeros((batch, size, size, 3), np.uint8)
+        for place, (crop, affine) in enumerate(zip(crops, affines, strict=True)):
+            full[place] = cut_crop(images[crop.image], affine, size)
         landmarks, confidence = (
             every[-1]
-            for every in answer_crops(
-                self.config, self._variables, full, self._feedback_steps, len(full)
-            )
+            for every in answer_crops(config, self._variables, full, self._feedback_steps, batch)
         )
         faces = []
-        for crop, points, certain in zip(crops, landmarks, confidence, strict=False):
-            placed = apply_affine(crop.affine, points).astype(np.float32)
+        for crop, affine, points, certain in zip(
+            crops, affines, landmarks, confidence, strict=False
+        ):
+            placed = apply_affine(affine, points).astype(np.float32)
             if isinstance(crop.face, Detection):
                 faces.append(Face(placed, certain, crop.face.box, crop.face.score))
             else:
@@ -161,7 +193,7 @@ class Aligner:
 
     def _is_face(self, face: Face) -> bool:
         # Written so that nan is no face.
-        sure = float(np.mean(face.confidence)) >= self._min_confidence
+        sure = _sureness(face) >= self._min_confidence
         return sure and bool(np.isfinite(face.landmarks).all())
 
 
@@ -222,6 +254,15 @@ def image_pixels(image: ImageLike) -> NDArray[np.uint8]:
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
         raise RednetError(f"an image is RGB uint8 [H, W, 3], not {pixels.dtype} {pixels.shape}")
     return pixels
+
+
+def _crop(image: int, face: Detection | NDArray[np.float32]) -> _Crop:
+    box, roll = upright_box(face) if isinstance(face, Detection) else (face, 0.0)
+    return _Crop(image, face, box, roll)
+
+
+def _sureness(face: Face) -> float:
+    return float(np.mean(face.confidence))
 
 
 def _given(

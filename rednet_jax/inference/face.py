@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from rednet_jax.landmarks.schemes import Scheme, scheme
 
-MIN_CONFIDENCE = 0.3
-"""A face whose landmarks have a lower mean confidence is not answered. In 28 real clips every face
-had 0.41 or more, and of crops beside the face 98 % had less than 0.3."""
+MIN_CONFIDENCE = 0.1
+"""A face in an image whose landmarks have a lower mean confidence is not answered. What YuNet takes
+for a face in images without one had 0.01 to 0.17 (eight crops, one above 0.1). Of 202 infants that
+it finds, 187 have more than 0.1, and 165 more than 0.3."""
 
 
 class Face(NamedTuple):

@@ -15,7 +15,7 @@ from rednet_jax.detection.detector import Detection, FaceDetector, by_prominence
 from rednet_jax.detection.yunet import YuNet
 from rednet_jax.errors import RednetError
 from rednet_jax.inference.cuts import CutFinder
-from rednet_jax.inference.face import MIN_CONFIDENCE, Face
+from rednet_jax.inference.face import Face
 from rednet_jax.inference.search import VIDEO_SEARCH, View, detect_in, tile_views, whole_view
 from rednet_jax.inference.streams import Carry, Look, Region, Streams, Variables
 from rednet_jax.landmarks.boxes import (
@@ -29,7 +29,7 @@ from rednet_jax.media.video import VideoReader
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.weights.store import load
 
-LOST_BELOW = MIN_CONFIDENCE
+LOST_BELOW = 0.3
 """A face is lost where the mean confidence of its landmarks falls below this."""
 
 RECROP_BEYOND = 0.12

@@ -14,6 +14,9 @@ from rednet_jax.errors import RednetError
 from rednet_jax.inference.aligner import BATCH, Aligner
 from rednet_jax.quickstart import portrait_path
 
+FIVE = (slice(36, 42), slice(42, 48), slice(30, 31), slice(48, 49), slice(54, 55))
+"""Landmarks that a detector's five points are the means of: eyes, nose, corners of the mouth."""
+
 
 class Found:
     """A detector that answers the given faces."""
@@ -58,6 +61,30 @@ def test_landmarks_turn_with_the_image(released, portrait, degrees):
     points = (found.landmarks - 255.5) @ back.T + 255.5
     eyes = np.linalg.norm(upright.landmarks[45] - upright.landmarks[36])
     assert np.linalg.norm(points - upright.landmarks, axis=-1).mean() < 0.02 * eyes
+
+
+@pytest.mark.parametrize("quarters", (1, 2, 3))
+def test_a_box_of_a_turned_face_is_enough(released, portrait, quarters):
+    ((upright,),) = released.align([portrait])
+    size = portrait.shape[0]
+    assert portrait.shape[1] == size
+    turned = np.rot90(portrait, quarters)
+    points = upright.landmarks
+    for _ in range(quarters):
+        points = np.stack([points[:, 1], size - 1 - points[:, 0]], -1)
+    box = np.concatenate([points.min(0), points.max(0)])
+    ((found,),) = released.align([turned], [[box]])
+    eyes = np.linalg.norm(points[45] - points[36])
+    assert np.linalg.norm(found.landmarks - points, axis=-1).mean() < 0.03 * eyes
+
+
+def test_a_face_found_upside_down_is_turned(portrait):
+    ((upright,),) = Aligner("compact", feedback_steps=1).align([portrait])
+    five = np.stack([upright.landmarks[part].mean(0) for part in FIVE])
+    wrong = Detection(upright.box, upright.score, (2 * five.mean(0) - five).astype(np.float32))
+    (found,) = Aligner("compact", feedback_steps=1, detector=Found(wrong))(portrait)
+    eyes = np.linalg.norm(upright.landmarks[45] - upright.landmarks[36])
+    assert np.linalg.norm(found.landmarks - upright.landmarks, axis=-1).mean() < 0.03 * eyes
 
 
 def test_no_face_is_no_answer(released):
