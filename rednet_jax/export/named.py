@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from numpy.typing import NDArray
 
 from rednet_jax.export.check import Answer, Runner, State
@@ -20,6 +22,10 @@ Named = Mapping[str, Any]
 
 Function = Callable[[RedNetConfig, dict[str, Any], int, Named], dict[str, jax.Array]]
 """`still` or `stream`: from config, weights of `stored`, K and inputs to the outputs."""
+
+
+_unrolled = functools.partial(lax.scan, unroll=True)
+# Not every runtime has loops, and those that do are slower in them.
 
 
 def stored(variables: dict[str, Any], dtype: str) -> dict[str, Any]:
@@ -39,7 +45,11 @@ def still(
     # What is exported rounds on no device more than on a CPU.
     with jax.default_matmul_precision("highest"):
         out, _ = rednet.align_image(
-            config, _wide(variables), _pixels(inputs["crops"]), feedback_steps=feedback_steps
+            config,
+            _wide(variables),
+            _pixels(inputs["crops"]),
+            feedback_steps=feedback_steps,
+            scan=_unrolled,
         )
     return {"landmarks": out.landmarks, "confidence": out.confidence}
 
@@ -63,7 +73,13 @@ def stream(
     state = rednet.State(feedback, (hidden, cell), parts["passes"], parts["crop"])
     with jax.default_matmul_precision("highest"):
         out, state = rednet.step(
-            config, _wide(variables), state, images, inputs["warp"], feedback_steps=feedback_steps
+            config,
+            _wide(variables),
+            state,
+            images,
+            inputs["warp"],
+            feedback_steps=feedback_steps,
+            scan=_unrolled,
         )
     after = _parts(state)
     following = {f"next_{name}": after[name] for name in state_shapes(config)}

@@ -70,12 +70,7 @@ class GeneratedReader(Iterator[GeneratedRows]):
 
 
 class Inputs:
-    """The data of a run: opened before anything is compiled, and read stage by stage.
-
-    Attributes:
-        validation: of each stage, the faces that checkpoints are chosen by, in truth boxes, or
-            stretches of clips.
-    """
+    """The data of a run: opened before anything is compiled, and read stage by stage."""
 
     def __init__(self, experiment: Experiment, data_dir: Path | None = None) -> None:
         """Opens everything that the stages read; the first time faces are cut.
@@ -90,7 +85,7 @@ class Inputs:
                 people than f_CLS tells apart.
         """
         self._experiment = experiment
-        self.validation = [_validation(experiment, stage, data_dir) for stage in experiment.stages]
+        self._validation = [_validation(experiment, stage, data_dir) for stage in experiment.stages]
         self._crops = [_crops(experiment, stage, data_dir) for stage in experiment.stages]
         told = dict.fromkeys(
             f"{split}: {len(crops)} faces" for part in self._crops for split, crops in part
@@ -114,6 +109,18 @@ class Inputs:
                 f"{experiment.model.identities}"
             )
 
+    def validation(self, number: int) -> Crops | ClipWindows:
+        """Returns what a stage's checkpoints are chosen by: faces in truth boxes, or clips.
+
+        Generated faces are made by the first call, so that training does not wait for them.
+        """
+        stage = self._experiment.stages[number]
+        if isinstance(stage.data, GeneratedData):
+            return generated_crops(self._experiment, stage.data, stage.batch)
+        read = self._validation[number]
+        assert read is not None
+        return read
+
     def fingerprints(self) -> dict[str, dict[str, str]]:
         """Returns a digest of the faces of every prepared split, by stage.
 
@@ -122,9 +129,9 @@ class Inputs:
         """
         found = {}
         for stage, parts, validation in zip(
-            self._experiment.stages, self._crops, self.validation, strict=True
+            self._experiment.stages, self._crops, self._validation, strict=True
         ):
-            if isinstance(stage.data, GeneratedData):
+            if isinstance(stage.data, GeneratedData) or validation is None:
                 continue
             digests = {f"train {split}": crops.fingerprint for split, crops in parts}
             digests[f"validation {stage.data.validation}"] = _fingerprint(validation)
@@ -177,10 +184,13 @@ def _fingerprint(faces: Crops | ClipWindows) -> str:
     return fingerprint_arrays(arrays)
 
 
-def _validation(experiment: Experiment, stage: Stage, data_dir: Path | None) -> Crops | ClipWindows:
+def _validation(
+    experiment: Experiment, stage: Stage, data_dir: Path | None
+) -> Crops | ClipWindows | None:
+    """The validation faces of a stage that are read; None if they are generated."""
     data, model = stage.data, experiment.model
     if isinstance(data, GeneratedData):
-        return generated_crops(experiment, data, stage.batch)
+        return None
     name, split = data.validation.split("/")
     if stage.clips is not None and holds_clips(name):
         margin, size = model.crop_margin * data.cover, data.cached_size

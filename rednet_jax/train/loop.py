@@ -273,7 +273,7 @@ class _Run(NamedTuple):
         """Validates, keeps the weights if they are the best, and saves; returns the best NME."""
         state = self.devices.gathered(state)
         average = whole(state.average)
-        found = validate(self.experiment.model, average, self.inputs.validation[number], passes)
+        found = validate(self.experiment.model, average, self.inputs.validation(number), passes)
         nme = found.nme
         if not np.isfinite(nme).all():
             raise _broken(f"validation NME is not finite at step {done}", self.checkpoints)

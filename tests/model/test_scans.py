@@ -173,8 +173,8 @@ def test_label_map_feedback(shallow: Narrow, preset: str) -> None:
         )
         for name in ("scan", "python")
     )
-    # These untrained points lie up to 260 px off: 1e-6 of that is eight units in the last place.
-    assert_close(one[:2], other[:2], rtol=1e-6)
+    # These untrained points lie up to 400 px off, in sums whose terms are as large: 1e-6 of that.
+    assert_close(one[:2], other[:2], atol=4e-4)
     state = one[1]
     labels = np.unique(state.feedback)
     assert state.feedback.shape[-1] == 1

@@ -425,7 +425,7 @@ def test_seven_points_are_taken_out_of_the_68(experiment, narrow, data_dir):
     seven = dataclasses.replace(experiment, model=narrow("compact", landmarks=7))
     picked = list(LANDMARKS_7.from_68)
     few, whole = (Inputs(one, data_dir) for one in (seven, experiment))
-    assert few.validation[0].landmarks.shape == (3, 7, 2)
+    assert few.validation(0).landmarks.shape == (3, 7, 2)
     few, whole = (next(one.open(0)) for one in (few, whole))
     np.testing.assert_array_equal(few.landmarks, whole.landmarks[:, picked])
     assert few.labelled.shape == (4, 7)
