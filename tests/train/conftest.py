@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pytest
 from train.miniature_300w import prepare_300w
 
+from rednet_jax.train import loop
 from rednet_jax.train.experiment import DataConfig, Experiment, OptimiserConfig, Stage
 from rednet_jax.train.loop import train
 from rednet_jax.train.parallel import _sharded_step
@@ -51,6 +52,15 @@ def experiment(narrow) -> Experiment:
         log_every=2,
         keep=1,
     )
+
+
+@pytest.fixture
+def without_report(monkeypatch) -> None:
+    """For runs whose report is not looked at: its plots take as long as their twenty steps.
+
+    The uninterrupted run has its report, and so have the runs of several stages.
+    """
+    monkeypatch.setattr(loop, "write_report", lambda run_dir: run_dir)
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,8 @@ from rednet_jax.train.load import changed
 from rednet_jax.train.loop import train
 from rednet_jax.weights.store import load
 
+pytestmark = pytest.mark.usefixtures("without_report")
+
 
 def rows(folder):
     """metrics.jsonl without what depends on the clock."""
