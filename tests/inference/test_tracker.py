@@ -11,6 +11,7 @@ import pytest
 from rednet_jax.detection.detector import POINTS, Detection, by_prominence
 from rednet_jax.errors import RednetError
 from rednet_jax.inference import streams
+from rednet_jax.inference import tracker as module
 from rednet_jax.inference.tracker import (
     NEWCOMERS_EVERY,
     REMEMBERED,
@@ -248,6 +249,43 @@ def test_who_comes_back_near_and_soon_is_the_same_person(fake, away, place, iden
     assert found[-1][0].identity == identity
 
 
+def still_in_its_crop():
+    """The mean face, crop pixels, where the next crop is the same as the last."""
+    shape = mean_shape(LANDMARKS_68)
+    middle, side = (shape.min(0) + shape.max(0)) / 2, np.ptp(shape, axis=0).max()
+    return (shape - middle) / side * 64 / 1.25 + 31.5
+
+
+def test_another_person_in_the_same_place_is_another_one(fake, portrait):
+    """B takes over from A from one frame to the next, and A comes back: two people, no cut."""
+    tracker, seen, _ = fake(box_at(100, 100))
+    a, b = portrait[60:190, 155:285], portrait[10:140, 10:140]
+    shape = still_in_its_crop()
+    seen.answer = lambda crop: (shape, np.full(68, 0.9))
+    identities = []
+    for frame in range(16):
+        image = picture()
+        image[35:165, 35:165] = (a, b, a, a)[frame // 4]
+        identities += [face.identity for face in tracker.update(image)]
+    assert identities == [0] * 4 + [1] * 4 + [0] * 8
+
+
+def test_another_person_found_where_somebody_was_lost_is_another_one(fake, portrait):
+    tracker, seen, _ = fake(box_at(100, 100))
+    a, b = portrait[60:190, 155:285], portrait[10:140, 10:140]
+    shape = still_in_its_crop()
+    identities = []
+    for frame in range(11):
+        image = picture()
+        image[35:165, 35:165] = b if 3 < frame < 7 else a
+        # Lost for one frame, and the detector's box is as little of a face.
+        confidence = np.full(68, 0.1 if frame in (3, 7) else 0.9)
+        seen.answer = lambda crop, confidence=confidence: (shape, confidence)
+        identities.append([face.identity for face in tracker.update(image)])
+    # The whole frame is searched in the frame of a loss, and in one of three after it.
+    assert identities == [[0]] * 3 + [[]] * 3 + [[1]] + [[]] * 3 + [[0]]
+
+
 def test_without_a_face_one_frame_of_a_few_is_searched(fake):
     tracker, seen, detector = fake()
     for _ in range(2 * SEARCH_EVERY + 1):
@@ -359,7 +397,9 @@ def test_one_of_two_is_lost_and_found_while_the_other_is_followed(fake):
     assert [face.identity for face in faces] == [0, 1]
 
 
-def test_where_two_slide_onto_one_face_the_elder_stays(fake):
+def test_where_two_slide_onto_one_face_the_elder_stays(fake, monkeypatch):
+    alike = np.where(np.arange(768) % 2, 1, -1).astype(np.float32)
+    monkeypatch.setattr(module, "thumbnail", lambda image, landmarks: alike)
     tracker, _, _ = fake(box_at(60, 60), box_at(160, 60), faces=2)
     assert len(tracker.update(picture((60, 60), (160, 60)))) == 2
     for x in (150, 140, 130, 120, 110, 100, 90, 80, 70, 62):

@@ -1,0 +1,97 @@
+"""Another person is a sudden change that stays; motion and light are not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rednet_jax.inference.appearance import (
+    ALIKE,
+    CONFIRMED_AFTER,
+    SIDE,
+    STEADY,
+    UNLIKE,
+    Appearance,
+    thumbnail,
+)
+from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
+
+SIZE = 3 * SIDE * SIDE
+AXES = np.linalg.qr(np.random.default_rng(0).normal(size=(SIZE, 4)) - 0)[0].T * np.sqrt(SIZE)
+
+
+def like(correlation, axis=1):
+    """A thumbnail of that correlation with that of the person, AXES[0]."""
+    mixed = correlation * AXES[0] + np.sqrt(1 - correlation**2) * AXES[axis]
+    return mixed.astype(np.float32)
+
+
+@pytest.fixture
+def person():
+    one = Appearance([like(1)])
+    for _ in range(3):
+        assert one.update(like(0.99)) is None
+    return one
+
+
+def test_likeness_is_the_correlation_with_the_nearest_of_the_last_frames(person):
+    assert person.likeness(like(0.99)) == pytest.approx(1, abs=1e-5)
+    assert person.likeness(like(0.5, axis=2)) == pytest.approx(0.5, abs=1e-2)
+    assert person.likeness(-like(1)) < -0.9
+
+
+def test_somebody_quite_different_is_noticed_at_once(person):
+    other = person.update(like(UNLIKE - 0.1, axis=2))
+    assert other is not None
+    assert other.likeness(like(UNLIKE - 0.1, axis=2)) == pytest.approx(1, abs=1e-5)
+    # What was known of the first person is left for when they come back.
+    assert person.likeness(like(1)) == pytest.approx(1, abs=1e-2)
+    assert other.update(like(UNLIKE - 0.1, axis=2)) is None
+
+
+def test_somebody_less_different_is_noticed_when_it_stays_so(person):
+    changed = like((UNLIKE + ALIKE) / 2, axis=2)
+    answers = [person.update(changed) for _ in range(CONFIRMED_AFTER + 1)]
+    assert answers[:-1] == [None] * CONFIRMED_AFTER
+    assert answers[-1].likeness(changed) == pytest.approx(1, abs=1e-5)
+
+
+def test_who_is_soon_alike_again_is_the_same_person(person):
+    changed = like((UNLIKE + ALIKE) / 2, axis=2)
+    assert person.update(changed) is None
+    assert all(person.update(like(0.99)) is None for _ in range(2 * CONFIRMED_AFTER))
+
+
+def test_change_in_every_frame_is_motion(person):
+    """Each frame is less like the one before than `STEADY`, but for the first not less alike."""
+    angle = 0.0
+    for _ in range(20):
+        angle += np.arccos((STEADY + ALIKE) / 2)
+        turned = np.cos(angle) * AXES[0] + np.sin(angle) * AXES[1]
+        assert person.update(turned.astype(np.float32)) is None
+
+
+def test_slow_change_is_the_same_person(person):
+    for angle in np.arange(0, 3, 0.1):
+        turned = np.cos(angle) * AXES[0] + np.sin(angle) * AXES[1]
+        assert person.update(turned.astype(np.float32)) is None
+
+
+@pytest.mark.parametrize(("scale", "roll", "shift"), [(1, 0, 20), (1.5, 0, 0), (1, 90, 0)])
+def test_a_thumbnail_is_of_the_face_wherever_it_is(portrait, scale, roll, shift):
+    """Moved, enlarged or turned with its landmarks, and lit by half, a face looks alike."""
+    landmarks = (mean_shape(LANDMARKS_68) * 110 + [222, 125]).astype(np.float32)
+    first = thumbnail(portrait, landmarks)
+    assert first.shape == (SIZE,) and first.dtype == np.float32
+    assert first.mean() == pytest.approx(0, abs=1e-5)
+    assert np.mean(first**2) == pytest.approx(1, abs=1e-5)
+    size = tuple(round(side * scale) for side in portrait.shape[1::-1])
+    image = np.asarray(Image.fromarray(portrait).resize(size))
+    points = landmarks * scale
+    if roll:
+        image, points = np.rot90(image), np.stack([points[:, 1], 511 - points[:, 0]], -1)
+    image = np.ascontiguousarray(np.roll(image, shift, axis=(0, 1)) // 2)
+    assert np.mean(first * thumbnail(image, points + np.float32(shift))) > 0.98
+    beside = thumbnail(portrait, landmarks + np.float32([60, 120]))
+    assert np.mean(first * beside) < UNLIKE
