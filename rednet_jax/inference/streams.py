@@ -26,8 +26,8 @@ Variables = dict[str, Any]
 Carry = Literal["all", "feedback", "nothing"]
 """What of a frame the next one sees: feedback map and memory of f_tRNN, the map alone, neither."""
 
-_SLOTS = 3
-"""Copies of a face's state: that of the frame before, and one for each of two looks at a frame."""
+_SLOTS = 5
+"""Copies of a face's state: that of the frame before, and one for each look at a frame."""
 
 
 def is_recurrent(variables: Variables) -> bool:
@@ -124,7 +124,7 @@ class Streams:
         """Returns the network's answer at a region for each row.
 
         The state of each row is resampled from the crop of its kept look into the new crop. Of the
-        looks since the last `keep` of a row, the last two can be kept.
+        looks since the last `keep` of a row, the last four can be kept.
 
         Args:
             image: RGB uint8 [H, W, 3].
@@ -165,7 +165,7 @@ class Streams:
     def _free_slot(self, row: int) -> int:
         kept = self._kept.get(row)
         slots = [_SLOTS * row + (self._written[row] + step) % _SLOTS for step in (1, 2)]
-        slot = slots[1] if kept is not None and kept.slot == slots[0] else slots[0]
+        slot = slots[0] if kept is None or kept.slot != slots[0] else slots[1]
         self._written[row] = slot - _SLOTS * row
         return slot
 

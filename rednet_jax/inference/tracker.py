@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from rednet_jax.detection.detector import Detection, FaceDetector, by_prominence, upright_box
 from rednet_jax.detection.yunet import YuNet
 from rednet_jax.errors import RednetError
+from rednet_jax.inference.aligner import DOUBTFUL
 from rednet_jax.inference.appearance import ALIKE, Appearance, Thumbnail, thumbnail
 from rednet_jax.inference.cuts import CutFinder
 from rednet_jax.inference.face import Face
@@ -208,6 +210,7 @@ class Tracker:
                 # Where two converge on one face, the older track stays.
                 self._miss(track)
                 continue
+            self._streams.keep(track.row, look)
             seen = thumbnail(image, look.landmarks)
             face = Face(look.landmarks, look.confidence, track.box, identity=track.face.identity)
             current = _Track(track.row, face, look.region.roll, track.appearance)
@@ -301,12 +304,23 @@ class Tracker:
             self._streams.forget(row)
         started = dict(zip(free, new, strict=False))
         regions = {row: Region(*upright_box(face)) for row, face in started.items()}
-        for row, look in self._look(image, regions).items():
+        looks = self._look(image, regions)
+        # The detector's points may be upside down.
+        turned = {
+            row: region._replace(roll=region.roll + math.pi)
+            for row, region in regions.items()
+            if started[row].points is not None and _sureness(looks[row]) < DOUBTFUL
+        }
+        for row, look in self._look(image, turned).items():
+            if _sureness(look) >= DOUBTFUL:
+                looks[row] = look
+        for row, look in looks.items():
             if look is None:
                 continue
             box = whole_face_box(look.landmarks)
             if any(_same(box, track.box) for track in self._tracks):
                 continue
+            self._streams.keep(row, look)
             detection, seen = started[row], thumbnail(image, look.landmarks)
             face = Face(
                 look.landmarks,
@@ -359,9 +373,6 @@ class Tracker:
         for row, look in self._streams.look(image, again).items():
             if _is_face(look, image):
                 looks[row] = look
-        for row, kept in looks.items():
-            if kept is not None:
-                self._streams.keep(row, kept)
         return looks
 
 
@@ -440,6 +451,10 @@ def _region(landmarks: NDArray[np.float32], roll: float) -> Region:
 
 def _same(a: NDArray[np.float32], b: NDArray[np.float32]) -> bool:
     return intersection_over_union(a, b) > SAME_FACE
+
+
+def _sureness(look: Look | None) -> float:
+    return 0.0 if look is None else float(np.mean(look.confidence))
 
 
 def _moved_far(look: Look) -> bool:

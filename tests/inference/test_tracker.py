@@ -458,6 +458,30 @@ def test_a_face_that_lies_on_its_side_is_tracked_upright(fake):
     assert len(seen.calls) == 4
 
 
+def test_a_face_that_the_detector_finds_upside_down_is_turned(fake):
+    """The network is sure of upright crops alone: a bright square whose lower half is brighter."""
+    tracker, seen, detector = fake(box_at(100, 100))
+    turn = np.array([[-1, 0], [0, -1]])
+    detector.detect = lambda image: [
+        Detection(box_at(100, 100), 1.0, np.float32(POINTS @ turn * 60 + 100))
+    ]
+    answer = seen.answer
+
+    def sure_if_upright(crop):
+        points, confidence = answer(crop)
+        lower = np.argwhere(crop[..., 0] > 230)
+        upright = len(lower) and lower[:, 0].mean() > np.argwhere(crop[..., 0] > 150)[:, 0].mean()
+        return points, confidence if upright else confidence * 0.4
+
+    seen.answer = sure_if_upright
+    image = picture((100, 100))
+    image[100:117, 84:117] = 250
+    for _ in range(3):
+        (face,) = tracker.update(image)
+        assert abs(face_roll(face.landmarks)) < 0.01
+    assert [call.fresh for call in seen.calls] == [True, True, False, False]
+
+
 def test_a_crop_turns_with_a_face_that_rolls_far(fake):
     tracker, seen, _ = fake(box_at(100, 100))
     answer, rolls = seen.answer, [0.0, 0.2, 0.3, 0.6, 0.7]
