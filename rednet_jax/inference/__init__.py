@@ -1,1 +1,1 @@
-"""Landmarks in pictures and videos: files in, the face found and followed, files out."""
+"""Landmarks in images and videos: files in, faces found and tracked, files out."""

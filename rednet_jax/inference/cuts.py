@@ -1,4 +1,4 @@
-"""Shot cuts: where a video goes on with another picture, and nobody is where he was."""
+"""Shot cuts: where another scene begins, and nobody is where they were."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ THUMBNAIL = (32, 24)
 
 
 class CutFinder:
-    """Says of each frame of a video whether a new shot begins with it."""
+    """Tells for each frame of a video whether a new shot begins with it."""
 
     def __init__(self) -> None:
         """Begins before the first frame, which is no cut."""
@@ -34,5 +34,5 @@ def _thumbnail(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     grey = Image.fromarray(np.ascontiguousarray(image[::step, ::step])).convert("L")
     small = np.asarray(grey.resize(THUMBNAIL, Image.Resampling.BOX), np.float32)
     centred: NDArray[np.float32] = small - small.mean()
-    # A blank picture has no structure of its own; a floor of one grey value keeps noise small.
+    # A blank image has no structure of its own; a floor of one grey value keeps noise small.
     return centred / np.float32(max(np.sqrt(np.mean(centred**2)), 1.0))

@@ -65,8 +65,8 @@ No picture of these sets is in this project. The cards in `data/` say where each
 {truth["images"]} faces held out of the 300-W training folders. {chosen_by(stages)}
 All in percent; errors are over the {truth["normaliser"]}.
 `jitter`: the labels' box displaced at random, its centre by 6 % of its side on each axis, its size
-by 10 %. `detector`: dlib's. A face that it does not find has no error, so mean and median are of
-those found; above 8 % and 10 %, and in the area, it counts as a failure.
+by 10 %. `detector`: YuNet, crops upright by its points. A face that it does not find has no error,
+so mean and median are of those found; above 8 % and 10 %, and in the area, it counts as a failure.
 
 | boxes | K | mean (NME) | median | above 8 % | above 10 % | area to 8 % | found | not found |
 |---|---|---|---|---|---|---|---|---|
@@ -103,7 +103,7 @@ inter-ocular distance. {_calibrated(result.get("calibration"))}
 - Poor boxes: at K = 1 the error is {nme["truth", 1]:.2f} % with boxes around the labels and
   {nme["jitter", 1]:.2f} % with displaced ones; at K = 3 {nme["truth", 3]:.2f} and \
 {nme["jitter", 3]:.2f} %.
-- Faces that dlib's detector does not find: {detector["missed"]} of {asked} here,
+- Faces that the detector does not find: {detector["missed"]} of {asked} here,
   {_not_found(real["slices"])}.
 - Heads on their side or upside down: the rotations that were drawn seldom exceed \
 {2 * drawn["rotation"]:g} degrees.
