@@ -37,7 +37,7 @@ Thumbnail = NDArray[np.float32]
 """float32 [SIDE * SIDE * 3]: colours of the upright face, of mean 0 and mean square 1."""
 
 
-def thumbnail(image: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> Thumbnail:
+def thumbnail(image: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> Thumbnail:
     """Returns what a face looks like, whatever its place, size, roll, and the strength of light.
 
     Args:

@@ -56,6 +56,7 @@ class Look(NamedTuple):
         confidence: float32 [L], probability that the landmark lies within 5 % of the inter-ocular
             distance.
         region: that the crop was cut around.
+        crop: uint8 [S, S, 3], what the network was shown.
         affine: float64 [2, 3], pixels of the crop -> pixels of the frame.
         slot: where `Streams` holds the state after this look.
     """
@@ -63,6 +64,7 @@ class Look(NamedTuple):
     landmarks: NDArray[np.float32]
     confidence: NDArray[np.float32]
     region: Region
+    crop: NDArray[np.uint8]
     affine: NDArray[np.float64]
     slot: int
 
@@ -154,6 +156,7 @@ class Streams:
                 apply_affine(affine, points[place]).astype(np.float32),
                 confidence[place],
                 region,
+                crops[place],
                 affine,
                 int(targets[place]),
             )

@@ -27,6 +27,7 @@ from rednet_jax.landmarks.boxes import (
     turned_face_box,
     whole_face_box,
 )
+from rednet_jax.landmarks.crops import apply_affine, invert_affine
 from rednet_jax.media.background import read_ahead
 from rednet_jax.media.video import VideoReader
 from rednet_jax.model.config import RedNetConfig
@@ -211,7 +212,7 @@ class Tracker:
                 self._miss(track)
                 continue
             self._streams.keep(track.row, look)
-            seen = thumbnail(image, look.landmarks)
+            seen = _thumbnail(look)
             face = Face(look.landmarks, look.confidence, track.box, identity=track.face.identity)
             current = _Track(track.row, face, look.region.roll, track.appearance)
             another = track.appearance.update(seen)
@@ -321,7 +322,7 @@ class Tracker:
             if any(_same(box, track.box) for track in self._tracks):
                 continue
             self._streams.keep(row, look)
-            detection, seen = started[row], thumbnail(image, look.landmarks)
+            detection, seen = started[row], _thumbnail(look)
             face = Face(
                 look.landmarks,
                 look.confidence,
@@ -451,6 +452,11 @@ def _region(landmarks: NDArray[np.float32], roll: float) -> Region:
 
 def _same(a: NDArray[np.float32], b: NDArray[np.float32]) -> bool:
     return intersection_over_union(a, b) > SAME_FACE
+
+
+def _thumbnail(look: Look) -> Thumbnail:
+    """Of the face in the network's crop, which is smaller than the frame."""
+    return thumbnail(look.crop, apply_affine(invert_affine(look.affine), look.landmarks))
 
 
 def _sureness(look: Look | None) -> float:

@@ -106,7 +106,7 @@ def cut_crop(
     limit = np.asarray(image.shape[1::-1]) + reach
     low = np.minimum(low + block * np.maximum((-reach - low) // block, 0), limit)
     high = np.clip(high, low + 1, limit + 1)
-    region = Image.fromarray(image).crop((int(low[0]), int(low[1]), int(high[0]), int(high[1])))
+    region = Image.fromarray(_padded(image, low.astype(int), high.astype(int)))
     affine = affine - np.column_stack([np.zeros((2, 2)), low])
     if block > 1:
         # Bilinear sampling alone would alias.
@@ -122,6 +122,20 @@ def cut_crop(
         resample=Image.Resampling.BILINEAR,
     )
     return np.asarray(crop)
+
+
+def _padded(
+    image: NDArray[np.uint8], low: NDArray[np.int_], high: NDArray[np.int_]
+) -> NDArray[np.uint8]:
+    """Returns the rectangle of an image from (x, y) `low` up to `high`, black outside the image."""
+    part = image[max(low[1], 0) : max(high[1], 0), max(low[0], 0) : max(high[0], 0)]
+    width, height = high - low
+    if part.shape[:2] == (height, width):
+        return np.ascontiguousarray(part)
+    x, y = np.maximum(-low, 0)
+    padded = np.zeros((height, width, 3), np.uint8)
+    padded[y : y + part.shape[0], x : x + part.shape[1]] = part
+    return padded
 
 
 def sample_bilinear(image: jax.Array, points: jax.Array) -> jax.Array:

@@ -399,7 +399,7 @@ def test_one_of_two_is_lost_and_found_while_the_other_is_followed(fake):
 
 def test_where_two_slide_onto_one_face_the_elder_stays(fake, monkeypatch):
     alike = np.where(np.arange(768) % 2, 1, -1).astype(np.float32)
-    monkeypatch.setattr(module, "thumbnail", lambda image, landmarks: alike)
+    monkeypatch.setattr(module, "_thumbnail", lambda look: alike)
     tracker, _, _ = fake(box_at(60, 60), box_at(160, 60), faces=2)
     assert len(tracker.update(picture((60, 60), (160, 60)))) == 2
     for x in (150, 140, 130, 120, 110, 100, 90, 80, 70, 62):
