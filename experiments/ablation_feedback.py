@@ -3,7 +3,7 @@
     rednet ablate experiments/ablation_feedback.py --runs-dir RUNS --data-dir PREPARED
 
 The upper arms are the papers' loop: the crop stands still, and maps of labels (ECCV) or of
-responses (journal) go back to the input. The lower ones take the crop anew between passes by the
+responses (journal) go back to the input. The lower ones crop again between passes around the
 points found (ours), with maps and without.
 
 Expects 300w prepared. Hardware: 27 runs of 1,000 steps with two passes; 2 CPU cores take about 25
@@ -31,27 +31,27 @@ def _standing(**fields: Any) -> Experiment:
     return dataclasses.replace(standing, model=RedNetConfig.preset("compact", **fields))
 
 
-def _registered(register: str = "similarity", **fields: Any) -> Experiment:
+def _recropped(recrop: str = "similarity", **fields: Any) -> Experiment:
     (stage,) = standing.stages
     return dataclasses.replace(
-        _standing(register=register, context=1.5, **fields),
+        _standing(recrop=recrop, context=1.5, **fields),
         stages=(dataclasses.replace(stage, data=DataConfig(cached_size=320, cover=2.0)),),
     )
 
 
 ablation = Ablation(
     name="ablation_feedback",
-    question="Which feedback pays: maps, crops taken anew, or both?",
+    question="Which feedback pays: maps, re-crops, or both?",
     arms=(
         Arm("response maps", standing),
         Arm("label map", _standing(feedback="label_map")),
         Arm("response maps, gradient through the loop", _standing(open_feedback_gradient=True)),
         Arm("response maps, statistics shared", _standing(statistics_per_pass=False)),
-        Arm("shift and scale, response maps", _registered("shift_scale")),
-        Arm("similarity, response maps", _registered()),
-        Arm("similarity, label map", _registered(feedback="label_map")),
-        Arm("similarity, no maps", _registered(feedback="none")),
-        Arm("similarity, response maps, tighter crop", _registered(registered_margin=1.1)),
+        Arm("shift and scale, response maps", _recropped("shift_scale")),
+        Arm("similarity, response maps", _recropped()),
+        Arm("similarity, label map", _recropped(feedback="label_map")),
+        Arm("similarity, no maps", _recropped(feedback="none")),
+        Arm("similarity, response maps, tighter crop", _recropped(recrop_margin=1.1)),
     ),
     baseline="response maps",
     claims=(
@@ -86,12 +86,12 @@ ablation = Ablation(
             Cell("response maps, statistics shared", 3),
         ),
         Claim(
-            "Crops taken anew err less than a crop that stands still, K = 3, jitter (ours).",
+            "Re-crops err less than one fixed crop, K = 3, jitter (ours).",
             Cell("similarity, response maps", 3, "jitter"),
             Cell("response maps", 3, "jitter"),
         ),
         Claim(
-            "Crops taken anew err less than a crop that stands still, K = 3, truth (ours).",
+            "Re-crops err less than one fixed crop, K = 3, truth (ours).",
             Cell("similarity, response maps", 3),
             Cell("response maps", 3),
         ),
@@ -101,12 +101,12 @@ ablation = Ablation(
             Cell("shift and scale, response maps", 3, "jitter"),
         ),
         Claim(
-            "Beside crops taken anew, maps fed back still gain, K = 3, jitter (ours).",
+            "Beside re-crops, maps fed back still gain, K = 3, jitter (ours).",
             Cell("similarity, response maps", 3, "jitter"),
             Cell("similarity, no maps", 3, "jitter"),
         ),
         Claim(
-            "Beside crops taken anew, maps fed back still gain, K = 3, truth (ours).",
+            "Beside re-crops, maps fed back still gain, K = 3, truth (ours).",
             Cell("similarity, response maps", 3),
             Cell("similarity, no maps", 3),
         ),

@@ -3,8 +3,8 @@
     rednet ablate experiments/ablation_passes.py --runs-dir RUNS --data-dir PREPARED
 
 The papers run three or four passes and report that each gives less than the one before. Here every
-pass after the first takes its crop anew by the points of the last (`register`), in the picture
-around the first crop, and z moves along.
+pass after the first crops the image again around the points of the last (`recrop`), and z is
+resampled into the new crop.
 
 Expects 300w prepared. Hardware: 12 runs of 1,000 steps; 2 CPU cores take 15 minutes (K = 1) to an
 hour (K = 4) for each, an H100 about one minute, most of it compiling.
@@ -21,7 +21,7 @@ def _trained_with(passes: int) -> Experiment:
     return Experiment(
         name=f"K = {passes}",
         model=RedNetConfig.preset(
-            "compact", register="similarity", context=1.5, feedback_steps=passes
+            "compact", recrop="similarity", context=1.5, feedback_steps=passes
         ),
         stages=(
             Stage(

@@ -3,10 +3,10 @@
     rednet ablate experiments/ablation_recurrence.py --runs-dir RUNS --data-dir PREPARED
 
 The ECCV paper lets the LSTM see C_pe alone, because identity does not change from frame to frame.
-Every arm learns pictures first, then clips with the feedback map carried from frame to frame; what
+Every arm learns images first, then clips with the feedback map carried from frame to frame; what
 differs is the memory. Clips are followed as the tracker does, at every frame and at every second.
 
-Expects 300w and 300vw prepared. Hardware: 9 runs of 1,000 steps on pictures and 300 on clips; 2 CPU
+Expects 300w and 300vw prepared. Hardware: 9 runs of 1,000 steps on images and 300 on clips; 2 CPU
 cores take about 40 minutes for each.
 """
 

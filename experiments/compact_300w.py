@@ -1,4 +1,4 @@
-"""`compact` on pictures: the image stage on the 300-W training faces.
+"""`compact` on images: the image stage on the 300-W training faces.
 
     rednet train experiments/compact_300w.py --run-dir RUN --data-dir PREPARED
 

@@ -1,12 +1,12 @@
-"""The last stage of compact_video.py alone, from weights that know pictures: clips and pictures.
+"""The last stage of compact_video.py alone, from weights that know images: clips and images.
 
     rednet train experiments/compact_clips.py --run-dir RUN --data-dir PREPARED --init-from compact
 
-Half of each batch are clips, the other half pictures that stand still before a crop that wanders:
-trained on clips alone, the network errs more on pictures than before, for clips show 20 people.
+Half of each batch are clips, the other half images that stand still before a crop that wanders:
+trained on clips alone, the network errs more on images than before, for clips show 20 people.
 The released `compact_video` is the mean of the weights of two such runs, this and one of clips
 alone (`--data.train 300vw/train --data.weights 1`): as good as the latter in video, and better on
-pictures; its card has the figures.
+images; its card has the figures.
 
 Expects 300w, helen, ytf68 and 300vw prepared. Hardware: 2 CPU cores, alone: about 1.8 s a step, so
 half an hour. Checkpoints are chosen by the error on the validation clips, followed as the tracker
@@ -19,13 +19,13 @@ from pathlib import Path
 from rednet_jax.train.load import load_experiment
 
 _video = load_experiment(Path(__file__).with_name("compact_video.py"))
-_pictures = load_experiment(Path(__file__).with_name("compact_registered.py"))
+_images = load_experiment(Path(__file__).with_name("compact_registered.py"))
 (_clips,) = _video.stages[-1:]
 
 experiment = dataclasses.replace(
     _video,
     name="compact_clips",
-    model=_pictures.model,
+    model=_images.model,
     stages=(
         dataclasses.replace(
             _clips,

@@ -13,9 +13,7 @@ from rednet_jax.train.experiment import DataConfig, Experiment, OptimiserConfig,
 
 experiment = Experiment(
     name="compact_cooled",
-    model=RedNetConfig.preset(
-        "compact", register="similarity", context=1.5, registered_margin=1.15
-    ),
+    model=RedNetConfig.preset("compact", recrop="similarity", context=1.5, recrop_margin=1.15),
     stages=(
         Stage(
             data=DataConfig(

@@ -1,4 +1,4 @@
-"""`compact` with crops taken anew between passes, on four data sets: what the release is made of.
+"""`compact` with re-crops between passes, on four data sets: what the release is made of.
 
     rednet train experiments/compact_registered.py --run-dir RUN --data-dir PREPARED
 
@@ -14,9 +14,7 @@ from rednet_jax.train.experiment import DataConfig, Experiment, OptimiserConfig,
 
 experiment = Experiment(
     name="compact_registered",
-    model=RedNetConfig.preset(
-        "compact", register="similarity", context=1.5, registered_margin=1.15
-    ),
+    model=RedNetConfig.preset("compact", recrop="similarity", context=1.5, recrop_margin=1.15),
     stages=(
         Stage(
             name="all",

@@ -1,12 +1,12 @@
-"""`compact` for video: pictures, then people, then clips, from fresh weights.
+"""`compact` for video: images, then people, then clips, from fresh weights.
 
     rednet train experiments/compact_video.py --run-dir RUN --data-dir PREPARED
 
-For the clips alone, from weights that know pictures, see compact_clips.py. The people are those of
+For the clips alone, from weights that know images, see compact_clips.py. The people are those of
 ytf68: f_CLS of the released network tells 300 apart, and those of lfw are too many.
 
 Expects 300w, helen, ytf68, lfw and 300vw prepared (see data/). Hardware: 2 CPU cores, alone: about
-0.6 s a step of pictures with one pass, 1.0 s with two, about 1.1 s a step of clips. So less than
+0.6 s a step of images with one pass, 1.0 s with two, about 1.1 s a step of clips. So less than
 three hours. The error of a finished run was not measured. The last stage is validated on clips, in
 two stretches of 32 frames of each, followed as the tracker does; there the best weights are chosen
 anew.

@@ -1,4 +1,4 @@
-"""The ECCV paper's network in the paper's three stages: pictures, people, clips.
+"""The ECCV paper's network in the paper's three stages: images, people, clips.
 
     rednet train experiments/eccv_vgg_300vw.py --run-dir RUN --data-dir PREPARED
 

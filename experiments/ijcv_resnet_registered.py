@@ -3,7 +3,7 @@
     rednet train experiments/ijcv_resnet_registered.py --run-dir RUN --data-dir PREPARED
     rednet eval RUN --data 300w --split validation --data-dir PREPARED
 
-The same data sets, mix, crops taken anew, validation and table as the released `compact`; network,
+The same data sets, mix, re-crops, validation and table as the released `compact`; network,
 losses and batch are those of ijcv_resnet_300w.py, at full size. Expects 300w, helen, ytf68 and lfw
 prepared; their faces, cached at 512 px, take 6.6 GB.
 
@@ -32,15 +32,13 @@ from rednet_jax.train.losses import LossConfig
 
 _compact = load_experiment(Path(__file__).with_name("compact_registered.py"))
 _everything, _human = _compact.stages
-_registered = {
-    name: getattr(_compact.model, name) for name in ("register", "context", "registered_margin")
-}
+_recrops = {name: getattr(_compact.model, name) for name in ("recrop", "context", "recrop_margin")}
 _losses = LossConfig(sigma=2.12, background_share=1.0)
 _frozen = ("identity", "temporal")
 
 experiment = Experiment(
     name="ijcv_resnet_registered",
-    model=RedNetConfig.preset("ijcv_resnet", feedback_steps=2, **_registered),
+    model=RedNetConfig.preset("ijcv_resnet", feedback_steps=2, **_recrops),
     stages=(
         dataclasses.replace(
             _everything,

@@ -214,12 +214,12 @@ def _measure(
         "results": [_evaluate(checkpoint, name, boxes, data_dir) for boxes in BOXES],
         "steadiness": _steadiness(checkpoint, data_dir) if is_recurrent(variables) else None,
     }
-    picture = results_dir / f"{name}_slices.png"
+    image = results_dir / f"{name}_slices.png"
     slices = {
         "name": name,
         **provenance(told["command"], told["seed"]),
         "real": measure_slices(checkpoint, data_dir=data_dir),
-        "generated": measure_generated(checkpoint, picture=picture),
+        "generated": measure_generated(checkpoint, image=image),
     }
     for what, figures in (("300w_validation", result), ("slices", slices)):
         write_text(results_dir / f"{name}_{what}.json", json.dumps(figures, indent=2) + "\n")
@@ -325,7 +325,7 @@ def _steadiness(checkpoint: str, data_dir: Path | None) -> dict[str, Any]:
 def _gflop(config: RedNetConfig, feedback_steps: int) -> float:
     """Of one crop. Unrolled: the compiler counts the body of a loop once, however often it runs."""
     variables = jax.eval_shape(lambda: rednet.init(config, jax.random.key(0)))
-    crop = jax.ShapeDtypeStruct((1, config.picture_size, config.picture_size, 3), jnp.float32)
+    crop = jax.ShapeDtypeStruct((1, config.input_size, config.input_size, 3), jnp.float32)
 
     def align(variables: rednet.Tree, crop: jax.Array) -> jax.Array:
         out, _ = rednet.align_image(

@@ -241,9 +241,9 @@ def parser() -> argparse.ArgumentParser:
         dest="target",
         required=True,
         choices=("safetensors", "stablehlo", "torch", "onnx", "savedmodel", "litert", "web"),
-        help="the form; stablehlo: jax.export, pictures and streams; "
+        help="the form; stablehlo: jax.export, images and streams; "
         "torch: a Python module that needs no JAX, and its weights; "
-        "onnx: a graph of pictures and one of streams; savedmodel: TensorFlow's; "
+        "onnx: a graph of images and one of streams; savedmodel: TensorFlow's; "
         "litert: .tflite, for one face; web: a page that runs the ONNX graphs",
     )
     one.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the files")

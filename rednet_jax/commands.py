@@ -57,7 +57,7 @@ def align(args: argparse.Namespace) -> int:
 
 
 def track(args: argparse.Namespace) -> int:
-    """Follow faces through a video, or a camera's pictures until Ctrl-C.
+    """Follow faces through a video, or a camera's images until Ctrl-C.
 
     Ctrl-C ends a video early: what was tracked until then is written.
 
@@ -92,7 +92,7 @@ def evaluate(args: argparse.Namespace) -> int:
 
     Example: rednet eval compact --data 300w --split validation --data-dir DIR --json result.json
 
-    Predictions are a CSV file, name,x0,y0,...,x67,y67, in pixels of the whole picture; a row of nan
+    Predictions are a CSV file, name,x0,y0,...,x67,y67, in pixels of the whole image; a row of nan
     is no answer. --predictions writes such a file.
 
     Example: rednet eval --predictions-in points.csv --data 300w --split validation
@@ -119,7 +119,7 @@ def evaluate(args: argparse.Namespace) -> int:
         clips = holds_clips(args.data)
         if args.every is not None:
             if not clips:
-                raise RednetError(f"--every is for clips, and {args.data} holds pictures")
+                raise RednetError(f"--every is for clips, and {args.data} holds images")
             how["every"] = args.every
         with _progress("frame" if clips else "face") as report:
             result = (evaluate_clips if clips else evaluate_split)(
@@ -225,7 +225,7 @@ def ablate(args: argparse.Namespace) -> int:
 
 
 def report(args: argparse.Namespace) -> int:
-    """Write RUN_DIR/report.html: a run's progress, curves, pictures and config on one page.
+    """Write RUN_DIR/report.html: a run's progress, curves, images and config on one page.
 
     The page needs nothing beside it, and can be written while the run goes on.
 
@@ -279,7 +279,7 @@ def prepare_data(args: argparse.Namespace) -> int:
 
 
 def show_data(args: argparse.Namespace) -> int:
-    """Draw landmarks into samples of a prepared data set, side by side in one picture.
+    """Draw landmarks into samples of a prepared data set, side by side in one image.
 
     Example: rednet data show 300w --split validation --augmented
     """

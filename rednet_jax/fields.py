@@ -14,6 +14,7 @@ import json
 import math
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from rednet_jax.errors import RednetError
@@ -123,8 +124,23 @@ def _joined(name: str, key: str) -> str:
     return f"{name}{key}" if key.startswith("[") else f"{name}.{key}".lstrip(".")
 
 
+FORMER = "former name"
+"""Key of a dataclass field's metadata: the name under which earlier versions wrote it."""
+
+
+def current_names(plain: Mapping[str, Any], config: Any) -> dict[str, Any]:
+    """Returns a config's JSON with renamed fields under their present names.
+
+    Args:
+        plain: the JSON, as any version wrote it.
+        config: a config of the same form, or its class.
+    """
+    present = {field.metadata.get(FORMER): field.name for field in dataclasses.fields(config)}
+    return {present.get(name, name): value for name, value in plain.items()}
+
+
 def with_defaults(plain: Any, config: Any) -> Any:
-    """Returns a config's JSON, as an earlier version wrote it, with fields that were added since.
+    """Returns a config's JSON, as an earlier version wrote it, with fields added or renamed since.
 
     Args:
         plain: the JSON.
@@ -136,10 +152,10 @@ def with_defaults(plain: Any, config: Any) -> Any:
         ]
     if not isinstance(plain, dict) or not dataclasses.is_dataclass(config):
         return plain
-    filled = dict(plain)
+    filled = current_names(plain, config)
     for field in dataclasses.fields(config):
-        if field.name in plain:
-            filled[field.name] = with_defaults(plain[field.name], getattr(config, field.name))
+        if field.name in filled:
+            filled[field.name] = with_defaults(filled[field.name], getattr(config, field.name))
         elif field.default is not dataclasses.MISSING:
             filled[field.name] = _plain(field.default)
         elif field.default_factory is not dataclasses.MISSING:

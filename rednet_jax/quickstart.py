@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from rednet_jax.evaluate.metrics import jitter
 from rednet_jax.inference.aligner import Aligner
 from rednet_jax.inference.tracker import Tracker, landmark_track
-from rednet_jax.landmarks.crops import apply_affine, cut_crop
-from rednet_jax.landmarks.drawing import draw_landmarks, write_picture
+from rednet_jax.landmarks.crops import apply_affine, crop_image
+from rednet_jax.landmarks.drawing import draw_landmarks, write_image
 from rednet_jax.landmarks.table import write_landmarks_csv
 from rednet_jax.media.images import read_image
 from rednet_jax.media.video import write_video
@@ -62,7 +62,7 @@ class Quickstart(NamedTuple):
 
 
 def portrait_path() -> Path:
-    """Returns the astronaut picture in scikit-image's wheel, which need not be imported for it."""
+    """Returns the astronaut image in scikit-image's wheel, which need not be imported for it."""
     return Path(str(importlib.resources.files("skimage.data") / "astronaut.png"))
 
 
@@ -82,7 +82,7 @@ def portrait_clip() -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     shift = centre - linear.sum(-1) * (SIDE - 1) / 2
     motion = np.concatenate([linear, shift[:, :, None]], axis=-1)
     portrait = read_image(portrait_path(), upright=True)
-    return np.stack([cut_crop(portrait, affine, SIDE) for affine in motion]), motion
+    return np.stack([crop_image(portrait, affine, SIDE) for affine in motion]), motion
 
 
 def quickstart(
@@ -124,7 +124,7 @@ def quickstart(
     aligner = Aligner((config, variables), feedback_steps=FEEDBACK_STEPS[-1], faces=1)
     for face in aligner(portrait):
         portrait = draw_landmarks(portrait, face.landmarks)
-    write_picture(overlay, portrait)
+    write_image(overlay, portrait)
     with write_video(video, FPS, (SIDE * len(tracks), SIDE)) as write:
         for number, frame in enumerate(frames):
             row = [_drawn(frame, points[number]) for points in tracks]

@@ -121,10 +121,10 @@ def real_300w(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture
 def noise_faces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exports are compared on pictures of noise: faces take a minute to compile."""
+    """Exports are compared on images of noise: faces take a minute to compile."""
     rng = np.random.default_rng(0)
     box = np.asarray([10, 12, 60, 58], np.float32)
-    # As smooth as pictures are: what registers would make much of the last bit of a place.
+    # As smooth as images are: re-crops would enlarge the last bit of a place.
     coarse = [
         Image.fromarray(rng.integers(256, size=(14, 14, 3), dtype=np.uint8)) for _ in range(8)
     ]

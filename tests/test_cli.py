@@ -67,12 +67,12 @@ def run(capfd):
 
 
 # Command lines that nothing can be made of, and what is said of them. `W` is a good checkpoint,
-# `V` a good video, `P` a good picture; the other files are made by `bad_files`.
+# `V` a good video, `P` a good image; the other files are made by `bad_files`.
 WRONG = {
     "no command": ("", "COMMAND"),
     "unknown command": ("fly", "'fly'"),
     "unknown option": ("align P --colour red", "--colour red"),
-    "no picture named": ("align", "IMAGE"),
+    "no image named": ("align", "IMAGE"),
     "option without value": ("align P --csv", "--csv"),
     "K is no number": ("track V --feedback-steps two", "'two'"),
     "K is 0, align": ("align P --checkpoint W --feedback-steps 0 --csv a.csv", "not 0"),
@@ -85,9 +85,9 @@ WRONG = {
     "video without its index": ("track cut.mp4 --checkpoint W", "cut.mp4: not a video"),
     "sound as video": ("track sound.wav --checkpoint W", "sound.wav: has no video stream"),
     "missing video": ("track none.mp4 --checkpoint W", "none.mp4: cannot be read"),
-    "empty picture": ("align empty.png --checkpoint W --csv a.csv", "empty.png: not an image"),
-    "missing picture": ("align none.png --checkpoint W --overlay drawn", "none.png: cannot be"),
-    "folder without picture": ("align . --checkpoint W --csv a.csv", "no image in this folder"),
+    "empty image": ("align empty.png --checkpoint W --csv a.csv", "empty.png: not an image"),
+    "missing image": ("align none.png --checkpoint W --overlay drawn", "none.png: cannot be"),
+    "folder without image": ("align . --checkpoint W --csv a.csv", "no image in this folder"),
     "unknown checkpoint": ("align P --checkpoint nobody --csv a.csv", "nobody: no such"),
     "unknown checkpoint, track": ("track V --checkpoint nobody", "nobody: no such"),
     "unknown checkpoint, quickstart": ("quickstart --checkpoint nobody", "nobody: no such"),
@@ -208,7 +208,7 @@ def test_align_prints_the_table_or_writes_it(checkpoint, here, run):
     assert [path.name for path in (here / "drawn").iterdir()] == ["astronaut.png"]
 
 
-def test_one_bad_picture_among_good_ones_is_status_1(checkpoint, here, run):
+def test_one_bad_image_among_good_ones_is_status_1(checkpoint, here, run):
     (here / "bad.png").touch()
     status, out, errors = run(
         "align", "bad.png", PORTRAIT, "--checkpoint", checkpoint, "--csv", "a.csv"
@@ -230,7 +230,7 @@ def test_a_video_without_a_face_is_status_1(checkpoint, grey_video, here, run):
 
 
 def test_eval_prints_and_writes_its_figures(checkpoint, here, run):
-    """On black pictures that have the split's names."""
+    """On black images that have the split's names."""
     points = mean_shape(LANDMARKS_68) * 80 + 100
     names = "ibug/a", "ibug/b", "ibug/c"
     (here / "tree/ibug").mkdir(parents=True)

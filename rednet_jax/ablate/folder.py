@@ -8,7 +8,9 @@ from typing import Any
 
 from rednet_jax.ablate.plan import Run
 from rednet_jax.errors import RednetError
+from rednet_jax.fields import current_names
 from rednet_jax.files import write_text
+from rednet_jax.model.config import RedNetConfig
 
 MEASURED, FAILED, LOG = "measured.json", "failed.json", "ablate.log"
 
@@ -28,9 +30,11 @@ def read_measured(runs_dir: Path, run: Run) -> dict[str, Any] | None:
         raise RednetError(f"{path}: cannot be read ({error})") from error
     if not isinstance(measured, dict) or measured.get("run") != run.folder:
         raise RednetError(f"{path}: holds no measurements of this run")
+    found = dict(measured.get("experiment") or {})
+    found["model"] = current_names(found.get("model") or {}, RedNetConfig)
     # Its default, with which a field that says nothing enters the digest, may have changed since.
     wanted = {**run.experiment.to_json(), "mesh": None}
-    if field := _other(measured.get("experiment"), wanted, ""):
+    if field := _other(found, wanted, ""):
         raise RednetError(f"{path}: measured on another experiment; its {field} differs")
     return measured
 

@@ -14,7 +14,7 @@ from rednet_jax.files import write_text
 PAGE = "README.md"
 
 _COMMANDS = {"quickstart_overlay": "rednet quickstart"}
-"""Of pictures that no JSON file lies beside."""
+"""Of images that no JSON file lies beside."""
 
 
 def write_index(folder: Path) -> Path:
@@ -57,10 +57,10 @@ def write_index(folder: Path) -> Path:
     shown = {path.stem for path in results}
     notes = [path for path in sorted(folder.glob("*.md")) if path.stem not in shown]
     lines += [_note(path) for path in notes if path.name != PAGE]
-    pictures = [path for path in sorted(folder.glob("*.png")) if path.stem not in shown]
-    if pictures:
+    images = [path for path in sorted(folder.glob("*.png")) if path.stem not in shown]
+    if images:
         lines += ["## Pictures", ""]
-    for path in pictures:
+    for path in images:
         made = f", made by `{_COMMANDS[path.stem]}`" if path.stem in _COMMANDS else ""
         lines += [f"{path.name}{made}:", "", f"![{path.stem}]({path.name})", ""]
     write_text(folder / PAGE, "\n".join(lines))

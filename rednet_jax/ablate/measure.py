@@ -13,17 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from rednet_jax.ablate.plan import CLIPS, FEEDBACK_STEPS, PICTURES, Readout
+from rednet_jax.ablate.plan import CLIPS, FEEDBACK_STEPS, IMAGES, Readout
 from rednet_jax.data.sources import holds_clips, read_split
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.clips import ClipWindows, clip_windows, follow, track_of
 from rednet_jax.evaluate.metrics import NORMALISER, face_errors, measurable
-from rednet_jax.evaluate.protocols import Boxes, Crops, cut_split, in_picture
+from rednet_jax.evaluate.protocols import Boxes, Crops, crop_split, in_image
 from rednet_jax.inference.answers import BATCH
 from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.network import PassOutput
-from rednet_jax.model.register import on_picture
+from rednet_jax.model.recrop import on_image
 from rednet_jax.train.experiment import DataConfig, Experiment, GeneratedData, Stage
 from rednet_jax.train.inputs import generated_crops
 
@@ -57,17 +57,17 @@ def measure(
         RednetError: data that cannot be read, or points that are not finite.
     """
     result: dict[str, Any] = {"normaliser": NORMALISER}
-    stages = [_pictures(stage) for stage in experiment.stages]
+    stages = [_images(stage) for stage in experiment.stages]
     splits = list(dict.fromkeys(split for split in stages if split is not None))
     if splits:
-        result["pictures"] = _on_pictures(experiment, variables, splits, data_dir)
+        result["pictures"] = _on_images(experiment, variables, splits, data_dir)
     if (place := _clips(experiment.stages[-1])) is not None:
         result["clips"] = _on_clips(experiment, variables, place, data_dir)
     return result
 
 
-def _pictures(stage: Stage) -> str | GeneratedData | None:
-    """What a stage is validated on, where that is pictures."""
+def _images(stage: Stage) -> str | GeneratedData | None:
+    """What a stage is validated on, where that is images."""
     if isinstance(stage.data, GeneratedData):
         return stage.data
     return None if holds_clips(stage.data.validation.split("/")[0]) else stage.data.validation
@@ -83,7 +83,7 @@ def _clips(stage: Stage) -> str | None:
     return None
 
 
-def _on_pictures(
+def _on_images(
     experiment: Experiment,
     variables: dict[str, Any],
     splits: Sequence[str | GeneratedData],
@@ -94,7 +94,7 @@ def _on_pictures(
     drawn = any(isinstance(split, GeneratedData) for split in splits)
     names: list[str] = []
     errors: dict[str, dict[Readout, Floats]] = {}
-    for on in PICTURES[:1] if drawn else PICTURES:
+    for on in IMAGES[:1] if drawn else IMAGES:
         names, parts = [], []
         for split in splits:
             crops = _crops(experiment, split, on, data_dir)
@@ -102,7 +102,7 @@ def _on_pictures(
             place = GENERATED if isinstance(split, GeneratedData) else split
             names += [f"{place}/{n}" for n, k in zip(crops.names, known, strict=True) if k]
             points = _both_readouts(model, variables, crops.images, FEEDBACK_STEPS[on][-1])
-            found = in_picture(crops, points)
+            found = in_image(crops, points)
             shape = found.shape[:2]
             truth = np.broadcast_to(crops.landmarks, found.shape)
             labelled = np.broadcast_to(crops.labelled, (*shape, *crops.labelled.shape))
@@ -127,12 +127,12 @@ def _crops(
         return generated_crops(dataclasses.replace(experiment, seed=0), split, split.validation)
     name, part = split.split("/")
     boxes: Boxes = on
-    return cut_split(read_split(name, part, data_dir), experiment.model, boxes)
+    return crop_split(read_split(name, part, data_dir), experiment.model, boxes)
 
 
 def _map_landmarks(output: PassOutput, targets: None) -> jax.Array:
     del targets
-    return on_picture(output.crop, output.map_landmarks)
+    return on_image(output.crop, output.map_landmarks)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))

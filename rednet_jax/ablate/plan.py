@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rednet_jax.errors import RednetError
-from rednet_jax.fields import check_fields
+from rednet_jax.fields import FORMER, check_fields
 from rednet_jax.train.experiment import Experiment
 from rednet_jax.train.load import changed, run_file
 
@@ -19,9 +19,9 @@ On = Literal["truth", "jitter", "jitter-hard", "clips", "clips-halved"]
 Readout = Literal["regression", "maps"]
 Figure = Literal["nme", "jitter"]
 
-PICTURES: tuple[On, ...] = ("truth", "jitter", "jitter-hard")
+IMAGES: tuple[On, ...] = ("truth", "jitter", "jitter-hard")
 CLIPS: tuple[On, ...] = ("clips", "clips-halved")
-FEEDBACK_STEPS = {**dict.fromkeys(PICTURES, (1, 2, 3, 4)), **dict.fromkeys(CLIPS, (1, 2, 3))}
+FEEDBACK_STEPS = {**dict.fromkeys(IMAGES, (1, 2, 3, 4)), **dict.fromkeys(CLIPS, (1, 2, 3))}
 """Every K that is measured."""
 
 FEWEST_SEEDS = 3
@@ -35,7 +35,7 @@ class Arm:
         name: in tables; no two arms have one.
         experiment: what is trained; its seed is each of the ablation's in turn.
         init_from: released weights or a file that training begins with.
-        readout: where the points of pictures are read that this arm is judged by: f_REG, or the
+        readout: where the points of images are read that this arm is judged by: f_REG, or the
             maps. Two arms that differ in nothing else share their runs.
     """
 
@@ -56,7 +56,7 @@ class Cell:
     Attributes:
         arm: its name.
         feedback_steps: K.
-        on: validation pictures with boxes as in `evaluate.protocols`, or validation clips that are
+        on: validation images with boxes as in `evaluate.protocols`, or validation clips that are
             followed at every frame, or at every second one (`clips-halved`): as if heads moved
             twice as fast.
         figure: the error, or the jitter of clips.
@@ -119,7 +119,7 @@ class Ablation:
     baseline: str
     claims: tuple[Claim, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
-    on: tuple[On, ...] = PICTURES
+    on: tuple[On, ...] = IMAGES
     feedback_steps: tuple[int, ...] = (1, 2, 3)
 
     def __post_init__(self) -> None:
@@ -146,8 +146,8 @@ class Ablation:
         arm = self.arm(cell.arm)
         if cell.feedback_steps not in FEEDBACK_STEPS.get(cell.on, ()):
             raise RednetError(f"claim: {cell} is not measured")
-        if cell.on in PICTURES and cell.figure != "nme":
-            raise RednetError(f"claim: {cell}: pictures have no jitter")
+        if cell.on in IMAGES and cell.figure != "nme":
+            raise RednetError(f"claim: {cell}: images have no jitter")
         if cell.on in CLIPS and arm.readout != "regression":
             raise RednetError(f"claim: {cell}: clips are followed by f_REG's points alone")
 
@@ -206,7 +206,7 @@ def run_of(arm: Arm, seed: int) -> Run:
 
 
 def _said(part: Any) -> Any:
-    """What a config says beyond its defaults: a field that is added later changes no digest."""
+    """What a config says beyond its defaults: a field added or renamed later changes no digest."""
     if dataclasses.is_dataclass(part):
         said: dict[str, Any] = {"": type(part).__name__}
         for field in dataclasses.fields(part):
@@ -214,7 +214,7 @@ def _said(part: Any) -> Any:
             factory = field.default_factory
             default = field.default if factory is dataclasses.MISSING else factory()
             if value != default and (type(part), field.name) not in _FREE:
-                said[field.name] = _said(value)
+                said[field.metadata.get(FORMER, field.name)] = _said(value)
         return said
     return [_said(item) for item in part] if isinstance(part, tuple) else part
 

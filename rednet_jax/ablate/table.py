@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rednet_jax.ablate.folder import read_failure, read_measured
-from rednet_jax.ablate.plan import CLIPS, FEEDBACK_STEPS, PICTURES, Ablation, Cell, Claim, run_of
+from rednet_jax.ablate.plan import CLIPS, FEEDBACK_STEPS, IMAGES, Ablation, Cell, Claim, run_of
 from rednet_jax.data.builders.tree_300w import photo
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.bootstrap import bootstrap_interval, mean_difference, paired_interval
@@ -92,7 +92,7 @@ class _Measured:
         else:
             state = MEASURED if len(kept) == len(seeds) else ABSENT
         errors = np.asarray(rows, np.float64).reshape(len(rows), len(names))
-        groups = [photo(name) for name in names] if cell.on in PICTURES else names
+        groups = [photo(name) for name in names] if cell.on in IMAGES else names
         return Values(state, kept, errors, names, groups)
 
 
@@ -100,7 +100,7 @@ def _row(
     measured: dict[str, Any], cell: Cell, readout: str
 ) -> tuple[list[str], list[float]] | None:
     """Names and figures [N] of a cell in one run's measurements; None where there are none."""
-    if cell.on in PICTURES:
+    if cell.on in IMAGES:
         part = measured.get("pictures")
         by_steps = part and part["errors"].get(cell.on, {}).get(readout)
     else:

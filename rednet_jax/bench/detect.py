@@ -21,7 +21,7 @@ from rednet_jax.detection.yunet import YuNet
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.provenance import provenance
 from rednet_jax.landmarks.boxes import intersection_over_union, landmark_box
-from rednet_jax.landmarks.crops import apply_affine, cut_crop, invert_affine
+from rednet_jax.landmarks.crops import apply_affine, crop_image, invert_affine
 from rednet_jax.landmarks.pts import read_pts
 from rednet_jax.media.images import read_image
 
@@ -152,8 +152,8 @@ def composite(
     linear = np.array([[cosine, sine], [-sine, cosine]])
     to_image = np.column_stack([linear, (box[:2] + box[2:]) / 2 - linear @ place])
     longer = max(size)
-    shown = cut_crop(sample.image, to_image, longer)[:height, :width]
-    inside = cut_crop(np.full_like(sample.image, 255), to_image, longer)[:height, :width]
+    shown = crop_image(sample.image, to_image, longer)[:height, :width]
+    inside = crop_image(np.full_like(sample.image, 255), to_image, longer)[:height, :width]
     canvas = np.where(inside > 250, shown, _canvas(rng, size, textured=bool(number % 2)))
     landmarks = apply_affine(invert_affine(to_image), sample.landmarks.astype(np.float64))
     return (canvas * brightness).astype(np.uint8), landmarks.astype(np.float32)

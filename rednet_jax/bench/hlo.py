@@ -185,7 +185,7 @@ def _convolution_flops(one: _Instruction, operands: list[str]) -> int:
         raise ValueError(f"{one.name}: a convolution without dim_labels")
     kernel = _dimensions(operands[1])
     del kernel[labels[1].index("o")]
-    # Of a dilated picture all but the pixels themselves is zero, and is left out.
+    # Of a dilated image all but the pixels themselves is zero, and is left out.
     dilation = re.search(r"lhs_dilate=([\dx]+)", one.attributes)
     zeros = math.prod(map(int, dilation[1].split("x"))) if dilation else 1
     return 2 * math.prod(_dimensions(one.shape)) * math.prod(kernel) // zeros

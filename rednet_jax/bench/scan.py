@@ -95,7 +95,7 @@ def bench_scan(
 def _training_step(config: RedNetConfig, variables: Tree, scan: rednet.Scan) -> Step:
     """One step of training on clips: gradient, batch statistics, AdamW."""
     keys = jax.random.split(jax.random.key(1))
-    size = config.picture_size
+    size = config.input_size
     clips = jax.random.uniform(keys[0], (BATCH, FRAMES, size, size, 3))
     points = jax.random.uniform(keys[1], (BATCH, FRAMES, config.landmarks, 2), maxval=size - 1)
     targets = Targets(
@@ -139,7 +139,7 @@ def _training_step(config: RedNetConfig, variables: Tree, scan: rednet.Scan) -> 
 def _stream(config: RedNetConfig, variables: Tree, count: int) -> list[float]:
     """Seconds of each `step` at K = 1, the answer waited for as a viewer would."""
     one = jax.jit(functools.partial(rednet.step, config, feedback_steps=1))
-    frame = jax.random.uniform(jax.random.key(2), (1, config.picture_size, config.picture_size, 3))
+    frame = jax.random.uniform(jax.random.key(2), (1, config.input_size, config.input_size, 3))
     warp = jnp.eye(2, 3)[None]
     state = rednet.initial_state(config, 1)
     times = []

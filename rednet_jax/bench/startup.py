@@ -130,7 +130,7 @@ def _seconds(folder: Path, words: Sequence[str], until: Path | None = None) -> f
 
 def _forward(config: RedNetConfig, steps: int) -> Row:
     variables = _shapes(config)
-    images = jax.ShapeDtypeStruct((1, config.picture_size, config.picture_size, 3), jnp.float32)
+    images = jax.ShapeDtypeStruct((1, config.input_size, config.input_size, 3), jnp.float32)
 
     def landmarks(variables: Any, images: jax.Array) -> Any:
         out, _ = rednet.align_image(config, variables, images, feedback_steps=steps)
@@ -140,7 +140,7 @@ def _forward(config: RedNetConfig, steps: int) -> Row:
 
 
 def _clip_gradient(config: RedNetConfig, count: int) -> Row:
-    size = config.picture_size
+    size = config.input_size
     clips = jax.ShapeDtypeStruct((1, count, size, size, 3), jnp.float32)
 
     def total(params: Any, stats: Any, clips: jax.Array) -> Any:

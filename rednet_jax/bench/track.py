@@ -22,7 +22,7 @@ from rednet_jax.inference.streams import Region, Streams, Variables
 from rednet_jax.inference.track_file import track_file
 from rednet_jax.inference.tracker import Tracker
 from rednet_jax.landmarks.boxes import whole_face_box
-from rednet_jax.landmarks.crops import crop_transform, cut_crop
+from rednet_jax.landmarks.crops import crop_image, crop_transform
 from rednet_jax.landmarks.drawing import draw_landmarks
 from rednet_jax.media.video import VideoReader, write_video
 from rednet_jax.model.config import RedNetConfig
@@ -147,8 +147,8 @@ def _parts(
         boxes = {row: whole_face_box(face.landmarks) for row, face in enumerate(found)}
         with timed("crop"):
             for box in boxes.values():
-                affine = crop_transform(box, margin=config.picture_margin, size=config.picture_size)
-                cut_crop(frame, affine, config.picture_size)
+                affine = crop_transform(box, margin=config.input_margin, size=config.input_size)
+                crop_image(frame, affine, config.input_size)
         with timed("look"):
             looks = streams.look(frame, {row: Region(box) for row, box in boxes.items()})
         for row, look in looks.items():

@@ -28,7 +28,7 @@ from rednet_jax.data.sources import Split, holds_clips, read_clips, read_split
 from rednet_jax.errors import RednetError
 from rednet_jax.files import locked_folder, write_text
 from rednet_jax.landmarks.boxes import whole_face_box
-from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop, invert_affine
+from rednet_jax.landmarks.crops import apply_affine, crop_image, crop_transform, invert_affine
 
 _VERSION = 2
 """Of the files' form and of how a face is cut; counts as part of their source."""
@@ -42,14 +42,14 @@ _FEWEST_POINTS = 2
 
 @dataclass(frozen=True)
 class FaceCrops:
-    """Faces of one split, a picture's as a clip of one frame.
+    """Faces of one split, an image's as a clip of one frame.
 
     Attributes:
         images: uint8 [N, C, C, 3], each cut around its face, memory-mapped.
         landmarks: float32 [N, 68, 2], in pixels of `images`; 0 where not labelled.
         labelled: bool [N, 68]; of frames without labels all False.
-        affines: float32 [N, 2, 3], from pixels of `images` to pixels of the picture.
-        starts: int64 [M + 1], the first face of each of M pictures or clips, and N.
+        affines: float32 [N, 2, 3], from pixels of `images` to pixels of the image.
+        starts: int64 [M + 1], the first face of each of M images or clips, and N.
         names: N names of the samples, of frames with the frame's number from 1.
         styles: N, whose labelling convention the points follow.
         identities: int64 [N], number of the person, -1 if unknown.
@@ -163,7 +163,7 @@ def _cut(
 
     def cut(face: _Face) -> tuple[_Face, NDArray[np.float64], NDArray[np.uint8]]:
         affine = crop_transform(face.box, margin=margin, size=size)
-        return face, affine, cut_crop(face.picture(), affine, size)
+        return face, affine, crop_image(face.picture(), affine, size)
 
     folder.mkdir()
     landmarks, labelled, affines, names, styles, identities, owners = [], [], [], [], [], [], []
@@ -174,7 +174,7 @@ def _cut(
         ThreadPoolExecutor() as pool,
         tqdm(desc=title, unit="face", disable=None, leave=False) as bar,
     ):
-        # Some at a time: all pictures of a data set at once would not fit into memory.
+        # Some at a time: all images of a data set at once would not fit into memory.
         while some := list(itertools.islice(faces, 64)):
             for face, affine, image in pool.map(cut, some):
                 file.write(image.tobytes())

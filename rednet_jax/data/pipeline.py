@@ -24,7 +24,7 @@ from rednet_jax.landmarks.schemes import Scheme
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """How clips of T frames are cut out of longer ones; a picture is one that shows it T times.
+    """How clips of T frames are cut out of longer ones; an image is one that shows it T times.
 
     Attributes:
         frames: T.
@@ -53,7 +53,7 @@ class Batch(NamedTuple):
         images: uint8 [B, C, C, 3], cut around the face.
         landmarks: float32 [B, L, 2], pixels of `images`; 0 where not labelled.
         labelled: bool [B, L].
-        affines: float32 [B, 2, 3], from pixels of `images` to pixels of the picture.
+        affines: float32 [B, 2, 3], from pixels of `images` to pixels of the image.
         identity: int32 [B], class of the person, -1 if unknown.
         face: int32 [B], which of all faces of the reader.
         row: int32 [B], place in the batch of all processes: what random draws come from.
@@ -205,7 +205,7 @@ def _labelled_faces(faces: _Faces) -> NDArray[np.int64]:
 def _windows(faces: _Faces, frames: int) -> NDArray[np.int64]:
     """Returns [W, 2], clip and first frame, of the stretches of T that have a labelled frame.
 
-    A picture is a stretch by itself.
+    An image is a stretch by itself.
     """
     known: NDArray[np.bool_] = np.any(faces.labelled, axis=1)
     windows = [

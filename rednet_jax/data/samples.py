@@ -1,4 +1,4 @@
-"""What every reader hands out: labelled faces, in pictures and in the frames of clips."""
+"""What every reader hands out: labelled faces, in images and in the frames of clips."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled face in one picture.
+    """One labelled face in one image.
 
     Attributes:
         image: uint8 [H, W, 3], RGB, as the file has it.
@@ -17,7 +17,7 @@ class Sample:
             not labelled.
         labelled: bool [68]; a point without label never enters a loss or a metric.
         box: float32 [4], (x0, y0, x1, y1), smallest and largest labelled point; of a face without
-            labels the whole picture. Crops are cut around `whole_face_box` of the landmarks, which
+            labels the whole image. Crops are cut around `whole_face_box` of the landmarks, which
             is the same where all of them are labelled.
         name: path below the source folder, without extension.
         identity: number of the person, -1 if unknown.
@@ -38,8 +38,8 @@ class ClipSample:
     """One labelled face in the T frames of a clip.
 
     Attributes:
-        images: T pictures uint8 [H, W, 3], each decoded when it is asked for.
-        landmarks: float32 [T, 68, 2], pixels of each picture; 0 where not labelled.
+        images: T images uint8 [H, W, 3], each decoded when it is asked for.
+        landmarks: float32 [T, 68, 2], pixels of each image; 0 where not labelled.
         labelled: bool [T, 68].
         box: float32 [T, 4]; 0 where the frame has no labels.
         valid: bool [T], False where the frame has no labels.

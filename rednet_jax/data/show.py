@@ -19,8 +19,8 @@ from rednet_jax.data.samples import ClipSample, Sample
 from rednet_jax.data.sources import Split, holds_clips, read_clips, read_split
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.boxes import whole_face_box
-from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop, invert_affine
-from rednet_jax.landmarks.drawing import contact_sheet, draw_landmarks, write_picture
+from rednet_jax.landmarks.crops import apply_affine, crop_image, crop_transform, invert_affine
+from rednet_jax.landmarks.drawing import contact_sheet, draw_landmarks, write_image
 from rednet_jax.landmarks.schemes import LANDMARKS_68
 
 MARGIN, COVER, SIZE = 1.25, 1.6, 128
@@ -43,14 +43,14 @@ Report = Callable[[int, int | None], None]
 
 
 class _Cut(NamedTuple):
-    """A face cut out of its picture.
+    """A face cut out of its image.
 
     Attributes:
         name: of the face.
         image: uint8 [TILE, TILE, 3].
         landmarks: float32 [68, 2], pixels of `image`.
         labelled: bool [68].
-        affine: float32 [2, 3], pixels of `image` -> pixels of the picture.
+        affine: float32 [2, 3], pixels of `image` -> pixels of the image.
     """
 
     name: str
@@ -102,7 +102,7 @@ def show_split(
     if augmented:
         rows += draw(cuts)
     path = Path(f"{data}_{split}.png" if out is None else out)
-    write_picture(path, contact_sheet([_caption(cut) for cut in cuts], rows, COLUMNS))
+    write_image(path, contact_sheet([_caption(cut) for cut in cuts], rows, COLUMNS))
     return path
 
 
@@ -119,7 +119,7 @@ def _evenly(first: int, last: int, count: int) -> list[int]:
 
 
 def _cut_face(face: Sample) -> _Cut:
-    """Cuts a face, or without points the whole picture, which is then its box."""
+    """Cuts a face, or without points the whole image, which is then its box."""
     box, margin = face.box, 1.0
     if face.labelled.any():
         box, margin = whole_face_box(face.landmarks, face.labelled), COVER * MARGIN
@@ -152,7 +152,7 @@ def _cut(
 ) -> _Cut:
     affine = crop_transform(box, margin=margin, size=TILE)
     points = apply_affine(invert_affine(affine), landmarks).astype(np.float32)
-    image = cut_crop(picture, affine, TILE)
+    image = crop_image(picture, affine, TILE)
     return _Cut(name, image, points, labelled, affine.astype(np.float32))
 
 
@@ -197,7 +197,7 @@ def _draw_clips(cuts: Sequence[_Cut]) -> list[list[Picture]]:
 
 
 def _tiles(images: jax.Array, landmarks: jax.Array, labelled: jax.Array) -> list[Picture]:
-    """Returns N tiles: the pictures [N, SIZE, SIZE, 3] enlarged, with landmarks drawn."""
+    """Returns N tiles: the images [N, SIZE, SIZE, 3] enlarged, with landmarks drawn."""
     scale = TILE / SIZE
     tiles = []
     for image, points, known in zip(*map(np.asarray, (images, landmarks, labelled)), strict=True):

@@ -68,7 +68,7 @@ def holds_clips(data: str) -> bool:
 
 
 def read_split(data: str, split: str, data_dir: Path | None = None) -> Split[Sample]:
-    """Opens a split of faces in pictures.
+    """Opens a split of faces in images.
 
     Args:
         data: the data set's name, a key of `BUILDERS`.
@@ -79,14 +79,14 @@ def read_split(data: str, split: str, data_dir: Path | None = None) -> Split[Sam
         RednetError: an unknown name or split, a data set of clips or one that is not prepared.
     """
     if holds_clips(data):
-        raise RednetError(f"{data} holds clips, no single pictures")
+        raise RednetError(f"{data} holds clips, no single images")
     return Split(data, split, *_open(data, split, data_dir), read=_sample)
 
 
 def read_clips(data: str, split: str, data_dir: Path | None = None) -> Split[ClipSample]:
     """Opens a split of clips; arguments and errors as in `read_split`, for a data set of clips."""
     if not holds_clips(data):
-        raise RednetError(f"{data} holds single pictures, no clips")
+        raise RednetError(f"{data} holds single images, no clips")
     return Split(data, split, *_open(data, split, data_dir), read=_clip)
 
 

@@ -22,7 +22,7 @@ from rednet_jax.data.sources import Split, read_split
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.labels import face_labels
 from rednet_jax.evaluate.metrics import NORMALISER, point_errors
-from rednet_jax.evaluate.protocols import Boxes, cut_split, in_picture
+from rednet_jax.evaluate.protocols import Boxes, crop_split, in_image
 from rednet_jax.evaluate.provenance import measured_on
 from rednet_jax.evaluate.reliability import draw_reliability, reliability_bins, scores, sigmoid
 from rednet_jax.files import write_text
@@ -169,9 +169,9 @@ def ask(
         def cut(done: int, _: int, before: int = number * len(samples)) -> None:
             report(before + done, len(BOXES) * len(samples))
 
-        crops = cut_split(samples, config, boxes, cut)
+        crops = crop_split(samples, config, boxes, cut)
         landmarks, confidence = answer_crops(config, variables, crops.images, max(feedback_steps))
-        landmarks = in_picture(crops, landmarks)
+        landmarks = in_image(crops, landmarks)
         for steps in feedback_steps:
             rows.append((boxes, steps))
             logits.append(_logit(confidence[steps - 1]))
@@ -212,7 +212,7 @@ def calibrate(
     Args:
         checkpoint: a released name, a safetensors file, or a run folder; NAME is its last part.
         out: folder, made if need be.
-        data: name of a data set of pictures.
+        data: name of a data set of images.
         split: of the data set, none that is for testing.
         data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
         feedback_steps: every K to calibrate for.

@@ -18,8 +18,8 @@ from rednet_jax.landmarks.boxes import whole_face_box
 from rednet_jax.landmarks.crops import (
     apply_affine,
     compose_affine,
+    crop_image,
     crop_transform,
-    cut_crop,
     invert_affine,
 )
 from rednet_jax.landmarks.schemes import scheme
@@ -30,7 +30,7 @@ WINDOWS, FRAMES = 2, 32
 """So many stretches of so many frames, evenly spaced, stand for a clip."""
 
 _SMALLEST = 4.0
-"""Pixels of the picture. Points that lie closer together than this are no face to go on from."""
+"""Pixels of the image. Points that lie closer together than this are no face to go on from."""
 
 
 class ClipWindows(NamedTuple):
@@ -119,17 +119,17 @@ def follow(
         windows: W stretches.
         feedback_steps: K, passes of the network for each frame.
     """
-    size = config.picture_size
+    size = config.input_size
     faces = windows.faces
     state = rednet.initial_state(config, len(windows.frames))
     first = windows.frames[:, 0]
-    truth = _in_picture(faces, first)
+    truth = _in_image(faces, first)
     boxes = [whole_face_box(*one) for one in zip(truth, faces.labelled[first], strict=True)]
     before: NDArray[np.float64] | None = None
     affines, found = [], []
     for frame in windows.frames.T:
         affine = np.stack(
-            [crop_transform(box, margin=config.picture_margin, size=size) for box in boxes]
+            [crop_transform(box, margin=config.input_margin, size=size) for box in boxes]
         )
         crops = np.stack([_cut(faces, *one, size) for one in zip(frame, affine, strict=True)])
         warps = compose_affine(invert_affine(affine if before is None else before), affine)
@@ -176,7 +176,7 @@ def frames_of(
     """
     rows, affines = track.faces[chosen], track.affines[chosen]
     truth, labelled = _labels(config, windows.faces, rows)
-    size = config.picture_size
+    size = config.input_size
     images = [_cut(windows.faces, *one, size) for one in zip(rows, affines, strict=True)]
     return Crops(
         names=[str(windows.faces.names[row]) for row in rows],
@@ -193,7 +193,7 @@ def _labels(
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """The network's points [n, L, 2] of faces in pixels of their frames, and which are labelled."""
     indices = list(scheme(config.landmarks).from_68)
-    points = _in_picture(faces, rows)[:, indices].astype(np.float32)
+    points = _in_image(faces, rows)[:, indices].astype(np.float32)
     return points, faces.labelled[rows][:, indices]
 
 
@@ -217,13 +217,13 @@ def _cut(
     """The crop of a frame out of the wide one; black behind the end of a clip."""
     if face < 0:
         return np.zeros((size, size, 3), np.uint8)
-    return cut_crop(
+    return crop_image(
         faces.images[face], compose_affine(invert_affine(faces.affines[face]), affine), size
     )
 
 
-def _in_picture(faces: FaceCrops, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The labels [.., 68, 2] of faces in pixels of their pictures; 0 where there are none."""
+def _in_image(faces: FaceCrops, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The labels [.., 68, 2] of faces in pixels of their images; 0 where there are none."""
     points = apply_affine(faces.affines[rows].astype(np.float64), faces.landmarks[rows])
     return np.where(faces.labelled[rows][..., None], points, 0)
 

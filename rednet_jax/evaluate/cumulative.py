@@ -1,4 +1,4 @@
-"""The cumulative error distribution (CED): figures of it, and its picture."""
+"""The cumulative error distribution (CED): figures of it, and its image."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def draw_cumulative(
     Args:
         curves: errors [N] of the faces in percent, nan where no answer, by the curve's name.
         path: of the PNG file.
-        title: above the picture.
+        title: above the image.
         normaliser: that errors are in percent of.
         cut: the largest error shown.
 

@@ -64,7 +64,7 @@ def figures(
 
     Args:
         labels: of N faces.
-        answers: K, None where it is not known, and landmarks [N, L, 2] in picture pixels, for each
+        answers: K, None where it is not known, and landmarks [N, L, 2] in image pixels, for each
             row of the result. A face with a coordinate that is not finite has no answer.
         normaliser: what errors are in percent of.
         boxes: where crops were cut, None where it is not known.

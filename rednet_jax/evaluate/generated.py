@@ -29,8 +29,8 @@ from rednet_jax.evaluate.metrics import NORMALISERS, Normaliser, face_errors
 from rednet_jax.evaluate.protocols import answer_split
 from rednet_jax.evaluate.slices import estimated_yaw
 from rednet_jax.landmarks.boxes import landmark_box
-from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop, invert_affine
-from rednet_jax.landmarks.drawing import contact_sheet, draw_landmarks, write_picture
+from rednet_jax.landmarks.crops import apply_affine, crop_image, crop_transform, invert_affine
+from rednet_jax.landmarks.drawing import contact_sheet, draw_landmarks, write_image
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.weights.store import load
 
@@ -43,7 +43,7 @@ _HARD = (0.2, 1.2, 0.0)
 """Ambient and main light and how far it wraps around, of a light that is set: the hardest drawn."""
 
 _MIDDLE_EXPOSURE, _EXPOSURES, _DARKEST = 0.355, 0.35, 0.18
-"""What the generator multiplies a picture's mean by: darkest + exposures * (0 to 1)."""
+"""What the generator multiplies an image's mean by: darkest + exposures * (0 to 1)."""
 
 _TILE, _TILE_MARGIN, _COLUMNS = 128, 1.7, 8
 
@@ -54,7 +54,7 @@ class Setting(NamedTuple):
     Attributes:
         varied: 'yaw', 'pitch', 'roll', 'light', 'exposure', or 'nothing'.
         value: degrees, stops, or where the light comes from, as people say it.
-        angles: yaw, pitch and roll, degrees: the nose to the picture's right, the face upwards, the
+        angles: yaw, pitch and roll, degrees: the nose to the image's right, the face upwards, the
             head clockwise as seen.
         light: direction towards a hard light (x to the right, y down, z to the camera), any length;
             None as drawn.
@@ -151,7 +151,7 @@ def measure_generated(
         settings: what is set, one after the other.
         faces: N, the same people for every setting.
         feedback_steps: every K to measure.
-        picture: PNG file for the face of each setting that the largest K errs most on.
+        image: PNG file for the face of each setting that the largest K errs most on.
         report: called with the number of settings done and in all.
 
     Returns:
@@ -163,7 +163,7 @@ def measure_generated(
         shrink as a head turns.
 
     Raises:
-        RednetError: a bad checkpoint, or a picture that cannot be written.
+        RednetError: a bad checkpoint, or an image that cannot be written.
     """
     config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
     rows, captions, tiles = [], [], []
@@ -201,7 +201,7 @@ def measure_generated(
         tiles.append(_tile(samples[worst], answers[-1, worst]))
         report(done, len(settings))
     if picture is not None:
-        write_picture(picture, contact_sheet(captions, [tiles], _COLUMNS))
+        write_image(picture, contact_sheet(captions, [tiles], _COLUMNS))
     return {
         "faces": faces,
         "seed": SEED,
@@ -212,7 +212,7 @@ def measure_generated(
 
 
 def _tile(sample: Sample, landmarks: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """The face [S, S, 3] with landmarks [68, 2] drawn, pixels of its picture."""
+    """The face [S, S, 3] with landmarks [68, 2] drawn, pixels of its image."""
     affine = crop_transform(sample.box, margin=_TILE_MARGIN, size=_TILE)
     points = apply_affine(invert_affine(affine), landmarks)
-    return draw_landmarks(cut_crop(sample.image, affine, _TILE), points)
+    return draw_landmarks(crop_image(sample.image, affine, _TILE), points)

@@ -1,4 +1,4 @@
-"""What a split's faces are measured against: their labels, without their pictures."""
+"""What a split's faces are measured against: their labels, without their images."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from rednet_jax.landmarks.schemes import scheme
 
 
 class Labels(NamedTuple):
-    """The labels of N faces: of pictures, or of all frames of clips, one clip after the other.
+    """The labels of N faces: of images, or of all frames of clips, one clip after the other.
 
     Attributes:
         of: the data set and the split, as in '300w validation'.
         names: N names; of frames CLIP/NUMBER, the number from 1.
-        landmarks: float32 [N, L, 2], picture pixels.
+        landmarks: float32 [N, L, 2], image pixels.
         labelled: bool [N, L].
         owners: N; faces of one owner err together.
         over: what owners are: 'people' where the data set knows them, else 'photos', or 'clips'.
-        clips: name and frames of each clip, None of pictures.
+        clips: name and frames of each clip, None of images.
     """
 
     of: str
@@ -48,7 +48,7 @@ def labels_fingerprint(labels: Labels) -> str:
 
 
 def face_labels(of: str, samples: Iterable[Sample], count: int) -> Labels:
-    """Returns the labels of faces in pictures, of the scheme with `count` points."""
+    """Returns the labels of faces in images, of the scheme with `count` points."""
     indices = list(scheme(count).from_68)
     names, landmarks, labelled, owners = [], [], [], []
     known = True

@@ -22,9 +22,9 @@ Floats = NDArray[np.floating]
 
 
 def write_predictions(path: Path, labels: Labels, landmarks: Floats) -> None:
-    """Writes landmarks [N, L, 2] of the faces of a split, picture pixels; nan is no answer.
+    """Writes landmarks [N, L, 2] of the faces of a split, image pixels; nan is no answer.
 
-    Pictures are one file. So are clips where the path ends in .csv, their frames named CLIP/NUMBER;
+    Images are one file. So are clips where the path ends in .csv, their frames named CLIP/NUMBER;
     else it is a folder with CLIP.csv for each, frames named by their number from 1.
 
     Raises:

@@ -22,7 +22,7 @@ from rednet_jax.evaluate.predictions import write_predictions
 from rednet_jax.evaluate.provenance import eval_command, measured_on
 from rednet_jax.inference.answers import align_crops
 from rednet_jax.landmarks.boxes import intersection_over_union, jitter_box, whole_face_box
-from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop
+from rednet_jax.landmarks.crops import apply_affine, crop_image, crop_transform
 from rednet_jax.landmarks.schemes import scheme
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.weights.store import checkpoint_name, load
@@ -56,7 +56,7 @@ class Crops(NamedTuple):
     missed: list[str]
 
 
-def cut_split(
+def crop_split(
     samples: Split[Sample],
     config: RedNetConfig,
     boxes: Boxes = "truth",
@@ -91,11 +91,9 @@ def cut_split(
             missed.append(sample.name)
             continue
         box, roll = region
-        affine = crop_transform(
-            box, margin=config.picture_margin, size=config.picture_size, roll=roll
-        )
+        affine = crop_transform(box, margin=config.input_margin, size=config.input_size, roll=roll)
         names.append(sample.name)
-        images.append(cut_crop(sample.image, affine, config.picture_size))
+        images.append(crop_image(sample.image, affine, config.input_size))
         affines.append(affine)
         landmarks.append(sample.landmarks[indices])
         labelled.append(sample.labelled[indices])
@@ -140,7 +138,7 @@ def _detected(sample: Sample, detector: FaceDetector) -> tuple[NDArray[np.floati
     return upright_box(best)
 
 
-def in_picture(crops: Crops, landmarks: NDArray[np.floating]) -> NDArray[np.floating]:
+def in_image(crops: Crops, landmarks: NDArray[np.floating]) -> NDArray[np.floating]:
     """Returns landmarks [..., N, L, 2] of the crops in pixels of their images."""
     mapped: NDArray[np.floating] = apply_affine(crops.affines, landmarks)
     return mapped
@@ -165,15 +163,15 @@ def answer_split(
         samples: the split.
         labels: of the same split; they say which face goes where.
         feedback_steps: K.
-        boxes: as in `cut_split`; a face that the detector did not find is nan.
-        report: as in `cut_split`.
-        detector: as in `cut_split`.
+        boxes: as in `crop_split`; a face that the detector did not find is nan.
+        report: as in `crop_split`.
+        detector: as in `crop_split`.
 
     Raises:
         RednetError: not one face is found.
     """
-    crops = cut_split(samples, config, boxes, report, detector=detector)
-    found = in_picture(crops, align_crops(config, variables, crops.images, feedback_steps))
+    crops = crop_split(samples, config, boxes, report, detector=detector)
+    found = in_image(crops, align_crops(config, variables, crops.images, feedback_steps))
     landmarks = np.full((feedback_steps, *labels.landmarks.shape), np.nan)
     places = {name: place for place, name in enumerate(labels.names)}
     landmarks[:, [places[name] for name in crops.names]] = found
@@ -202,7 +200,7 @@ def evaluate_split(
         split: of the data set.
         data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
         feedback_steps: every K to measure.
-        boxes: as in `cut_split`.
+        boxes: as in `crop_split`.
         detector: for boxes 'detector'; `YuNet()` if None.
         normaliser: what errors are in percent of.
         predictions: CSV file for the landmarks at the largest K.

@@ -1,4 +1,4 @@
-"""How reliable probabilities are: scores, the reliability curve, and its picture."""
+"""How reliable probabilities are: scores, the reliability curve, and its image."""
 
 from __future__ import annotations
 

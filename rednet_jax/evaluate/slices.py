@@ -53,7 +53,7 @@ _SHRUNK = 0.6
 _FEWEST_PIXELS = 20
 
 _LEAST_CHROMA = 2.0
-"""Distance from grey below which a cheek has no colour: the picture is black and white."""
+"""Distance from grey below which a cheek has no colour: the image is black and white."""
 
 _THIRDS = {
     "skin tone": ("darkest", "middle", "lightest"),
@@ -78,12 +78,12 @@ def skin_tone(
 
     Args:
         image: RGB uint8 [H, W, 3].
-        landmarks: [68, 2], pixels of the picture.
+        landmarks: [68, 2], pixels of the image.
         labelled: bool [68]; a cheek with a corner that is not labelled is left out. All are
             labelled where it is None.
 
     Returns:
-        nan where no cheek has enough pixels in the picture, or their colour is grey.
+        nan where no cheek has enough pixels in the image, or their colour is grey.
     """
     colours = [
         _inside(image, landmarks[list(cheek)])
@@ -112,7 +112,7 @@ def _inside(image: NDArray[np.uint8], corners: Floats) -> NDArray[np.uint8]:
 def estimated_yaw(landmarks: Floats) -> Floats:
     """Returns the yaw [...], degrees, of faces [..., 68, 2] in any frame of pixels.
 
-    Above 0 the nose points to the picture's right where the head is upright.
+    Above 0 the nose points to the image's right where the head is upright.
     """
     right, left = LANDMARKS_68.outer_eyes
     across = landmarks[..., left, :] - landmarks[..., right, :]
@@ -175,7 +175,7 @@ def measure_slices(
     detector: FaceDetector | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Measures a checkpoint of 68 points on thirds and subsets of a split of pictures.
+    """Measures a checkpoint of 68 points on thirds and subsets of a split of images.
 
     Args:
         checkpoint: a released name, a safetensors file, a run folder, or (config, variables).

@@ -68,7 +68,7 @@ def signatures(
     B is any number of faces; maps have their channels first. A part of the state that the network
     does not have (no feedback, no recurrence) is left out.
     """
-    size, count = config.picture_size, config.landmarks
+    size, count = config.input_size, config.landmarks
     crops = {"crops": f"uint8 [{batch}, {size}, {size}, 3], RGB"}
     answer = {
         "landmarks": f"float32 [{batch}, {count}, 2], (x, y) in crop pixels, centres at integers",
@@ -96,7 +96,7 @@ def signatures(
 def initial_state(config: RedNetConfig) -> dict[str, Any]:
     """Returns what each part of one face's state is before a first frame: a number throughout, or
     a matrix."""
-    around = (config.picture_size - config.image_size) / 2
+    around = (config.input_size - config.image_size) / 2
     blank: dict[str, Any] = dict.fromkeys(state_shapes(config), 0)
     if "crop" in blank:
         blank["crop"] = [[1, 0, around], [0, 1, around]]
@@ -105,7 +105,7 @@ def initial_state(config: RedNetConfig) -> dict[str, Any]:
 
 def input_shapes(config: RedNetConfig, *, passes: Passes) -> tuple[Shapes, Shapes]:
     """Returns what goes into the still and into the streaming model."""
-    size = config.picture_size
+    size = config.input_size
     crops: Shapes = {"crops": ("uint8", (size, size, 3))}
     return crops, {**crops, "warp": ("float32", (2, 3)), **state_shapes(config, passes=passes)}
 
@@ -120,7 +120,7 @@ def state_shapes(config: RedNetConfig, *, passes: Passes = "int64") -> Shapes:
         "cell": ("float32", (units, *grid)),
         "passes": (passes, ()),
     }
-    if config.register != "none":
+    if config.recrop != "none":
         parts["crop"] = ("float32", (2, 3))
     return {name: part for name, part in parts.items() if 0 not in part[1]}
 
@@ -128,8 +128,8 @@ def state_shapes(config: RedNetConfig, *, passes: Passes = "int64") -> Shapes:
 def crop_rule(config: RedNetConfig) -> dict[str, Any]:
     """Returns how a crop is cut: its `size` in pixels, its `margin`, and the `rule` in words."""
     return {
-        "size": config.picture_size,
-        "margin": config.picture_margin,
+        "size": config.input_size,
+        "margin": config.input_margin,
         "rule": "the square in the middle of the landmarks' box, margin times its larger side",
     }
 

@@ -14,7 +14,7 @@ from rednet_jax.data.prepare import find_prepared
 from rednet_jax.data.sources import read_split
 from rednet_jax.data.synthetic.generate import SyntheticConfig, generate
 from rednet_jax.landmarks.boxes import landmark_box, whole_face_box
-from rednet_jax.landmarks.crops import compose_affine, crop_transform, cut_crop, invert_affine
+from rednet_jax.landmarks.crops import compose_affine, crop_image, crop_transform, invert_affine
 from rednet_jax.model.config import RedNetConfig
 
 CROPS, STREAMS, FRAMES = 64, 4, 30
@@ -25,7 +25,7 @@ class Inputs(NamedTuple):
 
     Attributes:
         source: where the faces come from.
-        crops: uint8 [64, S, S, 3], S = config.picture_size.
+        crops: uint8 [64, S, S, 3], S = config.input_size.
         frames: uint8 [30, 4, S, S, 3], four streams: a crop that drifts over a face.
         warps: float32 [30, 4, 2, 3], pixels of each crop -> pixels of the crop before it.
     """
@@ -50,18 +50,18 @@ def comparison_inputs(config: RedNetConfig, data_dir: Path | None = None) -> Inp
         chosen = (samples[i] for i in range(min(CROPS, len(samples))))
         source = "300w validation"
         faces = [(s.image, whole_face_box(s.landmarks, s.labelled)) for s in chosen]
-    size = config.picture_size
+    size = config.input_size
 
     def transform(box: NDArray[np.floating]) -> NDArray[np.float64]:
-        affine: NDArray[np.float64] = crop_transform(box, margin=config.picture_margin, size=size)
+        affine: NDArray[np.float64] = crop_transform(box, margin=config.input_margin, size=size)
         return affine
 
-    crops = [cut_crop(image, transform(box), size) for image, box in faces]
+    crops = [crop_image(image, transform(box), size) for image, box in faces]
     affines = np.stack(
         [[transform(_drifted(box, t)) for _, box in faces[:STREAMS]] for t in range(FRAMES)]
     )
     frames = [
-        [cut_crop(image, affine, size) for (image, _), affine in zip(faces, row, strict=False)]
+        [crop_image(image, affine, size) for (image, _), affine in zip(faces, row, strict=False)]
         for row in affines
     ]
     before = np.concatenate([affines[:1], affines[:-1]])

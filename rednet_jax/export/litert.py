@@ -1,4 +1,4 @@
-"""A checkpoint as LiteRT (.tflite) files, builtin operators only: of pictures, and of a stream."""
+"""A checkpoint as LiteRT (.tflite) files, builtin operators only: of images, and of a stream."""
 
 from __future__ import annotations
 

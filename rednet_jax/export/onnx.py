@@ -1,4 +1,4 @@
-"""A checkpoint as ONNX graphs: one of pictures, one of a stream's next frame."""
+"""A checkpoint as ONNX graphs: one of images, one of a stream's next frame."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _write_graphs(
     net = rednet_torch.load(weights)
     step = rednet_torch.Stream(net)
     state = net.initial_state(2)
-    crops = torch.zeros(2, config.picture_size, config.picture_size, 3, dtype=torch.uint8)
+    crops = torch.zeros(2, config.input_size, config.input_size, 3, dtype=torch.uint8)
     warp = torch.eye(2, 3).repeat(2, 1, 1)
     carried = [getattr(state, name).clone() for name in step.carried]
     answer = ["landmarks", "confidence"]

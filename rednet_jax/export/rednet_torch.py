@@ -1,20 +1,21 @@
-"""RED-Net in PyTorch: the landmarks of a face in a crop, of pictures or of a stream of frames.
+"""RED-Net in PyTorch: the landmarks of a face in a crop, of images or of a stream of frames.
 
 This file stands alone. It needs torch and safetensors, and the weights that lie beside it:
 
     net = load("compact.safetensors")
-    landmarks, confidence = net(crops)                      # pictures, each by itself
+    landmarks, confidence = net(crops)                      # images, each by itself
 
     state = net.initial_state(batch=1)
     landmarks, confidence, state = net.step(crops, state)   # a stream, frame by frame
 
-Crops are [B, S, S, 3], RGB, uint8 or floating in [0, 1], S = net.config.picture_size: a square
-around the face, its side net.config.picture_margin times the larger side of the landmarks' bounding
+Crops are [B, S, S, 3], RGB, uint8 or floating in [0, 1], S = net.config.input_size: a square
+around the face, its side net.config.input_margin times the larger side of the landmarks' bounding
 box. Landmarks are [B, L, 2], (x, y) in crop pixels, pixel centres at integers. Confidence is
 [B, L], the probability that a point lies within 5 % of the distance between the outer eye corners.
 All maps inside are [B, channels, height, width]. z is the feedback map, which one pass makes of its
-response maps and the next one sees. A network that registers looks at a part of its crop, and after
-each pass anew, where the points were found. Affine maps are [B, 2, 3], matrix and shift.
+response maps and the next one sees. A network with re-crops looks at a part of its
+input, and crops it again after each pass, where the points were found. Affine maps are [B, 2, 3],
+matrix and shift.
 """
 
 from __future__ import annotations
@@ -50,17 +51,17 @@ class Config(NamedTuple):
     feedback: str
     statistics_per_pass: bool
     recurrence: str
-    register: str
+    recrop: str
     context: float
-    registered_margin: float
+    recrop_margin: float
 
     @property
-    def picture_size(self) -> int:
+    def input_size(self) -> int:
         """Side of what the network is given, in pixels."""
         return round(self.image_size * self.context)
 
     @property
-    def picture_margin(self) -> float:
+    def input_margin(self) -> float:
         """That side in units of the larger side of the face's bounding box."""
         return self.crop_margin * self.context
 
@@ -101,7 +102,7 @@ class State(NamedTuple):
         cell: likewise.
         passes: int64 [B], passes since z was blank.
         crop: [B, 2, 3], where the network looks next and its maps lie: pixels of that part ->
-            pixels of the crop that it was given. Stays as it is unless the network registers.
+            pixels of the crop that it was given. Stays as it is unless the network has re-crops.
     """
 
     feedback: Tensor
@@ -192,9 +193,9 @@ class RedNet(nn.Module):
         for name, part in zip((*State._fields, "warp"), (*state, warp), strict=True):
             if part is not None and part.shape[0] != crops.shape[0]:
                 raise ValueError(f"{name} has batch {part.shape[0]}, crops have {crops.shape[0]}")
-        if warp is not None and self.config.register != "none":
+        if warp is not None and self.config.recrop != "none":
             # The maps stay on the face; only the pixels that their place is told in change.
-            state = state._replace(crop=between(state.crop, warp))
+            state = state._replace(crop=relative_transform(state.crop, warp))
         elif warp is not None:
             feedback, memory = self._moved(state.feedback, (state.hidden, state.cell), warp)
             assert memory is not None
@@ -209,7 +210,7 @@ class RedNet(nn.Module):
         memory = [batch, width]
         if config.architecture == "compact":
             memory += [config.image_size // 32] * 2
-        around = (config.picture_size - config.image_size) / 2
+        around = (config.input_size - config.image_size) / 2
         middle = torch.tensor([[1.0, 0.0, around], [0.0, 1.0, around]], device=device)
         return State(
             torch.zeros(batch, config.feedback_channels, side, side, device=device),
@@ -220,7 +221,7 @@ class RedNet(nn.Module):
         )
 
     def _check(self, crops: Tensor) -> None:
-        side = self.config.picture_size
+        side = self.config.input_size
         if self.feedback_steps < 1:
             raise ValueError(f"feedback_steps is {self.feedback_steps}; at least one pass must run")
         if crops.ndim != 4 or crops.shape[1:] != (side, side, 3):
@@ -236,11 +237,11 @@ class RedNet(nn.Module):
         memory = after = (hidden, cell) if recurrent else None
         images = crops / 255 if crops.dtype == torch.uint8 else crops.float()
         images = images.permute(0, 3, 1, 2)
-        registers, crop = self.config.register != "none", begin
+        recrops, crop = self.config.recrop != "none", begin
 
         def look() -> Tensor:
             size = self.config.image_size
-            return self.encoder.stem(resample(images, crop, size) if registers else images)
+            return self.encoder.stem(resample(images, crop, size) if recrops else images)
 
         stem = look()
         if self.coarse is not None:
@@ -250,9 +251,9 @@ class RedNet(nn.Module):
             passes = passes + 1
         for step in range(self.feedback_steps):
             here = memory
-            if registers and step > 0:
+            if recrops and step > 0:
                 stem = look()
-                _, here = self._moved(None, memory, between(crop, begin))
+                _, here = self._moved(None, memory, relative_transform(crop, begin))
             features, code, encoded, after = self._features(stem, z, here, passes)
             logits = self.detection(features, passes)
             if self.config.journal:
@@ -263,10 +264,10 @@ class RedNet(nn.Module):
                 landmarks, confidence = self.regression(maps, code, encoded, passes)
             z = self._feedback(maps, z, passes)
             passes = passes + 1
-            if registers:
+            if recrops:
                 landmarks = apply(crop, landmarks)
                 following = next_crop(self.config, self.mean_shape, landmarks)
-                z, after = self._moved(z, after, between(following, crop))
+                z, after = self._moved(z, after, relative_transform(following, crop))
                 crop = following
         hidden, cell = (hidden, cell) if after is None else after
         return landmarks, torch.sigmoid(confidence), State(z, hidden, cell, passes, crop)
@@ -317,7 +318,7 @@ class Stream(nn.Module):
             "hidden": net.temporal is not None,
             "cell": net.temporal is not None,
             "passes": True,
-            "crop": net.config.register != "none",
+            "crop": net.config.recrop != "none",
         }
         self.carried = [name for name in State._fields if has[name]]
 
@@ -473,7 +474,7 @@ class CompactEncoder(nn.Module):
             self.convs[f"level{level}_2"] = ConvNorm(width, outputs, rows=rows)
 
     def stem(self, images: Tensor) -> Tensor:
-        """What depends on the picture alone: once a frame, not once a pass."""
+        """What depends on the image alone: once a frame, not once a pass."""
         batch, channels, height, width = images.shape
         blocks = images.reshape(batch, channels, height // 2, 2, width // 2, 2)
         blocks = blocks.permute(0, 3, 5, 1, 2, 4)
@@ -538,7 +539,7 @@ class VGGEncoder(nn.Module):
                 inputs = width
 
     def stem(self, images: Tensor) -> Tensor:
-        """What depends on the picture alone: once a frame, not once a pass."""
+        """What depends on the image alone: once a frame, not once a pass."""
         return self.picture(images)
 
     def forward(self, stem: Tensor, z: Tensor, passes: Tensor) -> Encoded:
@@ -597,7 +598,7 @@ class ResNetEncoder(nn.Module):
         self.layer4 = Blocks(widths[2], widths[3], 3, stride=2, rows=rows)
 
     def stem(self, images: Tensor) -> Tensor:
-        """What depends on the picture alone: once a frame, not once a pass."""
+        """What depends on the image alone: once a frame, not once a pass."""
         return self.layer1(F.max_pool2d(self.conv1(images), 3, 2, padding=1))
 
     def forward(self, stem: Tensor, z: Tensor, passes: Tensor) -> Encoded:
@@ -869,19 +870,19 @@ def next_crop(config: Config, mean_shape: Tensor, landmarks: Tensor) -> Tensor:
     Their centroid, their spread about it and, with 'similarity', their rotation are the mean's.
     """
     size = config.image_size
-    shape = mean_shape * (size / config.registered_margin) + (size - 1) / 2
+    shape = mean_shape * (size / config.recrop_margin) + (size - 1) / 2
     shape_centre, middle = shape.mean(0), landmarks.mean(1, keepdim=True)
     shape_apart, apart = shape - shape_centre, landmarks - middle
     spread = ((apart**2).sum((1, 2)) / (shape_apart**2).sum()).sqrt()
     # Far larger or smaller, the points are no face to go by.
     cosine, sine = spread.clamp(0.25, 4.0), torch.zeros_like(spread)
-    if config.register == "similarity":
+    if config.recrop == "similarity":
         along = (apart * shape_apart).sum((1, 2))
         across = (apart[..., 1] * shape_apart[:, 0] - apart[..., 0] * shape_apart[:, 1]).sum(1)
         length = (along**2 + across**2).sqrt()
         cosine, sine = (cosine * part / length.clamp(min=1e-12) for part in (along, across))
     linear = torch.stack([cosine, -sine, sine, cosine], dim=-1).unflatten(-1, (2, 2))
-    centre = middle[:, 0].clamp(0, config.picture_size - 1)
+    centre = middle[:, 0].clamp(0, config.input_size - 1)
     offset = centre - linear[..., 0] * shape_centre[0] - linear[..., 1] * shape_centre[1]
     return torch.cat([linear, offset[..., None]], dim=-1)
 
@@ -892,7 +893,7 @@ def apply(affine: Tensor, points: Tensor) -> Tensor:
     return a * points[..., :1] + b * points[..., 1:] + c
 
 
-def between(new: Tensor, old: Tensor) -> Tensor:
+def relative_transform(new: Tensor, old: Tensor) -> Tensor:
     """Returns the map from what `new` maps from to what `old` maps from: old^-1 after new."""
     a, b, c, d = (old[:, i, j] for i in (0, 1) for j in (0, 1))
     inverse = torch.stack([d, -b, -c, a], dim=-1).unflatten(-1, (2, 2))

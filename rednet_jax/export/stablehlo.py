@@ -1,4 +1,4 @@
-"""A checkpoint as StableHLO by `jax.export`: a file of pictures, one of a stream's next frame."""
+"""A checkpoint as StableHLO by `jax.export`: a file of images, one of a stream's next frame."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def export_web(
 ) -> dict[str, Any]:
     """Writes OUT/index.html with all that it loads, once the graphs are checked.
 
-    The page opens a picture, a video or the camera, follows one face by its own points, without a
+    The page opens an image, a video or the camera, follows one face by its own points, without a
     detector or shot cuts, and asks no other server for anything. Any server of plain files will do:
     `python -m http.server`.
 

@@ -16,7 +16,7 @@ from rednet_jax.errors import RednetError
 from rednet_jax.files import check_writable, write_text
 from rednet_jax.inference.aligner import Aligner
 from rednet_jax.inference.face import MIN_CONFIDENCE, Face
-from rednet_jax.landmarks.drawing import draw_landmarks, write_picture
+from rednet_jax.landmarks.drawing import draw_landmarks, write_image
 from rednet_jax.landmarks.table import FACE_COLUMNS, landmarks_csv, read_boxes_csv
 from rednet_jax.media.images import ENDINGS, read_image
 from rednet_jax.model.config import RedNetConfig
@@ -164,7 +164,7 @@ def align_files(
                 if drawings:
                     for face in found[name]:
                         image = draw_landmarks(image, face.landmarks)
-                    write_picture(drawings[name], image)
+                    write_image(drawings[name], image)
             report(len(found), len(files))
     except KeyboardInterrupt:
         interrupted = True

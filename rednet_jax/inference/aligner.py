@@ -17,7 +17,7 @@ from rednet_jax.detection.yunet import YuNet
 from rednet_jax.errors import RednetError
 from rednet_jax.inference.answers import answer_crops
 from rednet_jax.inference.face import MIN_CONFIDENCE, Face
-from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop
+from rednet_jax.landmarks.crops import apply_affine, crop_image, crop_transform
 from rednet_jax.media.images import image_errors, read_image, rgb_pixels
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.weights.store import load
@@ -169,13 +169,13 @@ class Aligner:
         self, images: Sequence[NDArray[np.uint8]], crops: Sequence[_Crop], batch: int
     ) -> list[Face]:
         config = self.config
-        size, margin = config.picture_size, config.picture_margin
+        size, margin = config.input_size, config.input_margin
         affines = [
             crop_transform(crop.box, margin=margin, size=size, roll=crop.roll) for crop in crops
         ]
         full = np.zeros((batch, size, size, 3), np.uint8)
         for place, (crop, affine) in enumerate(zip(crops, affines, strict=True)):
-            full[place] = cut_crop(images[crop.image], affine, size)
+            full[place] = crop_image(images[crop.image], affine, size)
         landmarks, confidence = (
             every[-1]
             for every in answer_crops(config, self._variables, full, self._feedback_steps, batch)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rednet_jax.landmarks.boxes import face_roll, turned_face_box
-from rednet_jax.landmarks.crops import crop_transform, cut_crop
+from rednet_jax.landmarks.crops import crop_image, crop_transform
 
 SIDE = 16
 """Of the thumbnail of a face, pixels."""
@@ -46,7 +46,7 @@ def thumbnail(image: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> Thum
     """
     roll = face_roll(landmarks)
     box = turned_face_box(landmarks, roll)
-    crop = cut_crop(image, crop_transform(box, margin=1, size=SIDE, roll=roll), SIDE)
+    crop = crop_image(image, crop_transform(box, margin=1, size=SIDE, roll=roll), SIDE)
     colours = crop.astype(np.float32).ravel()
     colours -= colours.mean()
     # A floor of one grey value keeps the noise of a face of one colour small.

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from rednet_jax.landmarks.crops import (
     apply_affine,
     compose_affine,
+    crop_image,
     crop_transform,
-    cut_crop,
     invert_affine,
 )
 from rednet_jax.model import rednet
@@ -134,16 +134,16 @@ class Streams:
         """
         if not regions:
             return {}
-        side = self._config.picture_size
+        side = self._config.input_size
         size = next(size for size in self._sizes if size >= len(regions))
         crops, warps, sources, targets, fresh = batch = self._batch(size)
         affines = []
         for place, (row, region) in enumerate(regions.items()):
             affine = crop_transform(
-                region.box, margin=self._config.picture_margin, size=side, roll=region.roll
+                region.box, margin=self._config.input_margin, size=side, roll=region.roll
             )
             affines.append(affine)
-            crops[place] = cut_crop(image, affine, side)
+            crops[place] = crop_image(image, affine, side)
             kept = self._kept.get(row)
             targets[place] = self._free_slot(row)
             if kept is not None:
@@ -182,7 +182,7 @@ class Streams:
         NDArray[np.bool_],
     ]:
         """Crops, warps, source and target slots, and which faces are new, all of them padding."""
-        side = self._config.picture_size
+        side = self._config.input_size
         return (
             np.zeros((size, side, side, 3), np.uint8),
             np.tile(np.eye(2, 3, dtype=np.float32), (size, 1, 1)),

@@ -1,4 +1,4 @@
-"""Faces followed through a video file or a camera's pictures: what `rednet track` does."""
+"""Faces followed through a video file or a camera's images: what `rednet track` does."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The one crop rule, the maps between crop and picture, and resampling on host and device.
+"""The one crop rule, the maps between crop and image, and resampling on host and device.
 
 A crop is a square around the centre of a face's bounding box, its side `margin` times the larger
 side of the box. Pixel centres lie at integers in both frames, so a crop of `size` pixels maps by
 
-    picture = centre + (crop - (size - 1) / 2) * side / size.
+    image = centre + (crop - (size - 1) / 2) * side / size.
 
 Affine maps are [..., 2, 3] arrays (matrix and shift); they take numpy and JAX arrays alike.
 """
@@ -81,14 +81,14 @@ def _product(a: Any, b: Any) -> Any:
     return a[..., :1] * b[..., :1, :] + a[..., 1:] * b[..., 1:, :]
 
 
-def cut_crop(
+def crop_image(
     image: NDArray[np.uint8], affine: NDArray[np.floating], size: int
 ) -> NDArray[np.uint8]:
-    """Cuts a crop out of a picture on the host, smoothed where it shrinks, black outside.
+    """Cuts a crop out of an image on the host, smoothed where it shrinks, black outside.
 
     Args:
         image: [H, W, 3] uint8.
-        affine: [2, 3], crop pixels -> picture pixels.
+        affine: [2, 3], crop pixels -> image pixels.
         size: side of the crop.
 
     Returns:

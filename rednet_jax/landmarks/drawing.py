@@ -1,4 +1,4 @@
-"""Landmarks drawn into a picture, and pictures set out on a sheet."""
+"""Landmarks drawn into an image, and images set out on a sheet."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def draw_landmarks(
     landmarks: NDArray[np.floating],
     labelled: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.uint8]:
-    """Returns a copy of a picture with landmarks drawn into it.
+    """Returns a copy of an image with landmarks drawn into it.
 
     Lines and dots grow with the face, so that they can be told apart on 100 px as on 1,000.
 
     Args:
         image: RGB uint8 [H, W, 3].
-        landmarks: [L, 2], pixels of the picture; points may lie outside, none may be nan.
+        landmarks: [L, 2], pixels of the image; points may lie outside, none may be nan.
         labelled: bool [L], which of them are drawn, with lines between neighbours; None for all.
     """
     known = np.ones(len(landmarks), bool) if labelled is None else labelled
@@ -53,7 +53,7 @@ def draw_landmarks(
     x1, y1 = np.minimum(np.ceil(high + 2 * dot + line) + 1, [width, height]).astype(int)
     if x1 <= x0 or y1 <= y0:
         return image.copy()
-    # A face that fills a large picture is smooth enough as it is.
+    # A face that fills a large image is smooth enough as it is.
     scale = SUPERSAMPLING if max(x1 - x0, y1 - y0) < 500 else 1
     layer = Image.new("RGBA", (int(x1 - x0) * scale, int(y1 - y0) * scale))
     _draw(
@@ -122,8 +122,8 @@ def contact_sheet(
     return np.asarray(sheet)
 
 
-def write_picture(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> None:
-    """Writes an RGB picture uint8 [H, W, 3] as PNG; the file appears whole or not at all.
+def write_image(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> None:
+    """Writes an RGB image uint8 [H, W, 3] as PNG; the file appears whole or not at all.
 
     Raises:
         RednetError: the file cannot be written.

@@ -27,7 +27,7 @@ def average_shape(shapes: NDArray[np.float32]) -> NDArray[np.float32]:
     centre = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2
     side = (boxes[:, 2:] - boxes[:, :2]).max(-1)[:, None, None]
     mean = ((shapes - centre) / side).mean(0)
-    # In a picture of width 1 the mirror's axis is x = 0.
+    # In an image of width 1 the mirror's axis is x = 0.
     return np.asarray((mean + mirror_landmarks(mean, 1, LANDMARKS_68)) / 2, np.float32)
 
 

@@ -14,7 +14,7 @@ from rednet_jax.landmarks.table import plain_float
 
 # A face of 68 points takes about 1.5 kB; anything far beyond is not such a file.
 _LARGEST = 65_536
-# No picture has as many pixels on a side.
+# No image has as many pixels on a side.
 _FARTHEST = 1e6
 
 
@@ -66,7 +66,7 @@ def read_pts(path: str | os.PathLike[str]) -> NDArray[np.float32]:
     except ValueError:
         raise RednetError(f"{path}: a line between the braces is not two numbers") from None
     if not (np.abs(points) < _FARTHEST).all():
-        raise RednetError(f"{path}: a coordinate is no place in a picture")
+        raise RednetError(f"{path}: a coordinate is no place in an image")
     return points.astype(np.float32)
 
 

@@ -18,7 +18,7 @@ class Scheme:
 
     Attributes:
         count: L.
-        mirror: for each landmark the one that takes its place in the mirrored picture.
+        mirror: for each landmark the one that takes its place in the mirrored image.
         outer_eyes: the outer corners of right and left eye; their distance is inter-ocular.
         groups: (part of the face, its landmarks in drawing order).
         from_68: for each landmark its index in the 68-point scheme.
@@ -87,11 +87,11 @@ def scheme(count: int) -> Scheme:
 
 
 def mirror_landmarks(landmarks: Any, width: int, scheme: Scheme) -> Any:
-    """Returns the landmarks of the mirrored picture.
+    """Returns the landmarks of the mirrored image.
 
     Args:
         landmarks: [..., L, 2], numpy or JAX, pixels.
-        width: of the picture, pixels; column x becomes width - 1 - x.
+        width: of the image, pixels; column x becomes width - 1 - x.
         scheme: whose pairs change places.
 
     Returns:

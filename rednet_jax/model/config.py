@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from rednet_jax.errors import RednetError
-from rednet_jax.fields import check_fields, field_types
+from rednet_jax.fields import FORMER, check_fields, current_names, field_types
 
 Architecture = Literal["eccv_vgg", "ijcv_resnet", "compact"]
 Feedback = Literal["response_maps", "label_map", "none"]
 Recurrence = Literal["pose_expression", "code", "none"]
-Register = Literal["none", "shift_scale", "similarity"]
+Recrop = Literal["none", "shift_scale", "similarity"]
 
 # Down-sampling from the crop to the code, which the crop's side must be divisible by.
 _CODE_STRIDE = 32
@@ -43,12 +43,12 @@ class RedNetConfig:
         regression_width: units of f_REG's hidden dense layer; in `compact` channels of its last
             convolution, in `ijcv_resnet` of the head of the 68 maps.
         identities: classes of f_CLS.
-        register: after each pass, take the crop anew out of the picture by the points found: their
-            place and size, with 'similarity' their rotation, too; z and f_tRNN's memory move along.
-            Ours; in the papers the crop stands still ('none').
-        context: side of the picture that the network is given in sides of its first crop; 1 where
-            nothing is registered.
-        registered_margin: side of a crop taken anew, in sides of the mean shape's box laid onto the
+        recrop: after each pass, crop the image again around the landmarks found, by their place
+            and size, with 'similarity' also by their rotation; z and f_tRNN's hidden state are
+            resampled into the new crop. Ours; the papers keep one crop ('none').
+        context: side of the image that the network is given in sides of its first crop; 1 where
+            there are no re-crops.
+        recrop_margin: side of a re-crop, in sides of the mean shape's box laid onto the
             points; points are surer than a detector's box, so it can be tighter than `crop_margin`.
 
     Raises:
@@ -69,9 +69,9 @@ class RedNetConfig:
     statistics_per_pass: bool = True
     recurrence: Recurrence = "pose_expression"
     identities: int = 300
-    register: Register = "none"
+    recrop: Recrop = dataclasses.field(default="none", metadata={FORMER: "register"})
     context: float = 1.0
-    registered_margin: float = 1.25
+    recrop_margin: float = dataclasses.field(default=1.25, metadata={FORMER: "registered_margin"})
 
     def __post_init__(self) -> None:
         check_fields(self, "model.")
@@ -83,15 +83,13 @@ class RedNetConfig:
             f"landmarks is {self.landmarks}, not 68 or 7": self.landmarks not in (68, 7),
             f"crop_margin {self.crop_margin} is not in [0.5, 4]": not 0.5 <= self.crop_margin <= 4,
             f"context {self.context} is not in [1, 3]": not 1 <= self.context <= 3,
-            f"context is {self.context}, and nothing is registered: only a crop taken anew can "
-            "come to lie on what is around the first one": (
-                self.register == "none" and self.context != 1
-            ),
+            f"context is {self.context}, and recrop is none: only a re-crop can reach "
+            "beyond the first crop": (self.recrop == "none" and self.context != 1),
             f"context {self.context} times image_size {self.image_size} is no whole, even number": (
                 (self.context * self.image_size) % 2 != 0
             ),
-            f"registered_margin {self.registered_margin} is not in [0.5, 4]": (
-                not 0.5 <= self.registered_margin <= 4
+            f"recrop_margin {self.recrop_margin} is not in [0.5, 4]": (
+                not 0.5 <= self.recrop_margin <= 4
             ),
             f"feedback_steps is {self.feedback_steps}; at least one pass must be trained": (
                 self.feedback_steps < 1
@@ -145,11 +143,12 @@ class RedNetConfig:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
-        """Returns the config of a plain dict, as `to_json` writes it.
+        """Returns the config of a plain dict, as `to_json` writes it or an earlier version did.
 
         Raises:
             RednetError: an unknown or missing field, a field of the wrong type, or a contradiction.
         """
+        fields = current_names(dict(fields), cls)
         if unknown := [name for name in fields if name not in field_types(cls)]:
             raise RednetError(f"config: unknown field {unknown[0]!r}")
         # JSON has lists for tuples.
@@ -167,13 +166,13 @@ class RedNetConfig:
         return {**dataclasses.asdict(self), "widths": list(self.widths)}
 
     @property
-    def picture_size(self) -> int:
-        """Side in pixels of the picture that the network is given: its crop and what is around."""
+    def input_size(self) -> int:
+        """Side in pixels of the image that the network is given: its crop and what is around."""
         return round(self.image_size * self.context)
 
     @property
-    def picture_margin(self) -> float:
-        """Side of that picture in units of the larger side of the face's bounding box."""
+    def input_margin(self) -> float:
+        """Side of that image in units of the larger side of the face's bounding box."""
         return self.crop_margin * self.context
 
     @property

@@ -1,6 +1,6 @@
-"""f_ENC: picture x and feedback map z -> bottleneck code C, with what decoder and f_REG reuse.
+"""f_ENC: image x and feedback map z -> bottleneck code C, with what decoder and f_REG reuse.
 
-Every encoder comes in two parts. The stem sees the picture alone and runs once a picture; the rest
+Every encoder comes in two parts. The stem sees the image alone and runs once an image; the rest
 runs at every feedback pass. A convolution over [x, z] is a convolution of x plus one of z, so its
 first half belongs to the stem.
 """
@@ -68,7 +68,7 @@ class VGGEncoder(nnx.Module):
         self.convs = nnx.Dict(convs)
 
     def stem(self, images: jax.Array, mode: Mode) -> jax.Array:
-        """Returns the picture's half of conv1_1, [B, H, W, widths[0]]."""
+        """Returns the image's half of conv1_1, [B, H, W, widths[0]]."""
         del mode
         return self.picture(images)
 
@@ -170,7 +170,7 @@ class ResNetEncoder(nnx.Module):
         self.layer4 = Blocks(widths[2], widths[3], 3, stride=2, rows=rows, draw=draw)
 
     def stem(self, images: jax.Array, mode: Mode) -> jax.Array:
-        """Returns layer 1's features of the picture, [B, H / 4, W / 4, widths[1]]."""
+        """Returns layer 1's features of the image, [B, H / 4, W / 4, widths[1]]."""
         maps = nnx.max_pool(
             self.conv1(images, mode), (3, 3), strides=(2, 2), padding=((1, 1), (1, 1))
         )
@@ -216,7 +216,7 @@ class CompactEncoder(nnx.Module):
         self.convs = nnx.Dict(convs)
 
     def stem(self, images: jax.Array, mode: Mode) -> jax.Array:
-        """Returns the picture's half of the first convolution, [B, H / 4, W / 4, widths[2]]."""
+        """Returns the image's half of the first convolution, [B, H / 4, W / 4, widths[2]]."""
         maps = self.stem2(self.stem1(space_to_depth(images), mode), mode)
         return self.picture(max_pool(maps)[0])
 

@@ -38,7 +38,7 @@ class PassOutput(NamedTuple):
         identity_logits: [B, identities], of f_CLS.
         coarse_logits: [B, H / 4, W / 4, 7] of the frame's coarse pass, the same at every pass;
             None but in the journal form.
-        crop: [B, 2, 3], where the pass looked: pixels of the crop -> pixels of the picture.
+        crop: [B, 2, 3], where the pass looked: pixels of the crop -> pixels of the image.
         coarse_crop: [B, 2, 3], where the coarse pass looked, or the first one.
     """
 
@@ -82,7 +82,7 @@ class RedNet(nnx.Module):
         self.identity = Identity(config, draw)
 
     def stem(self, images: jax.Array, mode: Mode) -> jax.Array:
-        """Returns what of the encoder depends on the picture alone."""
+        """Returns what of the encoder depends on the image alone."""
         with jax.named_scope("encoder"):
             return self.encoder.stem(images, mode)
 

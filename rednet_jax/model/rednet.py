@@ -22,7 +22,7 @@ from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.feedback import feedback_map, move
 from rednet_jax.model.layers import SAVED, AxisName, Draw, Mode, normal, wide
 from rednet_jax.model.network import PassOutput, RedNet
-from rednet_jax.model.register import between, cut, first_crop, next_crop, on_picture
+from rednet_jax.model.recrop import crop_images, first_crop, next_crop, on_image, relative_transform
 from rednet_jax.model.temporal import Memory, memory_shape
 
 Tree = Any
@@ -57,7 +57,7 @@ class State(NamedTuple):
             state is at least float32.
         passes: [B] int32, passes since z was blank.
         crop: [B, 2, 3], where the next pass looks and both maps lie: pixels of that crop -> pixels
-            of the picture. The identity unless the config registers.
+            of the image. The identity unless the config has re-crops.
     """
 
     feedback: jax.Array
@@ -70,7 +70,7 @@ class PerStep(NamedTuple):
     """The passes one by one, first axis K.
 
     Attributes:
-        landmarks: [K, B, L, 2], or [K, B, T, L, 2]; picture pixels.
+        landmarks: [K, B, L, 2], or [K, B, T, L, 2]; image pixels.
         confidence: [K, B, L], or [K, B, T, L].
         losses: what `loss` returned at each pass, with K (and then T) in front; None without one.
     """
@@ -83,17 +83,17 @@ class PerStep(NamedTuple):
 class Output(NamedTuple):
     """The last pass's answer, and the passes before it. For clips [B, T, ...] instead of [B, ...].
 
-    The network is given pictures of its crop and, where the config registers, of what is around it;
-    all points are in their pixels.
+    The network is given images of its crop and, where the config has re-crops, of what is around
+    it; all points are in their pixels.
 
     Attributes:
-        landmarks: [B, L, 2], picture pixels (x, y), pixel centres at integers.
+        landmarks: [B, L, 2], image pixels (x, y), pixel centres at integers.
         confidence: [B, L], probability that the point lies within 5 % of the inter-ocular distance.
         response_maps: [B, h, w, L + 1], background first; journal form [B, h, w, L].
         identity_logits: [B, identities].
         coarse: [B, h, w, 7], the journal form's coarse maps, else None.
         crop: [B, 2, 3], where the last pass looked and the maps lie: pixels of that crop -> pixels
-            of the picture.
+            of the image.
         per_step: every pass's points, confidence and losses.
     """
 
@@ -198,12 +198,12 @@ def align_image(
     axis_name: AxisName | None = None,
     parts: int = 1,
 ) -> tuple[Output, Tree]:
-    """Finds landmarks in pictures by K passes of the feedback loop; f_tRNN takes no part.
+    """Finds landmarks in images by K passes of the feedback loop; f_tRNN takes no part.
 
     Args:
         config: of the network.
         variables: of `init` or of a checkpoint.
-        images: [B, H, W, 3] floating, RGB in [0, 1], H = W = config.picture_size. The type is
+        images: [B, H, W, 3] floating, RGB in [0, 1], H = W = config.input_size. The type is
             checked, values are not: divide those of 8 bits by 255.
         feedback_steps: K, any number from 1 on, whatever the network was trained with.
         train: normalise by the batch's moments and return moved batch statistics.
@@ -255,7 +255,7 @@ def align_clip(
         variables: of `init` or of a checkpoint.
         clips: [B, T, H, W, 3], otherwise as `images` of `align_image`.
         state: of `initial_state` or of the clip before.
-        warps: [B, T, 2, 3], pixels of each frame's picture -> pixels of the one before it; None
+        warps: [B, T, 2, 3], pixels of each frame's image -> pixels of the one before it; None
             where it stands still.
         feedback_steps: K.
         train: as in `align_image`.
@@ -289,7 +289,7 @@ def align_clip(
 
         before, stats = carry
         if warps is not None:
-            before = _on_new_picture(config, before, at(warps))
+            before = _on_new_image(config, before, at(warps))
         output, after, stats = run.frame(
             params, stats, at(clips), before, jax.tree.map(at, targets), recurrent=True
         )
@@ -324,7 +324,7 @@ def step(
         variables: of `init` or of a checkpoint.
         state: of `initial_state`, or of the frame before.
         frames: [B, H, W, 3], as `images` of `align_image`.
-        warp: [B, 2, 3], pixels of this picture -> pixels of the one before; None if it stands
+        warp: [B, 2, 3], pixels of this image -> pixels of the one before; None if it stands
             still.
         feedback_steps: K.
         scan: runs the feedback loop.
@@ -337,7 +337,7 @@ def step(
     """
     _check(config, variables, frames, ("B",), feedback_steps, state)
     if warp is not None:
-        state = _on_new_picture(config, state, warp)
+        state = _on_new_image(config, state, warp)
     run = _Run(config, feedback_steps, False, None, False, scan, None, frames=1)
     output, state, _ = run.frame(
         variables["params"], variables["batch_stats"], frames, state, None, recurrent=True
@@ -402,7 +402,7 @@ class _Run(NamedTuple):
         """The stem and, where there is one, the coarse pass; then the loop over K passes."""
         config = self.config
         frames, steps = self.frames, self.feedback_steps
-        registers = config.register != "none"
+        recrops = config.recrop != "none"
         visits = frames * (steps + config.passes_per_frame)
         memory = state.memory if recurrent else None
         begin = state.crop
@@ -411,13 +411,13 @@ class _Run(NamedTuple):
         # and the moments of a training step would no longer be those of one frame.
         def look(net: RedNet, crop: jax.Array) -> jax.Array:
             with jax.named_scope("recrop"):
-                seen = cut(config, images, crop) if registers else images
-            mode = self.mode(jnp.zeros_like(state.passes), visits if registers else frames)
+                seen = crop_images(config, images, crop) if recrops else images
+            mode = self.mode(jnp.zeros_like(state.passes), visits if recrops else frames)
             return net.stem(seen, mode)
 
         net = self._network(params, stats)
         # Where the crop stands still, all passes see the same.
-        still = None if registers else look(net, begin)
+        still = None if recrops else look(net, begin)
         z, passes, coarse = state.feedback, state.passes, None
         if config.passes_per_frame:
             coarse = net.detect_coarse(
@@ -440,9 +440,9 @@ class _Run(NamedTuple):
             unvisited = config.passes_per_frame if config.statistics_per_pass else 0
             head = self.mode(passes, frames * steps + unvisited)
             before = memory
-            if registers:
+            if recrops:
                 with jax.named_scope("recrop"):
-                    before = _with_crop(config, memory, between(crop, begin))
+                    before = _with_crop(config, memory, relative_transform(crop, begin))
             output, after = net.refine(
                 look(net, crop) if still is None else still,
                 z,
@@ -453,16 +453,16 @@ class _Run(NamedTuple):
                 crop=crop,
                 coarse_crop=begin,
             )
-            landmarks = on_picture(crop, output.landmarks)
+            landmarks = on_image(crop, output.landmarks)
             with jax.named_scope("feedback"):
                 z = self._cross(feedback_map(config, output.response_maps, passes))
             following = crop
-            if registers:
+            if recrops:
                 with jax.named_scope("recrop"):
                     following = next_crop(config, landmarks)
-                    after = _with_crop(config, after, between(following, crop))
+                    after = _with_crop(config, after, relative_transform(following, crop))
                 with jax.named_scope("feedback"):
-                    z = _moved(config, z, between(following, crop))
+                    z = _moved(config, z, relative_transform(following, crop))
             last = _Last(output.response_maps, output.identity_logits, after, crop)
             with jax.named_scope("losses"):
                 losses = None if self.loss is None else self.loss(output, targets)
@@ -518,9 +518,9 @@ def _blank(
     return _Last(maps, logits, jax.tree.map(jnp.zeros_like, memory), jnp.zeros_like(crop))
 
 
-def _on_new_picture(config: RedNetConfig, state: State, warp: jax.Array) -> State:
+def _on_new_image(config: RedNetConfig, state: State, warp: jax.Array) -> State:
     """The state before a frame, of which `warp` maps pixels to those of the frame before."""
-    if config.register != "none":
+    if config.recrop != "none":
         # Crop and maps stay on the face; only the pixels that they are told in change.
         return state._replace(crop=compose_affine(invert_affine(warp), state.crop))
     return state._replace(
@@ -555,7 +555,7 @@ def _check(
     """Refuses what does not fit together; `axes` are those before height, width and channels."""
     if feedback_steps < 1:
         raise RednetError(f"feedback_steps is {feedback_steps}; at least one pass must run")
-    size = config.picture_size
+    size = config.input_size
     if images.ndim != len(axes) + 3 or images.shape[len(axes) :] != (size, size, 3):
         takes = ", ".join((*axes, str(size), str(size), "3"))
         without = images.ndim == len(axes) + 2 and images.shape[-3:] == (size, size, 3)

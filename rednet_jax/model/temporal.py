@@ -41,7 +41,7 @@ def _lstm_cell(gates: jax.Array, cell: jax.Array) -> Memory:
 class PooledLSTM(nnx.Module):
     """The papers' form: the code's mean over space through an LSTM, added back everywhere.
 
-    The way back starts at zero, so a network trained on pictures alone is unchanged by it.
+    The way back starts at zero, so a network trained on images alone is unchanged by it.
     """
 
     def __init__(self, channels: int, units: int, draw: Draw) -> None:
@@ -59,7 +59,7 @@ class PooledLSTM(nnx.Module):
 class ConvLSTM(nnx.Module):
     """`compact`'s form: an LSTM of 3x3 convolutions that keeps the code's grid.
 
-    The way back starts at zero, so a network trained on pictures alone is unchanged by it.
+    The way back starts at zero, so a network trained on images alone is unchanged by it.
     """
 
     def __init__(self, channels: int, units: int, draw: Draw) -> None:

@@ -48,7 +48,7 @@ class Drawn(NamedTuple):
         images: float32 [B, S, S, 3] in [0, 1], or clips [B, T, S, S, 3].
         targets: of them.
         warps: float32 [B, T, 2, 3], pixels of each frame's crop to pixels of the crop before it;
-            None for pictures, and for clips whose crop stands still.
+            None for images, and for clips whose crop stands still.
     """
 
     images: Array
@@ -139,7 +139,7 @@ def draw(experiment: Experiment, stage: Stage, step: Array, batch: Batch | Gener
     assert not isinstance(stage.data, GeneratedData)
     keys = row_keys(root(experiment.seed, Stream.DRAWS), step, jnp.asarray(batch.row))
     images, landmarks, labelled = map(jnp.asarray, (batch.images, batch.landmarks, batch.labelled))
-    size, margin = model.picture_size, model.picture_margin
+    size, margin = model.input_size, model.input_margin
     cover = stage.data.cover / model.context
     warps = None
     if stage.clips is None:

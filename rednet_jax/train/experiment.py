@@ -26,7 +26,7 @@ class DataConfig:
 
     Attributes:
         train: NAME/SPLIT of each; where single faces are wanted, every labelled frame of a clip is
-            one; where clips are, a picture is one that shows it in every frame.
+            one; where clips are, an image is one that shows it in every frame.
         weights: of each of `train`; a weight's part of their sum is its part of every batch, or
             of some batches where the parts do not come out even.
         validation: NAME/SPLIT that checkpoints are chosen by; a stage with clips can name a split
@@ -144,8 +144,8 @@ class Stage:
         name: of the stage, for people and for changes from the command line.
         steps: optimiser steps; the schedule ends there.
         data: what is trained on.
-        clips: clips through both scans, as this says; None trains on single pictures.
-        augmentation: draws on the training pictures, if they are not generated.
+        clips: clips through both scans, as this says; None trains on single images.
+        augmentation: draws on the training images, if they are not generated.
         drift: how the crop of a clip wanders.
         losses: terms and weights.
         optimiser: of the parameters.
@@ -284,20 +284,20 @@ class Experiment:
             )
         if isinstance(stage.data, DataConfig) and stage.data.cover < self.model.context:
             raise RednetError(
-                f"{stage.name}: data.cover ({stage.data.cover:g}) shows less of a face's picture "
+                f"{stage.name}: data.cover ({stage.data.cover:g}) shows less of a face's image "
                 f"than the network is given, model.context ({self.model.context:g})"
             )
-        if isinstance(stage.data, DataConfig) and stage.data.cached_size < self.model.picture_size:
+        if isinstance(stage.data, DataConfig) and stage.data.cached_size < self.model.input_size:
             raise RednetError(
                 f"{stage.name}: data.cached_size ({stage.data.cached_size}) is smaller than what "
-                f"the network sees, {self.model.picture_size} pixels"
+                f"the network sees, {self.model.input_size} pixels"
             )
         if isinstance(stage.data, GeneratedData):
             drawn = (stage.data.faces.size, stage.data.faces.margin)
-            if drawn != (self.model.picture_size, self.model.picture_margin):
+            if drawn != (self.model.input_size, self.model.input_margin):
                 raise RednetError(
                     f"{stage.name}: data.faces are drawn with (size, margin) {drawn}, but the "
-                    f"network sees {(self.model.picture_size, self.model.picture_margin)}"
+                    f"network sees {(self.model.input_size, self.model.input_margin)}"
                 )
 
     @property

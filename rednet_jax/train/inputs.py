@@ -16,7 +16,7 @@ from rednet_jax.data.pipeline import Batch, known_people, read_batches
 from rednet_jax.data.sources import holds_clips, read_split
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.clips import ClipWindows, clip_windows
-from rednet_jax.evaluate.protocols import Crops, cut_split
+from rednet_jax.evaluate.protocols import Crops, crop_split
 from rednet_jax.landmarks.schemes import scheme
 from rednet_jax.train.draw import GeneratedRows, generator
 from rednet_jax.train.experiment import Experiment, GeneratedData, Stage
@@ -195,7 +195,7 @@ def _validation(
     if stage.clips is not None and holds_clips(name):
         margin, size = model.crop_margin * data.cover, data.cached_size
         return clip_windows(name, split, margin=margin, size=size, data_dir=data_dir)
-    return cut_split(read_split(name, split, data_dir), model)
+    return crop_split(read_split(name, split, data_dir), model)
 
 
 @functools.cache

@@ -280,7 +280,7 @@ class _Run(NamedTuple):
         jitter = {} if found.jitter is None else {JITTER: found.jitter}
         self._log({"step": done, VALIDATION: nme, **jitter})
         if self.log is not None:
-            self.log.pictures(done, found.shown)
+            self.log.images(done, found.shown)
         # Before the checkpoint: one without its weights would never be written again.
         if nme[-1] < best:
             best = nme[-1]

@@ -116,13 +116,13 @@ def pass_losses(
             lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), output
         )
         expect_shape(targets.landmarks, output.landmarks.shape)
-        labelled, of_picture = targets.labelled, targets
-        targets = _in_crop(of_picture, output.crop)
+        labelled, of_image = targets.labelled, targets
+        targets = _in_crop(of_image, output.crop)
         truth = targets.landmarks
         eyes, eyes_known = inter_ocular(targets, points)
         known = labelled & eyes_known[:, None]
         if journal:
-            coarse = _in_crop(of_picture, output.coarse_crop)
+            coarse = _in_crop(of_image, output.coarse_crop)
             terms = _independent_maps(config, model.image_size, output, targets, coarse)
         else:
             terms = _softmax_maps(config, model.image_size, output, targets, eyes, known)

@@ -20,8 +20,8 @@ from rednet_jax.train.watch import (
     METRICS,
     VALIDATION,
     Row,
-    picture_files,
-    picture_step,
+    image_files,
+    image_step,
     read_rows,
 )
 
@@ -114,7 +114,7 @@ def _page(run_dir: Path) -> str:
     begun = [stage for stage in zip(begins, names, strict=True) if stage[0] < max(done, 1)]
     measured = [(row[VALIDATION][-1], row["step"]) for row in rows if VALIDATION in row]
     after = _comparable_after(config["stages"], begins, measured[-1][1]) if measured else 0
-    pictures = picture_files(run_dir)
+    images = image_files(run_dir)
     machines = [(row.pop("step"), row) for row in read_rows(run_dir / ENVIRONMENT)]
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -130,8 +130,8 @@ def _page(run_dir: Path) -> str:
         best=min((one for one in measured if one[1] > after), default=None),
         newest=measured[-1] if measured else None,
         plots=[(plot.title, _svg(plot, begun, done)) for plot in plots(config, rows)],
-        picture=_data_uri(pictures[-1]) if pictures else None,
-        picture_step=picture_step(pictures[-1]) if pictures else None,
+        image=_data_uri(images[-1]) if images else None,
+        image_step=image_step(images[-1]) if images else None,
         # A run that was resumed on the same machine tells nothing new.
         machines=[next(same) for _, same in itertools.groupby(machines, _place)],
     )

@@ -232,6 +232,6 @@ def followed(batch_stats: Tree, passes: int) -> Tree:
 
     Args:
         batch_stats: of the network.
-        passes: that the step ran over each picture.
+        passes: that the step ran over each image.
     """
     return jax.tree.map(lambda rows: rows.at[passes:].set(rows[:passes][-1]), batch_stats)

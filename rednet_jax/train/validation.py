@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rednet_jax.evaluate.clips import ClipWindows, Followed, follow, frames_of, track_of
 from rednet_jax.evaluate.metrics import face_errors, measurable
-from rednet_jax.evaluate.protocols import Crops, in_picture
+from rednet_jax.evaluate.protocols import Crops, in_image
 from rednet_jax.inference.answers import align_crops
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.train.watch import COLUMNS, Face, faces_of, faces_to_show, worst_and_typical
@@ -26,7 +26,7 @@ class Validation(NamedTuple):
 
     Attributes:
         nme: percent; nan where a landmark is not finite.
-        jitter: percent; None of single pictures.
+        jitter: percent; None of single images.
         shown: the worst and typical faces at the largest K.
     """
 
@@ -38,14 +38,14 @@ class Validation(NamedTuple):
 def validate(
     model: RedNetConfig, variables: Variables, faces: Crops | ClipWindows, passes: int
 ) -> Validation:
-    """Measures weights: on pictures as evaluation does, on clips as the tracker sees them.
+    """Measures weights: on images as evaluation does, on clips as the tracker sees them.
 
     Of many processes, all of which call this, each runs the network on its share of the faces.
 
     Args:
         model: the network.
         variables: of the network.
-        faces: pictures, or stretches of clips; the same in all processes.
+        faces: images, or stretches of clips; the same in all processes.
         passes: the largest K.
     """
     if isinstance(faces, ClipWindows):
@@ -123,5 +123,5 @@ def errors_of(landmarks: NDArray[np.floating], crops: Crops) -> NDArray[np.float
         landmarks: [N, L, 2], crop pixels.
         crops: the faces.
     """
-    errors = face_errors(in_picture(crops, landmarks), crops.landmarks, crops.labelled)
+    errors = face_errors(in_image(crops, landmarks), crops.landmarks, crops.labelled)
     return np.where(measurable(crops.labelled), errors, np.nan)

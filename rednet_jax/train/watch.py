@@ -1,4 +1,4 @@
-"""What a run writes for people to watch: figures, TensorBoard's events, pictures, its machine."""
+"""What a run writes for people to watch: figures, TensorBoard's events, images, its machine."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from PIL import Image, ImageDraw
 from rednet_jax.evaluate.protocols import Crops
 from rednet_jax.files import write_text, writing
 from rednet_jax.landmarks.crops import apply_affine, invert_affine
-from rednet_jax.landmarks.drawing import contact_sheet, draw_landmarks, write_picture
+from rednet_jax.landmarks.drawing import contact_sheet, draw_landmarks, write_image
 
-METRICS, ENVIRONMENT, PICTURES = "metrics.jsonl", "environment.jsonl", "pictures"
+METRICS, ENVIRONMENT, IMAGES = "metrics.jsonl", "environment.jsonl", "pictures"
 """Names in a run's folder."""
 
 _EVENTS = "tensorboard"
@@ -30,7 +30,7 @@ JITTER = "validation_jitter"
 """The same of the jitter in clips."""
 
 COLUMNS = 6
-"""Faces in a row of a picture: so many of the worst, and below them so many typical ones."""
+"""Faces in a row of an image: so many of the worst, and below them so many typical ones."""
 
 _TILE = 192
 
@@ -61,7 +61,7 @@ class Face(NamedTuple):
 class RunLog:
     """Everything in a run's folder that is there to be watched; a context manager.
 
-    metrics.jsonl holds a JSON object a line; tensorboard/ the same figures and the pictures as
+    metrics.jsonl holds a JSON object a line; tensorboard/ the same figures and the images as
     events; pictures/ a PNG for each step that had some; environment.jsonl a line for each start of
     the run: the step it resumed at, and what it ran with.
     """
@@ -77,9 +77,9 @@ class RunLog:
         Raises:
             RednetError: a file cannot be written.
         """
-        self._pictures = run_dir / PICTURES
-        for path in picture_files(run_dir):
-            if picture_step(path) > kept_until:
+        self._images = run_dir / IMAGES
+        for path in image_files(run_dir):
+            if image_step(path) > kept_until:
                 path.unlink()
         with writing(run_dir / _EVENTS):
             self._events = _Events(run_dir / _EVENTS, kept_until)
@@ -115,7 +115,7 @@ class RunLog:
         }
         self._events.scalars(row["step"], figures)
 
-    def pictures(self, step: int, faces: Sequence[Face]) -> None:
+    def images(self, step: int, faces: Sequence[Face]) -> None:
         """Writes pictures/step_STEP.png: faces with the network's landmarks, the truth as dots.
 
         Args:
@@ -125,11 +125,11 @@ class RunLog:
         Raises:
             RednetError: the file cannot be written.
         """
-        path = self._pictures / f"step_{step:08d}.png"
+        path = self._images / f"step_{step:08d}.png"
         captions, tiles = [_caption(face) for face in faces], [_tile(face) for face in faces]
         sheet = contact_sheet(captions, [tiles], COLUMNS)
-        write_picture(path, sheet)
-        self._events.picture(step, "validation/faces", path.read_bytes(), sheet.shape)
+        write_image(path, sheet)
+        self._events.image(step, "validation/faces", path.read_bytes(), sheet.shape)
 
     def __enter__(self) -> Self:
         return self
@@ -158,13 +158,13 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def picture_files(run_dir: Path) -> list[Path]:
-    """Returns the pictures of a run, the oldest first."""
-    return sorted((run_dir / PICTURES).glob("step_*.png"), key=picture_step)
+def image_files(run_dir: Path) -> list[Path]:
+    """Returns the images of a run, the oldest first."""
+    return sorted((run_dir / IMAGES).glob("step_*.png"), key=image_step)
 
 
-def picture_step(path: Path) -> int:
-    """Returns the step of a run's picture."""
+def image_step(path: Path) -> int:
+    """Returns the step of a run's image."""
     return int(path.stem.removeprefix("step_"))
 
 
@@ -251,7 +251,7 @@ class _Events:
         values = [{"tag": tag, "simple_value": value} for tag, value in figures.items()]
         self._write(self._event(step=step, summary=self._summary(value=values)))
 
-    def picture(self, step: int, tag: str, png: bytes, shape: tuple[int, ...]) -> None:
+    def image(self, step: int, tag: str, png: bytes, shape: tuple[int, ...]) -> None:
         height, width, channels = shape
         image = self._summary.Image(
             height=height, width=width, colorspace=channels, encoded_image_string=png

@@ -6,6 +6,8 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+from rednet_jax.fields import current_names
+from rednet_jax.model.config import RedNetConfig
 from rednet_jax.weights.card_training import chosen_by, stages_of, terms, training
 
 _BROKEN = 10
@@ -22,7 +24,8 @@ def model_card(result: dict[str, Any], slices: dict[str, Any], licences: Mapping
     """
     experiment, gflop = result["experiment"], result["gflop"]
     stages = stages_of(result)
-    model, drawn, losses = experiment["model"], stages[0]["augmentation"], stages[-1]["losses"]
+    model = current_names(experiment["model"], RedNetConfig)
+    drawn, losses = stages[0]["augmentation"], stages[-1]["losses"]
     by_boxes = {row["boxes"]: row for row in result["results"]}
     nme = {
         (boxes, row["feedback_steps"]): row["nme"]
@@ -37,7 +40,7 @@ def model_card(result: dict[str, Any], slices: dict[str, Any], licences: Mapping
 
 Finds the {model["landmarks"]} landmarks of 300-W in a crop of one face, with a confidence for each.
 It is the `{model["architecture"]}` form of RED-Net: an encoder-decoder whose response maps go back
-to its input, K times a picture.
+to its input, K times an image.
 
 | | |
 |---|---|
@@ -45,7 +48,7 @@ to its input, K times a picture.
 | file | {result["file_bytes"] / 1e6:.1f} MB, kernels in float16 |
 | GFLOP a crop | {gflop["1"]:.2f} at K = 1, {gflop["3"]:.2f} at K = 3 |
 | crop | {model["image_size"]} px, {model["crop_margin"]:g} times the landmarks' box (larger side) |
-{_registered(model)}| trained with | K = {model["feedback_steps"]}; any K from 1 on runs |
+{_recrops(model)}| trained with | K = {model["feedback_steps"]}; any K from 1 on runs |
 
 ## Training
 
@@ -58,7 +61,7 @@ weights. Of what they were made of:
 
 {terms(result, licences)}
 
-No picture of these sets is in this project. The cards in `data/` say where each comes from.
+No image of these sets is in this project. The cards in `data/` say where each comes from.
 
 ## Figures: validation, used for selection
 
@@ -88,7 +91,7 @@ The same faces, NME with 95 % intervals. Skin tone is the angle ITA of the cheek
 move it by as much as people differ: faces in the shade have low values, overexposed ones high
 ones. So a third says little of people and nothing of one person. {real["without_tone"]} faces \
 have none, their
-pictures being black and white or their cheeks too small. Yaw is estimated from the labels, in
+images being black and white or their cheeks too small. Yaw is estimated from the labels, in
 degrees to either side.
 
 {_slices(real["slices"])}
@@ -112,7 +115,7 @@ inter-ocular distance. {_calibrated(result.get("calibration"))}
 
 By pose and light it was measured on generated faces, {generated["faces"]} people, boxes around \
 the exact
-points. They are frontal but for what the row says. Degrees: yaw to the picture's right, pitch
+points. They are frontal but for what the row says. Degrees: yaw to the image's right, pitch
 upwards, roll clockwise. Exposure in stops from the middle of what is drawn. As a head turns, the
 distance of the eyes shrinks, which errors are divided by; the last column is in percent of the
 box's diagonal, which does not.
@@ -209,16 +212,16 @@ def _breaks(settings: list[dict[str, Any]]) -> str:
     return textwrap.fill(said, 100)
 
 
-def _registered(model: dict[str, Any]) -> str:
+def _recrops(model: dict[str, Any]) -> str:
     """Rows of the card's table that say where later passes look; none where all look alike."""
-    if model.get("register", "none") == "none":
+    if model.get("recrop", "none") == "none":
         return ""
     size = round(model["image_size"] * model["context"])
-    what = model["register"].replace("_", " and ")
+    what = model["recrop"].replace("_", " and ")
     return (
-        f"| picture | {size} px; the first pass sees its middle |\n"
-        f"| later passes | a crop taken anew by the points found ({what}), "
-        f"{model['registered_margin']:g} times their box |\n"
+        f"| image | {size} px; the first pass sees its middle |\n"
+        f"| later passes | a re-crop by the points found ({what}), "
+        f"{model['recrop_margin']:g} times their box |\n"
     )
 
 
@@ -235,7 +238,7 @@ def _calibrated(calibration: dict[str, Any] | None) -> str:
 
 def _video(steadiness: dict[str, Any] | None) -> str:
     if steadiness is None:
-        return "It was trained on single pictures. Its f_tRNN is untrained and adds nothing."
+        return "It was trained on single images. Its f_tRNN is untrained and adds nothing."
     rows = "\n".join(
         f"| {row['way']} | {row['nme_inner']:.2f} | {row['nme_all']:.2f} "
         f"| {row['jitter_inner']:.2f} | {row['jitter_all']:.2f} | {row['lost']:.1f} |"

@@ -24,7 +24,7 @@ def network(narrow):
     return config, init(config, jax.random.key(0))
 
 
-def test_pictures(network, tmp_path):
+def test_images(network, tmp_path):
     data_dir = prepare_300w(tmp_path, train=1, validation=3)
     experiment = Experiment("pictures", network[0], (Stage(steps=600),))
     measured = measure(experiment, network[1], data_dir)
@@ -79,9 +79,9 @@ def halves(windows):
     return slice(0, first), slice(first, None)
 
 
-def test_both_readouts_lie_on_the_picture(narrow):
-    """The first pass looks at the picture's middle: 64 of 96 pixels, from 16 on."""
-    config = narrow("compact", register="shift_scale", context=1.5)
+def test_both_readouts_lie_on_the_image(narrow):
+    """The first pass looks at the image's middle: 64 of 96 pixels, from 16 on."""
+    config = narrow("compact", recrop="shift_scale", context=1.5)
     variables = init(config, jax.random.key(0))
     crops = np.random.default_rng(0).integers(0, 255, (2, 96, 96, 3), np.uint8)
     ((regressed,), (mapped,)) = _both_readouts(config, variables, crops, 1)

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from ablate.tiny import FILE, experiment, tiny
 
-from rednet_jax.ablate.plan import Arm, Cell, Claim, load_ablation, run_of
+from rednet_jax.ablate.plan import Arm, Cell, Claim, _said, load_ablation, run_of
 from rednet_jax.errors import RednetError
 from rednet_jax.train.experiment import MeshConfig
 
@@ -29,6 +29,12 @@ def test_a_default_said_aloud_is_the_same_run():
     model = dataclasses.replace(experiment().model, crop_margin=1.25)
     said = dataclasses.replace(experiment(), model=model)
     assert run_of(Arm("a", said), 0).folder == run_of(Arm("a", experiment()), 0).folder
+
+
+def test_a_field_keeps_its_first_name_in_the_digest():
+    model = dataclasses.replace(experiment().model, recrop="similarity")
+    said = _said(dataclasses.replace(experiment(), model=model))
+    assert said["model"]["register"] == "similarity" and "recrop" not in said["model"]
 
 
 def test_a_file_and_changes_to_every_arm(tmp_path):

@@ -60,7 +60,7 @@ def flops_of_a_face(config: RedNetConfig) -> int:
             continue
         stage = re.search(r"conv(\d)", name)
         side = 1 if len(shape) == 2 else config.image_size >> (int(stage[1]) - 1 if stage else 0)
-        # Nothing asks for the gradient in the picture, which is seen once, nor in the map that
+        # Nothing asks for the gradient in the image, which is seen once, nor in the map that
         # goes back.
         runs = {"encoder/picture/kernel": 2, "encoder/feedback/kernel": 2 * passes}
         total += 2 * math.prod(shape) * side**2 * runs.get(name, 3 * passes)

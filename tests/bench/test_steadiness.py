@@ -102,8 +102,8 @@ def test_a_person_who_is_never_found_is_lost_in_every_frame(split):
     assert np.isnan(row["nme_inner"]) and np.isnan(row["jitter_all"])
 
 
-def test_single_pictures_have_no_steadiness(data_dir, network_68):
-    with pytest.raises(RednetError, match="300w holds single pictures, no clips"):
+def test_single_images_have_no_steadiness(data_dir, network_68):
+    with pytest.raises(RednetError, match="300w holds single images, no clips"):
         bench_steadiness(network_68, "300w", data_dir=data_dir)
 
 

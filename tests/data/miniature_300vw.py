@@ -26,7 +26,7 @@ def prepare_300vw(folder: Path) -> Path:
         clip = folder / "clips" / name
         (clip / "annot").mkdir(parents=True)
         with av.open(str(clip / "vid.avi"), "w") as file:
-            # Lossless, so that a frame is the picture that was drawn.
+            # Lossless, so that a frame is the image that was drawn.
             stream = file.add_stream("ffv1", rate=25, width=SIDE, height=SIDE, pix_fmt="bgr0")
             for shift in range(frames):
                 moved = np.roll(image, shift, axis=1)

@@ -1,4 +1,4 @@
-"""Augmentation holds picture and points together, and depends on nothing but the key."""
+"""Augmentation holds image and points together, and depends on nothing but the key."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from skimage import data
 from rednet_jax.data.augment import Augmentation, Drift, augment
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.boxes import landmark_box
-from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop, invert_affine
+from rednet_jax.landmarks.crops import apply_affine, crop_image, crop_transform, invert_affine
 from rednet_jax.landmarks.schemes import LANDMARKS_7, LANDMARKS_68, Scheme, mean_shape
 
 DEFAULTS = dataclasses.asdict(Augmentation())
@@ -80,10 +80,10 @@ LANDMARKS = (
 
 @pytest.fixture(scope="module")
 def draw() -> Callable[..., tuple[NDArray, NDArray, NDArray]]:
-    """`draw(keys, **options)`: pictures of one face, with every other option switched off."""
+    """`draw(keys, **options)`: images of one face, with every other option switched off."""
     affine = crop_transform(landmark_box(LANDMARKS), margin=COVER * MARGIN, size=96)
     points = apply_affine(invert_affine(affine), LANDMARKS).astype(np.float32)
-    cached = (cut_crop(data.astronaut(), affine, 96), points, np.ones(68, bool))
+    cached = (crop_image(data.astronaut(), affine, 96), points, np.ones(68, bool))
 
     def draw(keys: jax.Array, **options: float) -> tuple[NDArray, NDArray, NDArray]:
         batch = (np.repeat(part[None], len(keys), axis=0) for part in cached)
@@ -93,7 +93,7 @@ def draw() -> Callable[..., tuple[NDArray, NDArray, NDArray]]:
 
 
 def dots(count: int, side: int) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_]]:
-    """Grey pictures with one bright dot each, on the only landmark that is labelled."""
+    """Grey images with one bright dot each, on the only landmark that is labelled."""
     landmarks = np.tile((mean_shape(LANDMARKS_68) * 45 + (side - 1) / 2), (count, 1, 1))
     chosen = np.random.default_rng(3).integers(0, 68, count)
     labelled = np.arange(68) == chosen[:, None]
@@ -128,13 +128,13 @@ def test_nothing_drawn_is_the_plain_crop(draw) -> None:
     assert images.dtype == np.float32 and labelled.all()
     np.testing.assert_array_equal(images[0], images[1])
     np.testing.assert_allclose(landmarks, np.tile(plain, (3, 1, 1)), atol=1e-3)
-    crop = cut_crop(data.astronaut(), affine, SIZE) / 255
+    crop = crop_image(data.astronaut(), affine, SIZE) / 255
     assert np.abs(images[0] - crop).mean() < 0.03
 
 
 @pytest.mark.parametrize("option", DEFAULTS)
 def test_each_option_draws_alone(draw, option: str) -> None:
-    """Switched on alone it changes the pictures, and the points only where it moves them."""
+    """Switched on alone it changes the images, and the points only where it moves them."""
     alone = {"rotation": 20.0, "perspective": 0.1, "mirror": 1.0, "grey": 1.0, "blur": 1.5}
     rectangles = {"occlusion": 1.0, "occlusion_side": 0.4}
     together = {
@@ -159,7 +159,7 @@ def test_each_option_draws_alone(draw, option: str) -> None:
         np.testing.assert_array_equal(without, plain)
 
 
-def test_mirror_turns_picture_and_labels_round(draw) -> None:
+def test_mirror_turns_image_and_labels_round(draw) -> None:
     plain, plain_points, _ = draw(keys(2))
     images, points, _ = draw(keys(2), mirror=1.0)
     np.testing.assert_allclose(images, plain[:, :, ::-1], atol=1e-3)

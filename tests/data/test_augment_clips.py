@@ -20,8 +20,8 @@ from rednet_jax.data.augment import Augmentation, Drift, augment_clips
 from rednet_jax.landmarks.crops import (
     apply_affine,
     compose_affine,
+    crop_image,
     crop_transform,
-    cut_crop,
     invert_affine,
 )
 from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
@@ -79,7 +79,7 @@ def cached(boxes: NDArray) -> NDArray[np.float32]:
 
 
 def with_dots(boxes: NDArray, places: NDArray, landmark: NDArray) -> tuple[NDArray, ...]:
-    """Clips of frames with one dot each, at places [CLIPS, FRAMES, 2] of the video's picture.
+    """Clips of frames with one dot each, at places [CLIPS, FRAMES, 2] of the video's image.
 
     It lies on that landmark of each clip, the only one with a label.
     """
@@ -116,7 +116,7 @@ def test_a_dot_on_a_landmark_is_still_there_in_every_frame(seed: int) -> None:
 
 @few
 @given(seed=seeds)
-def test_a_dot_fixed_in_the_picture_moves_as_warps_say(seed: int) -> None:
+def test_a_dot_fixed_in_the_image_moves_as_warps_say(seed: int) -> None:
     """It moves with its neighbourhood, so the rest of the plane moves rightly, too."""
     boxes = moving_boxes(seed)
     place = boxes[:, :1, :2] + np.random.default_rng(seed).uniform(20, 40, (CLIPS, 1, 2))
@@ -133,7 +133,7 @@ def test_a_dot_fixed_in_the_picture_moves_as_warps_say(seed: int) -> None:
 def test_nothing_drawn_is_what_a_tracker_cuts() -> None:
     boxes = moving_boxes(0)
     affines, picture = cached(boxes), data.astronaut()
-    images = np.stack([[cut_crop(picture, a, CACHED) for a in clip] for clip in affines])
+    images = np.stack([[crop_image(picture, a, CACHED) for a in clip] for clip in affines])
     rng = np.random.default_rng(0)
     places = boxes[:, :, None, :2] + rng.uniform(0, 60, (CLIPS, FRAMES, 68, 2))
     landmarks = apply_affine(invert_affine(affines), places).astype(np.float32)
@@ -149,7 +149,7 @@ def test_nothing_drawn_is_what_a_tracker_cuts() -> None:
     np.testing.assert_allclose(warps[:, 1:], moves, atol=2e-3)
     for crop, affine in zip(crops[:4], plain[:4], strict=True):
         for frame in range(FRAMES):
-            shown = cut_crop(picture, affine[frame], SIZE) / 255
+            shown = crop_image(picture, affine[frame], SIZE) / 255
             assert np.abs(crop[frame] - shown).mean() < 0.03
 
 
@@ -175,7 +175,7 @@ def test_frames_without_labels_still_follow() -> None:
 def still_faces() -> tuple[NDArray, ...]:
     """The same frame throughout, cached around the same box, with every landmark."""
     boxes = moving_boxes(2, pace=0.0)
-    image = cut_crop(data.astronaut(), cached(np.asarray([178.0, 68, 270, 160])), CACHED)
+    image = crop_image(data.astronaut(), cached(np.asarray([178.0, 68, 270, 160])), CACHED)
     points = mean_shape(LANDMARKS_68) * CACHED / (COVER * MARGIN) + (CACHED - 1) / 2
     parts = (image, points.astype(np.float32), np.ones(68, bool))
     tiled = (np.broadcast_to(part, (CLIPS, FRAMES, *part.shape)) for part in parts)

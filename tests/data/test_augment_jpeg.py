@@ -20,17 +20,17 @@ squeeze = jax.jit(compress)
 
 
 def compressed(
-    picture: NDArray[np.uint8], quality: float, corner: tuple[int, int] = (0, 0)
+    image: NDArray[np.uint8], quality: float, corner: tuple[int, int] = (0, 0)
 ) -> NDArray[np.floating]:
     """Of grey values, as `picture`."""
-    images = jnp.asarray(picture, jnp.float32) / 255
+    images = jnp.asarray(image, jnp.float32) / 255
     return np.asarray(squeeze(images, jnp.float32(quality), jnp.asarray(corner))) * 255
 
 
-def saved(picture: NDArray[np.uint8], quality: int) -> Image.Image:
-    """The picture as Pillow reads back what it wrote, colours not subsampled."""
+def saved(image: NDArray[np.uint8], quality: int) -> Image.Image:
+    """The image as Pillow reads back what it wrote, colours not subsampled."""
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, "JPEG", quality=quality, subsampling=0)
+    Image.fromarray(image).save(file, "JPEG", quality=quality, subsampling=0)
     return Image.open(file)
 
 
@@ -40,7 +40,7 @@ def decibels(a: NDArray, b: NDArray) -> float:
 
 
 @pytest.mark.parametrize("quality", [1, 10, 30, 49, 50, 75, 90, 100])
-def test_steps_and_pictures_are_those_of_libjpeg(quality: int) -> None:
+def test_steps_and_images_are_those_of_libjpeg(quality: int) -> None:
     """61 x 67 pixels: the last blocks are incomplete. Its whole numbers round a wave elsewhere."""
     file = saved(PICTURE, quality)
     tables = np.asarray(list(file.quantization.values()))
@@ -61,14 +61,14 @@ def test_the_transform_is_the_cosine_transform() -> None:
 
 
 def test_the_corner_moves_the_blocks() -> None:
-    """As if rows and columns before the picture had been compressed with it."""
+    """As if rows and columns before the image had been compressed with it."""
     before = np.pad(PICTURE, ((3, 0), (6, 0), (0, 0)), mode="edge")
     whole = compressed(before, 20)[3:, 6:]
     np.testing.assert_allclose(compressed(PICTURE, 20, (3, 6)), whole, atol=1e-3)
     assert np.abs(compressed(PICTURE, 20) - whole).max() > 5
 
 
-def test_frames_are_compressed_as_single_pictures() -> None:
+def test_frames_are_compressed_as_single_images() -> None:
     frames = np.stack([PICTURE, PICTURE[::-1], PICTURE[:, ::-1]])
     together = compressed(frames, 30, (2, 5))
     for frame, one in zip(frames, together, strict=True):

@@ -18,7 +18,7 @@ from rednet_jax.data.samples import Sample
 from rednet_jax.data.sources import Split, read_clips, read_split
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.boxes import landmark_box
-from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop
+from rednet_jax.landmarks.crops import apply_affine, crop_image, crop_transform
 
 SPLIT = {"margin": 2.0, "size": 80}
 
@@ -36,7 +36,7 @@ def test_faces_are_cut_by_the_crop_rule(data_dir: Path) -> None:
     for i, sample in enumerate(read_split("300w", "train", data_dir)):
         affine = crop_transform(sample.box, **SPLIT)
         assert (cut.names[i], cut.styles[i], cut.identities[i]) == (sample.name, "300w", -1)
-        np.testing.assert_array_equal(cut.images[i], cut_crop(sample.image, affine, 80))
+        np.testing.assert_array_equal(cut.images[i], crop_image(sample.image, affine, 80))
         np.testing.assert_allclose(cut.affines[i], affine, rtol=1e-6)
         there = apply_affine(cut.affines[i], cut.landmarks[i])
         np.testing.assert_allclose(there, sample.landmarks, atol=1e-3)
@@ -138,7 +138,7 @@ def test_the_second_call_cuts_nothing_and_a_new_data_set_is_cut_anew(
 ) -> None:
     first = face_crops("300w", "train", **SPLIT, data_dir=data_dir)
     with monkeypatch.context() as patch:
-        patch.setattr(crops, "cut_crop", None)
+        patch.setattr(crops, "crop_image", None)
         again = face_crops("300w", "train", **SPLIT, data_dir=data_dir)
     np.testing.assert_array_equal(first.images, again.images)
     draw_300w(data_dir.parent / "tree", train=5, validation=1)
@@ -157,9 +157,9 @@ def test_crops_that_were_cut_short_are_not_taken_for_whole(
         calls.append(args)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return cut_crop(*args)
+        return crop_image(*args)
 
-    monkeypatch.setattr(crops, "cut_crop", fails_at_the_third)
+    monkeypatch.setattr(crops, "crop_image", fails_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         face_crops("300w", "train", **SPLIT, data_dir=data_dir)
     assert not any((data_dir / "crops").iterdir())
@@ -179,9 +179,9 @@ def test_of_two_that_begin_together_one_cuts(
 
     def counted(*args: object) -> object:
         calls.append(args)
-        return cut_crop(*args)
+        return crop_image(*args)
 
-    monkeypatch.setattr(crops, "cut_crop", counted)
+    monkeypatch.setattr(crops, "crop_image", counted)
     results = []
 
     def run() -> None:

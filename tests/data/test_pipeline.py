@@ -180,7 +180,7 @@ def test_the_first_frame_is_read_from_a_clip_that_is_just_long_enough() -> None:
         read((numbered("a", [5]), 1.0), clips=ClipConfig(6))
 
 
-def test_a_picture_among_clips_is_shown_in_every_frame() -> None:
+def test_an_image_among_clips_is_shown_in_every_frame() -> None:
     pictures = faces("p", 6)
     pictures.labelled[2] = False
     sources = (numbered("a", [9]), 0.5), (pictures, 0.5)
@@ -188,11 +188,11 @@ def test_a_picture_among_clips_is_shown_in_every_frame() -> None:
     shown = Counter()
     for batch in take(reader, 40):
         assert batch.images.shape == (4, 3, 2, 2, 3)
-        of_pictures = batch.face[:, 0] >= 9
-        assert of_pictures.sum() == 2
-        assert not np.diff(batch.face[of_pictures], axis=1).any()
-        assert np.diff(batch.face[~of_pictures], axis=1).all()
-        shown.update((batch.face[of_pictures, 0] - 9).tolist())
+        of_images = batch.face[:, 0] >= 9
+        assert of_images.sum() == 2
+        assert not np.diff(batch.face[of_images], axis=1).any()
+        assert np.diff(batch.face[~of_images], axis=1).all()
+        shown.update((batch.face[of_images, 0] - 9).tolist())
     assert shown == dict.fromkeys((0, 1, 3, 4, 5), 16)
 
 

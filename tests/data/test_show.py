@@ -37,8 +37,8 @@ def grey(level: int) -> Image.Image:
 def tile(sheet: Path, column: int, row: int = 0, above: int = 0) -> NDArray[np.uint8]:
     """A tile of the sheet: its row, counted with all rows above it, and the captions above it."""
     x, y = 4 + 260 * column, 20 * (above + 1) + 260 * row
-    with Image.open(sheet) as picture:
-        return np.asarray(picture)[y : y + TILE, x : x + TILE]
+    with Image.open(sheet) as image:
+        return np.asarray(image)[y : y + TILE, x : x + TILE]
 
 
 def drawn(level: int, margin: float, labelled: NDArray[np.bool_] | None = None):
@@ -66,7 +66,7 @@ def undisturbed(monkeypatch) -> None:
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory) -> Path:
-    """Nine faces of 300-W, face i in a picture of level 25 i."""
+    """Nine faces of 300-W, face i in an image of level 25 i."""
     root = tmp_path_factory.mktemp("300w")
     (root / "tree/afw").mkdir(parents=True)
     for i in range(9):
@@ -104,11 +104,11 @@ def test_faces_are_spread_over_the_split(count, shown, faces, tmp_path) -> None:
     for place, face in enumerate(shown):
         row, column = divmod(place, 8)
         assert_alike(tile(sheet, column, row, above=row), drawn(25 * face, margin=2))
-    with Image.open(sheet) as picture:
-        assert picture.size == (4 + 260 * min(len(shown), 8), 280 * -(-len(shown) // 8))
+    with Image.open(sheet) as image:
+        assert image.size == (4 + 260 * min(len(shown), 8), 280 * -(-len(shown) // 8))
 
 
-def test_augmented_points_move_with_the_picture(faces, tmp_path, undisturbed) -> None:
+def test_augmented_points_move_with_the_image(faces, tmp_path, undisturbed) -> None:
     """Without draws the network's crop is left, 1.6 times as large."""
     options = {"count": 2, "augmented": True, "out": tmp_path / "a.png", "data_dir": faces}
     sheet = show_split("300w", "train", **options)

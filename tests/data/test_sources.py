@@ -67,5 +67,5 @@ def test_what_is_not_there_is_refused(data_dir: Path) -> None:
     assert holds_clips("300vw") and not holds_clips("300w")
     with pytest.raises(RednetError, match="300vw holds clips"):
         read_split("300vw", "train", data_dir)
-    with pytest.raises(RednetError, match="300w holds single pictures"):
+    with pytest.raises(RednetError, match="300w holds single images"):
         read_clips("300w", "train", data_dir)

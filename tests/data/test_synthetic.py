@@ -52,7 +52,7 @@ def camera(*degrees: float, scale: float = 50.0) -> surface.Camera:
     return surface.Camera(rotation, jnp.float32(5), jnp.zeros(2), jnp.float32(scale))
 
 
-def test_pictures_and_points_are_what_is_promised(faces) -> None:
+def test_images_and_points_are_what_is_promised(faces) -> None:
     images, landmarks = faces
     assert images.shape == (FACES, SIZE, SIZE, 3) and images.dtype == np.float32
     assert landmarks.shape == (FACES, 68, 2) and landmarks.dtype == np.float32
@@ -104,7 +104,7 @@ def test_a_person_stays_the_same_while_the_head_moves() -> None:
     assert images.shape == (24, SIZE, SIZE, 3) and landmarks.shape == (24, 68, 2)
     steps = np.linalg.norm(np.diff(landmarks, axis=0), axis=-1)
     assert np.ptp(landmarks, axis=0).max() > 4 and steps.max() < 0.1 * SIZE
-    # The corners of the picture show the same wall, but for the sensor's noise.
+    # The corners of the image show the same wall, but for the sensor's noise.
     corner = images[:, :6, :6].mean((1, 2))
     assert np.ptp(corner, axis=0).max() < 0.15
     first, points = draw(keys(FACES).at[0].set(jax.random.key(5)))
@@ -129,7 +129,7 @@ def test_points_lie_on_the_surface_that_is_drawn(yaw: float, person: Identity) -
 
 
 def recoloured(person: Identity, motion: Motion, part: str) -> tuple[NDArray, NDArray]:
-    """Where two pictures differ that differ in one part's colour, and the points, 128 px."""
+    """Where two images differ that differ in one part's colour, and the points, 128 px."""
     style = jnp.full(16, 0.5).at[9].set(0.3)  # no glasses, no beard
     seen = camera(*np.degrees(motion.angles), scale=90.0)
     features, moved = express(person._replace(style=style), motion)
@@ -137,9 +137,9 @@ def recoloured(person: Identity, motion: Motion, part: str) -> tuple[NDArray, ND
     scene = scene._replace(
         grade=jnp.full(8, 0.5).at[6:].set(0), levels=jnp.array([1.0, 0, 0, 0])
     )  # sharp, and in light that casts no shade
-    picture = jax.jit(functools.partial(render, size=128))
+    image = jax.jit(functools.partial(render, size=128))
     red, green = (
-        picture(
+        image(
             moved._replace(**{part: jnp.asarray(colour)}),
             motion,
             scene,

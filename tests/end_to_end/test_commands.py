@@ -48,7 +48,7 @@ def checkpoint(narrow, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    """The moving portrait as an AVI file of JPEG pictures, eight times over."""
+    """The moving portrait as an AVI file of JPEG images, eight times over."""
     path = tmp_path_factory.mktemp("clip") / "clip.avi"
     frames, _ = portrait_clip()
     with av.open(str(path), "w") as container:

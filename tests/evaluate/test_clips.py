@@ -11,8 +11,8 @@ from rednet_jax.landmarks.boxes import landmark_box
 from rednet_jax.landmarks.crops import (
     apply_affine,
     compose_affine,
+    crop_image,
     crop_transform,
-    cut_crop,
     invert_affine,
 )
 from rednet_jax.model import rednet
@@ -61,7 +61,7 @@ def test_every_crop_is_cut_around_the_points_of_the_frame_before(windows, follow
     faces, size = windows.faces, config.image_size
     for i in (0, len(track.faces) - 1):
         inside = compose_affine(invert_affine(faces.affines[track.faces[i]]), track.affines[i])
-        seen = cut_crop(faces.images[track.faces[i]], inside, size)
+        seen = crop_image(faces.images[track.faces[i]], inside, size)
         np.testing.assert_array_equal(crops.images[i], seen)
 
 

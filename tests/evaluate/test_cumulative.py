@@ -58,17 +58,17 @@ def test_distribution_agrees_with_scipy():
     np.testing.assert_allclose(share, 100 * theirs.probabilities)
 
 
-def test_the_picture_shows_every_curve(tmp_path):
+def test_the_image_shows_every_curve(tmp_path):
     rng = np.random.default_rng(2)
     plain, both = tmp_path / "one.png", tmp_path / "folder/both.png"
     curves = {"one": rng.gamma(4, 1, 99), "other": rng.gamma(5, 1, 99)}
     said = {"title": "a split", "normaliser": "a length"}
     draw_cumulative({"one": curves["one"]}, plain, **said)
     draw_cumulative(curves, both, **said)
-    pictures = [np.asarray(Image.open(path).convert("RGB")) for path in (plain, both)]
-    for picture, orange in zip(pictures, (False, True), strict=True):
-        assert (picture == (31, 119, 180)).all(-1).any()
-        assert (picture == (255, 127, 14)).all(-1).any() == orange
+    images = [np.asarray(Image.open(path).convert("RGB")) for path in (plain, both)]
+    for image, orange in zip(images, (False, True), strict=True):
+        assert (image == (31, 119, 180)).all(-1).any()
+        assert (image == (255, 127, 14)).all(-1).any() == orange
     (tmp_path / "file").touch()
     with pytest.raises(RednetError, match=r"a.png: cannot be written"):
         draw_cumulative(curves, tmp_path / "file/a.png", **said)

@@ -1,4 +1,4 @@
-"""Figures of landmarks whose errors are known, of pictures and of clips."""
+"""Figures of landmarks whose errors are known, of images and of clips."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_the_missed_fail_in_the_plot(monkeypatch, tmp_path):
     np.testing.assert_allclose(errors, [1, 3, 9, 11, np.nan], rtol=1e-4)
 
 
-def test_pictures_counted_by_hand():
+def test_images_counted_by_hand():
     labels = face_labels("a split", [sample(name) for name in "abcde"], 68)
     result = figures(labels, [(1, off([1, 3, 9, 11, np.nan]))], boxes="truth", crop_margin=1.25)
     (row,) = result.pop("per_step")

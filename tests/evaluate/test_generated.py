@@ -16,7 +16,7 @@ FACES = 6
 
 @pytest.fixture(scope="module")
 def drawn():
-    """`drawn(varied, value)`: pictures and landmarks of that setting, small."""
+    """`drawn(varied, value)`: images and landmarks of that setting, small."""
     small = dataclasses.replace(generated.synthetic_config(), size=64)
     settings = {(setting.varied, setting.value): setting for setting in SETTINGS}
     with pytest.MonkeyPatch.context() as patch:

@@ -20,7 +20,7 @@ from rednet_jax.model.rednet import init
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
+def images(tmp_path_factory):
     return prepare_300w(tmp_path_factory.mktemp("300w"), train=1, validation=3)
 
 
@@ -30,9 +30,9 @@ def clips(tmp_path_factory):
 
 
 @pytest.fixture
-def table(pictures, tmp_path):
+def table(images, tmp_path):
     """A file that is right, its names and its landmarks, 1 px to the right of the labels."""
-    labels = face_labels("300w validation", read_split("300w", "validation", pictures), 68)
+    labels = face_labels("300w validation", read_split("300w", "validation", images), 68)
     landmarks = labels.landmarks + np.array([1, 0], np.float32)
     path = tmp_path / "points.csv"
     write_predictions(path, labels, landmarks)
@@ -48,10 +48,10 @@ def numbers(value):
 
 
 @pytest.mark.parametrize("normaliser", ["inter-ocular", "box-diagonal"])
-def test_our_own_predictions_score_as_the_network_did(narrow, pictures, tmp_path, normaliser):
+def test_our_own_predictions_score_as_the_network_did(narrow, images, tmp_path, normaliser):
     config = narrow("compact")
     network = config, init(config, jax.random.key(0))
-    path, how = tmp_path / "points.csv", {"data_dir": pictures, "normaliser": normaliser}
+    path, how = tmp_path / "points.csv", {"data_dir": images, "normaliser": normaliser}
     ours = evaluate_split(
         network, "300w", "validation", feedback_steps=[2], boxes="jitter", predictions=path, **how
     )
@@ -74,23 +74,23 @@ def test_our_own_predictions_score_as_the_network_did(narrow, pictures, tmp_path
     np.testing.assert_allclose(numbers(theirs), numbers(ours), rtol=1e-4, atol=1e-3)
 
 
-def test_the_rows_may_come_in_any_order_and_nan_is_missed(pictures, table):
+def test_the_rows_may_come_in_any_order_and_nan_is_missed(images, table):
     path, names, landmarks = table
     landmarks[1] = np.nan
     order = [2, 0, 1]
     write_landmarks_csv(path, [names[i] for i in order], landmarks[order])
-    result = score_predictions(path, "300w", "validation", data_dir=pictures)
+    result = score_predictions(path, "300w", "validation", data_dir=images)
     assert (result["images"], result["missed"]) == (2, 1)
-    labels = face_labels("", read_split("300w", "validation", pictures), 68)
+    labels = face_labels("", read_split("300w", "validation", images), 68)
     eyes = np.linalg.norm(labels.landmarks[:, 36] - labels.landmarks[:, 45], axis=1)
     expected = 100 * (1 / eyes[[0, 2]]).mean()
     assert result["per_step"][0]["nme"] == pytest.approx(expected, rel=1e-3)
 
 
-def test_seven_points_are_scored_as_seven(pictures, tmp_path):
-    labels = face_labels("", read_split("300w", "validation", pictures), 7)
+def test_seven_points_are_scored_as_seven(images, tmp_path):
+    labels = face_labels("", read_split("300w", "validation", images), 7)
     write_predictions(tmp_path / "seven.csv", labels, labels.landmarks)
-    result = score_predictions(tmp_path / "seven.csv", "300w", "validation", data_dir=pictures)
+    result = score_predictions(tmp_path / "seven.csv", "300w", "validation", data_dir=images)
     assert result["per_step"][0]["nme"] == pytest.approx(0, abs=0.01)
     assert set(result["per_step"][0]["groups"]) == {"nose", "eyes", "mouth"}
 
@@ -124,22 +124,22 @@ def wrong(lines):
 
 
 @pytest.mark.parametrize("case", wrong([","] * 4))
-def test_what_is_wrong_with_a_file_is_one_line(pictures, table, case):
+def test_what_is_wrong_with_a_file_is_one_line(images, table, case):
     path = table[0]
     lines, said = wrong(path.read_text().splitlines())[case]
     path.write_text("".join(f"{line}\n" for line in lines))
     with pytest.raises(RednetError) as caught:
-        score_predictions(path, "300w", "validation", data_dir=pictures)
+        score_predictions(path, "300w", "validation", data_dir=images)
     told = str(caught.value)
     assert said in told and "\n" not in told
     assert str(path) in told or case == "no answer"
 
 
-def test_a_file_that_is_not_there_is_one_line(pictures, tmp_path):
+def test_a_file_that_is_not_there_is_one_line(images, tmp_path):
     with pytest.raises(RednetError, match=r"none.csv: cannot be read"):
-        score_predictions(tmp_path / "none.csv", "300w", "validation", data_dir=pictures)
+        score_predictions(tmp_path / "none.csv", "300w", "validation", data_dir=images)
     with pytest.raises(RednetError, match=r"no CSV file in this folder"):
-        score_predictions(tmp_path, "300w", "validation", data_dir=pictures)
+        score_predictions(tmp_path, "300w", "validation", data_dir=images)
 
 
 def test_clips_are_one_file_or_one_for_each(clips, tmp_path):

@@ -19,7 +19,7 @@ from rednet_jax.detection.detector import POINTS, Detection, upright_box
 from rednet_jax.detection.yunet import YuNet
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate import protocols
-from rednet_jax.evaluate.protocols import cut_split, evaluate_split
+from rednet_jax.evaluate.protocols import crop_split, evaluate_split
 from rednet_jax.inference.answers import align_crops
 from rednet_jax.landmarks.boxes import landmark_box, whole_face_box
 from rednet_jax.landmarks.crops import crop_transform
@@ -46,7 +46,7 @@ def data_dir(tmp_path_factory):
 
 
 def prepare_astronaut(folder, *, labelled_at):
-    """Two faces of validation: the astronaut's, and one on a picture of plain grey."""
+    """Two faces of validation: the astronaut's, and one on an image of plain grey."""
     tree = draw_300w(folder / "tree", train=0, validation=2)
     name, plain = validation_names()[:2]
     Image.new("RGB", (64, 64), "grey").save(tree / f"{plain}.png")
@@ -158,7 +158,7 @@ def test_every_k_is_one_run_and_rows_come_as_asked_for(network, data_dir):
 def test_truth_is_the_box_of_the_labels(network, data_dir):
     config, _ = network
     samples = read_split("300w", "validation", data_dir)
-    crops = cut_split(samples, config)
+    crops = crop_split(samples, config)
     for one, affine in zip(samples, crops.affines, strict=True):
         x0, y0, x1, y1 = one.box
         side = config.crop_margin * max(x1 - x0, y1 - y0)
@@ -171,11 +171,11 @@ def test_a_face_without_its_chin_is_cut_as_in_training(network):
     """As the box of a whole face, not of the labelled points, which is a fifth smaller."""
     config, _ = network
     labelled = np.arange(68) >= 17
-    whole, part = (cut_split([sample("a", 0, of)], config) for of in (None, labelled))
+    whole, part = (crop_split([sample("a", 0, of)], config) for of in (None, labelled))
     np.testing.assert_allclose(part.affines, whole.affines, rtol=0.05, atol=1)
     alike = sample("a", 0, labelled)
     box = whole_face_box(alike.landmarks, labelled)
-    expected = crop_transform(box, margin=config.picture_margin, size=config.picture_size)
+    expected = crop_transform(box, margin=config.input_margin, size=config.input_size)
     np.testing.assert_array_equal(part.affines[0], expected)
     assert max(box[2:] - box[:2]) > 1.15 * max(alike.box[2:] - alike.box[:2])
 
@@ -183,11 +183,11 @@ def test_a_face_without_its_chin_is_cut_as_in_training(network):
 def test_jitter_is_a_draw_of_the_name_alone(network):
     config, _ = network
     samples = [sample(f"folder/face{i}") for i in range(400)]
-    forwards = cut_split(samples, config, "jitter")
-    backwards = cut_split(samples[::-1], config, "jitter")
+    forwards = crop_split(samples, config, "jitter")
+    backwards = crop_split(samples[::-1], config, "jitter")
     np.testing.assert_array_equal(forwards.affines, backwards.affines[::-1])
     np.testing.assert_array_equal(forwards.images, backwards.images[::-1])
-    truth = cut_split(samples[:1], config).affines[0]
+    truth = crop_split(samples[:1], config).affines[0]
     middle = np.array([(config.image_size - 1) / 2] * 2 + [1])
     side = config.image_size / config.crop_margin  # of the labels' box, crop pixels
     shift = (forwards.affines @ middle - truth @ middle) / (side * truth[0, 0])
@@ -216,7 +216,7 @@ def test_the_detector_finds_the_astronaut_and_its_miss_is_counted(network, tmp_p
         scored_by_hand(csv, astronaut)[found], rel=1e-4
     )
     samples = read_split("300w", "validation", astronaut)
-    crops = cut_split(samples, network[0], "detector", detector=YuNet())
+    crops = crop_split(samples, network[0], "detector", detector=YuNet())
     assert crops.missed == [missed]
     middle = crops.affines[0] @ [31.5, 31.5, 1]
     assert math.dist(middle, FACE) < 0.2 * SIDE and not np.allclose(middle, FACE)
@@ -238,11 +238,11 @@ def test_crops_at_a_detector_are_upright(network, data_dir):
     config = network[0]
     samples = list(read_split("300w", "validation", data_dir))[:1]
     detector = Rolled(whole_face_box(samples[0].landmarks))
-    crops = cut_split(samples, config, "detector", detector=detector)
+    crops = crop_split(samples, config, "detector", detector=detector)
     box, roll = upright_box(detector.face)
     assert roll == pytest.approx(np.pi / 2)
     expected = crop_transform(
-        box, margin=config.picture_margin, size=config.picture_size, roll=np.pi / 2
+        box, margin=config.input_margin, size=config.input_size, roll=np.pi / 2
     )
     np.testing.assert_allclose(crops.affines[0], expected, atol=1e-4)
     # One step to the right in the crop is one down in the image.
@@ -254,7 +254,7 @@ def test_crops_at_a_detector_are_upright(network, data_dir):
     # Faces are drawn in one place.
     assert (result["images"], result["missed"], result["boxes"]) == (3, 0, "detector")
     with pytest.raises(ValueError, match="need a detector"):
-        cut_split(samples, config, "detector")
+        crop_split(samples, config, "detector")
 
 
 def test_full_is_common_and_challenging_together(network, tmp_path):
@@ -333,7 +333,7 @@ def test_a_face_without_eye_corners_is_not_measured(network, monkeypatch):
 
 def test_the_last_batch_is_filled_up_and_cut_off_again(network, data_dir):
     config, variables = network
-    crops = cut_split(read_split("300w", "validation", data_dir), config).images
+    crops = crop_split(read_split("300w", "validation", data_dir), config).images
     whole = align_crops(config, variables, crops, 2)
     assert whole.shape == (2, 3, 68, 2)
     np.testing.assert_allclose(align_crops(config, variables, crops, 2, batch=2), whole, atol=1e-3)
@@ -342,7 +342,7 @@ def test_the_last_batch_is_filled_up_and_cut_off_again(network, data_dir):
 def test_progress_is_reported(network, data_dir):
     told = []
     samples = read_split("300w", "validation", data_dir)
-    cut_split(samples, network[0], report=lambda *one: told.append(one))
+    crop_split(samples, network[0], report=lambda *one: told.append(one))
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 

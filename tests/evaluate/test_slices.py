@@ -45,11 +45,11 @@ def test_the_angle_of_known_colours(colour, lightness, b):
 
 def painted(cheeks, around=(0, 0, 255)):
     """A face with cheeks of one colour, from lids to mouth, in another."""
-    picture = Image.new("RGB", (200, 200), around)
+    image = Image.new("RGB", (200, 200), around)
     for corners in ((41, 40, 31, 48, 4, 2), (46, 47, 35, 54, 12, 14)):
         places = [(float(x), float(y)) for x, y in FACE[list(corners)]]
-        ImageDraw.Draw(picture).polygon(places, fill=cheeks)
-    return np.array(picture)
+        ImageDraw.Draw(image).polygon(places, fill=cheeks)
+    return np.array(image)
 
 
 def test_tone_is_that_of_the_cheeks_alone():
@@ -57,15 +57,15 @@ def test_tone_is_that_of_the_cheeks_alone():
 
 
 def test_a_cheek_that_is_not_known_is_left_out():
-    picture = painted(BROWN)
-    picture[:, 100:] = (0, 0, 255)
+    image = painted(BROWN)
+    image[:, 100:] = (0, 0, 255)
     labelled = np.ones(68, bool)
     labelled[46] = False
-    assert skin_tone(picture, FACE, labelled) == pytest.approx(BROWN_ANGLE, abs=0.1)
-    assert np.isnan(skin_tone(picture, FACE, np.zeros(68, bool)))
+    assert skin_tone(image, FACE, labelled) == pytest.approx(BROWN_ANGLE, abs=0.1)
+    assert np.isnan(skin_tone(image, FACE, np.zeros(68, bool)))
 
 
-def test_grey_pictures_and_small_faces_have_no_tone():
+def test_grey_images_and_small_faces_have_no_tone():
     assert np.isnan(skin_tone(painted((120, 120, 120)), FACE))
     assert np.isnan(skin_tone(painted(BROWN), FACE / 30))
 

@@ -244,7 +244,7 @@ def test_coarse_kernels_are_compared_with_what_they_are():
 @pytest.mark.usefixtures("noise_faces")
 @pytest.mark.parametrize("feedback", ["response_maps", "label_map"])
 def test_another_number_among_the_weights_is_an_error(narrow, weights, monkeypatch, feedback):
-    """Of the narrow network, one bias of the memory differs: no still picture shows it."""
+    """Of the narrow network, one bias of the memory differs: no still image shows it."""
     monkeypatch.setattr(check, "TWINS", 2)
     config = narrow("compact", feedback=feedback)
     right, wrong = weights(config), weights(config)
@@ -259,7 +259,7 @@ def test_another_number_among_the_weights_is_an_error(narrow, weights, monkeypat
 
 @pytest.mark.usefixtures("noise_faces")
 def test_warps_follow_the_drifting_crop(narrow):
-    """A point of the picture, through each frame's crop, is where the warps say."""
+    """A point of the image, through each frame's crop, is where the warps say."""
     inputs = comparison_inputs(narrow("compact"))
     assert inputs.source == "generated faces"
     assert inputs.crops.shape == (8, 64, 64, 3)

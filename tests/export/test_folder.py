@@ -59,7 +59,7 @@ def test_a_file_is_no_folder(tmp_path):
 
 
 def test_signatures_name_the_batch(narrow):
-    config = narrow("compact", register="similarity", context=1.5)
+    config = narrow("compact", recrop="similarity", context=1.5)
     described = signatures(config, batch="1")["stream"]
     arrays = {**described["inputs"], **described["outputs"]}
     assert all("[1" in text for text in arrays.values())

@@ -54,7 +54,7 @@ def test_nothing_but_kernels_is_rounded(checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("feedback_steps", "changes"),
     [
-        (1, {"register": "similarity", "context": 1.5}),
+        (1, {"recrop": "similarity", "context": 1.5}),
         (2, {"feedback": "none", "recurrence": "none", "statistics_per_pass": False}),
         # So many passes are a loop in the file.
         (5, {}),

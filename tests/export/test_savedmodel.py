@@ -43,7 +43,7 @@ def test_signatures_say_what_goes_in_and_out(checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("preset", "changes"),
     [
-        ("compact", {"register": "similarity", "context": 1.5}),
+        ("compact", {"recrop": "similarity", "context": 1.5}),
         ("compact", {"feedback": "none", "recurrence": "none", "statistics_per_pass": False}),
     ],
 )

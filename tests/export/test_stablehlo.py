@@ -51,7 +51,7 @@ np.savez(folder / "answers.npz", still=answer, stream=outputs["landmarks"])
 
 
 def test_jax_alone_runs_the_files_for_any_batch(checkpoint, tmp_path):
-    out, file = tmp_path / "out", checkpoint("compact", register="similarity", context=1.5)
+    out, file = tmp_path / "out", checkpoint("compact", recrop="similarity", context=1.5)
     written = export_stablehlo(file, out, feedback_steps=1)
     assert {file.name for file in out.iterdir()} == {*written["files"], "export.json"}
     assert written == json.loads((out / "export.json").read_text())
@@ -94,7 +94,7 @@ def test_every_form_is_answered_alike(checkpoint, tmp_path, preset, changes):
 @pytest.mark.slow
 def test_what_differs_is_not_written(checkpoint, tmp_path, exports_another_bias):
     exports_another_bias(stablehlo)
-    file = checkpoint("compact", register="similarity", context=1.5)
+    file = checkpoint("compact", recrop="similarity", context=1.5)
     with pytest.raises(RednetError, match=r"^tiny as [a-z]+: the export is not the network: "):
         export_stablehlo(file, tmp_path / "out", "float16", feedback_steps=1)
     assert not (tmp_path / "out").exists()

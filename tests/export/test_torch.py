@@ -29,13 +29,13 @@ FORMS = [
     ("compact", {"feedback": "none", "recurrence": "none", "statistics_per_pass": False}),
     ("eccv_vgg", {"feedback": "label_map", "landmarks": 7}),
     ("ijcv_resnet", {}),
-    ("compact", {"register": "similarity", "context": 1.5}),
-    ("compact", {"register": "shift_scale", "context": 1.25, "feedback": "label_map"}),
+    ("compact", {"recrop": "similarity", "context": 1.5}),
+    ("compact", {"recrop": "shift_scale", "context": 1.25, "feedback": "label_map"}),
 ]
 
 
 def crops_of(config, count, seed=0):
-    shape = count, config.picture_size, config.picture_size, 3
+    shape = count, config.input_size, config.input_size, 3
     return np.random.default_rng(seed).integers(256, size=shape, dtype=np.uint8)
 
 
@@ -61,7 +61,7 @@ def module(tmp_path):
 
 
 @pytest.mark.parametrize(("preset", "changes"), FORMS)
-def test_pictures_and_streams_are_answered_alike(narrow, weights, module, preset, changes):
+def test_images_and_streams_are_answered_alike(narrow, weights, module, preset, changes):
     """Four frames of three streams, one of which starts afresh at the third frame."""
     config = narrow(preset, **changes)
     variables = weights(config)
@@ -128,8 +128,8 @@ def test_crops_of_other_floats_are_read(narrow, weights, module, dtype):
     ],
 )
 def test_other_crops_are_refused(narrow, weights, module, shape, dtype, complaint):
-    """A network that registers cuts its part out of pictures of any size and type."""
-    config = narrow("compact", register="similarity", context=1.5)
+    """A network with re-crops takes images of any size and type."""
+    config = narrow("compact", recrop="similarity", context=1.5)
     net, crops = module(config, weights(config)), torch.zeros(shape, dtype=getattr(torch, dtype))
     with pytest.raises(ValueError, match=complaint):
         net(crops)
@@ -138,7 +138,7 @@ def test_other_crops_are_refused(narrow, weights, module, shape, dtype, complain
 
 
 def test_every_stream_has_its_state_and_its_warp(narrow, weights, module):
-    config = narrow("compact", register="similarity", context=1.5)
+    config = narrow("compact", recrop="similarity", context=1.5)
     net, crops = module(config, weights(config)), torch.from_numpy(crops_of(config, 3))
     state, warp = net.initial_state(3), torch.eye(2, 3).repeat(3, 1, 1)
     for name, part in zip(state._fields, state, strict=True):

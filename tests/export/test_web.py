@@ -15,7 +15,7 @@ import rednet_jax.export
 from rednet_jax.errors import RednetError
 from rednet_jax.export.web import RUNTIME, _described, export_web
 from rednet_jax.inference import tracker
-from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop
+from rednet_jax.landmarks.crops import apply_affine, crop_image, crop_transform
 from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape, scheme
 from rednet_jax.weights.store import write_weights
 
@@ -65,7 +65,7 @@ def test_the_folder_has_all_that_the_page_asks_for(narrow, weights, runtime, tmp
     assert {name for name in asked if not name.startswith("data:")} <= there
     assert set(written["page"]["graphs"]) <= there
     crop = written["page"]["crop"]
-    assert (crop["size"], crop["margin"]) == (64, config.picture_margin)
+    assert (crop["size"], crop["margin"]) == (64, config.input_margin)
     assert written["page"]["state"]["hidden"] == {
         "dtype": "float32",
         "shape": [4, 2, 2],
@@ -140,7 +140,7 @@ def test_the_page_cuts_the_same_crops(tmp_path):
         for box, roll in zip(boxes, rolls, strict=True)
     ]
     for pixels, affine, roll in zip(answer["pixels"], affines, rolls, strict=True):
-        expected = cut_crop(image, affine, 48)
+        expected = crop_image(image, affine, 48)
         apart = np.abs(np.reshape(pixels, (48, 48, 3)) - expected.astype(int))
         # Where axes are turned, a last bit of a coordinate decides how some values are rounded.
         assert apart.max() <= (0 if roll == 0 else 1)

@@ -24,7 +24,7 @@ from rednet_jax.export.web import export_web
 from rednet_jax.inference import tracker
 from rednet_jax.inference.tracker import Tracker
 from rednet_jax.landmarks.boxes import landmark_box
-from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop
+from rednet_jax.landmarks.crops import apply_affine, crop_image, crop_transform
 from rednet_jax.landmarks.pts import read_pts
 from rednet_jax.quickstart import FACE, portrait_clip, portrait_path
 from rednet_jax.weights.store import load
@@ -100,7 +100,7 @@ const before = look;
 look = async () => {
   const started = { follows: follower.face !== null, box: [...box] };
   await before();
-  const { data } = pixels.getImageData(0, 0, picture.width, picture.height);
+  const { data } = pixels.getImageData(0, 0, image.width, image.height);
   let text = "";
   for (let i = 0; i < data.length; i += 0x8000)
     text += String.fromCharCode(...data.subarray(i, i + 0x8000));
@@ -112,8 +112,8 @@ null;
 
 
 def recorded(page):
-    """[(picture, box, whether a face was followed, points or None)] of every look so far."""
-    size = page.evaluate("[picture.height, picture.width, 4]")
+    """[(image, box, whether a face was followed, points or None)] of every look so far."""
+    size = page.evaluate("[image.height, image.width, 4]")
     for look in page.evaluate("window.seen"):
         data = np.frombuffer(base64.b64decode(look["pixels"]), np.uint8)
         points = None if look["points"] is None else np.reshape(look["points"], (-1, 2))
@@ -158,7 +158,7 @@ def hold_the_next_frame(page):
 
 
 def drag(page, box):
-    """Draws a box, picture pixels, with the mouse."""
+    """Draws a box, image pixels, with the mouse."""
     shown = page.locator("#drawing").bounding_box()
     scale = shown["width"] / page.evaluate("picture.width")
     places = [
@@ -177,7 +177,7 @@ def apart(points, expected):
     return np.linalg.norm(points - expected, axis=-1).max() / max(box[2:] - box[:2])
 
 
-def test_a_picture(browser, site):
+def test_an_image(browser, site):
     """A box drawn around the face of a portrait; the crop is taken once more around what is found,
     as the tracker does."""
     _, address = site
@@ -190,12 +190,12 @@ def test_a_picture(browser, site):
         drag(page, np.add([-40, -30, 70, 80], np.tile(FACE, 2)))
         until(page, "window.seen.length === 2")
         page.get_by_text("One face, confidence 0.").wait_for()
-        assert re.fullmatch(r"\d+ ms a picture", page.locator("#speed").inner_text())
+        assert re.fullmatch(r"\d+ ms an image", page.locator("#speed").inner_text())
         save(page, "picture")
         *_, (image, box, _, points) = recorded(page)
     for _ in range(2):
-        affine = crop_transform(box, margin=config.picture_margin, size=config.picture_size)
-        landmarks, _ = net.still(cut_crop(image, affine, config.picture_size)[None])
+        affine = crop_transform(box, margin=config.input_margin, size=config.input_size)
+        landmarks, _ = net.still(crop_image(image, affine, config.input_size)[None])
         expected = apply_affine(affine, landmarks[0]).astype(np.float32)
         moved = np.abs((landmark_box(expected) - box).reshape(2, 2).sum(0)).max() / 2
         if moved <= tracker.RECROP_BEYOND * max(box[2:] - box[:2]):
@@ -273,7 +273,7 @@ def test_a_box_drawn_while_a_frame_is_looked_at_is_looked_in_next(browser, site,
     np.testing.assert_array_equal(np.float32(shown), drawn)
 
 
-def test_a_picture_opened_while_a_frame_is_looked_at_begins_in_its_middle(browser, site, clip):
+def test_an_image_opened_while_a_frame_is_looked_at_begins_in_its_middle(browser, site, clip):
     _, address = site
     with opened(browser, address) as page:
         follow(page, clip)
@@ -281,9 +281,9 @@ def test_a_picture_opened_while_a_frame_is_looked_at_begins_in_its_middle(browse
         page.locator("#file").set_input_files(portrait_path())
         until(page, "!source.moving")
         page.evaluate("release()")
-        page.get_by_text("ms a picture").wait_for()
+        page.get_by_text("ms an image").wait_for()
         box = page.evaluate("window.seen.at(-1).box")
-        width, height = page.evaluate("[picture.width, picture.height]")
+        width, height = page.evaluate("[image.width, image.height]")
     middle, side = np.asarray([width, height] * 2) / 2, min(width, height) / 2
     np.testing.assert_allclose(box, middle + np.asarray([-1, -1, 1, 1]) * side / 2)
 
@@ -316,7 +316,7 @@ def test_a_browser_that_tells_no_frames_is_told_of_in_a_line(browser, site, clip
         assert page.evaluate("source") is None
         save(page, "no_frames")
         page.locator("#file").set_input_files(portrait_path())
-        page.get_by_text("ms a picture").wait_for()
+        page.get_by_text("ms an image").wait_for()
 
 
 def test_a_file_that_cannot_be_shown_is_told_of_and_let_go(browser, site, tmp_path):
@@ -336,13 +336,13 @@ def test_a_file_that_cannot_be_shown_is_told_of_and_let_go(browser, site, tmp_pa
             };
             null;
         """)
-        for name, why in (("a.png", "is no picture"), ("a.mp4", "is no video")):
+        for name, why in (("a.png", "is no image"), ("a.mp4", "is no video")):
             (tmp_path / name).write_bytes(b"neither")
             page.locator("#file").set_input_files(tmp_path / name)
             page.get_by_text(f"{name} {why} that this browser").wait_for()
             assert page.evaluate("window.held.size") == 0
         page.locator("#file").set_input_files(portrait_path())
-        page.get_by_text("ms a picture").wait_for()
+        page.get_by_text("ms an image").wait_for()
         assert page.evaluate("window.held.size") == 1
 
 
@@ -388,7 +388,7 @@ def test_the_box_is_moved_by_keys(browser, site):
     _, address = site
     with opened(browser, address) as page:
         page.locator("#file").set_input_files(portrait_path())
-        page.get_by_text("ms a picture").wait_for()
+        page.get_by_text("ms an image").wait_for()
         page.locator("#drawing").focus()
         begin = np.asarray(page.evaluate("box"))
         for key in ("ArrowLeft", "ArrowUp", "+", "ArrowLeft", "-"):

@@ -1,4 +1,4 @@
-"""A cut is another picture, not a moved or a darker one."""
+"""A cut is another image, not a moved or a darker one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def blocks(seed: int, size=(240, 320)) -> np.ndarray:
     return np.repeat(grey[..., None], 3, axis=2).astype(np.uint8)
 
 
-def test_another_picture_is_a_cut_and_the_same_one_is_none():
+def test_another_image_is_a_cut_and_the_same_one_is_none():
     one, other = blocks(0), blocks(1)
     assert cuts(one, one, other, other, one) == [False, False, True, False, True]
 
@@ -37,7 +37,7 @@ def test_black_between_two_shots_is_a_cut():
     assert cuts(black, blocks(0))[1]
 
 
-def test_pictures_of_any_size():
+def test_images_of_any_size():
     for size in ((12, 16), (1200, 1600), (24, 160)):
         one, other = blocks(0, size), blocks(1, size)
         assert cuts(one, one, other) == [False, False, True]

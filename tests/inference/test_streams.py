@@ -10,7 +10,7 @@ from PIL import Image
 
 from rednet_jax.inference import streams as module
 from rednet_jax.inference.streams import Region, Streams, is_recurrent
-from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop, invert_affine
+from rednet_jax.landmarks.crops import apply_affine, crop_image, crop_transform, invert_affine
 from rednet_jax.model import rednet
 
 BOXES = {
@@ -50,7 +50,7 @@ def by_hand(network, frames, boxes, feedback_steps=2, between=lambda state: stat
             origin, right, down = apply_affine(invert_affine(old), apply_affine(new, grid))
             columns = np.stack([right - origin, down - origin, origin], axis=-1)
             warp = jnp.asarray(columns[None], "float32")
-        crop = jnp.asarray(cut_crop(frame, new, config.image_size)[None] / 255, "float32")
+        crop = jnp.asarray(crop_image(frame, new, config.image_size)[None] / 255, "float32")
         out, state = rednet.step(
             config, variables, state, crop, warp, feedback_steps=feedback_steps
         )

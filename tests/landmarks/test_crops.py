@@ -17,8 +17,8 @@ from scipy import ndimage
 from rednet_jax.landmarks.crops import (
     apply_affine,
     compose_affine,
+    crop_image,
     crop_transform,
-    cut_crop,
     invert_affine,
     sample_bilinear,
     warp,
@@ -44,12 +44,12 @@ similarities = st.builds(
 
 
 def smooth(x: Any, y: Any) -> NDArray[np.float64]:
-    """A picture without detail: its value at any place, [..., 3] in 0..255."""
+    """An image without detail: its value at any place, [..., 3] in 0..255."""
     waves = [np.sin(x / 21 + y / 35), np.cos(x / 30 - y / 24), np.sin(y / 19) * np.cos(x / 27)]
     return np.asarray(127 + 100 * np.stack(waves, -1))
 
 
-def smooth_picture(height: int, width: int) -> NDArray[np.uint8]:
+def smooth_image(height: int, width: int) -> NDArray[np.uint8]:
     y, x = np.mgrid[:height, :width]
     return np.round(smooth(x, y)).astype(np.uint8)
 
@@ -169,10 +169,10 @@ def test_warp_by_whole_pixels_copies() -> None:
 @settings(max_examples=30, deadline=None)
 def test_host_and_device_cut_the_same_crop(angle: float, scale: float, x: float, y: float) -> None:
     """To 2 of 255: the host rounds each of its steps down to whole grey levels."""
-    picture = smooth_picture(120, 110)
+    picture = smooth_image(120, 110)
     affine = similarity(angle, scale, x, y)
     affine[:, 2] -= affine[:, :2].sum(1) * 15.5
-    host = cut_crop(picture, affine, 32).astype(np.float64)
+    host = crop_image(picture, affine, 32).astype(np.float64)
     device = cut_on_device(
         jnp.asarray(picture, jnp.float32), jnp.asarray(affine, jnp.float32), (32, 32)
     )
@@ -185,18 +185,18 @@ def test_host_and_device_cut_the_same_crop(angle: float, scale: float, x: float,
 @pytest.mark.parametrize("scale", [1.0, 1.6, 2.0, 2.7, 5.3])
 def test_shrunk_crop_keeps_the_places(scale: float) -> None:
     """Off by a quarter of a crop's pixel, the crop would differ by 3 (scale 1) to 11 (scale 5)."""
-    picture = smooth_picture(300, 260)
+    picture = smooth_image(300, 260)
     size = int(200 / scale)
     affine = np.asarray([[scale, 0, 25.3], [0, scale, 40.9]])
     grid = np.stack(np.meshgrid(np.arange(size), np.arange(size)), -1)
     where = apply_affine(affine, grid)
-    crop = cut_crop(picture, affine, size)
+    crop = crop_image(picture, affine, size)
     assert np.abs(crop - smooth(where[..., 0], where[..., 1])).max() <= 1.6 + scale / 4
 
 
 def test_whole_pixels_are_copied_and_outside_is_black() -> None:
     picture = np.random.default_rng(0).integers(1, 256, (20, 30, 3), dtype=np.uint8)
-    crop = cut_crop(picture, np.asarray([[1, 0, -4], [0, 1, 7]]), 24)
+    crop = crop_image(picture, np.asarray([[1, 0, -4], [0, 1, 7]]), 24)
     expected = np.zeros((24, 24, 3), np.uint8)
     expected[:13, 4:] = picture[7:, :20]
     np.testing.assert_array_equal(crop, expected)
@@ -205,20 +205,20 @@ def test_whole_pixels_are_copied_and_outside_is_black() -> None:
 def test_fine_detail_is_averaged() -> None:
     y, x = np.mgrid[:256, :256]
     board = np.repeat(((x + y) % 2 * 255).astype(np.uint8)[..., None], 3, -1)
-    crop = cut_crop(board, np.asarray([[8.0, 0, 3.5], [0, 8, 3.5]]), 32)
+    crop = crop_image(board, np.asarray([[8.0, 0, 3.5], [0, 8, 3.5]]), 32)
     assert np.abs(crop[2:-2, 2:-2].astype(int) - 127).max() <= 2
 
 
 @pytest.mark.parametrize("scale", [1.2, 3.0, 23.4, 63.0])
 @pytest.mark.parametrize("corner", [-900.0, -3.3, 40.2])
-def test_black_around_a_picture_changes_no_crop(scale: float, corner: float) -> None:
+def test_black_around_an_image_changes_no_crop(scale: float, corner: float) -> None:
     """The host leaves out what is black far outside; no pixel may tell, but for rounding."""
-    picture = smooth_picture(60, 50)
+    picture = smooth_image(60, 50)
     border = 20 * int(scale + 0.5)
     padded = np.pad(picture, ((border, border), (border, border), (0, 0)))
     affine = np.asarray([[scale, 0, corner], [0, scale, corner]])
     moved = affine + np.asarray([[0, 0, border], [0, 0, border]])
-    crop, same = (cut_crop(*cut, 32).astype(int) for cut in ((picture, affine), (padded, moved)))
+    crop, same = (crop_image(*cut, 32).astype(int) for cut in ((picture, affine), (padded, moved)))
     np.testing.assert_allclose(crop, same, atol=1)
 
 
@@ -228,6 +228,6 @@ def test_black_around_a_picture_changes_no_crop(scale: float, corner: float) -> 
 )
 def test_a_box_of_any_size_is_cut(box: tuple[float, ...]) -> None:
     picture = np.full((100, 120, 3), 255, np.uint8)
-    crop = cut_crop(picture, crop_transform(np.asarray(box), margin=1.25, size=64), 64)
+    crop = crop_image(picture, crop_transform(np.asarray(box), margin=1.25, size=64), 64)
     assert crop.shape == (64, 64, 3)
     assert (crop > 0).mean() < 0.01

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageColor
 
 from rednet_jax.errors import RednetError
-from rednet_jax.landmarks.drawing import COLOURS, draw_landmarks, write_picture
+from rednet_jax.landmarks.drawing import COLOURS, draw_landmarks, write_image
 from rednet_jax.landmarks.schemes import LANDMARKS_7, LANDMARKS_68, mean_shape
 
 GREY = np.full((400, 500, 3), 128, np.uint8)
@@ -29,14 +29,14 @@ def test_dots_lie_on_the_landmarks_in_their_colour(points, side):
     assert (changed > low - 0.1 * side).all() and (changed < high + 0.1 * side).all()
 
 
-def test_the_picture_itself_stays_as_it_is():
-    picture = GREY.copy()
-    draw_landmarks(picture, mean_shape(LANDMARKS_68) * 100 + 200)
-    np.testing.assert_array_equal(picture, GREY)
+def test_the_image_itself_stays_as_it_is():
+    image = GREY.copy()
+    draw_landmarks(image, mean_shape(LANDMARKS_68) * 100 + 200)
+    np.testing.assert_array_equal(image, GREY)
 
 
 def test_the_drawing_moves_with_the_landmarks():
-    """Over the border of the picture, too: nothing wraps, nothing is moved inside."""
+    """Over the border of the image, too: nothing wraps, nothing is moved inside."""
     landmarks = mean_shape(LANDMARKS_68) * 120
     middle = draw_landmarks(GREY, landmarks + np.array([250, 200]))
     corner = draw_landmarks(GREY, landmarks + np.array([10, 20]))
@@ -68,10 +68,10 @@ def test_a_point_without_label_is_not_drawn():
     np.testing.assert_array_equal(everything, draw_landmarks(GREY, landmarks))
 
 
-def test_a_picture_is_written_whole_or_not_at_all(tmp_path):
-    picture = draw_landmarks(GREY, mean_shape(LANDMARKS_68) * 120 + 200)
-    write_picture(tmp_path / "new" / "a.png", picture)
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "new" / "a.png")), picture)
+def test_an_image_is_written_whole_or_not_at_all(tmp_path):
+    image = draw_landmarks(GREY, mean_shape(LANDMARKS_68) * 120 + 200)
+    write_image(tmp_path / "new" / "a.png", image)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "new" / "a.png")), image)
     with pytest.raises(RednetError, match="cannot be written"):
-        write_picture(tmp_path / "new", picture)
+        write_image(tmp_path / "new", image)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.png"]

@@ -71,9 +71,9 @@ def test_the_official_form_is_read(tmp_path: Path, newline: str) -> None:
         (text(SEVEN)[:-12], "no closing brace"),
         ("version: 1\nn_points: 7\n", "no opening brace"),
         (text(SEVEN).replace("n_points: 7\n", ""), "no n_points line"),
-        (text("nan 2\n" + "1 2\n" * 6), "no place in a picture"),
-        (text("1 inf\n" + "1 2\n" * 6), "no place in a picture"),
-        (text("1 -1e39\n" + "1 2\n" * 6), "no place in a picture"),
+        (text("nan 2\n" + "1 2\n" * 6), "no place in an image"),
+        (text("1 inf\n" + "1 2\n" * 6), "no place in an image"),
+        (text("1 -1e39\n" + "1 2\n" * 6), "no place in an image"),
         (text("1 two\n" + "1 2\n" * 6), "not two numbers"),
         (text("1 2 3\n" + "1 2\n" * 6), "not two numbers"),
         (text("1\n" + "1 2\n" * 6), "not two numbers"),
@@ -82,7 +82,7 @@ def test_the_official_form_is_read(tmp_path: Path, newline: str) -> None:
         ("{\n}\n", "no n_points line"),
         (text(SEVEN).encode("utf-16").decode("latin-1"), "not text in UTF-8"),
         (text("1 2\n" * 20_000, 20_000), "larger than 65536 bytes"),
-        ("\xff\xd8\xff\xe0 a picture", "not text in UTF-8"),
+        ("\xff\xd8\xff\xe0 an image", "not text in UTF-8"),
     ],
 )
 def test_a_file_that_lies_gives_one_line(tmp_path: Path, content: str, cause: str) -> None:

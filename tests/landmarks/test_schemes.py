@@ -63,7 +63,7 @@ def test_mirror_twice_is_identity(points_of: Scheme, width: int, seed: int) -> N
 
 
 def test_mirror_by_hand() -> None:
-    """The mirrored picture of width 10 shows column 2 in column 7, and right eyes as left ones."""
+    """The mirrored image of width 10 shows column 2 in column 7, and right eyes as left ones."""
     points = np.arange(14, dtype=np.float32).reshape(7, 2)
     mirrored = mirror_landmarks(points, 10, LANDMARKS_7)
     np.testing.assert_array_equal(mirrored[:2], [[3, 7], [5, 5]])

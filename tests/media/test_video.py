@@ -35,7 +35,7 @@ def read(path):
 
 
 def avi(path, count=60, size=(64, 48)):
-    """An AVI file of pictures of noise, each of them a JPEG of about the same length."""
+    """An AVI file of images of noise, each of them a JPEG of about the same length."""
     rng = np.random.default_rng(0)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mjpeg", rate=25)
@@ -81,7 +81,7 @@ def test_a_float_rate_is_kept(tmp_path):
     assert read(written(tmp_path / "a.mp4", fps=29.97))[1].fps == Fraction(2997, 100)
 
 
-def test_pictures_are_turned_as_the_file_asks(tmp_path):
+def test_images_are_turned_as_the_file_asks(tmp_path):
     """The matrix of the MP4 track header moves (x, y) to (-y, x): the left edge becomes the top."""
     path = written(tmp_path / "a.mp4")
     data = bytearray(path.read_bytes())
@@ -98,7 +98,7 @@ def test_pictures_are_turned_as_the_file_asks(tmp_path):
 
 
 def test_all_frames_are_of_the_first_size(tmp_path):
-    """A stream of JPEG pictures may change its size."""
+    """A stream of JPEG images may change its size."""
     path = tmp_path / "a.mjpeg"
     with path.open("wb") as file:
         for size in ((64, 48), (32, 24), (64, 48)):

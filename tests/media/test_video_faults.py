@@ -245,7 +245,7 @@ def test_one_frame_is_a_video(tmp_path, name, codec, pixels):
 
 
 @pytest.mark.parametrize("extension", ["jpg", "png", "webp"])
-def test_a_still_picture_is_a_video_of_one_frame(tmp_path, extension):
+def test_a_still_image_is_a_video_of_one_frame(tmp_path, extension):
     path = tmp_path / f"a.{extension}"
     Image.fromarray(next(steps(1))).save(path)
     frames, reader = read(path)
@@ -253,7 +253,7 @@ def test_a_still_picture_is_a_video_of_one_frame(tmp_path, extension):
     assert reader.broken is None
 
 
-def test_a_cover_picture_is_no_video(tmp_path):
+def test_a_cover_image_is_no_video(tmp_path):
     with av.open(str(tmp_path / "song.mp4"), "w") as container:
         audio = container.add_stream("aac", rate=SOUND_RATE, layout="mono")
         cover = container.add_stream("png", rate=1)
@@ -328,7 +328,7 @@ def yuv(matrix, colour_range):
 
 
 def patches(image):
-    """The mean colour of each patch of a picture, away from its edges."""
+    """The mean colour of each patch of an image, away from its edges."""
     side = image.shape[1] // len(PATCHES)
     return np.stack(
         [

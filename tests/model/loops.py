@@ -59,7 +59,7 @@ class Problem:
     ) -> None:
         self.config, self.passes, self.batch = config, passes, batch
         self.state = rednet.initial_state(config, batch, dtype)
-        size = config.picture_size
+        size = config.input_size
 
         rng = np.random.default_rng(3)
         self.clips = jnp.asarray(rng.random((batch, frames, size, size, 3)), dtype)

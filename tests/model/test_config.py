@@ -78,6 +78,16 @@ def test_json_round_trip(preset: str) -> None:
     assert RedNetConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
 
 
+def test_fields_of_earlier_checkpoints_have_their_present_names() -> None:
+    config = RedNetConfig.preset("compact", recrop="similarity", recrop_margin=1.1, context=1.5)
+    fields = config.to_json()
+    fields["register"], fields["registered_margin"] = (
+        fields.pop("recrop"),
+        fields.pop("recrop_margin"),
+    )
+    assert RedNetConfig.from_json(fields) == config
+
+
 @pytest.mark.parametrize(
     ("preset", "changes", "complaint"),
     [

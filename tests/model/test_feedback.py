@@ -78,14 +78,14 @@ def test_maps_shift_by_whole_map_pixels() -> None:
         np.testing.assert_array_equal(shifted[:, :, 6:], 0)
 
 
-def test_maps_move_with_their_picture() -> None:
-    """A smooth map resampled into a new crop is the map of the picture in that crop."""
+def test_maps_move_with_their_image() -> None:
+    """A smooth map resampled into a new crop is the map of the image in that crop."""
     grid = np.linspace(0, 1, 64, dtype=np.float32)
-    picture = jnp.asarray(np.sin(4 * grid)[:, None] * np.cos(3 * grid)[None])[..., None]
+    image = jnp.asarray(np.sin(4 * grid)[:, None] * np.cos(3 * grid)[None])[..., None]
     old = crop_transform(np.array([12.0, 12, 44, 44]), margin=1.5, size=32).astype(np.float32)
     new = crop_transform(np.array([16.0, 14, 40, 42]), margin=1.2, size=32).astype(np.float32)
     cut = jax.jit(warp, static_argnums=2)
-    seen = [cut(picture, jnp.asarray(affine), (32, 32)) for affine in (old, new)]
+    seen = [cut(image, jnp.asarray(affine), (32, 32)) for affine in (old, new)]
     to_old = np.linalg.inv(np.vstack([old, [0, 0, 1]])) @ np.vstack([new, [0, 0, 1]])
     resampled = moved(seen[0][None], jnp.asarray(to_old[None, :2], jnp.float32), 32)
     np.testing.assert_allclose(resampled[0], seen[1], atol=2e-3)

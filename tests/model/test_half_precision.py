@@ -32,7 +32,7 @@ def test_points_logits_and_cell_state_are_single(shallow: Narrow, preset: str) -
             seen.append(output)
             return output.confidence_logits.sum(1)
 
-        size = config.picture_size
+        size = config.input_size
         clips = jnp.zeros((2, 2, size, size, 3), jnp.bfloat16)
         variables = rednet.init(config, jax.random.key(0))
         state = rednet.initial_state(config, 2, jnp.bfloat16)

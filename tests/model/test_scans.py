@@ -252,7 +252,7 @@ def test_moments_are_global_under_a_mapped_axis(shallow: Narrow) -> None:
 
 
 @pytest.mark.parametrize("preset", SLOW_DEEP)
-def test_half_precision_pictures_give_points_in_single(shallow: Narrow, preset: str) -> None:
+def test_half_precision_images_give_points_in_single(shallow: Narrow, preset: str) -> None:
     """bfloat16 crops with float32 parameters: the maps are half, the points near and single."""
     problem = Problem(shallow(preset), frames=1)
     images = problem.clips[:, 0]

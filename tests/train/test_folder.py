@@ -69,6 +69,7 @@ def test_a_folder_of_an_earlier_version_is_this_runs(experiment, tmp_path):
     """A field that was added since had its default's effect; one that is gone is named."""
     plain = experiment.to_json()
     del plain["stages"][0]["accumulate"], plain["stages"][0]["drift"], plain["keep"]
+    plain["model"]["register"] = plain["model"].pop("recrop")
     (tmp_path / "config.json").write_text(json.dumps(plain))
     claim(tmp_path, experiment, None)
     assert config(tmp_path) == experiment.to_json()

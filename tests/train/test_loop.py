@@ -64,8 +64,8 @@ def test_the_run_folder(finished, experiment):
         "report.html",
         "tensorboard",
     ]
-    pictures = [path.name for path in sorted((finished.folder / "pictures").iterdir())]
-    assert pictures == [f"step_{step:08d}.png" for step in (5, 10, 15, 20)]
+    images = [path.name for path in sorted((finished.folder / "pictures").iterdir())]
+    assert images == [f"step_{step:08d}.png" for step in (5, 10, 15, 20)]
     config = json.loads((finished.folder / "config.json").read_text())
     assert config == experiment.to_json()
     trained = [row for row in rows(finished.folder) if "loss" in row]

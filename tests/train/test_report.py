@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from rednet_jax.errors import RednetError
-from rednet_jax.landmarks.drawing import write_picture
+from rednet_jax.landmarks.drawing import write_image
 from rednet_jax.train.report import plots, write_report
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -64,8 +64,8 @@ def run(tmp_path):
     )
     (tmp_path / "environment.jsonl").write_text("\n".join(lines))
     for step in 20, 40:
-        picture = np.full((4, 4, 3), step, np.uint8)
-        write_picture(tmp_path / "pictures" / f"step_{step:08d}.png", picture)
+        image = np.full((4, 4, 3), step, np.uint8)
+        write_image(tmp_path / "pictures" / f"step_{step:08d}.png", image)
     return tmp_path
 
 
@@ -119,8 +119,8 @@ def test_the_page_needs_nothing_beside_it(run):
     read = Reader(page)
     assert not {"script", "link", "iframe", "object"} & set(read.tags)
     addresses = [value for name, value in read.attributes if name in ("src", "href", "xlink:href")]
-    (picture,) = (address for address in addresses if not address.startswith("#"))
-    head, _, data = picture.partition(",")
+    (image,) = (address for address in addresses if not address.startswith("#"))
+    head, _, data = image.partition(",")
     newest = run / "pictures" / "step_00000040.png"
     assert (head, base64.b64decode(data)) == ("data:image/png;base64", newest.read_bytes())
     assert "@import" not in page

@@ -21,10 +21,10 @@ def scopes(text: str, pattern: str) -> set[str]:
 
 
 def test_the_compiled_network_names_its_parts(narrow):
-    config = narrow("compact", register="similarity", context=1.5)
+    config = narrow("compact", recrop="similarity", context=1.5)
     variables = jax.eval_shape(lambda: rednet.init(config, jax.random.key(0)))
     state = jax.eval_shape(lambda: rednet.initial_state(config, 1))
-    size = config.picture_size
+    size = config.input_size
     frames = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     lowered = rednet.step.lower(config, variables, state, frames, feedback_steps=1)
     # Else a program out of a cache of compilations may have the names of an earlier version.

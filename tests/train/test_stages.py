@@ -1,4 +1,4 @@
-"""Stages: pictures, people, clips; what moves in each, and resumption across their borders."""
+"""Stages: images, people, clips; what moves in each, and resumption across their borders."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from train.miniature_300w import draw_face
 from rednet_jax.data.augment import Augmentation
 from rednet_jax.data.pipeline import Batch
 from rednet_jax.landmarks.boxes import landmark_box
-from rednet_jax.landmarks.crops import apply_affine, crop_transform, cut_crop, invert_affine
+from rednet_jax.landmarks.crops import apply_affine, crop_image, crop_transform, invert_affine
 from rednet_jax.train.experiment import DataConfig, OptimiserConfig, Stage
 from rednet_jax.train.parallel import devices
 from rednet_jax.train.state import initial_train_state
@@ -28,7 +28,7 @@ def drawn(faces: int, *, side: int, margin: float) -> Batch:
     for seed in range(faces):
         image, points = draw_face(seed)
         affine = crop_transform(landmark_box(points), margin=margin, size=side)
-        images.append(cut_crop(image, affine, side))
+        images.append(crop_image(image, affine, side))
         landmarks.append(apply_affine(invert_affine(affine), points).astype(np.float32))
     rows = np.arange(faces, dtype=np.int32)
     affines = np.tile(np.eye(2, 3, dtype=np.float32), (faces, 1, 1))

@@ -1,4 +1,4 @@
-"""What a run leaves to be watched: figures, events as TensorBoard reads them, pictures."""
+"""What a run leaves to be watched: figures, events as TensorBoard reads them, images."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from rednet_jax.train.watch import (
     Face,
     RunLog,
     faces_to_show,
-    picture_files,
-    picture_step,
+    image_files,
+    image_step,
     read_rows,
     worst_and_typical,
 )
@@ -81,7 +81,7 @@ def test_what_is_run_again_shows_once(tmp_path):
     with RunLog(tmp_path, kept_until=0, start={}) as log:
         for step in 10, 20, 30:
             log.write({"step": step, "loss": step})
-            log.pictures(step, [face()])
+            log.images(step, [face()])
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 40, "lo')
     with RunLog(tmp_path, kept_until=20, start={}) as log:
@@ -90,7 +90,7 @@ def test_what_is_run_again_shows_once(tmp_path):
         log.write({"step": 40, "loss": 8})
     rows = [(row["step"], row["loss"]) for row in read_rows(tmp_path / "metrics.jsonl")]
     assert rows == scalars(tmp_path)["train/loss"] == [(10, 10), (20, 20), (30, 7), (40, 8)]
-    assert [picture_step(path) for path in picture_files(tmp_path)] == [10, 20]
+    assert [image_step(path) for path in image_files(tmp_path)] == [10, 20]
 
 
 def test_every_machine_that_the_run_went_on_with_is_told_once(tmp_path):
@@ -111,13 +111,13 @@ def test_a_full_disk_is_an_error_and_no_endless_wait(tmp_path, monkeypatch):
                 log.write({"step": 1, "loss": 1.0})
 
 
-def test_a_picture_shows_points_and_labels(tmp_path):
+def test_an_image_shows_points_and_labels(tmp_path):
     """The label of one point lies far from the network's, another point has none."""
     truth = face().landmarks.copy()
     truth[30], truth[8] = (5, 58), (58, 58)
     shown = face("x" * 90, truth=truth, labelled=np.arange(68) != 8)
     with RunLog(tmp_path, kept_until=0, start={}) as log:
-        log.pictures(1_000, [shown] * 8)
+        log.images(1_000, [shown] * 8)
     path = tmp_path / "pictures" / "step_00001000.png"
     sheet = np.asarray(Image.open(path))
     assert sheet.shape == (2 * (20 + 196), 6 * 196 + 4, 3)

@@ -19,7 +19,7 @@ from rednet_jax.data.builders.tree_300w import validation_names
 from rednet_jax.data.prepare import prepare
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.protocols import evaluate_split
-from rednet_jax.landmarks.drawing import write_picture
+from rednet_jax.landmarks.drawing import write_image
 from rednet_jax.landmarks.pts import write_pts
 from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
 from rednet_jax.model.heads import scale_confidence
@@ -75,9 +75,9 @@ def calibrated_by_a_known_line(checkpoint, out, *, data_dir):
     return {"slope": slope, "intercept": intercept, **ece}
 
 
-def measured_on_no_face(checkpoint, *, picture):
+def measured_on_no_face(checkpoint, *, image):
     """The generator takes long to compile, and has tests of its own."""
-    write_picture(picture, np.zeros((1, 1, 3), np.uint8))
+    write_image(image, np.zeros((1, 1, 3), np.uint8))
     rows = []
     for varied, value, nme, above in (("nothing", 0, 4, 0.0), ("yaw", -60, 30, 96.0)):
         step = {"feedback_steps": 1, "nme": nme + 0.123, "interval": [nme - 1.0, nme + 1.0]}
@@ -192,7 +192,7 @@ def test_the_card_agrees_with_the_figures(folder, result, slices):
         "within 5 %",
         "1.250 times, -0.125",
         "from 0.0321 to 0.0123",
-        "It was trained on single pictures.",
+        "It was trained on single images.",
     ):
         assert fact in text, fact
     assert result["steadiness"] is None
@@ -254,7 +254,7 @@ def test_the_card_of_what_was_trained_on_clips_has_a_row_for_each_way(result, sl
     text = model_card(result | {"steadiness": clips}, slices, LICENCES)
     assert "| recurrence | 1.23 | 2.35 | 3.46 | 4.57 | 0.5 |" in text
     assert "9 clips" in text and "1,593 frames" in text and "1.64 and 1.65" in text
-    assert "single pictures" not in text
+    assert "single images" not in text
     assert max(map(len, text.splitlines())) <= 100
 
 
@@ -267,7 +267,7 @@ def test_the_card_tells_of_the_run_before_and_where_later_passes_look(result, sl
         "last_step": 1934,
         "trained_on": {"machine": {"device": "Some GPU"}, "versions": {"jax": "4.5.6"}},
     }
-    model = {"register": "shift_scale", "context": 1.5, "registered_margin": 1.2}
+    model = {"recrop": "shift_scale", "context": 1.5, "recrop_margin": 1.2}
     experiment = result["experiment"]
     experiment = {**experiment, "model": {**experiment["model"], **model}}
     text = model_card(result | {"begun_with": before, "experiment": experiment}, slices, LICENCES)
@@ -277,7 +277,7 @@ def test_the_card_tells_of_the_run_before_and_where_later_passes_look(result, sl
     assert "Trained on Some GPU with jax 4.5.6.\n" in text
     assert "How long it took was not kept; `experiments/earlier.py`" in text
     assert f"- helen: {LICENCES['helen'][:40]}" in text
-    assert "| picture | 96 px; the first pass sees its middle |" in text
+    assert "| image | 96 px; the first pass sees its middle |" in text
     assert "(shift and scale), 1.2 times" in text
     assert max(map(len, text.splitlines())) <= 100
 

@@ -1,4 +1,4 @@
-"""Augmentation on the device: one resampling out of the cached faces, then the picture itself.
+"""Augmentation on the device: one resampling out of the cached faces, then the image itself.
 
 Everything is a function of an explicit key, one per face or clip, so a draw depends on (seed, step,
 sample) and never on the device or on the rest of a batch.

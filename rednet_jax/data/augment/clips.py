@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rednet_jax.data.augment.config import Augmentation, Drift
+from rednet_jax.data.augment.degrade import degrade
 from rednet_jax.data.augment.geometry import (
     Placement,
     draw_drift,
@@ -13,7 +14,6 @@ from rednet_jax.data.augment.geometry import (
     placed_crop,
     plain_crop,
 )
-from rednet_jax.data.augment.picture import degrade
 from rednet_jax.landmarks.crops import apply_affine, compose_affine, invert_affine, warp
 from rednet_jax.landmarks.schemes import Scheme
 
@@ -47,7 +47,7 @@ def augment_clips(
             centre and a side of C / (cover * margin) pixels.
         landmarks: float32 [B, T, L, 2], in pixels of `images`.
         labelled: bool [B, T, L].
-        affines: float32 [B, T, 2, 3], pixels of each cached frame -> pixels of the video's picture.
+        affines: float32 [B, T, 2, 3], pixels of each cached frame -> pixels of the video's image.
         scheme: which points change places in the mirror.
         cover: side of a cached frame in sides of the network's crop.
         margin: side of the network's crop in sides of the landmarks' box.
@@ -62,12 +62,12 @@ def augment_clips(
     plain = plain_crop(cached=cached, cover=cover, margin=margin, size=size)
 
     # No perspective: tilting the crops makes the maps between those of a moving face projective,
-    # where `warps` are affine. Tilting the video's picture would keep them affine, but the tilt
+    # where `warps` are affine. Tilting the video's image would keep them affine, but the tilt
     # would grow without bound as the face leaves the place about which it was drawn.
     def one(
         key: Array, images: Array, points: Array, known: Array, affines: Array
     ) -> tuple[Array, Array, Array, Array]:
-        place, wander, mirror, picture = jax.random.split(key, 4)
+        place, wander, mirror, look = jax.random.split(key, 4)
         mirrored = jax.random.bernoulli(mirror, config.mirror)
         placement = draw_placement(config, place)
         drifts = draw_drift(drift, wander, frames)
@@ -83,7 +83,7 @@ def augment_clips(
         points, known = in_mirror_order(mirrored, points, known, scheme)
         moves = compose_affine(invert_affine(crops[:-1]), crops[1:])
         return (
-            degrade(config, picture, drawn / 255),
+            degrade(config, look, drawn / 255),
             jnp.where(known[..., None], points, 0),
             known,
             jnp.concatenate([jnp.eye(2, 3)[None], moves]),

@@ -38,11 +38,11 @@ class Augmentation:
         saturation: logarithm of the factor about grey, uniform within +-.
         tint: logarithm of each channel's gain, uniform within +-.
         gamma: logarithm of the exponent, uniform within +-.
-        grey: probability of a picture without colour.
-        blur: largest standard deviation, pixels; half of the pictures are blurred.
+        grey: probability of an image without colour.
+        blur: largest standard deviation, pixels; half of the images are blurred.
         noise: largest standard deviation, of the full range.
         occlusion: probability of each of two rectangles.
-        occlusion_side: largest side of a rectangle, in sides of the picture.
+        occlusion_side: largest side of a rectangle, in sides of the image.
         blocks: probability of JPEG's artefacts.
         worst_quality: JPEG's lowest quality, on libjpeg's scale of 1 to 100; it is drawn uniformly.
         best_quality: the highest.

@@ -1,10 +1,11 @@
-"""Training pictures out of single cached faces."""
+"""Training images out of single cached faces."""
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from rednet_jax.data.augment.config import Augmentation
+from rednet_jax.data.augment.degrade import degrade
 from rednet_jax.data.augment.geometry import (
     draw_placement,
     draw_slope,
@@ -15,7 +16,6 @@ from rednet_jax.data.augment.geometry import (
     plain_crop,
     tilt,
 )
-from rednet_jax.data.augment.picture import degrade
 from rednet_jax.landmarks.crops import (
     apply_affine,
     compose_affine,
@@ -37,7 +37,7 @@ def augment(
     margin: float,
     size: int,
 ) -> tuple[Array, Array, Array]:
-    """Draws one training picture from each cached face.
+    """Draws one training image from each cached face.
 
     Args:
         config: how far the draws go.
@@ -57,7 +57,7 @@ def augment(
     plain = plain_crop(cached=images.shape[1], cover=cover, margin=margin, size=size)
 
     def one(key: Array, image: Array, points: Array, known: Array) -> tuple[Array, Array, Array]:
-        place, slant, mirror, picture = jax.random.split(key, 4)
+        place, slant, mirror, look = jax.random.split(key, 4)
         mirrored = jax.random.bernoulli(mirror, config.mirror)
         slope = draw_slope(config, slant)
         placed = placed_crop(draw_placement(config, place), mirrored, margin=margin, size=size)
@@ -66,6 +66,6 @@ def augment(
         crop = sample_bilinear(image.astype(jnp.float32), sources) / 255
         points = level(apply_affine(invert_affine(affine), points), slope, size)
         points, known = in_mirror_order(mirrored, points, known, scheme)
-        return degrade(config, picture, crop), jnp.where(known[:, None], points, 0), known
+        return degrade(config, look, crop), jnp.where(known[:, None], points, 0), known
 
     return jax.vmap(one)(keys, images, landmarks, labelled)

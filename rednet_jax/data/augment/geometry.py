@@ -64,9 +64,9 @@ def _scaled(deviations: Augmentation | Drift, normal: Array) -> Placement:
 
 
 def plain_crop(*, cached: int, cover: float, margin: float, size: int) -> Array:
-    """Returns the map [2, 3] from pixels of the plain crop to pixels of the face's cached picture.
+    """Returns the map [2, 3] from pixels of the plain crop to pixels of the face's cached image.
 
-    The crop rule around the box that the cached picture was cut around: it has the same centre.
+    The crop rule around the box that the cached image was cut around: it has the same centre.
     """
     middle, half = (cached - 1) / 2, cached / (cover * margin) / 2
     box = jnp.array([middle - half, middle - half, middle + half, middle + half])

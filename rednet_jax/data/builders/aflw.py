@@ -14,12 +14,12 @@ from rednet_jax.data.builders.base import (
     Example,
     FaceBuilder,
     face_example,
-    read_picture,
+    read_image_file,
     without_ending,
 )
 from rednet_jax.errors import RednetError
 
-# Left and right are the picture's in AFLW's names. What is not here has no counterpart: pupils,
+# Left and right are the image's in AFLW's names. What is not here has no counterpart: pupils,
 # ears, the middle of the mouth, and the wings of the nose, which lie beside the 68's nostrils.
 SHARED = {
     "LeftBrowLeftCorner": 17,
@@ -56,7 +56,7 @@ class RednetAFLW(FaceBuilder):
     tree: ClassVar = "looked for data/aflw.sqlite"
 
     def list_splits(self) -> dict[str, list[str]]:
-        """Returns the faces with enough points, split by picture; names what is not there."""
+        """Returns the faces with enough points, split by image; names what is not there."""
         splits: dict[str, list[str]] = {split: [] for split in self.splits}
         if not (self.root / "data/aflw.sqlite").exists():
             return splits
@@ -82,23 +82,23 @@ class RednetAFLW(FaceBuilder):
         return splits
 
     def read(self, name: str) -> Example:
-        """Returns one face; raises RednetError if its picture or its points are bad."""
+        """Returns one face; raises RednetError if its image or its points are bad."""
         file, points = self._faces[name]
-        picture = read_picture(self.inside(file))
+        image = read_image_file(self.inside(file))
         try:
             places = np.array(list(points.values()), np.float64)
         except (TypeError, ValueError):
             raise RednetError(f"{self.root}: face {name}: a coordinate is no number") from None
-        # No picture has as many pixels on a side.
+        # No image has as many pixels on a side.
         if not (np.abs(places) < 1e6).all():
-            raise RednetError(f"{self.root}: face {name}: a coordinate is no place in a picture")
+            raise RednetError(f"{self.root}: face {name}: a coordinate is no place in an image")
         landmarks, labelled = np.zeros((68, 2), np.float32), np.zeros(68, bool)
         landmarks[list(points)], labelled[list(points)] = places, True
-        return face_example(name, picture, landmarks, labelled, style="aflw")
+        return face_example(name, image, landmarks, labelled, style="aflw")
 
 
 def split_of(file: str) -> str:
-    """Returns the split of a picture's faces, by the SHA-256 of its name without folder.
+    """Returns the split of an image's faces, by the SHA-256 of its name without folder.
 
     A fifth is `test`; a tenth of the rest is `validation`.
     """
@@ -108,7 +108,7 @@ def split_of(file: str) -> str:
 
 
 def _rows(path: Path) -> list[tuple[object, object, str | None, object, object]]:
-    """Returns (face, picture, point, x, y) of all points; the last three None without points."""
+    """Returns (face, image, point, x, y) of all points; the last three None without points."""
     try:
         address = f"{path.resolve().as_uri()}?mode=ro"
         with contextlib.closing(sqlite3.connect(address, uri=True)) as database:

@@ -1,4 +1,4 @@
-"""What the builders share: the features of a sample, pictures as stored, and what is left out."""
+"""What the builders share: the features of a sample, images as stored, and what is left out."""
 
 from __future__ import annotations
 
@@ -267,7 +267,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
 
 
 def face_features() -> tfds.features.FeaturesDict:
-    """Returns the features of one face in one picture, as `rednet_jax.data.samples` has them."""
+    """Returns the features of one face in one image, as `rednet_jax.data.samples` has them."""
     return tfds.features.FeaturesDict(
         {
             "image": tfds.features.Image(shape=(None, None, 3)),
@@ -302,7 +302,7 @@ def _name_features() -> dict[str, Any]:
 
 
 class Picture(NamedTuple):
-    """A picture as it is stored.
+    """An image as it is stored.
 
     Attributes:
         data: JPEG or PNG, RGB with 8 bits.
@@ -313,7 +313,7 @@ class Picture(NamedTuple):
     size: tuple[int, int]
 
 
-def read_picture(path: Path) -> Picture:
+def read_image_file(path: Path) -> Picture:
     """Returns an image's own bytes; in another mode or format than RGB JPEG or PNG, as RGB PNG.
 
     Images are not turned by their EXIF data: labels are in pixels as stored.
@@ -348,9 +348,9 @@ def face_example(
 
     Args:
         name: path below the source folder, without extension.
-        picture: the face's.
+        image: the face's.
         landmarks: float32 [68, 2] in pixels of `picture`.
-        labelled: bool [68]; the others become 0. A face without any has the whole picture as box.
+        labelled: bool [68]; the others become 0. A face without any has the whole image as box.
         identity: number of the person.
         style: whose labelling convention the points follow.
         where: the file of the labels, for messages; the name where it is None.
@@ -438,7 +438,7 @@ def files_by_name(
 
 
 def without_ending(file: str) -> str:
-    """Returns the name of a picture's face: its path without extension."""
+    """Returns the name of an image's face: its path without extension."""
     return re.sub(r"\.\w+$", "", file)
 
 

@@ -30,7 +30,7 @@ POINTS = 68
 class Rednet300VW(FaceBuilder):
     """300-VW: 68 points on one face in each frame of a video.
 
-    A sample is a whole clip of T frames; `image` comes back as a list of T pictures, by
+    A sample is a whole clip of T frames; `image` comes back as a list of T images, by
     `EncodedFrames` as their JPEG data.
     """
 
@@ -155,7 +155,7 @@ def _first_number(video: Path, numbers: Sequence[int], frames: int) -> int:
 class EncodedFrames(tfds.decode.SkipDecoding):  # type: ignore[misc]
     """Leaves the frames of a clip encoded: `as_data_source(split, decoders={"image": ...})`.
 
-    TFDS's own `SkipDecoding` knows single pictures only where there is no TensorFlow. Readers that
+    TFDS's own `SkipDecoding` knows single images only where there is no TensorFlow. Readers that
     want a few frames of a long clip decode those.
     """
 

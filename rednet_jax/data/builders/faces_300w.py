@@ -11,7 +11,7 @@ from rednet_jax.data.builders.base import (
     FaceBuilder,
     face_example,
     files_by_name,
-    read_picture,
+    read_image_file,
 )
 from rednet_jax.data.builders.tree_300w import (
     CHALLENGING_FOLDERS,
@@ -49,4 +49,4 @@ class Rednet300W(FaceBuilder):
         image = self.only_file(name, self._images.get(name, []), "image")
         landmarks = read_labels(labels)
         labelled = np.ones(len(landmarks), bool)
-        return face_example(name, read_picture(image), landmarks, labelled, where=labels)
+        return face_example(name, read_image_file(image), landmarks, labelled, where=labels)

@@ -1,4 +1,4 @@
-"""Helen with 68 points a face: NAME.pts beside the pictures, or one table of machine labels."""
+"""Helen with 68 points a face: NAME.pts beside the images, or one table of machine labels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rednet_jax.data.builders.base import (
     FaceBuilder,
     face_example,
     files_by_name,
-    read_picture,
+    read_image_file,
     without_ending,
 )
 from rednet_jax.data.builders.machine_labels import FILE, MachineLabels
@@ -68,13 +68,13 @@ class RednetHelen(FaceBuilder):
             image = self.only_file(name, self._images.get(name, []), "image")
             landmarks = read_labels(labels)
             labelled = np.ones(len(landmarks), bool)
-            return face_example(name, read_picture(image), landmarks, labelled, where=labels)
+            return face_example(name, read_image_file(image), landmarks, labelled, where=labels)
         assert self._machine is not None
-        picture = read_picture(self.inside(self._file[name]))
+        picture = read_image_file(self.inside(self._file[name]))
         return face_example(name, picture, *self._machine.face(self._file[name], picture.size))
 
     def _split(self, names: list[str]) -> dict[str, list[str]]:
-        # The publisher's list of test pictures, where all lie in one folder.
+        # The publisher's list of test images, where all lie in one folder.
         listed = self.root / "testnames.txt"
         test = set(listed.read_text(encoding="utf-8-sig").split()) if listed.is_file() else set()
         self.known.add(listed.name)

@@ -19,7 +19,7 @@ class RednetLFW(PeopleBuilder):
     tree: ClassVar = "looked for NAME/NAME_0001.jpg"
 
     def find_faces(self) -> dict[str, Face]:
-        """Returns the pictures of the tree and the rows of labels_300w_style.csv, if any."""
+        """Returns the images of the tree and the rows of labels_300w_style.csv, if any."""
         people = sorted(path.name for path in self.root.iterdir() if path.is_dir())
         files = [
             file

@@ -20,7 +20,7 @@ from rednet_jax.landmarks.table import plain_float
 
 FILE = "labels_300w_style.csv"
 HEADER = ("file", "trusted", "disagreement", *(f"{axis}{i}" for i in range(68) for axis in "xy"))
-# No picture has as many pixels on a side.
+# No image has as many pixels on a side.
 _FARTHEST = 1e6
 
 
@@ -28,7 +28,7 @@ class MachineLabels:
     """The rows of one file; a row is looked at when its face is asked for.
 
     Attributes:
-        files: the pictures that have a row, in the order of the file.
+        files: the images that have a row, in the order of the file.
     """
 
     def __init__(self, path: Path, header: Sequence[str] = HEADER) -> None:
@@ -39,7 +39,7 @@ class MachineLabels:
             header: its columns: the file's name first, perhaps `trusted` second, points last.
 
         Raises:
-            RednetError: it cannot be read, has another header, or names a picture twice.
+            RednetError: it cannot be read, has another header, or names an image twice.
         """
         self.path = path
         try:
@@ -56,7 +56,7 @@ class MachineLabels:
         self._tells_trust = header[1] == "trusted"
         self._rows = {row[0]: row for row in rows}
         if len(self._rows) < len(rows):
-            raise RednetError(f"{path}: names {len(rows) - len(self._rows)} pictures twice")
+            raise RednetError(f"{path}: names {len(rows) - len(self._rows)} images twice")
         self.files = tuple(self._rows)
 
     def trusted(self, file: str) -> bool:
@@ -68,15 +68,15 @@ class MachineLabels:
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Returns landmarks float32 [68, 2] and which of them are labelled, bool [68].
 
-        None of an untrusted face is, nor a point outside the picture: the tools only guessed it.
+        None of an untrusted face is, nor a point outside the image: the tools only guessed it.
 
         Args:
             file: one of `files`.
-            size: width and height of the picture in pixels.
+            size: width and height of the image in pixels.
 
         Raises:
-            RednetError: the row is cut short, holds what is no place in a picture, or is trusted
-                and not of this picture (`check_face`).
+            RednetError: the row is cut short, holds what is no place in an image, or is trusted
+                and not of this image (`check_face`).
         """
         row = self._rows[file]
         if len(row) != self._columns or (self._tells_trust and row[1] not in ("0", "1")):
@@ -90,7 +90,7 @@ class MachineLabels:
         if self.trusted(file):
             where = f"{self.path}: the row of {file!r}"
             check_face(where, landmarks, np.ones(68, bool), size)
-        # A picture ends half a pixel beyond the centres of its last pixels.
+        # An image ends half a pixel beyond the centres of its last pixels.
         inside = (landmarks >= -0.5) & (landmarks <= np.array(size) - 0.5)
         labelled = inside.all(axis=1) if self.trusted(file) else np.zeros(68, bool)
         return landmarks.astype(np.float32), np.asarray(labelled, bool)

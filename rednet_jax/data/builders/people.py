@@ -13,8 +13,8 @@ from rednet_jax.data.builders.base import (
     Example,
     FaceBuilder,
     face_example,
+    read_image_file,
     read_list,
-    read_picture,
 )
 from rednet_jax.data.builders.machine_labels import MachineLabels
 
@@ -33,7 +33,7 @@ class Face(NamedTuple):
     """Where a face lies.
 
     Attributes:
-        file: its picture, below the source folder.
+        file: its image, below the source folder.
         labels: the table of its points, None where there is none.
         row: its name in the table.
     """
@@ -66,11 +66,11 @@ class PeopleBuilder(FaceBuilder):
         return splits
 
     def read(self, name: str) -> Example:
-        """Returns one face; raises RednetError if its picture or its row is bad."""
+        """Returns one face; raises RednetError if its image or its row is bad."""
         face = self._faces[name]
-        picture = read_picture(self.inside(face.file))
+        image = read_image_file(self.inside(face.file))
         landmarks, labelled = np.zeros((68, 2), np.float32), np.zeros(68, bool)
         if face.labels is not None:
-            landmarks, labelled = face.labels.face(face.row, picture.size)
+            landmarks, labelled = face.labels.face(face.row, image.size)
         number = identity(person(name))
-        return face_example(name, picture, landmarks, labelled, identity=number, style=self._style)
+        return face_example(name, image, landmarks, labelled, identity=number, style=self._style)

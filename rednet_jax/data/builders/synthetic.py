@@ -66,7 +66,7 @@ class RednetSynthetic(FaceBuilder):
 def config() -> SyntheticConfig:
     """Returns how far the draws go.
 
-    The picture holds what training cuts around the points, 1.6 times a network's crop of 1.25, and
+    The image holds what training cuts around the points, 1.6 times a network's crop of 1.25, and
     the head's drift. Readers displace crops themselves.
     """
     from rednet_jax.data.synthetic.generate import SyntheticConfig
@@ -76,7 +76,7 @@ def config() -> SyntheticConfig:
 
 @functools.cache
 def _drawer(config: SyntheticConfig) -> Draw:
-    """Returns the picture [S, S, 3] and the landmarks [68, 2] of (split, face) as a function."""
+    """Returns the image [S, S, 3] and the landmarks [68, 2] of (split, face) as a function."""
     import jax
 
     from rednet_jax.data.synthetic.generate import generate

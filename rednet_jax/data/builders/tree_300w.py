@@ -47,7 +47,7 @@ def list_names(root: Path, folders: Iterable[str]) -> list[str]:
 def photo(name: str) -> str:
     """Returns the photo that a face was cut from: the file name without a trailing _N.
 
-    LFPW's `image_0001` counts pictures, not faces, so only one or two digits are a face's number.
+    LFPW's `image_0001` counts images, not faces, so only one or two digits are a face's number.
     AFW and HELEN both come from Flickr, so the folder is not part of the photo's name.
     """
     return re.sub(r"_\d{1,2}$", "", name.rsplit("/", 1)[-1])

@@ -1,10 +1,10 @@
-"""Faces by key: pictures and clips with their 68 exact landmarks.
+"""Faces by key: images and clips with their 68 exact landmarks.
 
     draw = functools.partial(generate, SyntheticConfig())
     images, landmarks = jax.lax.map(draw, jax.random.split(jax.random.key(0), 32))
 
 On a CPU `lax.map` is the faster way to a batch (one face fits the cache), elsewhere `vmap` is. A
-picture is the first frame of a clip. Nothing is read from disk and nothing is anyone's face.
+image is the first frame of a clip. Nothing is read from disk and nothing is anyone's face.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class SyntheticConfig:
     """How far the draws go.
 
     Attributes:
-        size: S, pixels on each side of the picture.
+        size: S, pixels on each side of the image.
         margin: side of the crop in sides of the landmarks' box.
         yaw: degrees, the largest to either side; the deviation is about 0.4 of it.
         pitch: as yaw.
@@ -65,7 +65,7 @@ class SyntheticConfig:
     occlusion: float = 0.15
 
     def __post_init__(self) -> None:
-        """Refuses pictures without pixels and heads that look away."""
+        """Refuses images without pixels and heads that look away."""
         check_fields(self, "data.faces.")
         if self.size < 1 or self.margin <= 0:
             raise RednetError(f"no face of {self.size} px with margin {self.margin} can be drawn")
@@ -84,7 +84,7 @@ def generate(
         arrange: as in `generate_clip`.
 
     Returns:
-        Picture float32 [S, S, 3] in [0, 1], and landmarks float32 [68, 2], its pixels (x, y);
+        Image float32 [S, S, 3] in [0, 1], and landmarks float32 [68, 2], its pixels (x, y);
         some may lie outside.
     """
     images, landmarks = generate_clip(config, key, 1, arrange)
@@ -103,7 +103,7 @@ def generate_clip(
         arrange: changes pose, expression, light or grading of a frame; all else stays as drawn.
 
     Returns:
-        Pictures float32 [T, S, S, 3] in [0, 1], and landmarks float32 [T, 68, 2], their pixels.
+        Images float32 [T, S, S, 3] in [0, 1], and landmarks float32 [T, 68, 2], their pixels.
     """
     who, how, where, view, crop, noise = jax.random.split(key, 6)
     identity = draw_identity(who)

@@ -1,6 +1,6 @@
 """Who is drawn and how the face moves: every number that a head is built from.
 
-The head's frame: x to the picture's right on a frontal face, y down, z towards the viewer; the unit
+The head's frame: x to the image's right on a frontal face, y down, z towards the viewer; the unit
 is the larger side of the box around a frontal face's landmarks, as in the mean shape.
 """
 
@@ -53,7 +53,7 @@ class Motion(NamedTuple):
 
     Attributes:
         angles: [3], yaw, pitch and roll, radians.
-        offset: [2], of the head in the picture, units of the head.
+        offset: [2], of the head in the image, units of the head.
         open: 0 (mouth closed) to 1.
         smile: -0.5 to 1.
         pucker: 0 to 1.

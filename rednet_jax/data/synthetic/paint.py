@@ -246,7 +246,7 @@ def _brow(
 def glasses(
     identity: Identity, features: Array, points: Surface, lit: Array, pixel: Array
 ) -> Array:
-    """Glasses, clear or dark, on one face in six: the lit picture [S, S, 3] seen through them."""
+    """Glasses, clear or dark, on one face in six: the lit image [S, S, 3] seen through them."""
     style = identity.style
     x, y, z = points
     # Two draws of the style, added, serve as a third.

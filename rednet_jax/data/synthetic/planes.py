@@ -21,9 +21,9 @@ def step(value: Array, softness: Array | float) -> Array:
     return jnp.clip(value / softness + 0.5, 0, 1)
 
 
-def over(picture: Array, mask: Array, colour: Array) -> Array:
-    """Lays a colour [..., 3] over a picture [S, S, 3] where the mask [S, S] is 1."""
-    result: Array = picture + computed_once(mask)[..., None] * (colour - picture)
+def over(image: Array, mask: Array, colour: Array) -> Array:
+    """Lays a colour [..., 3] over an image [S, S, 3] where the mask [S, S] is 1."""
+    result: Array = image + computed_once(mask)[..., None] * (colour - image)
     return result
 
 

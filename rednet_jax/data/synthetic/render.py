@@ -1,4 +1,4 @@
-"""One picture of a head: rays to its surface, what is painted on it, its light, what is around.
+"""One image of a head: rays to its surface, what is painted on it, its light, what is around.
 
 Everything is evaluated for all pixels at once, as planes [S, S]; masks are soft by about a pixel.
 """
@@ -34,7 +34,7 @@ def render(
     grain: Array,
     size: int,
 ) -> Array:
-    """Returns the picture [S, S, 3] in [0, 1].
+    """Returns the image [S, S, 3] in [0, 1].
 
     Args:
         identity: as expressed: the chin where it is now.
@@ -52,10 +52,10 @@ def render(
     shadow = _shadow(identity, features, points, light)
     lit = _light(scene, normal, light, camera.rotation[2], shadow, material)
     lit = glasses(identity, features, points, lit, 1 / camera.scale)
-    picture = surroundings(identity, scene, camera, size)
-    picture = over(picture, step(inside, 1.5 / (camera.scale * identity.radii[0])), lit)
-    picture = occluders(scene, picture, size)
-    return _develop(scene, picture, grain)
+    image = surroundings(identity, scene, camera, size)
+    image = over(image, step(inside, 1.5 / (camera.scale * identity.radii[0])), lit)
+    image = occluders(scene, image, size)
+    return _develop(scene, image, grain)
 
 
 def _hit(identity: Identity, features: Array, camera: Camera, size: int) -> tuple[Surface, Array]:
@@ -167,13 +167,13 @@ def _light(
     return lit
 
 
-def _develop(scene: Scene, picture: Array, grain: Array) -> Array:
-    """From linear light to the picture: exposure, gamma, colour, contrast, focus and noise."""
+def _develop(scene: Scene, image: Array, grain: Array) -> Array:
+    """From linear light to the image: exposure, gamma, colour, contrast, focus and noise."""
     grade = scene.grade
     # Shades fall linearly, and below 0 far from where they are meant for.
-    picture = jnp.maximum(picture, 0)
-    mean = jnp.maximum(picture.mean(), 0.02)
-    exposed = picture * (1.4 * (0.18 + 0.35 * grade[0]) / mean ** (0.5 + 0.5 * grade[1]))
+    image = jnp.maximum(image, 0)
+    mean = jnp.maximum(image.mean(), 0.02)
+    exposed = image * (1.4 * (0.18 + 0.35 * grade[0]) / mean ** (0.5 + 0.5 * grade[1]))
     # A shoulder instead of hard clipping, then about a square root.
     encoded = jnp.sqrt(exposed / (1 + exposed))
     encoded = encoded * (1 + (0.3 - 0.5 * grade[2]) * (1 - encoded))
@@ -182,7 +182,7 @@ def _develop(scene: Scene, picture: Array, grain: Array) -> Array:
     encoded = grey[..., None] + colourful * (encoded - grey[..., None])
     middle = encoded.mean()
     encoded = middle + (0.8 + 0.5 * grade[5]) * (encoded - middle)
-    # Binomial taps one and two pixels away; two in three pictures are less than sharp.
+    # Binomial taps one and two pixels away; two in three images are less than sharp.
     weight = 0.25 * jnp.clip(1.5 * grade[6] - 0.3, 0, 1)
     for distance in (1, 2):
         for axis in (0, 1):

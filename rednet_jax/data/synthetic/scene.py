@@ -26,7 +26,7 @@ class Scene(NamedTuple):
         texture: [T, T, 3], noise around the head: coarse, fine, strands; about N(0, 1).
         background: [S, S, 3], linear RGB.
         clothes: [3], linear RGB.
-        occluder: [2, 9]: shown, centre, half axes, angle (picture sides), colour.
+        occluder: [2, 9]: shown, centre, half axes, angle (image sides), colour.
         grade: [8], the camera's exposure, contrast, and the like, uniform in [0, 1].
     """
 
@@ -104,18 +104,18 @@ def _background(key: Array, size: int) -> Array:
     colours = colours + dull * (colours.mean(-1, keepdims=True) - colours)
     y, x = jnp.mgrid[:size, :size] / size
     mix = jax.nn.sigmoid(1.5 * u[24] * sky + 3 * (x - 0.5) * (u[25] - 0.5))
-    picture = over(jnp.broadcast_to(colours[0], (size, size, 3)), mix, colours[1])
+    image = over(jnp.broadcast_to(colours[0], (size, size, 3)), mix, colours[1])
 
-    def add(picture: Array, shape: tuple[Array, Array]) -> tuple[Array, None]:
+    def add(image: Array, shape: tuple[Array, Array]) -> tuple[Array, None]:
         colour, (cx, cy, width, height, angle, shown) = shape
         cosine, sine = jnp.cos(3 * angle), jnp.sin(3 * angle)
         across = jnp.abs((x - cx) * cosine + (y - cy) * sine) / (0.02 + 0.4 * width**2)
         along = jnp.abs((y - cy) * cosine - (x - cx) * sine) / (0.05 + 0.6 * height)
         mask = step(1 - jnp.maximum(across, along), 0.1) * (shown < 0.6)
-        return over(picture, mask, colour * computed_once(1 + 0.2 * sky)[..., None]), None
+        return over(image, mask, colour * computed_once(1 + 0.2 * sky)[..., None]), None
 
-    picture, _ = jax.lax.scan(add, picture, (colours[2:], u[26:50].reshape(4, 6)))
-    return jnp.maximum(picture, 0)
+    image, _ = jax.lax.scan(add, image, (colours[2:], u[26:50].reshape(4, 6)))
+    return jnp.maximum(image, 0)
 
 
 def surroundings(identity: Identity, scene: Scene, camera: Camera, size: int) -> Array:
@@ -126,7 +126,7 @@ def surroundings(identity: Identity, scene: Scene, camera: Camera, size: int) ->
     soft = 1.5 / camera.scale
     ambient, main = scene.levels[0], scene.levels[1]
     flat = ambient + 0.5 * main
-    picture = scene.background
+    image = scene.background
 
     def at(*point: float | Array) -> Array:
         return project(camera, jnp.stack([jnp.asarray(value, jnp.float32) for value in point]))
@@ -159,31 +159,31 @@ def surroundings(identity: Identity, scene: Scene, camera: Camera, size: int) ->
     shade = 0.55 + 0.5 * lean * round_ - 0.3 * round_**2
     under = 0.55 + 0.45 * jnp.clip((y - top[1] - 0.3) / 0.3, 0, 1)
     neck = identity.skin * (flat * jnp.maximum(shade * under, 0.05))[..., None]
-    picture = over(picture, mask, back)
-    picture = over(picture, step(body, soft), cloth)
+    image = over(image, mask, back)
+    image = over(image, step(body, soft), cloth)
     throat = step(half - jnp.abs(neck_x) + 0.3 * jnp.maximum(y - top[1] - 0.4, 0), soft)
-    picture = over(picture, throat * step(y - top[1], soft) * step(0.75 - (y - top[1]), soft), neck)
+    image = over(image, throat * step(y - top[1], soft) * step(0.75 - (y - top[1]), soft), neck)
     for side in (-1.0, 1.0):
         dx, dy = turned(at(side * identity.radii[0] * 0.99, -0.2, -0.08))
         r = jnp.sqrt((dx / 0.06) ** 2 + ((dy + 0.02) / 0.125) ** 2)
         tone = flat * (0.85 - 0.45 * jnp.exp(-(((r - 0.55) / 0.2) ** 2)) + 0.3 * lean * side)
         ear = identity.skin * jnp.array([1.0, 0.9, 0.88]) * jnp.maximum(tone, 0.05)[..., None]
         shown = ~(long & (style[8] > 0.3))
-        picture = over(picture, step(1 - r, soft / 0.06) * shown, ear)
-    return picture
+        image = over(image, step(1 - r, soft / 0.06) * shown, ear)
+    return image
 
 
-def occluders(scene: Scene, picture: Array, size: int) -> Array:
+def occluders(scene: Scene, image: Array, size: int) -> Array:
     y, x = jnp.mgrid[:size, :size] / size
     grain = clouds(scene.texture[:32, :32, 1], size)
 
-    def add(picture: Array, shape: Array) -> tuple[Array, None]:
+    def add(image: Array, shape: Array) -> tuple[Array, None]:
         shown, cx, cy, width, height, angle = shape[:6]
         cosine, sine = jnp.cos(angle), jnp.sin(angle)
         across = ((x - cx) * cosine + (y - cy) * sine) / width
         along = ((y - cy) * cosine - (x - cx) * sine) / height
         r = across**4 + along**4 + (4 * shape[6] - 0.8) * (across * along) ** 2
         colour = shape[6:] * computed_once(1 + 0.3 * across + 0.12 * grain)[..., None]
-        return over(picture, shown * step(1 - r, 0.2), colour), None
+        return over(image, shown * step(1 - r, 0.2), colour), None
 
-    return jax.lax.scan(add, picture, scene.occluder)[0]
+    return jax.lax.scan(add, image, scene.occluder)[0]

@@ -24,7 +24,7 @@ class Camera(NamedTuple):
     Attributes:
         rotation: [3, 3], of the head: camera coordinates = rotation @ head coordinates.
         distance: from the camera to the head's centre.
-        centre: [2], point of the plane z = 0 in the middle of the picture.
+        centre: [2], point of the plane z = 0 in the middle of the image.
         scale: pixels a unit of that plane.
     """
 

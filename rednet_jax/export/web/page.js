@@ -1,16 +1,16 @@
-// The page: where pictures come from, where the box is, and what is drawn over them.
+// The page: where images come from, where the box is, and what is drawn over them.
 "use strict";
 
 const LONGEST_SIDE = 1280;
-// Small pictures are shown larger, and lines over them as fine as on large ones.
+// Small images are shown larger, and lines over them as fine as on large ones.
 const DRAWN_SIDE = 1600;
 const SMALLEST_BOX = 24;
 const TIMED = 30;
 
-const [picture, drawing, file, camera, play, said, speed, empty] = [
+const [image, drawing, file, camera, play, said, speed, empty] = [
   "picture", "drawing", "file", "camera", "play", "said", "speed", "empty",
 ].map((id) => document.getElementById(id));
-const pixels = picture.getContext("2d", { willReadFrequently: true });
+const pixels = image.getContext("2d", { willReadFrequently: true });
 
 let parts = [];
 let follower = null;
@@ -20,7 +20,7 @@ let source = null;
 let box = null;
 // The box that is being chosen: { from: where a drag began, box }.
 let choice = null;
-// Pixels of the drawing to one of the picture.
+// Pixels of the drawing to one of the image.
 let zoom = 1;
 let times = [];
 let busy = Promise.resolve();
@@ -49,7 +49,7 @@ function failed(error) {
   say(error.message);
 }
 
-// Shows a picture, a file's video or a camera's, and looks at its first frame.
+// Shows an image, a file's video or a camera's, and looks at its first frame.
 async function open(element, width, height, moving) {
   close();
   const shrunk = Math.min(1, LONGEST_SIDE / Math.max(width, height));
@@ -58,7 +58,7 @@ async function open(element, width, height, moving) {
   lookNextIn(boxAt(source.width / 2, source.height / 2, side));
   times = [];
   zoom = Math.max(1, Math.round(DRAWN_SIDE / Math.max(source.width, source.height)));
-  for (const [canvas, factor] of [[picture, 1], [drawing, zoom]]) {
+  for (const [canvas, factor] of [[image, 1], [drawing, zoom]]) {
     canvas.width = source.width * factor;
     canvas.height = source.height * factor;
     canvas.style.setProperty("--ratio", source.width / source.height);
@@ -89,7 +89,7 @@ async function openFile(chosen) {
     image.src = URL.createObjectURL(chosen);
     await image.decode().catch(() => {
       letGo(image);
-      throw Error(`${chosen.name} is no picture that this browser reads.`);
+      throw Error(`${chosen.name} is no image that this browser reads.`);
     });
     return open(image, image.naturalWidth, image.naturalHeight, false);
   }
@@ -244,7 +244,7 @@ function take(chosen) {
 
 function placeOf(event) {
   const shown = drawing.getBoundingClientRect();
-  const scale = picture.width / shown.width;
+  const scale = image.width / shown.width;
   return [(event.clientX - shown.left) * scale - 0.5, (event.clientY - shown.top) * scale - 0.5];
 }
 

@@ -1,4 +1,4 @@
-"""AFLW: its database, the points that it shares with the 68, splits by picture."""
+"""AFLW: its database, the points that it shares with the 68, splits by image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data.builders.trees import LANDMARKS, PICTURE, names, read_back, save_picture
+from data.builders.trees import LANDMARKS, PICTURE, names, read_back, save_image
 
 from rednet_jax.data.builders.aflw import SHARED, split_of
 from rednet_jax.errors import RednetError
@@ -18,7 +18,7 @@ POINTS = [*SHARED, "LeftEyeCenter", "LeftEar", "NoseLeft", "MouthCenter"]
 
 
 def write_aflw(root: Path, faces: dict[int, tuple[str, dict[str, object]]]) -> Path:
-    """The publisher's tree, with {face: (picture, {point: (x, y)})} in its database."""
+    """The publisher's tree, with {face: (image, {point: (x, y)})} in its database."""
     (root / "data").mkdir(parents=True)
     with contextlib.closing(sqlite3.connect(root / "data/aflw.sqlite")) as database:
         database.executescript(
@@ -38,7 +38,7 @@ def write_aflw(root: Path, faces: dict[int, tuple[str, dict[str, object]]]) -> P
                 "INSERT INTO FaceImages VALUES (?, 'flickr', ?, ?, 0, 32, 24)",
                 (i, file.split("/")[-1], file),
             )
-            save_picture(root / "data/flickr" / file)
+            save_image(root / "data/flickr" / file)
         for face, (file, points) in faces.items():
             where = (face, file.split("/")[-1])
             database.execute("INSERT INTO Faces VALUES (?, ?, 'flickr')", where)
@@ -55,14 +55,14 @@ def places(*points: str) -> dict[str, list[float]]:
     return {p: LANDMARKS[SHARED[p]].tolist() if p in SHARED else [1.0, 1.0] for p in points}
 
 
-def picture_of(split: str, skip: int = 0) -> str:
+def image_of(split: str, skip: int = 0) -> str:
     files = (f"0/image{i:05d}.jpg" for i in range(1000))
     return [file for file in files if split_of(file) == split][skip]
 
 
 def test_a_sample_has_the_shared_points_alone(tmp_path, build) -> None:
     some = ("LeftEyeLeftCorner", "NoseCenter", "ChinCenter", "LeftEar")
-    file = picture_of("train")
+    file = image_of("train")
     root = write_aflw(tmp_path / "aflw", {7: (file, places(*POINTS)), 9: (file, places(*some))})
     prepared = build("aflw", root)
     assert prepared.left_out == prepared.skipped == ()
@@ -89,8 +89,8 @@ def test_left_and_right_are_mirror_pairs() -> None:
         assert SHARED[mirrored] == LANDMARKS_68.mirror[index]
 
 
-def test_faces_of_a_picture_are_in_one_split(tmp_path, build) -> None:
-    files = [picture_of(split) for split in ("train", "validation", "test")]
+def test_faces_of_an_image_are_in_one_split(tmp_path, build) -> None:
+    files = [image_of(split) for split in ("train", "validation", "test")]
     faces = {i: (files[i % 3], places(*POINTS)) for i in range(6)}
     samples = read_back(build("aflw", write_aflw(tmp_path / "aflw", faces)))
     assert {split: names(found) for split, found in samples.items()} == {
@@ -106,7 +106,7 @@ def test_shares_of_the_splits() -> None:
 
 
 def test_a_missing_folder_and_faces_with_few_points_are_named(tmp_path, build) -> None:
-    file = picture_of("train")
+    file = image_of("train")
     faces = {
         1: (file, places(*POINTS)),
         2: (file, places("NoseCenter", "ChinCenter", "LeftEar")),
@@ -125,24 +125,24 @@ def test_a_missing_folder_and_faces_with_few_points_are_named(tmp_path, build) -
 
 
 def test_bad_faces_are_named(tmp_path, build) -> None:
-    faces = {i: (picture_of("train"), places(*POINTS)) for i in range(100)}
+    faces = {i: (image_of("train"), places(*POINTS)) for i in range(100)}
     outside = "../../../outside.jpg"
     faces[100] = (outside, places(*POINTS))
-    gone = picture_of("train", skip=1)
+    gone = image_of("train", skip=1)
     faces[101] = (gone, places(*POINTS))
     for face, place in ((102, ["x", 1.0]), (103, [None, 1.0]), (104, [1e300, 1.0])):
-        faces[face] = (picture_of("train"), {**places(*POINTS), "NoseCenter": place})
+        faces[face] = (image_of("train"), {**places(*POINTS), "NoseCenter": place})
     root = write_aflw(tmp_path / "aflw", faces)
     (root / "data/flickr" / gone).unlink()
     prepared = build("aflw", root)
-    stem = picture_of("train")[:-4]
+    stem = image_of("train")[:-4]
     assert sorted(prepared.skipped) == sorted(
         [
             f"{root}/data/flickr/{outside}: leads out of {root}",
             f"{root}/data/flickr/{gone}: no such file",
             f"{root}: face {stem}_102: a coordinate is no number",
-            f"{root}: face {stem}_103: a coordinate is no place in a picture",
-            f"{root}: face {stem}_104: a coordinate is no place in a picture",
+            f"{root}: face {stem}_103: a coordinate is no place in an image",
+            f"{root}: face {stem}_104: a coordinate is no place in an image",
         ]
     )
     assert sum(prepared.samples.values()) == 100

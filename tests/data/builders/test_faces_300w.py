@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from data.builders.trees import LANDMARKS, PICTURE, add_faces, names, read_back, save_picture
+from data.builders.trees import LANDMARKS, PICTURE, add_faces, names, read_back, save_image
 from PIL import Image
 
 from rednet_jax.data.builders.tree_300w import SPLITS, photo, split_names, validation_names
@@ -49,17 +49,17 @@ def test_a_sample_is_what_the_files_say(tree, build) -> None:
     assert (face["identity"], face["style"]) == (-1, b"300w")
 
 
-def test_pictures_are_stored_as_their_own_bytes(tree, build) -> None:
+def test_images_are_stored_as_their_own_bytes(tree, build) -> None:
     (tree / "afw/5_1.png").unlink()
     turned = Image.Exif()
     turned[0x0112] = 6
-    file = save_picture(tree / "afw/5_1.jpg", quality=70, exif=turned)
+    file = save_image(tree / "afw/5_1.jpg", quality=70, exif=turned)
     folder = build("300w", tree).folder
     builder = tfds.builder_from_directory(folder)
     skip = {"image": tfds.decode.SkipDecoding()}
     stored = list(builder.as_data_source("train", decoders=skip))
     assert file.read_bytes() in [face["image"] for face in stored]
-    # The labels were made on stored pixels: turning the picture would tear them off.
+    # The labels were made on stored pixels: turning the image would tear them off.
     assert {face["image"].shape for face in builder.as_data_source("train")} == {PICTURE.shape}
 
 
@@ -93,7 +93,7 @@ def test_endings_are_taken_in_any_case(tree, build) -> None:
         ("lfpw/trainset/image_0001", ".PNG", "PNG"),
     ):
         (tree / f"{name}.png").unlink()
-        save_picture(tree / f"{name}{ending}", format=form)
+        save_image(tree / f"{name}{ending}", format=form)
     prepared = build("300w", tree)
     assert prepared.skipped == () and prepared.samples["train"] == 4
     assert names(read_back(prepared)["train"]) == split_names(tree, "train")
@@ -101,7 +101,7 @@ def test_endings_are_taken_in_any_case(tree, build) -> None:
 
 def test_two_files_of_one_name_are_skipped_with_their_line(tmp_path, build) -> None:
     root = add_faces(tmp_path / "300w", [f"ibug/{i}" for i in range(100, 150)])
-    save_picture(root / "ibug/100.JPG", format="JPEG")
+    save_image(root / "ibug/100.JPG", format="JPEG")
     write_pts(root / "ibug/101.PTS", LANDMARKS)
     prepared = build("300w", root)
     assert prepared.samples["challenging"] == 48
@@ -148,7 +148,7 @@ def test_a_face_at_the_edge_of_its_image_is_taken(tmp_path, build) -> None:
 def test_files_that_are_not_read_are_counted(tree, build) -> None:
     for file in ("ibug/readme.txt", "ibug/more.TXT", "afw/._5_1.pts", "afw/.DS_Store", "LICENCE"):
         (tree / file).touch()
-    save_picture(tree / "ibug/bare.png")
+    save_image(tree / "ibug/bare.png")
     (tree / "elsewhere").mkdir()
     write_pts(tree / "elsewhere/1.pts", LANDMARKS)
     prepared = build("300w", tree)
@@ -174,7 +174,7 @@ def test_a_tree_of_test_folders_builds_the_test_splits(tmp_path, build) -> None:
 
 def test_a_bad_file_of_two_splits_counts_once(tmp_path, build) -> None:
     root = add_faces(tmp_path / "300w", [f"ibug/{i}" for i in range(100, 120)])
-    (root / "ibug/100.png").write_text("no picture")
+    (root / "ibug/100.png").write_text("no image")
     prepared = build("300w", root)
     assert prepared.samples == {"challenging": 19, "full": 19}
     assert prepared.skipped == (f"{root}/ibug/100.png: not an image that can be read",)

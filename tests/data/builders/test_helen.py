@@ -10,7 +10,7 @@ from data.builders.trees import (
     add_faces,
     names,
     read_back,
-    save_picture,
+    save_image,
     write_labels,
 )
 
@@ -37,7 +37,7 @@ def test_the_tree_with_68_point_files(tmp_path, build) -> None:
     assert face["labelled"].all() and face["style"] == b"300w"
 
 
-def test_the_publishers_list_names_test_pictures(tmp_path, build) -> None:
+def test_the_publishers_list_names_test_images(tmp_path, build) -> None:
     root = add_faces(tmp_path / "helen", ["helen_1/7_1", "helen_1/8_1", "helen_2/9_1"])
     (root / "testnames.txt").write_text("8_1\n")
     samples = read_back(build("helen", root))
@@ -49,7 +49,7 @@ def test_endings_and_marks_of_other_systems(tmp_path, build) -> None:
     root = add_faces(tmp_path / "helen", ["helen_1/7_1", "helen_1/8_1"])
     (root / "helen_1/7_1.pts").rename(root / "helen_1/7_1.PTS")
     (root / "helen_1/7_1.png").unlink()
-    save_picture(root / "helen_1/7_1.JPG", format="JPEG")
+    save_image(root / "helen_1/7_1.JPG", format="JPEG")
     (root / "testnames.txt").write_bytes(b"\xef\xbb\xbf8_1\r\n")
     prepared = build("helen", root)
     assert (prepared.left_out, prepared.skipped, prepared.unread) == ((), (), {})
@@ -61,7 +61,7 @@ def test_endings_and_marks_of_other_systems(tmp_path, build) -> None:
 def test_machine_labels(tmp_path, build) -> None:
     root = tmp_path / "helen"
     for name in ("1_1", "2_1", "2_2", "3_1", HELD_OUT):
-        save_picture(root / f"{name}.jpg")
+        save_image(root / f"{name}.jpg")
     write_labels(root / FILE, {"1_1.jpg": 0, "2_1.jpg": 1, "2_2.jpg": 1, f"{HELD_OUT}.jpg": 1})
     add_faces(root, ["1_1"], ".jpg")
     prepared = build("helen", root)
@@ -75,10 +75,10 @@ def test_machine_labels(tmp_path, build) -> None:
 
 def test_rows_that_lead_nowhere_or_out_are_named(tmp_path, build) -> None:
     root = tmp_path / "helen"
-    outside = save_picture(tmp_path / "outside.jpg")
+    outside = save_image(tmp_path / "outside.jpg")
     rows = dict.fromkeys([f"{i}_1.jpg" for i in range(100)], 1)
     for name in rows:
-        save_picture(root / name)
+        save_image(root / name)
     rows["100_1.jpg"] = 0
     write_labels(root / FILE, {**rows, "../outside.jpg": 1, str(outside): 1, "gone.jpg": 1})
     prepared = build("helen", root)
@@ -91,13 +91,13 @@ def test_rows_that_lead_nowhere_or_out_are_named(tmp_path, build) -> None:
     )
 
 
-def test_pictures_of_one_sitting_are_on_one_side() -> None:
+def test_images_of_one_sitting_are_on_one_side() -> None:
     """Found by eye: 2432515626_1 (helen) and 2277805385_1 (300w); the side is the photo's."""
     held_out = {photo(name) for name in validation_names()}
     assert not {"2432515626", "2277805385"} & held_out
 
 
-def test_the_real_pictures(real_data, build) -> None:
+def test_the_real_images(real_data, build) -> None:
     prepared = build("helen", real_data / "helen_more")
     assert prepared.samples == {"train": 1062} and prepared.skipped == ()
     assert [line.split(": ")[1] for line in prepared.left_out] == ["35 faces are not trusted"]

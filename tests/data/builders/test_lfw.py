@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from data.builders.trees import LANDMARKS, PICTURE, names, read_back, save_picture, write_labels
+from data.builders.trees import LANDMARKS, PICTURE, names, read_back, save_image, write_labels
 
 from rednet_jax.data.builders.base import read_list
 from rednet_jax.data.builders.machine_labels import FILE
@@ -21,8 +21,8 @@ FACES = ["Ann_Other/Ann_Other_0001", "Ann_Other/Ann_Other_0002", f"{HELD_OUT}/{H
 def tree(tmp_path):
     root = tmp_path / "lfw"
     for name in FACES:
-        save_picture(root / f"{name}.jpg")
-    save_picture(root / "Ann_Other/thumbnail.jpg")
+        save_image(root / f"{name}.jpg")
+    save_image(root / "Ann_Other/thumbnail.jpg")
     return root
 
 
@@ -38,7 +38,7 @@ def test_the_publishers_tree_has_identity_alone(tree, build) -> None:
         assert face["box"].tolist() == [0, 0, width - 1, height - 1]
 
 
-def test_points_outside_the_picture_are_not_labelled(tree, build) -> None:
+def test_points_outside_the_image_are_not_labelled(tree, build) -> None:
     lower = LANDMARKS + np.array([0, 6], np.float32)
     write_labels(tree / FILE, {f"{name}.jpg": 1 for name in FACES[1:]}, lower)
     prepared = build("lfw", tree)
@@ -55,7 +55,7 @@ def test_points_outside_the_picture_are_not_labelled(tree, build) -> None:
 
 def test_rows_of_another_scale_are_skipped_with_their_line(tree, build) -> None:
     for i in range(60):
-        save_picture(tree / f"Jo/Jo_{i:04d}.JPG", format="JPEG")
+        save_image(tree / f"Jo/Jo_{i:04d}.JPG", format="JPEG")
     rows = {f"Jo/Jo_{i:04d}.JPG": 1 for i in range(60)}
     write_labels(tree / FILE, rows)
     text = (tree / FILE).read_text().splitlines()
@@ -71,15 +71,15 @@ def test_rows_of_another_scale_are_skipped_with_their_line(tree, build) -> None:
 
 
 def test_two_images_of_one_name_are_refused(tree, build) -> None:
-    save_picture(tree / f"{FACES[0]}.png")
+    save_image(tree / f"{FACES[0]}.png")
     with pytest.raises(RednetError, match=r"lfw: 1 faces have two images, of different endings"):
         build("lfw", tree)
 
 
 def test_a_row_that_climbs_out_is_skipped(tree, tmp_path, build) -> None:
-    save_picture(tmp_path / "Jo_0001.jpg")
+    save_image(tmp_path / "Jo_0001.jpg")
     for i in range(40):
-        save_picture(tree / f"Jo/Jo_{i:04d}.jpg")
+        save_image(tree / f"Jo/Jo_{i:04d}.jpg")
     write_labels(tree / FILE, {"../Jo_0001.jpg": 1, "Jo/Jo_0001.jpg": 1})
     prepared = build("lfw", tree)
     assert prepared.skipped == (f"{tree}/../Jo_0001.jpg: leads out of {tree}",)

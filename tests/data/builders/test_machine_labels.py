@@ -1,4 +1,4 @@
-"""The CSV of machine labels: trust, points outside the picture, rows that lie."""
+"""The CSV of machine labels: trust, points outside the image, rows that lie."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rednet_jax.data.builders.machine_labels import MachineLabels
 from rednet_jax.errors import RednetError
 
 
-def test_points_outside_the_picture_and_untrusted_faces_are_not_labelled(tmp_path) -> None:
+def test_points_outside_the_image_and_untrusted_faces_are_not_labelled(tmp_path) -> None:
     write_labels(tmp_path / "labels.csv", {"a.jpg": 1, "b.jpg": 0})
     labels = MachineLabels(tmp_path / "labels.csv")
     assert labels.files == ("a.jpg", "b.jpg")
@@ -18,14 +18,14 @@ def test_points_outside_the_picture_and_untrusted_faces_are_not_labelled(tmp_pat
     landmarks, labelled = labels.face("a.jpg", (1000, 1000))
     np.testing.assert_allclose(landmarks, LANDMARKS, atol=0.01)
     assert labelled.all()
-    # A picture of 20 x 18 pixels covers -0.5 to 19.5 and -0.5 to 17.5.
+    # An image of 20 x 18 pixels covers -0.5 to 19.5 and -0.5 to 17.5.
     shown = labels.face("a.jpg", (20, 18))[1]
     np.testing.assert_array_equal(shown, (landmarks[:, 0] <= 19.5) & (landmarks[:, 1] <= 17.5))
     assert 0 < shown.sum() < 68
     assert not labels.face("b.jpg", (1000, 1000))[1].any()
 
 
-def test_points_left_of_and_above_the_picture_are_not_labelled(tmp_path) -> None:
+def test_points_left_of_and_above_the_image_are_not_labelled(tmp_path) -> None:
     landmarks = LANDMARKS.copy()
     landmarks[:3, 0] = -0.51, -0.5, 0
     landmarks[3, 1] = -3
@@ -66,9 +66,9 @@ def test_another_file_is_refused(tmp_path, text, cause) -> None:
         MachineLabels(tmp_path / "labels.csv")
 
 
-def test_a_picture_named_twice_is_refused(tmp_path) -> None:
+def test_an_image_named_twice_is_refused(tmp_path) -> None:
     path = tmp_path / "labels.csv"
     write_labels(path, {"a.jpg": 1})
     path.write_text(path.read_text() + path.read_text().splitlines()[1])
-    with pytest.raises(RednetError, match="names 1 pictures twice"):
+    with pytest.raises(RednetError, match="names 1 images twice"):
         MachineLabels(path)

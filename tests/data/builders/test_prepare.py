@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from data.builders.trees import LANDMARKS, add_faces, names, read_back, save_picture
+from data.builders.trees import LANDMARKS, add_faces, names, read_back, save_image
 
 from rednet_jax import cli
 from rednet_jax.data.folder import data_folder
@@ -119,9 +119,9 @@ def test_two_processes_do_not_prepare_one_data_set(tree, tmp_path) -> None:
 
 def test_bad_files_are_named_counted_and_left_out(tree, tmp_path) -> None:
     add_faces(tree, [f"afw/{i}" for i in range(200, 300)])
-    outside = save_picture(tmp_path / "outside.png")
+    outside = save_image(tmp_path / "outside.png")
     (tree / "afw/200.png").write_bytes((tree / "afw/200.png").read_bytes()[:900])
-    (tree / "afw/201.png").write_text("no picture")
+    (tree / "afw/201.png").write_text("no image")
     text = (tree / "afw/202.pts").read_text()
     (tree / "afw/202.pts").write_text(
         text.replace("n_points: 68", "n_points: 67").replace(text.splitlines()[4] + "\n", "")
@@ -138,7 +138,7 @@ def test_bad_files_are_named_counted_and_left_out(tree, tmp_path) -> None:
         "200.png: cannot be read (",
         "201.png: not an image",
         "202.pts: 67 points, not 68 or 7",
-        "203.pts: a coordinate is no place in a picture",
+        "203.pts: a coordinate is no place in an image",
         f"204.png: leads out of {tree}",
         "205: has no image",
         f"206.pts: leads out of {tree}",
@@ -156,7 +156,7 @@ def test_bad_files_are_named_counted_and_left_out(tree, tmp_path) -> None:
 @pytest.mark.parametrize(("bad", "stops"), [(2, False), (3, True)])
 def test_more_than_a_twentieth_bad_stops_the_build(tree, tmp_path, bad, stops) -> None:
     for i in range(bad):
-        (tree / f"afw/{100 + i}.png").write_text("no picture")
+        (tree / f"afw/{100 + i}.png").write_text("no image")
     if not stops:
         assert prepare("300w", tree, tmp_path / "data").samples == {"train": 38}
         return
@@ -169,7 +169,7 @@ def test_more_than_a_twentieth_bad_stops_the_build(tree, tmp_path, bad, stops) -
 def test_a_failed_build_keeps_the_older_data_set(tree, tmp_path) -> None:
     prepare("300w", tree, tmp_path / "data")
     for file in (tree / "afw").glob("*.png"):
-        file.write_text("no picture")
+        file.write_text("no image")
     with pytest.raises(RednetError, match="40 of 40 faces are bad"):
         prepare("300w", tree, tmp_path / "data")
     found = find_prepared("300w", tmp_path / "data")
@@ -196,7 +196,7 @@ def test_what_cannot_be_prepared_is_said_in_one_line(tree, tmp_path, capfd) -> N
 
 def test_the_commands(tree, tmp_path, monkeypatch, capfd) -> None:
     monkeypatch.setenv("REDNET_JAX_DATA", str(tmp_path / "data"))
-    (tree / "afw/100.png").write_text("no picture")
+    (tree / "afw/100.png").write_text("no image")
     (tree / "afw/note.txt").touch()
     assert cli.main(["data", "list"]) == 0
     listed = capfd.readouterr().out

@@ -1,4 +1,4 @@
-"""Generated faces as a data set: by split and number, once, and nothing beyond the picture."""
+"""Generated faces as a data set: by split and number, once, and nothing beyond the image."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def data_dir(prepared: Prepared) -> Path:
     return prepared.folder.parents[1]
 
 
-def test_each_picture_holds_the_face_that_was_drawn(prepared) -> None:
+def test_each_image_holds_the_face_that_was_drawn(prepared) -> None:
     assert prepared.samples == {"train": 6, "validation": 3}
 
     # Named as the builder's program, so that one compilation serves both.
@@ -57,7 +57,7 @@ def test_each_picture_holds_the_face_that_was_drawn(prepared) -> None:
             assert sample["identity"] == -1 and sample["style"] == b"300w"
 
 
-def test_the_picture_holds_every_point_and_what_training_cuts(prepared) -> None:
+def test_the_image_holds_every_point_and_what_training_cuts(prepared) -> None:
     cover, margin = DataConfig().cover, RedNetConfig.preset("compact").crop_margin
     for sample in [s for samples in read_back(prepared).values() for s in samples]:
         assert sample["labelled"].all()

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from data.builders.trees import LANDMARKS, PICTURE, names, read_back, save_picture, write_labels
+from data.builders.trees import LANDMARKS, PICTURE, names, read_back, save_image, write_labels
 
 from rednet_jax.data.builders.base import read_list
 from rednet_jax.data.builders.machine_labels import FILE
@@ -36,7 +36,7 @@ def write_publishers(root: Path, folder: str, files: list[str]) -> None:
 def tree(tmp_path):
     root = tmp_path / "ytf68"
     for file in FRAMES:
-        save_picture(root / file)
+        save_image(root / file)
     for folder in ("training", "test"):
         write_publishers(root, folder, [file for file in FRAMES if file.startswith(folder)])
     return root
@@ -94,10 +94,10 @@ def test_a_missing_table_is_named(tree, build) -> None:
 
 
 def test_a_name_that_climbs_out_is_skipped(tree, tmp_path, build) -> None:
-    save_picture(tmp_path / "outside_00.jpg")
+    save_image(tmp_path / "outside_00.jpg")
     files = [f"training/Jo_{i}.jpg" for i in range(40)]
     for file in files:
-        save_picture(tree / file)
+        save_image(tree / file)
     write_publishers(tree, "training", [*files, "training/../../outside_00.jpg"])
     table = tree / "training_frames_keypoints.csv"
     table.write_text(table.read_text().replace("\n..,", "\n../../outside_00.jpg,"))

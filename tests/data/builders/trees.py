@@ -1,4 +1,4 @@
-"""Small pictures and landmarks, and how to read back what was built."""
+"""Small images and landmarks, and how to read back what was built."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PICTURE = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
 Samples = list[dict[str, Any]]
 
 
-def save_picture(path: Path, **options: Any) -> Path:
+def save_image(path: Path, **options: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(PICTURE).save(path, **options)
     return path
@@ -29,7 +29,7 @@ def save_picture(path: Path, **options: Any) -> Path:
 
 def add_faces(root: Path, names: Iterable[str], ending: str = ".png") -> Path:
     for name in names:
-        save_picture(root / f"{name}{ending}")
+        save_image(root / f"{name}{ending}")
         write_pts(root / f"{name}.pts", LANDMARKS)
     return root
 

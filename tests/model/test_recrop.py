@@ -1,4 +1,4 @@
-"""Crops taken anew between passes: where they lie, and that the state goes with them."""
+"""Re-crops between passes: where they are, and that the state is resampled with them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from rednet_jax.landmarks.crops import apply_affine, compose_affine, invert_affi
 from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
 from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.model.register import cut, first_crop, next_crop
+from rednet_jax.model.recrop import crop_images, first_crop, next_crop
 
 Narrow = Callable[..., RedNetConfig]
 
-REGISTERED = {"register": "similarity", "context": 1.5, "registered_margin": 1.2}
-CONFIG = RedNetConfig.preset("compact", **REGISTERED)
+RECROPS = {"recrop": "similarity", "context": 1.5, "recrop_margin": 1.2}
+CONFIG = RedNetConfig.preset("compact", **RECROPS)
 SHAPE = mean_shape(LANDMARKS_68) * (128 / 1.2) + 63.5
 
 
@@ -43,7 +43,7 @@ def test_a_mean_shape_anywhere_is_laid_onto_the_crops(
 ) -> None:
     placed = similarity(angle, scale, shift)
     points = apply_affine(placed, SHAPE)
-    if not ((points.mean(0) >= 0) & (points.mean(0) <= CONFIG.picture_size - 1)).all():
+    if not ((points.mean(0) >= 0) & (points.mean(0) <= CONFIG.input_size - 1)).all():
         return
     crop = next_crop(CONFIG, jnp.asarray(points[None], "float32"))[0]
     np.testing.assert_allclose(crop, placed, atol=2e-3)
@@ -66,7 +66,7 @@ def test_a_crop_turns_grows_and_moves_with_its_points(
 
 
 def test_shift_and_scale_leave_the_crop_upright() -> None:
-    config = RedNetConfig.preset("compact", **{**REGISTERED, "register": "shift_scale"})
+    config = RedNetConfig.preset("compact", **{**RECROPS, "recrop": "shift_scale"})
     points = apply_affine(similarity(0.5, 1.2, (30, 10)), SHAPE)
     crop = next_crop(config, jnp.asarray(points[None], "float32"))[0]
     np.testing.assert_allclose(crop[:, :2], 1.2 * np.eye(2), atol=1e-4)
@@ -74,13 +74,13 @@ def test_shift_and_scale_leave_the_crop_upright() -> None:
     np.testing.assert_allclose(centre, points.mean(0), atol=1e-3)
 
 
-def test_points_that_are_no_face_do_not_lose_the_picture() -> None:
+def test_points_that_are_no_face_do_not_lose_the_image() -> None:
     on_one_spot, far_away = jnp.full((1, 68, 2), 50.0), 1e4 + 1e4 * jnp.asarray(SHAPE[None])
     for points in (on_one_spot, far_away):
         crop = np.asarray(next_crop(CONFIG, points))[0]
         assert 0.2 < np.sqrt(np.linalg.det(crop[:, :2])) < 4.1
         centre = apply_affine(crop, SHAPE).mean(0)
-        assert (centre >= -0.1).all() and (centre <= CONFIG.picture_size).all()
+        assert (centre >= -0.1).all() and (centre <= CONFIG.input_size).all()
 
 
 def test_no_gradient_passes_through_the_choice_of_a_crop() -> None:
@@ -88,22 +88,22 @@ def test_no_gradient_passes_through_the_choice_of_a_crop() -> None:
     assert not gradient.any()
 
 
-def test_the_first_crop_is_the_middle_of_the_picture() -> None:
+def test_the_first_crop_is_the_middle_of_the_image() -> None:
     corners = np.array([[0, 0], [127, 127]])
     found = apply_affine(np.asarray(first_crop(CONFIG, 1)[0]), corners)
     np.testing.assert_array_equal(found, [[32, 32], [159, 159]])
 
 
 @pytest.mark.parametrize("preset", SLOW_DEEP)
-def test_one_registered_pass_is_the_plain_pass_on_the_middle(shallow: Narrow, preset: str) -> None:
-    registered, plain = shallow(preset, **REGISTERED), shallow(preset)
+def test_one_recroped_pass_is_the_plain_pass_on_the_middle(shallow: Narrow, preset: str) -> None:
+    registered, plain = shallow(preset, **RECROPS), shallow(preset)
     variables = rednet.init(plain, jax.random.key(0))
-    side, size = registered.picture_size, plain.image_size
-    pictures = jax.random.uniform(jax.random.key(1), (2, side, side, 3))
+    side, size = registered.input_size, plain.image_size
+    images = jax.random.uniform(jax.random.key(1), (2, side, side, 3))
     border = (side - size) // 2
-    middle = pictures[:, border : border + size, border : border + size]
+    middle = images[:, border : border + size, border : border + size]
     expected, _ = rednet.align_image(plain, variables, middle, feedback_steps=1)
-    found, _ = rednet.align_image(registered, variables, pictures, feedback_steps=1)
+    found, _ = rednet.align_image(registered, variables, images, feedback_steps=1)
     np.testing.assert_allclose(found.landmarks, expected.landmarks + border, atol=1e-3)
     np.testing.assert_allclose(found.response_maps, expected.response_maps, atol=1e-4)
 
@@ -113,31 +113,31 @@ def test_one_registered_pass_is_the_plain_pass_on_the_middle(shallow: Narrow, pr
 def test_a_second_pass_looks_where_the_first_has_found_the_face(
     shallow: Narrow, preset: str
 ) -> None:
-    config = shallow(preset, feedback="none", **REGISTERED)
+    config = shallow(preset, feedback="none", **RECROPS)
     variables = rednet.init(config, jax.random.key(0))
-    side, size = config.picture_size, config.image_size
-    pictures = jax.random.uniform(jax.random.key(1), (2, side, side, 3))
-    out, _ = rednet.align_image(config, variables, pictures, feedback_steps=2)
+    side, size = config.input_size, config.image_size
+    images = jax.random.uniform(jax.random.key(1), (2, side, side, 3))
+    out, _ = rednet.align_image(config, variables, images, feedback_steps=2)
     crop = next_crop(config, out.per_step.landmarks[0])
     np.testing.assert_allclose(out.crop, crop, atol=1e-4)
     assert not np.allclose(crop, first_crop(config, 2), atol=0.5)
-    # The same pass by hand, on pictures of which the middle is that crop.
-    seen = cut(config, pictures, crop)
+    # The same pass by hand, on images of which the middle is that crop.
+    seen = crop_images(config, images, crop)
     border = (side - size) // 2
     around = jnp.pad(seen, ((0, 0), (border, border), (border, border), (0, 0)))
     state = rednet.initial_state(config, 2)._replace(passes=jnp.ones(2, jnp.int32))
     # f_tRNN's way back begins at zero, so that it changes nothing.
     alone, _ = rednet.step(config, variables, state, around, feedback_steps=1)
-    onto_picture = compose_affine(crop, invert_affine(first_crop(config, 2)))
-    landmarks = apply_affine(onto_picture, alone.landmarks)
+    onto_image = compose_affine(crop, invert_affine(first_crop(config, 2)))
+    landmarks = apply_affine(onto_image, alone.landmarks)
     np.testing.assert_allclose(out.landmarks, landmarks, atol=1e-3)
 
 
 # Not where points are read off peaks or maps are arg-maxima: untrained, they jump at a rounding.
 @pytest.mark.parametrize("preset", SLOW_DEEP[:2])
-def test_a_stream_equals_a_clip_and_its_picture_may_move(shallow: Narrow, preset: str) -> None:
-    """A picture cut elsewhere, told so by its warp, gives the same face: all state is on it."""
-    problem = Problem(shallow(preset, **REGISTERED), frames=3)
+def test_a_stream_equals_a_clip_and_its_image_may_move(shallow: Narrow, preset: str) -> None:
+    """An image cut elsewhere, told so by its warp, gives the same face: all state is on it."""
+    problem = Problem(shallow(preset, **RECROPS), frames=3)
     config = problem.config
     clip, after, _ = rednet.align_clip(
         config, problem.variables, problem.clips, problem.state, feedback_steps=2
@@ -147,9 +147,9 @@ def test_a_stream_equals_a_clip_and_its_picture_may_move(shallow: Narrow, preset
         # Rolled by whole pixels; what comes in at the border lies outside of every crop.
         move = 2 if frame == 1 else 0
         shift += move
-        pictures = jnp.roll(problem.clips[:, frame], -shift, axis=2)
+        images = jnp.roll(problem.clips[:, frame], -shift, axis=2)
         warp = jnp.broadcast_to(jnp.eye(2, 3).at[0, 2].set(move), (problem.batch, 2, 3))
-        out, state = rednet.step(config, problem.variables, state, pictures, warp, feedback_steps=2)
+        out, state = rednet.step(config, problem.variables, state, images, warp, feedback_steps=2)
         np.testing.assert_allclose(
             out.landmarks + jnp.array([shift, 0]), clip.landmarks[:, frame], atol=2e-3
         )
@@ -158,7 +158,7 @@ def test_a_stream_equals_a_clip_and_its_picture_may_move(shallow: Narrow, preset
 
 @pytest.mark.parametrize("remat", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_gradients_of_scan_and_plain_loop_are_the_same(shallow: Narrow, remat: bool) -> None:
-    problem = Problem(shallow("compact", **REGISTERED), frames=1)
+    problem = Problem(shallow("compact", **RECROPS), frames=1)
     variables = problem.variables["params"], problem.variables["batch_stats"]
     (expected, moved), gradient = problem.gradient(SCANS["python"])(*variables)
     (value, other_moved), other = problem.gradient(remat=remat)(*variables)
@@ -173,10 +173,10 @@ def test_gradients_of_scan_and_plain_loop_are_the_same(shallow: Narrow, remat: b
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"context": 1.5}, "nothing is registered"),
-        ({"register": "similarity", "context": 0.5}, "context 0.5 is not in"),
-        ({"register": "similarity", "context": 1.01}, "no whole, even number"),
-        ({"register": "rotation"}, "model.register: 'rotation' is not one of"),
+        ({"context": 1.5}, "recrop is none"),
+        ({"recrop": "similarity", "context": 0.5}, "context 0.5 is not in"),
+        ({"recrop": "similarity", "context": 1.01}, "no whole, even number"),
+        ({"recrop": "rotation"}, "model.recrop: 'rotation' is not one of"),
     ],
 )
 def test_contradictions_are_refused(changes: dict[str, Any], complaint: str) -> None:

@@ -1,6 +1,6 @@
-"""Crops taken anew between passes: each pass sees the face where the last one has found it.
+"""Re-crops between passes: each pass sees the face where the last one found it.
 
-Not in the papers. A crop is an affine map [B, 2, 3] from its pixels to those of the picture that
+Not in the papers. A crop is an affine map [B, 2, 3] from its pixels to those of the image that
 the network was given, which shows `context` times its side.
 """
 
@@ -20,8 +20,8 @@ _SMALLEST, _LARGEST = 0.25, 4.0
 
 
 def first_crop(config: RedNetConfig, batch: int, dtype: Any = jnp.float32) -> jax.Array:
-    """Returns the crop [B, 2, 3] in the middle of the picture, at the picture's resolution."""
-    offset = (config.picture_size - config.image_size) / 2
+    """Returns the crop [B, 2, 3] in the middle of the image, at the image's resolution."""
+    offset = (config.input_size - config.image_size) / 2
     crop = jnp.array([[1, 0, offset], [0, 1, offset]], jnp.promote_types(dtype, jnp.float32))
     return jnp.broadcast_to(crop, (batch, 2, 3))
 
@@ -35,19 +35,19 @@ def next_crop(config: RedNetConfig, landmarks: jax.Array) -> jax.Array:
     it. No gradient passes: a crop is a choice of what to look at.
 
     Args:
-        config: says what is registered, and the margin of the crop.
-        landmarks: [B, L, 2], picture pixels.
+        config: what a re-crop follows, and its margin.
+        landmarks: [B, L, 2], image pixels.
     """
     landmarks = jax.lax.stop_gradient(landmarks)
     size, dtype = config.image_size, landmarks.dtype
     shape = jnp.asarray(mean_shape(scheme(config.landmarks)), dtype)
-    shape = shape * (size / config.registered_margin) + (size - 1) / 2
+    shape = shape * (size / config.recrop_margin) + (size - 1) / 2
     shape_centre = shape.mean(0)
-    centre = jnp.clip(landmarks.mean(-2), 0, config.picture_size - 1)
+    centre = jnp.clip(landmarks.mean(-2), 0, config.input_size - 1)
     apart, shape_apart = landmarks - landmarks.mean(-2, keepdims=True), shape - shape_centre
     spread = jnp.sqrt(jnp.sum(apart**2, (-2, -1)) / jnp.sum(shape_apart**2))
     scale = jnp.clip(spread, _SMALLEST, _LARGEST)
-    if config.register == "similarity":
+    if config.recrop == "similarity":
         along = jnp.sum(apart * shape_apart, (-2, -1))
         across = jnp.sum(apart[..., 1] * shape_apart[:, 0] - apart[..., 0] * shape_apart[:, 1], -1)
         angle = jnp.arctan2(across, along)
@@ -60,19 +60,19 @@ def next_crop(config: RedNetConfig, landmarks: jax.Array) -> jax.Array:
     return jnp.concatenate([linear, offset[..., None]], axis=-1)
 
 
-def between(new: jax.Array, old: jax.Array) -> jax.Array:
+def relative_transform(new: jax.Array, old: jax.Array) -> jax.Array:
     """Returns the maps [B, 2, 3] from pixels of new crops to pixels of old ones."""
     maps: jax.Array = compose_affine(invert_affine(old), new)
     return maps
 
 
-def cut(config: RedNetConfig, pictures: jax.Array, crop: jax.Array) -> jax.Array:
-    """Returns the crops [B, image_size, image_size, 3] of pictures, bilinear, black outside."""
+def crop_images(config: RedNetConfig, images: jax.Array, crop: jax.Array) -> jax.Array:
+    """Returns the crops [B, image_size, image_size, 3] of images, bilinear, black outside."""
     size = (config.image_size, config.image_size)
-    return jax.vmap(lambda picture, affine: warp(picture, affine, size))(pictures, crop)
+    return jax.vmap(lambda image, affine: warp(image, affine, size))(images, crop)
 
 
-def on_picture(crop: jax.Array, landmarks: jax.Array) -> jax.Array:
-    """Returns landmarks [B, L, 2] of crops in pixels of their pictures."""
+def on_image(crop: jax.Array, landmarks: jax.Array) -> jax.Array:
+    """Returns landmarks [B, L, 2] of crops in pixels of their images."""
     placed: jax.Array = apply_affine(crop, landmarks)
     return placed

@@ -1,4 +1,4 @@
-"""What a camera and a compressor do to a picture: blur, colours, noise, occluders, blocks."""
+"""What a camera and a compressor do to an image: blur, colours, noise, occluders, blocks."""
 
 import functools
 
@@ -13,12 +13,12 @@ _LUMA = (0.299, 0.587, 0.114)
 
 
 def degrade(config: Augmentation, key: Array, images: Array) -> Array:
-    """Returns pictures as one draw leaves them, in [0, 1]; only the noise is fresh in each.
+    """Returns images as one draw leaves them, in [0, 1]; only the noise is fresh in each.
 
     Args:
         config: how far the draws go.
         key: typed key.
-        images: float32 [..., H, W, 3] in [0, 1], one picture or the frames of one clip.
+        images: float32 [..., H, W, 3] in [0, 1], one image or the frames of one clip.
     """
     smear, paint, cut, noise, code = jax.random.split(key, 5)
     images = _blur(config.blur, smear, images)
@@ -60,8 +60,8 @@ def _blur(largest: float, key: Array, images: Array) -> Array:
     """Returns the images [..., H, W, 3] blurred, or not."""
     on, width = jax.random.split(key)
     deviation = largest * jax.random.uniform(width) * jax.random.bernoulli(on)
-    # Products of matrices: a kernel a picture would be a grouped convolution under vmap, and sums
-    # of shifted pictures would resample the cached face once for each shift, both slow on the CPU.
+    # Products of matrices: a kernel an image would be a grouped convolution under vmap, and sums
+    # of shifted images would resample the cached face once for each shift, both slow on the CPU.
     rows, columns = (_gaussians(side, deviation) for side in images.shape[-3:-1])
     product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
     return product("xj,...yjc->...yxc", columns, product("yi,...ixc->...yxc", rows, images))
@@ -95,7 +95,7 @@ def _blocks(config: Augmentation, key: Array, images: Array) -> Array:
     """Returns the images [..., H, W, 3] as JPEG keeps them, or as they are."""
     on, grade, place = jax.random.split(key, 3)
     quality = jax.random.uniform(grade, minval=config.worst_quality, maxval=config.best_quality)
-    # The crop's own pixels are no picture's first ones.
+    # The crop's own pixels are no image's first ones.
     corner = jax.random.randint(place, (2,), 0, BLOCK)
     blocky = compress(images, quality, corner)
     return jnp.where(jax.random.bernoulli(on, config.blocks), blocky, images)
