@@ -75,7 +75,11 @@ def parser() -> argparse.ArgumentParser:
 
     one = command("track", commands.track)
     one.add_argument(
-        "video", type=_video, metavar="VIDEO", help="a video file, or a camera's number, such as 0"
+        "video",
+        type=_video,
+        metavar="VIDEO",
+        help="a video file, a folder of images, image files as frame_%%04d.png, or a camera's "
+        "number, such as 0",
     )
     _add_network(one, feedback_steps=1, checkpoint="compact_video")
     one.add_argument(
@@ -90,10 +94,14 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--landmarks",
         metavar="OUT.csv",
-        help="landmarks, a row a frame; if no file is named, video and landmarks are written here",
+        help="landmarks, a row for each frame; - is standard output; if no file is named, video "
+        "and landmarks are written to the current folder",
     )
     one.add_argument(
-        "--jsonl", metavar="OUT", help="all faces, a line a frame; - is standard output"
+        "--jsonl", metavar="OUT", help="all faces, a line for each frame; - is standard output"
+    )
+    one.add_argument(
+        "--fps", type=float, metavar="F", help="frames a second of images (default: 25)"
     )
 
     one = command("eval", commands.evaluate)
@@ -415,7 +423,8 @@ def _mesh(text: str) -> dict[str, str]:
 
 
 def _video(text: str) -> str | int:
-    return int(text) if text.isdecimal() else text
+    number = text.isascii() and text.isdecimal() and not Path(text).exists()
+    return int(text) if number else text
 
 
 def _whole_numbers(text: str) -> tuple[int, ...]:

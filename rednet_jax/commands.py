@@ -57,7 +57,7 @@ def align(args: argparse.Namespace) -> int:
 
 
 def track(args: argparse.Namespace) -> int:
-    """Follow faces through a video, or a camera's images until Ctrl-C.
+    """Follow faces through a video, numbered images, or a camera's images until Ctrl-C.
 
     Ctrl-C ends a video early: what was tracked until then is written.
 
@@ -75,13 +75,16 @@ def track(args: argparse.Namespace) -> int:
             out=args.out,
             landmarks=args.landmarks,
             jsonl=args.jsonl,
+            fps=args.fps,
             report=report,
         )
     if tracked.files:
         print(
-            f"a face in {tracked.found} of {len(tracked.landmarks)} frames, "
+            f"a face in {tracked.found} of {tracked.frames} frames, "
             f"{tracked.people} people, {tracked.frames_per_second:.0f} frames/s: "
-            f"{' and '.join(map(str, tracked.files))}"
+            f"{' and '.join(map(str, tracked.files))}",
+            # Standard output is for data where it is asked for.
+            file=sys.stderr if "-" in (args.landmarks, args.jsonl) else sys.stdout,
         )
     status = failed(tracked.failures)
     return 130 if tracked.interrupted else status

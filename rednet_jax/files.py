@@ -30,7 +30,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         RednetError: the file cannot be written.
     """
-    target = Path(path)
+    # What a symbolic link points to is replaced, not the link.
+    target = Path(os.path.realpath(path))
     partial = target.parent / f".{target.name}.{os.getpid()}.partial"
     with writing(path):
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -220,6 +220,25 @@ def test_one_bad_image_among_good_ones_is_status_1(checkpoint, here, run):
     np.testing.assert_array_equal(np.isnan(landmarks[:, 0, 0]), [True, False])
 
 
+def test_a_file_whose_name_is_a_number_is_no_camera(checkpoint, grey_video, here, run):
+    (here / "0001").write_bytes(Path(grey_video).read_bytes())
+    status, _, errors = run("track", "0001", "--checkpoint", checkpoint, "--landmarks", "a.csv")
+    assert (status, errors) == (1, ["rednet: 0001: no face found in 5 frames"])
+
+
+def test_standard_output_holds_the_data_alone(checkpoint, grey_video, here, run):
+    words = ("track", grey_video, "--checkpoint", checkpoint, "--jsonl", "-", "--out", "a.mp4")
+    status, out, errors = run(*words)
+    assert status == 1 and [json.loads(line)["frame"] for line in out.splitlines()] == [
+        1,
+        2,
+        3,
+        4,
+        5,
+    ]
+    assert errors[0].startswith("a face in 0 of 5 frames") and errors[0].endswith(": a.mp4")
+
+
 def test_a_video_without_a_face_is_status_1(checkpoint, grey_video, here, run):
     status, out, errors = run("track", grey_video, "--checkpoint", checkpoint)
     assert status == 1

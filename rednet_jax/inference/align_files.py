@@ -196,16 +196,23 @@ def _named(paths: Sequence[str | os.PathLike[str]]) -> tuple[dict[str, Path], li
     """
     files: list[Path] = []
     left_out: list[str] = []
+    if not all(map(os.fspath, paths)):
+        # Path would take it for the current folder.
+        raise RednetError("'': not the name of an image or a folder")
     for path in map(Path, paths):
         if not path.is_dir():
             files.append(path)
             continue
-        inside = [p for p in sorted(path.rglob("*")) if p.is_file()]
+        inside = [
+            p
+            for p in sorted(path.rglob("*"))
+            if p.is_file() and not any(part.startswith(".") for part in p.relative_to(path).parts)
+        ]
         images = [p for p in inside if p.suffix.lower() in ENDINGS]
         if not images:
             raise RednetError(f"{path}: no image in this folder")
         files += images
-        if others := [p for p in inside if p not in set(images) and not p.name.startswith(".")]:
+        if others := [p for p in inside if p not in set(images)]:
             shown = ", ".join(p.name for p in others[:_NOT_IMAGES_NAMED])
             more = len(others) - _NOT_IMAGES_NAMED
             rest = f" and {more} more" if more > 0 else ""

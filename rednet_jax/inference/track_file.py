@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -17,19 +19,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rednet_jax.errors import RednetError
-from rednet_jax.files import replacing
+from rednet_jax.files import check_writable, replacing, write_text
 from rednet_jax.inference.face import Face
 from rednet_jax.inference.smoothing import Smoother
 from rednet_jax.inference.streams import is_recurrent
-from rednet_jax.inference.tracker import Tracker, landmark_track
+from rednet_jax.inference.tracker import Tracker
 from rednet_jax.landmarks.drawing import draw_landmarks
-from rednet_jax.landmarks.table import write_landmarks_csv
+from rednet_jax.landmarks.table import IDENTITY, landmarks_csv
 from rednet_jax.media.background import read_ahead, write_behind
-from rednet_jax.media.video import VideoFrame, VideoReader, write_video
+from rednet_jax.media.sequence import FrameReader, open_frames
+from rednet_jax.media.video import VideoFrame, write_video
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.weights.store import load
 
 Output = str | os.PathLike[str]
+
+STDOUT = "-"
+"""Name of standard output."""
 
 
 class TrackedVideo(NamedTuple):
@@ -37,17 +43,19 @@ class TrackedVideo(NamedTuple):
 
     Attributes:
         landmarks: float32 [T, L, 2] of the face that was followed longest in each frame, pixels of
-            the frame; nan in frames without a face.
+            the frame; nan in frames without a face. Of a camera, [0, L, 2] unless they are written.
+        frames: T.
         found: frames with a face.
         people: how many were told apart.
         frames_per_second: all of it: reading, tracking, drawing and writing, without compilation.
         failures: one line each: the video is damaged, cut short or interrupted, or no face was
             found in it.
-        files: that were written.
+        files: that were written, but for standard output.
         interrupted: a file by Ctrl-C, which is how a camera ends.
     """
 
     landmarks: NDArray[np.float32]
+    frames: int
     found: int
     people: int
     frames_per_second: float
@@ -66,6 +74,7 @@ def track_file(
     out: Output | None = None,
     landmarks: Output | None = None,
     jsonl: Output | None = None,
+    fps: Fraction | float | None = None,
     report: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> TrackedVideo:
     """Follows faces through a video. Files appear at its end, whole or not at all.
@@ -74,7 +83,8 @@ def track_file(
     there: what was tracked is written as if it had been the whole.
 
     Args:
-        video: a file in any format that FFmpeg knows, or the number of a camera.
+        video: a file in any format that FFmpeg knows, the number of a camera, a folder of images,
+            or a pattern of image files such as frame_%04d.png.
         checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
         faces: how many are followed at most.
         feedback_steps: K, passes of the network for each frame.
@@ -82,12 +92,14 @@ def track_file(
             remember.
         out: MP4 file (H.264, no sound) for the video with the landmarks drawn. Its frames are those
             that could be decoded, turned as the video asks, each at its time.
-        landmarks: CSV file for the landmarks of the face that is followed longest, one row a frame,
-            named by its number from 1. Where no file is named, VIDEO_landmarks.mp4 and .csv are
+        landmarks: CSV file, or '-' for standard output, for the landmarks of the face that is
+            followed longest: a row for each frame, its number from 1, the number of the person
+            (`identity`), and coordinates. Where no file is named, VIDEO_landmarks.mp4 and .csv are
             written to the current folder.
         jsonl: file, or '-' for standard output, with one line of JSON for each frame: `frame` (from
             1), `seconds`, and `faces`, each with `identity`, `box` [4], `confidence` (the mean),
             `landmarks` [L, 2] and `landmark_confidence` [L].
+        fps: frames a second of an image sequence, 25 if None.
         report: called with the number of frames done and, where the file declares it, in all.
 
     Raises:
@@ -95,18 +107,24 @@ def track_file(
             cannot be written.
     """
     if out is None and landmarks is None and jsonl is None:
-        stem = f"camera_{video}" if isinstance(video, int) else Path(video).stem
+        stem = _stem(video)
         out, landmarks = f"{stem}_landmarks.mp4", f"{stem}_landmarks.csv"
-    to_stdout = jsonl == "-"
-    files = [Path(p) for p in (out, landmarks, None if to_stdout else jsonl) if p is not None]
+    if jsonl == landmarks == STDOUT:
+        raise RednetError("landmarks and jsonl cannot both go to standard output")
+    files = [Path(p) for p in (out, landmarks, jsonl) if p is not None and p != STDOUT]
     named = [path.resolve() for path in files]
     if not isinstance(video, int):
         named.append(Path(video).resolve())
     if len(set(named)) < len(named):
         raise RednetError(f"{files[-1]}: the video and what is written must be different files")
-    followed: list[list[Face]] = []
+    if landmarks is not None and landmarks != STDOUT:
+        check_writable(landmarks)
+    count = found_in = 0
+    people: set[int | None] = set()
+    points: list[NDArray[np.float32]] = []
+    identities: list[str] = []
     with contextlib.ExitStack() as stack:
-        reader = stack.enter_context(VideoReader(video))
+        reader = stack.enter_context(open_frames(video, fps))
         config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
         tracker = Tracker((config, variables), faces=faces, feedback_steps=feedback_steps)
         if smooth is None:
@@ -120,41 +138,59 @@ def track_file(
         if jsonl is not None:
             lines = stack.enter_context(_lines(jsonl))
         frames = stack.enter_context(contextlib.closing(read_ahead(reader)))
+        # A camera has no last frame: what nobody asked for is not kept.
+        kept = landmarks is not None or not reader.live
+        blank = np.full((config.landmarks, 2), np.nan, np.float32)
         begin = time.perf_counter()
         for frame in frames:
             found = tracker.update(frame.image)
             if smoother is not None:
                 found = smoother.update(found, frame.seconds)
-            followed.append(found)
+            count, found_in = count + 1, found_in + bool(found)
+            people.update(face.identity for face in found)
+            if kept:
+                points.append(found[0].landmarks if found else blank)
+                identities.append(str(found[0].identity) if found else "")
             if draw is not None:
                 draw((frame, found))
             if lines is not None:
-                lines.write(json_line(len(followed), frame.seconds, found) + "\n")
-                if to_stdout:
-                    lines.flush()
-            report(len(followed), reader.frame_count)
+                lines.write(json_line(count, frame.seconds, found) + "\n")
+                lines.flush()
+            report(count, reader.frame_count)
             if stopped.is_set():
                 break
         seconds = time.perf_counter() - begin
-        points = landmark_track(followed, config.landmarks)
-        if landmarks is not None:
-            # Here, so that no video is left where the table cannot be written.
-            write_landmarks_csv(landmarks, [str(n + 1) for n in range(len(points))], points)
+    track = np.reshape(points, (-1, config.landmarks, 2)).astype(np.float32)
+    if landmarks is not None:
+        names = [str(number + 1) for number in range(count)]
+        table = landmarks_csv(names, track, dict(zip(IDENTITY, [identities], strict=True)))
+        if landmarks == STDOUT:
+            sys.stdout.write(table)
+        else:
+            write_text(landmarks, table)
     failures = []
     if stopped.is_set() and not reader.live:
-        failures.append(f"{reader.name}: interrupted; the {len(points)} frames before are kept")
+        failures.append(f"{reader.name}: interrupted; the {count} frames before are kept")
     elif reader.broken is not None:
         failures.append(
-            f"{reader.name}: {reader.broken}; the {len(points)} frames that could be read are kept"
+            f"{reader.name}: {reader.broken}; the {count} frames that could be read are kept"
         )
-    found_in = sum(map(bool, followed))
     if not found_in:
-        failures.append(f"{reader.name}: no face found in {len(points)} frames")
-    people = len({face.identity for found in followed for face in found})
+        failures.append(f"{reader.name}: no face found in {count} frames")
     interrupted = stopped.is_set() and not reader.live
     return TrackedVideo(
-        points, found_in, people, len(points) / seconds, failures, files, interrupted
+        track, count, found_in, len(people), count / seconds, failures, files, interrupted
     )
+
+
+def _stem(video: str | os.PathLike[str] | int) -> str:
+    """Begins the names of files that are written where none is named."""
+    if isinstance(video, int):
+        return f"camera_{video}"
+    path = Path(video).absolute()
+    name = path.name if path.is_dir() else path.stem
+    # Of a pattern like frame_%04d.png, `frame`.
+    return re.sub(r"[-_. ]*%\d*d", "", name) or "sequence"
 
 
 def json_line(frame: int, seconds: float, faces: list[Face]) -> str:
@@ -183,7 +219,7 @@ def _rounded(values: Any) -> Any:
 
 @contextlib.contextmanager
 def _drawn_video(
-    path: Output, reader: VideoReader
+    path: Output, reader: FrameReader
 ) -> Iterator[Callable[[tuple[VideoFrame, list[Face]]], None]]:
     with write_video(path, reader.fps, reader.size, reader.pixel_aspect) as write:
 
@@ -200,7 +236,7 @@ def _drawn_video(
 
 @contextlib.contextmanager
 def _lines(path: Output) -> Iterator[TextIO]:
-    if path == "-":
+    if path == STDOUT:
         yield sys.stdout
         return
     with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:

@@ -29,7 +29,7 @@ from rednet_jax.landmarks.boxes import (
 )
 from rednet_jax.landmarks.crops import apply_affine, invert_affine
 from rednet_jax.media.background import read_ahead
-from rednet_jax.media.video import VideoReader
+from rednet_jax.media.sequence import FrameReader, open_frames
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.weights.store import load
 
@@ -413,8 +413,8 @@ def track(
                 print(frame.seconds, face.identity, face.landmarks)
 
     Args:
-        source: a video file, the number of a camera, or frames, RGB uint8 [H, W, 3] each: arrays,
-            or a generator of them.
+        source: a video file, the number of a camera, a folder of images, a pattern such as
+            frame_%04d.png, or frames, RGB uint8 [H, W, 3] each: arrays, or a generator of them.
         checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
         faces: how many are tracked at most.
         feedback_steps: K, passes of the network for each frame.
@@ -430,11 +430,11 @@ def track(
     """
     tracker = Tracker(checkpoint, faces=faces, feedback_steps=feedback_steps, detector=detector)
     if isinstance(source, str | os.PathLike | int):
-        return _track_video(tracker, VideoReader(source))
+        return _track_video(tracker, open_frames(source))
     return (TrackedFrame(index, None, tracker.update(image)) for index, image in enumerate(source))
 
 
-def _track_video(tracker: Tracker, reader: VideoReader) -> Iterator[TrackedFrame]:
+def _track_video(tracker: Tracker, reader: FrameReader) -> Iterator[TrackedFrame]:
     with reader, contextlib.closing(read_ahead(reader)) as frames:
         for index, frame in enumerate(frames):
             yield TrackedFrame(index, frame.seconds, tracker.update(frame.image))

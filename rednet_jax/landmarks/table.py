@@ -2,7 +2,8 @@
 
 Each row is a face of an image, or a frame. Coordinates are pixels of the whole image, pixel centres
 at integers, 0-based. A row of `nan` is no answer. Predictions leave `align`, `track` and `eval` in
-this form, and anyone's predictions enter `eval` in it. `align` has `FACE_COLUMNS` after the name.
+this form, and anyone's predictions enter `eval` in it. `align` has `FACE_COLUMNS` after the name,
+and `track` has `IDENTITY`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ FACE_COLUMNS = ("face", "score", "confidence")
 that was given), and the mean confidence of its landmarks."""
 
 
+IDENTITY = ("identity",)
+"""The column of `track`'s table: number of the person whose landmarks they are; empty without."""
+
+
 def landmarks_csv(
     names: Sequence[str],
     landmarks: NDArray[np.floating],
@@ -34,7 +39,7 @@ def landmarks_csv(
     Args:
         names: of the rows.
         landmarks: of the rows.
-        columns: further columns by name, after `name`; see `FACE_COLUMNS`.
+        columns: further columns by name, after `name`: `FACE_COLUMNS` or `IDENTITY`.
 
     Raises:
         ValueError: landmarks of another shape, or another number of names than of faces.
@@ -68,7 +73,7 @@ def write_landmarks_csv(
 def read_landmarks_csv(
     path: str | os.PathLike[str], count: int = 68
 ) -> tuple[list[str], NDArray[np.float32]]:
-    """Reads a table of landmarks; `FACE_COLUMNS` are skipped.
+    """Reads a table of landmarks; `FACE_COLUMNS` and `IDENTITY` are skipped.
 
     Args:
         path: of the file.
@@ -83,7 +88,9 @@ def read_landmarks_csv(
     """
     names: list[str] = []
     rows: list[NDArray[np.float32]] = []
-    for line, name, values in _unique(path, _read_rows(path, _header(count), FACE_COLUMNS)):
+    for line, name, values in _unique(
+        path, _read_rows(path, _header(count), (FACE_COLUMNS, IDENTITY))
+    ):
         if np.isnan(values).any() and not np.isnan(values).all():
             raise RednetError(f"{path}: line {line}: nan in a part of the row")
         names.append(name)
@@ -135,9 +142,9 @@ def _unique(path: str | os.PathLike[str], rows: Iterable[Row]) -> Iterator[Row]:
 
 
 def _read_rows(
-    path: str | os.PathLike[str], header: Sequence[str], skipped: Sequence[str] = ()
+    path: str | os.PathLike[str], header: Sequence[str], skipped: Sequence[Sequence[str]] = ()
 ) -> list[Row]:
-    """Returns each row; the columns `skipped` may follow the name."""
+    """Returns each row; one of the groups of columns `skipped` may follow the name."""
     try:
         # An image's name may hold bytes that are no UTF-8; they go in and out as they are.
         with Path(path).open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
@@ -148,8 +155,9 @@ def _read_rows(
     except csv.Error as error:
         raise RednetError(f"{path}: line {reader.line_num}: {error}") from error
     found = [cell.strip() for cell in lines[0][1]] if lines else []
-    extra = len(skipped) if found[1 : 1 + len(skipped)] == list(skipped) else 0
-    if found != [*header[:1], *skipped[:extra], *header[1:]]:
+    groups = [group for group in skipped if found[1 : 1 + len(group)] == list(group)]
+    extra = len(groups[0]) if groups else 0
+    if found[:1] + found[1 + extra :] != list(header):
         shown = header if len(header) < 8 else [*header[:3], "...", header[-1]]
         raise RednetError(f"{path}: the first line is not {','.join(shown)}")
     rows: list[Row] = []

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol, Self, cast
 
 import av
 import numpy as np
@@ -40,6 +40,9 @@ CAMERAS = {
     "win32": ("vfwcap", "{}"),
 }
 """FFmpeg's input device for cameras on each system, and how it names the one of a number."""
+
+UPRIGHT = np.eye(2, dtype=np.int64)
+"""Display matrix of a video that is shown as it is stored."""
 
 TICKS = 10_000
 """A second of a written video has at least so many: frames of uneven distance keep their times."""
@@ -90,7 +93,8 @@ class VideoReader:
                 decoded.
         """
         self.broken: str | None = None
-        self._damaged = self._quarter_turns = 0
+        self._damaged = 0
+        self._matrix = UPRIGHT
         self.live = isinstance(source, int)
         self.name = f"camera {source}" if isinstance(source, int) else os.fspath(source)
         with contextlib.ExitStack() as stack:
@@ -114,11 +118,10 @@ class VideoReader:
             self._first = first
             self.size = first.image.shape[1], first.image.shape[0]
             self.pixel_aspect = self._stream.sample_aspect_ratio or Fraction(1)
-            if self._quarter_turns % 2:
+            if not self._matrix[0, 0]:
                 self.pixel_aspect = 1 / self.pixel_aspect
-            self.frame_count = self._stream.frames or None
-            if self.frame_count is None and (seconds := self._declared_seconds()):
-                self.frame_count = round(seconds * self.fps)
+            seconds = self._declared_seconds()
+            self.frame_count = round(seconds * self.fps) if seconds else None
             self._resources = stack.pop_all()
 
     def __iter__(self) -> Iterator[VideoFrame]:
@@ -140,7 +143,7 @@ class VideoReader:
         for frame in self._decodable():
             if first is None:
                 first = frame
-                self._quarter_turns = round(frame.rotation / 90)
+                self._matrix = _display_matrix(frame)
             try:
                 # A stream may change its size half way; those who read it were told one.
                 image = _rgb(frame, first.width, first.height)
@@ -151,8 +154,7 @@ class VideoReader:
                 seconds = self._seconds(first, frame, seconds)
                 self._damaged += last.is_corrupt
             last = frame
-            turned = np.rot90(image, self._quarter_turns)
-            yield VideoFrame(np.ascontiguousarray(turned), seconds)
+            yield VideoFrame(np.ascontiguousarray(_displayed(image, self._matrix)), seconds)
         if first is not None and last is not None and self.broken is None and not self.live:
             self.broken = self._missing(first, last)
 
@@ -197,10 +199,13 @@ class VideoReader:
         return float((self._stream.start_time or 0) * (self._stream.time_base or 0))
 
     def _declared_seconds(self) -> float | None:
-        """Length of the video stream."""
+        """Length of the part of the video stream that is shown."""
         stream, container = self._stream, self._container
+        lengths = [0.0]
+        # An MP4 file that was trimmed without encoding it again holds frames that are not shown.
         # Of an AVI file without its end FFmpeg shortens the length, but not the number of frames.
-        lengths = [float(stream.frames / self.fps)]
+        if stream.duration is None or container.format.name == "avi":
+            lengths.append(float(stream.frames / self.fps))
         if stream.duration is not None and stream.time_base is not None:
             lengths.append(float(stream.duration * stream.time_base))
         else:
@@ -214,6 +219,33 @@ class VideoReader:
                 # Of several streams, the longest gives the file its length.
                 lengths.append(container.duration / av.time_base - start)
         return max(lengths) or None
+
+
+def _display_matrix(frame: av.VideoFrame) -> NDArray[np.int64]:
+    """Returns how a frame is shown: int [2, 2], a rotation by quarter turns, or a mirror image.
+
+    It maps directions (x, y) of the stored image to those of the one that is shown. Other angles
+    become the nearest.
+    """
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return UPRIGHT
+    # Rows (a, b, u), (c, d, v), (x, y, w): (a p + c q + x, b p + d q + y) shows pixel (p, q).
+    values = np.frombuffer(cast(bytes, data), np.int32)
+    stored = values.reshape(3, 3)[:2, :2].T.astype(np.float64)
+    straight, crossed = np.abs(np.diag(stored)).sum(), np.abs(np.diag(stored[::-1])).sum()
+    if not straight + crossed:
+        return UPRIGHT
+    kept = np.eye(2) if straight >= crossed else np.eye(2)[::-1]
+    return np.where(stored < 0, -1, 1) * kept.astype(np.int64)
+
+
+def _displayed(image: NDArray[np.uint8], matrix: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Returns an image [H, W, 3] as a display matrix shows it."""
+    if not matrix[0, 0]:
+        image = image.swapaxes(0, 1)
+    across, down = matrix.sum(1)
+    return image[::down, ::across]
 
 
 def _rgb(frame: av.VideoFrame, width: int, height: int) -> NDArray[np.uint8]:

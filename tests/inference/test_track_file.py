@@ -7,10 +7,11 @@ import signal
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from rednet_jax.errors import RednetError
 from rednet_jax.inference import track_file as module
-from rednet_jax.inference.track_file import track_file
+from rednet_jax.inference.track_file import _stem, track_file
 from rednet_jax.inference.tracker import track
 from rednet_jax.landmarks.drawing import draw_landmarks
 from rednet_jax.landmarks.table import read_landmarks_csv
@@ -53,6 +54,9 @@ def test_one_row_and_one_drawn_frame_for_each_frame(network, video, tmp_path):
     assert tracked.frames_per_second > 0
     names, points = read_landmarks_csv(tmp_path / "points.csv")
     assert names == [str(n) for n in range(1, 13)]
+    header, *rows = (tmp_path / "points.csv").read_text().splitlines()
+    assert header.startswith("name,identity,x0,y0,")
+    assert {row.split(",")[1] for row in rows} == {"0"}
     np.testing.assert_allclose(points, tracked.landmarks, atol=6e-4)
     with VideoReader(video) as reader, VideoReader(tmp_path / "drawn.mp4") as drawn:
         assert (drawn.fps, drawn.size) == (reader.fps, reader.size) == (20, (300, 252))
@@ -100,6 +104,42 @@ def test_lines_go_to_standard_output_and_no_file_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_table_goes_to_standard_output(network, video, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    tracked = track_file(video, checkpoint=network, landmarks="-")
+    (tmp_path / "points.csv").write_text(capsys.readouterr().out)
+    _, points = read_landmarks_csv(tmp_path / "points.csv")
+    np.testing.assert_allclose(points, tracked.landmarks, atol=6e-4)
+    assert tracked.files == []
+    with pytest.raises(RednetError, match="cannot both go to standard output"):
+        track_file(video, checkpoint=network, landmarks="-", jsonl="-")
+
+
+def test_numbered_images_are_tracked_like_the_video_that_they_are(network, video, tmp_path):
+    folder = tmp_path / "seq"
+    folder.mkdir()
+    with VideoReader(video) as reader:
+        for number, frame in enumerate(reader):
+            Image.fromarray(frame.image).save(folder / f"f_{number:03d}.png")
+    (folder / "f_012.png").write_bytes(b"broken")
+    of_video = track_file(video, checkpoint=network, jsonl=tmp_path / "a", smooth=False)
+    for source in (folder, folder / "f_%03d.png"):
+        found = track_file(source, checkpoint=network, jsonl=tmp_path / "b", smooth=False, fps=20)
+        np.testing.assert_array_equal(found.landmarks, of_video.landmarks)
+        assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text()
+        assert found.failures == [
+            f"{source}: {folder / 'f_012.png'}: not an image that can be read; "
+            "the 12 frames that could be read are kept"
+        ]
+
+
+@pytest.mark.parametrize(
+    ("source", "stem"), [("a/f_%04d.png", "f"), ("a/%d.png", "sequence"), (3, "camera_3")]
+)
+def test_files_are_named_after_what_is_tracked(source, stem):
+    assert _stem(source) == stem
+
+
 def test_a_network_without_memory_is_smoothed_unless_asked_not_to(network, video, tmp_path):
     def landmarks(smooth):
         return track_file(video, checkpoint=network, smooth=smooth, jsonl=tmp_path / "a").landmarks
@@ -145,7 +185,7 @@ def test_the_frames_before_a_break_are_kept(network, video, tmp_path, monkeypatc
                     self.broken = "cut short"
                     return
 
-    monkeypatch.setattr(module, "VideoReader", Broken)
+    monkeypatch.setattr(module, "open_frames", lambda source, fps: Broken(source))
     tracked = track_file(video, checkpoint=network, out=tmp_path / "drawn.mp4")
     assert tracked.failures == [f"{video}: cut short; the 5 frames that could be read are kept"]
     assert len(tracked.landmarks) == 5
@@ -209,15 +249,18 @@ def test_an_error_half_way_leaves_nothing(network, video, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_table_that_cannot_be_written_leaves_no_video(network, video, tmp_path):
+def test_a_table_that_cannot_be_written_is_refused_before_the_first_frame(network, video, tmp_path):
     (tmp_path / "folder").mkdir()
+    done: list[int] = []
     with pytest.raises(RednetError, match="folder: cannot be written"):
         track_file(
             video,
             checkpoint=network,
             out=tmp_path / "drawn.mp4",
             landmarks=tmp_path / "folder",
+            report=lambda count, total: done.append(count),
         )
+    assert done == []
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 

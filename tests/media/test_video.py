@@ -81,20 +81,58 @@ def test_a_float_rate_is_kept(tmp_path):
     assert read(written(tmp_path / "a.mp4", fps=29.97))[1].fps == Fraction(2997, 100)
 
 
-def test_images_are_turned_as_the_file_asks(tmp_path):
-    """The matrix of the MP4 track header moves (x, y) to (-y, x): the left edge becomes the top."""
-    path = written(tmp_path / "a.mp4")
+@pytest.mark.parametrize(
+    ("matrix", "shown"),
+    [
+        # (a, b, c, d): (a x + c y, b x + d y) shows what is stored at (x, y).
+        ((1, 0, 0, 1), lambda image: image),
+        ((0, 1, -1, 0), lambda image: np.rot90(image, -1)),
+        ((-1, 0, 0, -1), lambda image: image[::-1, ::-1]),
+        ((0, -1, 1, 0), np.rot90),
+        ((-1, 0, 0, 1), lambda image: image[:, ::-1]),
+        ((1, 0, 0, -1), lambda image: image[::-1]),
+        ((0, 1, 1, 0), lambda image: image.swapaxes(0, 1)),
+        ((0, -1, -1, 0), lambda image: image[::-1, ::-1].swapaxes(0, 1)),
+        ((0.985, 0.174, -0.174, 0.985), lambda image: image),
+        ((0, 0, 0, 0), lambda image: image),
+    ],
+)
+def test_frames_are_turned_and_mirrored_as_the_file_asks(tmp_path, matrix, shown):
+    quarters = np.zeros((48, 64, 3), np.uint8)
+    quarters[:24, 32:], quarters[24:, :32], quarters[24:, 32:] = 80, 160, 240
+    with write_video(tmp_path / "a.mp4", 25, (64, 48)) as write:
+        write(quarters)
+    path = tmp_path / "a.mp4"
     data = bytearray(path.read_bytes())
-    matrix = data.index(b"tkhd") + 44
+    place = data.index(b"tkhd") + 44
     one = 1 << 16
-    assert struct.unpack(">9i", data[matrix : matrix + 36]) == (one, 0, 0, 0, one, 0, 0, 0, 1 << 30)
-    data[matrix : matrix + 36] = struct.pack(">9i", 0, one, 0, -one, 0, 0, 0, 0, 1 << 30)
+    assert struct.unpack(">9i", data[place : place + 36]) == (one, 0, 0, 0, one, 0, 0, 0, 1 << 30)
+    a, b, c, d = (round(value * one) for value in matrix)
+    data[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
+    (frame,), reader = read(path)
+    want = shown(quarters)
+    assert reader.size == want.shape[1::-1]
+    assert frame.shape == want.shape
+    assert np.abs(frame.astype(float) - want).mean() < 8
+
+
+def test_a_trimmed_file_is_whole(tmp_path):
+    """Cut without encoding again, it keeps the frames before its first, and does not show them."""
+    whole, path = written(tmp_path / "whole.mp4", count=15), tmp_path / "trimmed.mp4"
+    with av.open(str(whole)) as source, av.open(str(path), "w") as target:
+        stream = source.streams.video[0]
+        copied = target.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            if packet.dts is not None:
+                skipped = round(6 / 25 / packet.time_base)
+                packet.pts, packet.dts = packet.pts - skipped, packet.dts - skipped
+                packet.stream = copied
+                target.mux(packet)
     frames, reader = read(path)
-    assert reader.size == (48, 64)
-    assert frames[0].shape == (64, 48, 3)
-    np.testing.assert_allclose(frames[0][:30].mean(), 40, atol=4)
-    np.testing.assert_allclose(frames[0][34:].mean(), 100, atol=4)
+    assert reader.broken is None
+    assert reader.frame_count == len(frames) == 9
+    np.testing.assert_allclose(frames[0].mean(), read(whole)[0][6].mean(), atol=2)
 
 
 def test_all_frames_are_of_the_first_size(tmp_path):

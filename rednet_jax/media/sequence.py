@@ -1,0 +1,157 @@
+"""Numbered image files as a video, and one way to open whatever has frames."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from rednet_jax.errors import RednetError
+from rednet_jax.media.images import ENDINGS, read_image
+from rednet_jax.media.video import VideoFrame, VideoReader
+
+FPS = Fraction(25)
+"""Frames a second of an image sequence for which none are given, as FFmpeg has it."""
+
+_NUMBER = re.compile(r"%(0?)(\d*)d")
+
+
+class FrameReader(Protocol):
+    """What has frames: a video file, a camera, or an image sequence. See `VideoReader`."""
+
+    name: str
+    live: bool
+    fps: Fraction
+    size: tuple[int, int]
+    pixel_aspect: Fraction
+    frame_count: int | None
+    broken: str | None
+
+    def __iter__(self) -> Iterator[VideoFrame]: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None: ...
+
+
+def open_frames(
+    source: str | os.PathLike[str] | int, fps: Fraction | float | None = None
+) -> FrameReader:
+    """Opens a video, a camera or an image sequence.
+
+    Args:
+        source: a file in any format that FFmpeg knows, the number of a camera, a folder of images,
+            or a pattern of image files such as frame_%04d.png.
+        fps: frames a second of an image sequence, 25 if None; videos have their own.
+
+    Raises:
+        RednetError: as `VideoReader` and `ImageSequence` do, or fps for a video.
+    """
+    if not isinstance(source, int):
+        path = Path(source)
+        if path.is_dir() or (_NUMBER.search(path.name) and not path.exists()):
+            return ImageSequence(path, FPS if fps is None else fps)
+    if fps is not None:
+        raise RednetError(f"{source}: a video has its own frames a second; fps is for images")
+    return VideoReader(source)
+
+
+class ImageSequence:
+    """The images of a folder, or those that a pattern names, as `VideoReader` has frames.
+
+    They come in the order of the numbers in their names. Images of another size than the first are
+    resized to it. Attributes as those of `VideoReader`; `broken` says which images were left out
+    because they cannot be read.
+    """
+
+    def __init__(self, source: str | os.PathLike[str], fps: Fraction | float = FPS) -> None:
+        """Finds the images and reads the first.
+
+        Args:
+            source: the folder, in which only files with an image's ending count; or a pattern like
+                frame_%04d.png, which names frames with consecutive numbers or with gaps.
+            fps: frames a second.
+
+        Raises:
+            RednetError: fps is not positive, there is no such image, or the first cannot be read.
+        """
+        if not fps > 0:
+            raise RednetError(f"fps: {fps} is not positive")
+        self.name, self.live = os.fspath(source), False
+        self.broken: str | None = None
+        self.fps, self.pixel_aspect = Fraction(fps).limit_denominator(60_000), Fraction(1)
+        path = Path(source)
+        self._files = _images_in(path) if path.is_dir() else _images_like(path)
+        if not self._files:
+            kind = "no image in this folder" if path.is_dir() else "names no image"
+            raise RednetError(f"{self.name}: {kind}")
+        self.frame_count: int | None = len(self._files)
+        self._first = read_image(self._files[0], upright=True)
+        self.size = self._first.shape[1], self._first.shape[0]
+
+    def __iter__(self) -> Iterator[VideoFrame]:
+        """Yields the images that can be read, each at the time of its place in the sequence."""
+        unreadable: list[str] = []
+        for index, file in enumerate(self._files):
+            try:
+                image = self._first if index == 0 else read_image(file, upright=True)
+            except RednetError as error:
+                unreadable.append(str(error))
+                continue
+            yield VideoFrame(self._sized(image), float(index / self.fps))
+        if unreadable:
+            more = f" (and {len(unreadable) - 1} more)" if len(unreadable) > 1 else ""
+            self.broken = f"{unreadable[0]}{more}"
+
+    def __enter__(self) -> Self:
+        """For `with`."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is open."""
+
+    def _sized(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if image.shape[1::-1] == self.size:
+            return image
+        return np.asarray(Image.fromarray(image).resize(self.size, Image.Resampling.BILINEAR))
+
+
+def _images_in(folder: Path) -> list[Path]:
+    """Images of a folder, numbers in their names compared by value."""
+
+    def order(path: Path) -> list[tuple[bool, int, str]]:
+        parts = re.split(r"(\d+)", path.name)
+        return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
+
+    files = (path for path in folder.iterdir() if path.is_file())
+    visible = (path for path in files if not path.name.startswith("."))
+    return sorted((path for path in visible if path.suffix.lower() in ENDINGS), key=order)
+
+
+def _images_like(pattern: Path) -> list[Path]:
+    """Files that a pattern names, by number."""
+    number = _NUMBER.search(pattern.name)
+    if number is None or not pattern.parent.is_dir():
+        return []
+    before, after = pattern.name[: number.start()], pattern.name[number.end() :]
+    padded, width = number.groups()
+    digits = rf"\d{{{width or 1},}}" if padded else r"\d+"
+    named = re.compile(re.escape(before) + f"({digits})" + re.escape(after))
+    found = {
+        int(match[1]): path
+        for path in pattern.parent.iterdir()
+        if (match := named.fullmatch(path.name)) and path.is_file()
+    }
+    return [found[index] for index in sorted(found)]

@@ -1,0 +1,85 @@
+"""Image files as frames: in the order of their numbers, and named where they cannot be read."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rednet_jax.errors import RednetError
+from rednet_jax.media.sequence import ImageSequence, open_frames
+from rednet_jax.media.video import VideoReader, write_video
+
+
+def save(folder, name, grey, size=(32, 24)):
+    folder.mkdir(exist_ok=True)
+    Image.new("RGB", size, (grey, grey, grey)).save(folder / name)
+
+
+def greys(source, **options):
+    with open_frames(source, **options) as reader:
+        return [(int(frame.image[0, 0, 0]), frame.seconds) for frame in reader], reader
+
+
+def test_a_folder_is_read_by_the_numbers_in_its_names(tmp_path):
+    for number in (10, 9, 1, 100):
+        save(tmp_path / "seq", f"frame{number}.png", number)
+    (tmp_path / "seq" / "notes.txt").write_text("no image")
+    (tmp_path / "seq" / "._frame1.png").write_bytes(b"\0\5\26\7")
+    frames, reader = greys(tmp_path / "seq")
+    assert frames == [(1, 0.0), (9, 0.04), (10, 0.08), (100, 0.12)]
+    assert (reader.size, reader.fps, reader.frame_count) == ((32, 24), Fraction(25), 4)
+    assert reader.broken is None and not reader.live
+
+
+@pytest.mark.parametrize("pattern", ("f_%04d.png", "f_%d.png"))
+def test_a_pattern_names_files_by_number(tmp_path, pattern):
+    for number in (2, 1, 7):
+        save(tmp_path, f"f_{number:04d}.png", 10 * number)
+    save(tmp_path, "g_0003.png", 200)
+    save(tmp_path, "f_0003.png.png", 200)
+    frames, _ = greys(tmp_path / pattern, fps=10)
+    assert frames == [(10, 0.0), (20, 0.1), (70, 0.2)]
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tmp_path):
+    path = tmp_path / "at_%d.mp4"
+    with write_video(path, 25, (32, 24)) as write:
+        write(np.zeros((24, 32, 3), np.uint8))
+    with open_frames(path) as reader:
+        assert isinstance(reader, VideoReader)
+
+
+def test_images_that_cannot_be_read_are_left_out_and_named(tmp_path):
+    for number in range(4):
+        save(tmp_path, f"{number}.png", number)
+    for number in (1, 2):
+        (tmp_path / f"{number}.png").write_bytes(b"broken")
+    frames, reader = greys(tmp_path)
+    assert [grey for grey, _ in frames] == [0, 3]
+    assert frames[1][1] == 3 / 25
+    assert reader.broken == f"{tmp_path / '1.png'}: not an image that can be read (and 1 more)"
+
+
+def test_images_of_other_sizes_become_as_large_as_the_first(tmp_path):
+    save(tmp_path, "1.png", 50)
+    save(tmp_path, "2.png", 90, size=(64, 64))
+    with ImageSequence(tmp_path) as reader:
+        assert [frame.image.shape for frame in reader] == [(24, 32, 3)] * 2
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "says"),
+    [
+        ("", {}, "no image in this folder"),
+        ("f_%d.png", {}, r"f_%d\.png: names no image"),
+        ("none/f_%d.png", {}, r"f_%d\.png: names no image"),
+        ("", {"fps": 0}, "fps: 0 is not positive"),
+        ("a.mp4", {"fps": 30}, "a video has its own frames a second"),
+    ],
+)
+def test_what_has_no_frames_is_refused(tmp_path, source, options, says):
+    with pytest.raises(RednetError, match=says):
+        open_frames(tmp_path / source, **options)
