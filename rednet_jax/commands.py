@@ -467,7 +467,7 @@ def bench_track(args: argparse.Namespace) -> int:
 
 
 def bench_detect(args: argparse.Namespace) -> int:
-    """The share of faces found: rolled, small, dark; false alarms; milliseconds an image.
+    """Faces found and aligned, rolled, small and dark; false alarms; milliseconds an image.
 
     Composites are made of the validation images of 300-W.
 

@@ -1,4 +1,4 @@
-"""What the face detector finds: rolled, small and dark faces, and none where there is none."""
+"""What is found and aligned: rolled, small and dark faces, and nothing where there is no face."""
 
 from __future__ import annotations
 
@@ -19,11 +19,15 @@ from rednet_jax.data.sources import read_split
 from rednet_jax.detection.detector import Detection, FaceDetector
 from rednet_jax.detection.yunet import YuNet
 from rednet_jax.errors import RednetError
+from rednet_jax.evaluate.metrics import face_errors
 from rednet_jax.evaluate.provenance import provenance
+from rednet_jax.inference.aligner import Aligner
+from rednet_jax.inference.face import Face
 from rednet_jax.landmarks.boxes import intersection_over_union, landmark_box
 from rednet_jax.landmarks.crops import apply_affine, crop_image, invert_affine
 from rednet_jax.landmarks.pts import read_pts
 from rednet_jax.media.images import read_image
+from rednet_jax.model.config import RedNetConfig
 
 SIDE = 640
 """Of a composite, pixels."""
@@ -42,8 +46,21 @@ WITHOUT_FACES = 200
 Labelled = tuple[NDArray[np.uint8], NDArray[np.float32]]
 
 
+class _Watched:
+    """A detector that remembers what it found last."""
+
+    def __init__(self, detector: FaceDetector) -> None:
+        self._detector = detector
+        self.found: list[Detection] = []
+
+    def detect(self, image: NDArray[np.uint8]) -> list[Detection]:
+        self.found = self._detector.detect(image)
+        return self.found
+
+
 def bench_detect(
     detector: FaceDetector | None = None,
+    checkpoint: str | tuple[RedNetConfig, dict[str, Any]] = "compact",
     *,
     data_dir: Path | None = None,
     infants: Path | None = None,
@@ -51,10 +68,11 @@ def bench_detect(
     images: int | None = None,
     report: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Runs a detector on the validation images of 300-W and on composites of them.
+    """Runs a detector, and `Aligner` with it, on 300-W's validation images and composites of them.
 
     Args:
         detector: `YuNet()` if None.
+        checkpoint: as in `Aligner`, of 68 landmarks; with three passes.
         data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
         infants: a folder of NAME.jpg, NAME.pts and groups.csv (columns name, and 1 where a face is
             of a group); left out if None.
@@ -63,17 +81,20 @@ def bench_detect(
         report: called with the number of images done and None.
 
     Returns:
-        `faces`, a row for each kind: `kind`, `images`, `found` and `upright` (percent of the
-        images: the labelled face is found; with its roll); `without_faces` (images) and `answered`
-        (of them); `detect_ms` (median of an image of 640 x 480 with one face, one thread); and
-        `provenance`.
+        `faces`, a row for each kind: `kind`, `images`; `found`, `upright` and `aligned` (percent of
+        the images: the labelled face is found; with its roll; and answered by `Aligner`); `nme`
+        (of those that are answered, mean and `median`, percent of the inter-ocular distance);
+        `without_faces` (images), `answered` and `aligned` (of them: something is found; and
+        answered by `Aligner`); `detect_ms` (median of an image of 640 x 480 with one face, one
+        thread); and `provenance`.
 
     Raises:
         RednetError: 300-W is not prepared, a folder has no such files, or `images` is below 1.
     """
     if images is not None and images < 1:
         raise RednetError(f"images: {images} is below 1")
-    detector = detector or YuNet()
+    watched = _Watched(detector := detector or YuNet())
+    aligner = Aligner(checkpoint, detector=watched, feedback_steps=3)
     split = read_split("300w", "validation", data_dir)
     samples = [split[i] for i in _spread(len(split), images)]
     kinds: dict[str, Iterable[Labelled]] = {
@@ -89,21 +110,28 @@ def bench_detect(
     done = 0
     rows = []
     for kind, labelled in kinds.items():
-        outcomes = []
+        outcomes, errors = [], []
         for image, landmarks in labelled:
-            outcomes.append(outcome(detector.detect(image), landmarks))
+            face = _face_at(aligner(image), landmarks)
+            outcomes.append((*outcome(watched.found, landmarks), face is not None))
+            if face is not None:
+                errors.append(float(face_errors(face.landmarks, landmarks)))
             report(done := done + 1, None)
-        found, upright = 100 * np.mean(outcomes, axis=0)
-        rows.append({"kind": kind, "images": len(outcomes), "found": found, "upright": upright})
-    answered = empty = 0
+        found, upright, aligned = 100 * np.mean(outcomes, axis=0)
+        row = {"kind": kind, "images": len(outcomes), "found": found, "upright": upright}
+        row |= {"aligned": aligned, "nme": np.mean(errors) if errors else None}
+        rows.append(row | {"median": np.median(errors) if errors else None})
+    answered = aligned = empty = 0
     for image in _without_faces(without_faces, images):
-        answered += bool(detector.detect(image))
+        aligned += bool(aligner(image))
+        answered += bool(watched.found)
         empty += 1
         report(done := done + 1, None)
     return {
         "faces": rows,
         "without_faces": empty,
         "answered": answered,
+        "aligned": aligned,
         "detect_ms": _milliseconds(detector, samples[0]),
         "provenance": provenance("rednet bench detect", seed=0),
     }
@@ -118,6 +146,13 @@ def outcome(faces: Sequence[Detection], landmarks: NDArray[np.floating]) -> tupl
     eyes = landmarks[42:48].mean(0) - landmarks[36:42].mean(0)
     error = math.remainder(right[0].roll - math.atan2(eyes[1], eyes[0]), 2 * math.pi)
     return True, abs(error) < math.radians(UPRIGHT_DEGREES)
+
+
+def _face_at(faces: Sequence[Face], landmarks: NDArray[np.floating]) -> Face | None:
+    """The first face whose box is that of the labels [68, 2]."""
+    truth = landmark_box(landmarks)
+    right = (face for face in faces if intersection_over_union(face.box, truth) > RIGHT_IOU)
+    return next(right, None)
 
 
 def composite(

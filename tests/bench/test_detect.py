@@ -12,6 +12,8 @@ from rednet_jax.bench.detect import bench_detect, composite, outcome
 from rednet_jax.data.samples import Sample
 from rednet_jax.detection.detector import Detection
 from rednet_jax.errors import RednetError
+from rednet_jax.evaluate.metrics import face_errors
+from rednet_jax.inference.aligner import Aligner
 from rednet_jax.landmarks.boxes import landmark_box
 from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
 
@@ -58,21 +60,25 @@ def test_outcome_by_hand(sample):
     assert outcome([Detection(box, 0.9, upside_down)], labels) == (True, False)
 
 
-def test_rows_count_what_the_detector_answers(sample, monkeypatch, tmp_path):
+def test_rows_count_what_the_detector_answers(sample, network, monkeypatch, tmp_path):
     class Everything:
         def detect(self, image):
             return [Detection(landmark_box(sample.landmarks), 0.9)]
 
     monkeypatch.setattr(detect, "read_split", lambda *_: [sample] * 3)
-    result = bench_detect(Everything(), images=2)
+    result = bench_detect(Everything(), network, images=2)
     first = result["faces"][0]
-    assert first == {"kind": "300w validation", "images": 2, "found": 100, "upright": 100}
+    assert first["kind"] == "300w validation" and first["images"] == 2
+    assert (first["found"], first["upright"], first["aligned"]) == (100, 100, 100)
+    (face,) = Aligner(network, detector=Everything())(sample.image)
+    error = float(face_errors(face.landmarks, sample.landmarks))
+    assert first["nme"] == first["median"] == pytest.approx(error, rel=1e-3)
     assert len(result["faces"]) == 12
-    assert result["answered"] == result["without_faces"] == 2
+    assert result["answered"] == result["aligned"] == result["without_faces"] == 2
     assert result["detect_ms"] > 0
     with pytest.raises(RednetError, match=r"groups\.csv"):
-        bench_detect(Everything(), images=1, infants=tmp_path)
+        bench_detect(Everything(), network, images=1, infants=tmp_path)
     with pytest.raises(RednetError, match=r"no \.jpg or \.png"):
-        bench_detect(Everything(), images=1, without_faces=tmp_path)
+        bench_detect(Everything(), network, images=1, without_faces=tmp_path)
     with pytest.raises(RednetError, match="images"):
-        bench_detect(Everything(), images=0)
+        bench_detect(Everything(), network, images=0)
