@@ -127,13 +127,22 @@ def bench_detect(
         answered += bool(watched.found)
         empty += 1
         report(done := done + 1, None)
+    command = "rednet bench detect" + "".join(
+        f" {option} {shown}"
+        for option, given, shown in (
+            ("--infants", infants, "INFANTS"),
+            ("--without-faces", without_faces, "WITHOUT_FACES"),
+            ("--images", images, images),
+        )
+        if given is not None
+    )
     return {
         "faces": rows,
         "without_faces": empty,
         "answered": answered,
         "aligned": aligned,
         "detect_ms": _milliseconds(detector, samples[0]),
-        "provenance": provenance("rednet bench detect", seed=0),
+        "provenance": provenance(command, seed=0),
     }
 
 

@@ -76,6 +76,7 @@ def test_rows_count_what_the_detector_answers(sample, network, monkeypatch, tmp_
     assert len(result["faces"]) == 12
     assert result["answered"] == result["aligned"] == result["without_faces"] == 2
     assert result["detect_ms"] > 0
+    assert result["provenance"]["command"] == "rednet bench detect --images 2"
     with pytest.raises(RednetError, match=r"groups\.csv"):
         bench_detect(Everything(), network, images=1, infants=tmp_path)
     with pytest.raises(RednetError, match=r"no \.jpg or \.png"):
