@@ -205,7 +205,7 @@ def _labelled_faces(faces: _Faces) -> NDArray[np.int64]:
 def _windows(faces: _Faces, frames: int) -> NDArray[np.int64]:
     """Returns [W, 2], clip and first frame, of the stretches of T that have a labelled frame.
 
-    An image is a stretch by itself.
+    A single image counts as a clip of its own.
     """
     known: NDArray[np.bool_] = np.any(faces.labelled, axis=1)
     windows = [

@@ -41,7 +41,7 @@ def stored(variables: dict[str, Any], dtype: str) -> dict[str, Any]:
 def still(
     config: RedNetConfig, variables: dict[str, Any], feedback_steps: int, inputs: Named
 ) -> dict[str, jax.Array]:
-    """Returns `landmarks` and `confidence` of `crops`, each by itself."""
+    """Returns `landmarks` and `confidence` of independent `crops`."""
     # What is exported rounds on no device more than on a CPU.
     with jax.default_matmul_precision("highest"):
         out, _ = rednet.align_image(

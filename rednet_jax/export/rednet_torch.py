@@ -3,7 +3,7 @@
 This file stands alone. It needs torch and safetensors, and the weights that lie beside it:
 
     net = load("compact.safetensors")
-    landmarks, confidence = net(crops)                      # images, each by itself
+    landmarks, confidence = net(crops)                      # independent images
 
     state = net.initial_state(batch=1)
     landmarks, confidence, state = net.step(crops, state)   # a stream, frame by frame
@@ -170,7 +170,7 @@ class RedNet(nn.Module):
         self.temporal = cell(channels, config.recurrent_width) if channels else None
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns landmarks [B, L, 2] and confidence [B, L] of crops, each by itself."""
+        """Returns landmarks [B, L, 2] and confidence [B, L] of independent crops."""
         self._check(crops)
         # One row of statistics for the whole batch.
         passes = torch.zeros(1, dtype=torch.int64, device=crops.device)

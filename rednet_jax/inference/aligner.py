@@ -30,8 +30,10 @@ BATCH = 8
 
 
 DOUBTFUL = 0.5
-"""Mean confidence below which a face may be upside down in its crop. With three passes `compact` is
-surer of every face of 300-W's validation set that is upright, and of none that is upside down."""
+"""Mean confidence below which a face may be upside down in its crop. With three passes `compact`
+had 0.55 or more on 40 upright faces of 300-W's validation set, and 0.14 or less on the same faces
+upside down. A crop of another roll can pass: two of 30 faces at 90 degrees did, turned the wrong
+way."""
 
 HALF_TURN = (math.pi,)
 """Tried where the detector's points say how a face is turned: they are right, or upside down."""

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from rednet_jax.landmarks.schemes import Scheme, scheme
 
 MIN_CONFIDENCE = 0.1
-"""A face in an image whose landmarks have a lower mean confidence is not answered. What YuNet takes
-for a face in images without one had 0.01 to 0.17 (eight crops, one above 0.1). Of 202 infants that
-it finds, 187 have more than 0.1, and 165 more than 0.3."""
+"""A face in an image whose landmarks have a lower mean confidence is not answered. What YuNet took
+for a face in images without one had 0.01 to 0.17 (eight crops seen by hand, one above 0.1). Of 202
+infants that it finds, 187 have more than 0.1, and 165 more than 0.3. It was chosen on these images,
+so it may do worse on others; `rednet bench detect` counts both."""
 
 
 class Face(NamedTuple):

@@ -73,7 +73,7 @@ def resnet50(widths=(4, 8, 12, 16, 20), depths=(3, 4, 6, 3)):
 
 
 def normalised(images, border):
-    """As torchvision wants images, with a border that was black before."""
+    """Images normalised as for torchvision, with a border that was black before."""
     padded = F.pad(images, (border,) * 4)
     return (padded - MEAN[:, None, None]) / STD[:, None, None]
 
