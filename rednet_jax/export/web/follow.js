@@ -250,7 +250,7 @@ class Follower {
   }
 
   // The face of an image, in or near a box; null where there is none.
-  async inPicture(image, box) {
+  async inImage(image, box) {
     const region = { box, roll: 0 };
     this.face = await this.twice(image, region, (pixels) => this.network.still(pixels));
     return this.face;

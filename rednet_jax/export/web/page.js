@@ -111,7 +111,7 @@ function newVideo() {
   const video = document.createElement("video");
   if (!video.requestVideoFrameCallback) {
     throw Error(
-      "Pictures work in this browser, videos and the camera do not: it lacks " +
+      "Images work in this browser, videos and the camera do not: it lacks " +
       "requestVideoFrameCallback.");
   }
   video.muted = video.playsInline = true;
@@ -167,7 +167,7 @@ async function look() {
   pixels.drawImage(element, 0, 0, width, height);
   const image = pixels.getImageData(0, 0, width, height);
   const begin = performance.now();
-  const face = moving ? await follower.inFrame(image, box) : await follower.inPicture(image, box);
+  const face = moving ? await follower.inFrame(image, box) : await follower.inImage(image, box);
   if (source !== shown) return;
   times = [...times, performance.now() - begin].slice(-TIMED);
   if (face) box = follower.network.shape.box(face.points, 0);
@@ -176,7 +176,7 @@ async function look() {
     ? `One face, confidence ${face.sure.toFixed(2)}.`
     : "No face in the dashed box: click on one, or drag a box around it.");
   const middle = [...times].sort((a, b) => a - b)[times.length >> 1];
-  speed.textContent = `${middle.toFixed(0)} ms a ${moving ? "frame" : "picture"}`;
+  speed.textContent = `${middle.toFixed(0)} ms ${moving ? "a frame" : "an image"}`;
 }
 
 function draw(face) {
