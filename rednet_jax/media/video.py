@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import sys
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple, Protocol, Self, cast
+from typing import BinaryIO, NamedTuple, Protocol, Self, cast
 
 import av
 import numpy as np
@@ -270,9 +271,24 @@ def _open_file(name: str, stack: contextlib.ExitStack) -> av.container.InputCont
     except OSError as error:
         raise RednetError(f"{name}: cannot be read ({error.strerror})") from error
     try:
-        return av.open(file, "r")
+        return av.open(_with_extension(file), "r")
     except (av.FFmpegError, OSError) as error:
         raise RednetError(f"{name}: not a video, or cut off before its index") from error
+
+
+def _with_extension(file: BinaryIO) -> BinaryIO:
+    """Returns a GIF that begins without extensions with a comment added, other files as they are.
+
+    FFmpeg 8 takes several frames for one in a GIF whose first block is an image.
+    """
+    start = file.read(13)
+    if start[:6] in (b"GIF87a", b"GIF89a") and len(start) == 13:
+        colours = file.read(3 * 2 ** ((start[10] & 7) + 1)) if start[10] & 0x80 else b""
+        if (first := file.read(1)) == b",":
+            comment = b"\x21\xfe\x01-\x00"
+            return io.BytesIO(b"GIF89a" + start[6:] + colours + comment + first + file.read())
+    file.seek(0)
+    return file
 
 
 def _open_camera(number: int) -> av.container.InputContainer:

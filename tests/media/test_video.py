@@ -246,6 +246,23 @@ def test_times_that_stand_still_go_on(tmp_path):
     assert (np.diff(times) > 0).all()
 
 
+@pytest.mark.parametrize("options", [{}, {"duration": 0}, {"duration": 0, "loop": 0}])
+@pytest.mark.parametrize("side", [8, 200])
+def test_a_gif_without_delays_has_ten_frames_a_second(tmp_path, side, options):
+    path = tmp_path / "still.gif"
+    noise = np.random.default_rng(0).integers(256, size=(6, side, side, 3), dtype=np.uint8)
+    images = [Image.fromarray(image) for image in noise]
+    images[0].save(path, save_all=True, append_images=images[1:], **options)
+    with VideoReader(path) as video:
+        frames = list(video)
+    assert video.broken is None
+    assert [frame.seconds for frame in frames] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5])
+    with Image.open(path) as stored:
+        for number, frame in enumerate(frames):
+            stored.seek(number)
+            np.testing.assert_array_equal(frame.image, np.asarray(stored.convert("RGB")))
+
+
 def test_a_camera_that_is_not_there_is_one_line():
     with pytest.raises(RednetError, match=r"^camera 97: cannot be opened \(.+\)$"):
         VideoReader(97)
