@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import math
 import statistics
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from rednet_jax.data.samples import Sample
 from rednet_jax.data.sources import read_split
 from rednet_jax.detection.detector import Detection, FaceDetector
-from rednet_jax.detection.yunet import YuNet
+from rednet_jax.detection.yunet import YuNet, model_bytes
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.metrics import face_errors
 from rednet_jax.evaluate.provenance import provenance
@@ -42,6 +43,18 @@ UPRIGHT_DEGREES = 30
 """The crop of a face is upright where the detection's roll is within this of the labels' roll."""
 
 WITHOUT_FACES = 200
+
+TIMED = 20
+"""Images of 640 x 480 that are timed."""
+
+LARGE = (4000, 3000)
+"""Width and height of large composites: an image of 12 megapixels."""
+
+LARGE_FACES = (32, 28, 24, 20)
+"""Larger side of the landmarks' box in them, pixels."""
+
+LARGE_IMAGES = 10
+"""Of each side at most."""
 
 Labelled = tuple[NDArray[np.uint8], NDArray[np.float32]]
 
@@ -85,8 +98,12 @@ def bench_detect(
         the images: the labelled face is found; with its roll; and answered by `Aligner`); `nme`
         (of those that are answered, mean and `median`, percent of the inter-ocular distance);
         `without_faces` (images), `answered` and `aligned` (of them: something is found; and
-        answered by `Aligner`); `detect_ms` (median of an image of 640 x 480 with one face, one
-        thread); and `provenance`.
+        answered by `Aligner`); `times` in one thread, ms: `detect` (median of an image of 640 x
+        480 with one face), `network` (YuNet's network alone on the same image, whatever the
+        detector: how fast the machine is) and `detect_over_network`; `large`, the same detector on
+        one face in a textured image of `pixels` (width, height): rows of `side` (pixels of the
+        landmarks' box), `images`, `found` (percent) and `ms` (median), and `empty_ms` of one
+        without a face; and `provenance`.
 
     Raises:
         RednetError: 300-W is not prepared, a folder has no such files, or `images` is below 1.
@@ -108,6 +125,8 @@ def bench_detect(
     if infants is not None:
         kinds.update(_infants(infants, images))
     done = 0
+    times = _times(detector, samples[0])
+    large = _large(detector, samples)
     rows = []
     for kind, labelled in kinds.items():
         outcomes, errors = [], []
@@ -141,7 +160,8 @@ def bench_detect(
         "without_faces": empty,
         "answered": answered,
         "aligned": aligned,
-        "detect_ms": _milliseconds(detector, samples[0]),
+        "times": times,
+        "large": large,
         "provenance": provenance(command, seed=0),
     }
 
@@ -273,17 +293,52 @@ def _spread(count: int, most: int | None) -> list[int]:
     return [i * count // taken for i in range(taken)]
 
 
-def _milliseconds(detector: FaceDetector, sample: Sample) -> float:
+def _times(detector: FaceDetector, sample: Sample) -> dict[str, float]:
     image, _ = composite(sample, 0, size=(640, 480))
+    network = cv2.FaceDetectorYN.create(
+        "onnx", np.frombuffer(model_bytes(), np.uint8), np.empty(0, np.uint8), (640, 480)
+    )
+    with _one_thread():
+        pairs = [
+            (_milliseconds(detector.detect, image), _milliseconds(network.detect, image))
+            for _ in range(TIMED + 1)
+        ][1:]
+    detect, alone = (statistics.median(column) for column in zip(*pairs, strict=True))
+    ratio = statistics.median(one / other for one, other in pairs)
+    return {"detect": detect, "network": alone, "detect_over_network": ratio}
+
+
+def _large(detector: FaceDetector, samples: Sequence[Sample]) -> dict[str, Any]:
+    watched = _Watched(detector)
+    rows = []
+    chosen = [samples[i] for i in _spread(len(samples), LARGE_IMAGES)]
+    with _one_thread():
+        for side in LARGE_FACES:
+            found, times = [], []
+            for number, sample in enumerate(chosen):
+                # Odd numbers: a plain canvas has nothing to confirm.
+                image, landmarks = composite(sample, 2 * number + 1, size=LARGE, side=side)
+                times.append(_milliseconds(watched.detect, image))
+                found.append(outcome(watched.found, landmarks)[0])
+            row = {"side": side, "images": len(chosen), "found": 100 * np.mean(found)}
+            rows.append(row | {"ms": statistics.median(times)})
+        canvas = _canvas(np.random.default_rng(0), LARGE, textured=True)
+        empty = _milliseconds(watched.detect, canvas)
+    return {"pixels": LARGE, "faces": rows, "empty_ms": empty}
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """OpenCV computes in one thread."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
-        detector.detect(image)
-        times = []
-        for _ in range(20):
-            begin = time.perf_counter()
-            detector.detect(image)
-            times.append(time.perf_counter() - begin)
+        yield
     finally:
         cv2.setNumThreads(threads)
-    return 1e3 * statistics.median(times)
+
+
+def _milliseconds(detect: Callable[[NDArray[np.uint8]], Any], image: NDArray[np.uint8]) -> float:
+    begin = time.perf_counter()
+    detect(image)
+    return 1e3 * (time.perf_counter() - begin)

@@ -66,6 +66,8 @@ def test_rows_count_what_the_detector_answers(sample, network, monkeypatch, tmp_
             return [Detection(landmark_box(sample.landmarks), 0.9)]
 
     monkeypatch.setattr(detect, "read_split", lambda *_: [sample] * 3)
+    monkeypatch.setattr(detect, "LARGE", (640, 640))
+    monkeypatch.setattr(detect, "TIMED", 1)
     result = bench_detect(Everything(), network, images=2)
     first = result["faces"][0]
     assert first["kind"] == "300w validation" and first["images"] == 2
@@ -75,7 +77,13 @@ def test_rows_count_what_the_detector_answers(sample, network, monkeypatch, tmp_
     assert first["nme"] == first["median"] == pytest.approx(error, rel=1e-3)
     assert len(result["faces"]) == 12
     assert result["answered"] == result["aligned"] == result["without_faces"] == 2
-    assert result["detect_ms"] > 0
+    times = result["times"]
+    assert 0 < times["detect"] < times["network"]
+    assert times["detect_over_network"] == pytest.approx(times["detect"] / times["network"])
+    large = result["large"]
+    assert [row["side"] for row in large["faces"]] == list(detect.LARGE_FACES)
+    # The box that this detector answers is as far from these faces as they are small.
+    assert [(row["images"], row["found"]) for row in large["faces"]] == [(2, 0)] * 4
     assert result["provenance"]["command"] == "rednet bench detect --images 2"
     with pytest.raises(RednetError, match=r"groups\.csv"):
         bench_detect(Everything(), network, images=1, infants=tmp_path)
