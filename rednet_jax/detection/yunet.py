@@ -56,9 +56,7 @@ SMALLEST_SIDE = 320
 SCALE_STEP = 2.5
 """Between scales. The finer finds faces from 18 px, the coarser those from 24 px."""
 
-TILE = 1280
-"""Longer side of a tile at most, pixels. Of smaller ones a larger share lies in two tiles."""
-
+TILE = 640
 OVERLAP = 64
 """Tiles overlap by the largest face that no coarser scale finds: 24 px * `SCALE_STEP`."""
 
