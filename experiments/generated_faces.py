@@ -17,11 +17,12 @@ import numpy as np
 
 from rednet_jax.data.sources import read_split
 from rednet_jax.errors import RednetError
-from rednet_jax.evaluate.metrics import NORMALISER, face_errors
+from rednet_jax.evaluate.metrics import face_errors
 from rednet_jax.evaluate.protocols import evaluate_split
 from rednet_jax.evaluate.provenance import provenance
 from rednet_jax.files import write_text
-from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
+from rednet_jax.landmarks.builtin import IBUG68
+from rednet_jax.landmarks.normalisers import normaliser_text
 
 RESULT = Path(__file__).parent / "results" / "generated_faces.json"
 
@@ -31,10 +32,10 @@ def mean_shape_nme(data_dir: Path | None) -> float:
     faces = list(read_split("300w", "validation", data_dir))
     boxes = np.stack([face.box for face in faces]).astype(np.float64)
     middle, side = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).max(1)
-    guessed = middle[:, None] + side[:, None, None] * mean_shape(LANDMARKS_68)
+    guessed = middle[:, None] + side[:, None, None] * IBUG68.shape
     truth = np.stack([face.landmarks for face in faces])
     labelled = np.stack([face.labelled for face in faces])
-    return float(face_errors(guessed, truth, labelled).mean())
+    return float(face_errors(guessed, truth, IBUG68, labelled).mean())
 
 
 def main(run_dir: Path, data_dir: Path | None) -> None:
@@ -52,7 +53,7 @@ def main(run_dir: Path, data_dir: Path | None) -> None:
     result = {
         **provenance(command, experiment["seed"]),
         "split": "300w validation, used for no choice",
-        "normaliser": NORMALISER,
+        "normaliser": normaliser_text(IBUG68),
         "mean_shape_nme": mean_shape_nme(data_dir),
         "trained_on_generated_faces": measured,
         "experiment": experiment,

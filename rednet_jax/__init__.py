@@ -17,13 +17,18 @@ if TYPE_CHECKING:
     from rednet_jax.inference.face import Face as Face
     from rednet_jax.inference.tracker import Tracker as Tracker
     from rednet_jax.inference.tracker import track as track
+    from rednet_jax.landmarks.builtin import load_scheme as load_scheme
+    from rednet_jax.landmarks.schemes import Scheme as Scheme
     from rednet_jax.model.config import RedNetConfig as RedNetConfig
     from rednet_jax.model.rednet import align_clip as align_clip
     from rednet_jax.model.rednet import align_image as align_image
     from rednet_jax.model.rednet import init as init
     from rednet_jax.model.rednet import initial_state as initial_state
     from rednet_jax.model.rednet import step as step
+    from rednet_jax.train.experiment import Experiment as Experiment
+    from rednet_jax.train.experiment import Stage as Stage
     from rednet_jax.weights.store import load as load
+    from rednet_jax.weights.store import write_weights as save  # noqa: F401
 
 __version__ = "0.1.0"
 
@@ -35,6 +40,11 @@ _HOMES = {
     "align_clip": "rednet_jax.model.rednet",
     "step": "rednet_jax.model.rednet",
     "load": "rednet_jax.weights.store",
+    "save": "rednet_jax.weights.store:write_weights",
+    "Scheme": "rednet_jax.landmarks.schemes",
+    "load_scheme": "rednet_jax.landmarks.builtin",
+    "Experiment": "rednet_jax.train.experiment",
+    "Stage": "rednet_jax.train.experiment",
     "align": "rednet_jax.inference.aligner",
     "Aligner": "rednet_jax.inference.aligner",
     "Face": "rednet_jax.inference.face",
@@ -48,7 +58,8 @@ __all__ = [*_HOMES, "__version__"]
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'rednet_jax' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    module, _, own_name = _HOMES[name].partition(":")
+    return getattr(importlib.import_module(module), own_name or name)
 
 
 def __dir__() -> list[str]:

@@ -1,20 +1,25 @@
 """Fields of config dataclasses: checked by their type hints, parsed from text, compared.
 
-The hints are bool, int, float, str, Literal of strings, a dataclass, `tuple[T, ...]` of one of
-these, and unions of them with `|`. An int is accepted for a float. Nothing is converted: a config
-holds what it was given. So a list is refused where a tuple is needed (configs are static arguments
-of compiled functions and need a hash), and so are numpy's scalars (JSON has none).
+The hints are bool, int, float, str, Path, Literal of strings, a dataclass, `Callable[...]` or a
+protocol with `__call__`, tuples of these, and unions of them with `|`. An int is accepted
+for a float. Nothing is converted: a config holds what it was given. So a list is refused where a
+tuple is needed (configs are static arguments of compiled functions and need a hash), and so are
+numpy's scalars (JSON has none).
 """
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import functools
+import hashlib
+import inspect
 import json
 import math
 import types
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from rednet_jax.errors import RednetError
@@ -87,6 +92,26 @@ def parse_field(hint: Any, text: str, name: str) -> Any:
     return value
 
 
+def plain_function(value: Any) -> str:
+    """Returns what JSON holds of a function or class: its name, and what tells it from others.
+
+    One of an experiment's own file has a digest of its source, so that a run is not resumed with
+    another function of the same name.
+    """
+    if isinstance(value, functools.partial):
+        given = [*map(repr, value.args), *(f"{k}={v!r}" for k, v in value.keywords.items())]
+        return f"{plain_function(value.func)}({', '.join(given)})"
+    if not hasattr(value, "__qualname__"):
+        return plain_function(type(value))
+    if value.__module__ not in ("__main__", "<run_path>"):
+        return f"{value.__module__}.{value.__qualname__}"
+    try:
+        source = inspect.getsource(value)
+    except (OSError, TypeError):
+        return str(value.__qualname__)
+    return f"{value.__qualname__} {hashlib.sha256(source.encode()).hexdigest()[:12]}"
+
+
 def shown(value: Any) -> str:
     """Returns a value as a message shows it: on one line, and cut where it is long."""
     text = " ".join(repr(value).split())
@@ -128,15 +153,25 @@ FORMER = "former name"
 """Key of a dataclass field's metadata: the name under which earlier versions wrote it."""
 
 
+FORMER_VALUES = "former values"
+"""Key of a dataclass field's metadata: present values by those that earlier versions wrote."""
+
+
 def current_names(plain: Mapping[str, Any], config: Any) -> dict[str, Any]:
-    """Returns a config's JSON with renamed fields under their present names.
+    """Returns a config's JSON with renamed fields under their present names, and present values.
 
     Args:
         plain: the JSON, as any version wrote it.
         config: a config of the same form, or its class.
     """
-    present = {field.metadata.get(FORMER): field.name for field in dataclasses.fields(config)}
-    return {present.get(name, name): value for name, value in plain.items()}
+    fields = dataclasses.fields(config)
+    present = {field.metadata.get(FORMER): field.name for field in fields}
+    named = {present.get(name, name): value for name, value in plain.items()}
+    for field in fields:
+        values = field.metadata.get(FORMER_VALUES, {})
+        if field.name in named and type(named[field.name]) in (int, str):
+            named[field.name] = values.get(named[field.name], named[field.name])
+    return named
 
 
 def with_defaults(plain: Any, config: Any) -> Any:
@@ -185,10 +220,17 @@ def _fits(hint: Any, value: Any) -> bool:
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
         return any(_fits(one, value) for one in inner)
-    if origin is tuple:
+    if origin is tuple and inner[-1] is Ellipsis:
         return type(value) is tuple and all(_fits(inner[0], item) for item in value)
+    if origin is tuple:
+        alike = type(value) is tuple and len(value) == len(inner)
+        return alike and all(map(_fits, inner, value))
     if origin is Literal:
         return type(value) is str and value in inner
+    if origin is collections.abc.Callable or getattr(hint, "_is_protocol", False):
+        return callable(value)
+    if hint is Path:
+        return isinstance(value, Path)
     if hint is float:
         return type(value) in (int, float) and _is_finite(value)
     if hint in _KINDS:
@@ -211,8 +253,12 @@ def _described(hint: Any) -> str:
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
         return " or ".join(_described(one) for one in inner)
+    if origin is tuple and inner[-1] is not Ellipsis:
+        return f"a tuple of {', '.join(map(_described, inner))}"
     if origin is tuple:
         return f"a tuple, each item {_described(inner[0])}"
+    if origin is collections.abc.Callable or getattr(hint, "_is_protocol", False):
+        return "a function"
     if origin is Literal:
         return f"one of {', '.join(inner)}"
     return _KINDS.get(hint) or f"a {hint.__name__}"

@@ -21,6 +21,7 @@ from rednet_jax.inference.aligner import Aligner
 from rednet_jax.inference.tracker import Tracker, landmark_track
 from rednet_jax.landmarks.crops import apply_affine, crop_image
 from rednet_jax.landmarks.drawing import draw_landmarks, write_image
+from rednet_jax.landmarks.schemes import Scheme
 from rednet_jax.landmarks.table import write_landmarks_csv
 from rednet_jax.media.images import read_image
 from rednet_jax.media.video import write_video
@@ -114,24 +115,26 @@ def quickstart(
             faces.append(tracker.update(frame))
             times.append(time.perf_counter() - begin)
             report(index * FRAMES + done, len(FEEDBACK_STEPS) * FRAMES)
-        points = landmark_track(faces, config.landmarks)
+        points = landmark_track(faces, config.scheme)
         tracks.append(points)
         found = sum(map(bool, faces))
-        still = jitter(apply_affine(motion, points))
+        still = jitter(apply_affine(motion, points), config.scheme)
         figures.append(Figures(steps, found, 1000 * float(np.median(times)), still))
     overlay, video, landmarks = (folder / n for n in ("overlay.png", "track.mp4", "landmarks.csv"))
     portrait = read_image(portrait_path(), upright=True)
     aligner = Aligner((config, variables), feedback_steps=FEEDBACK_STEPS[-1], faces=1)
     for face in aligner(portrait):
-        portrait = draw_landmarks(portrait, face.landmarks)
+        portrait = draw_landmarks(portrait, face.landmarks, face.scheme)
     write_image(overlay, portrait)
     with write_video(video, FPS, (SIDE * len(tracks), SIDE)) as write:
         for number, frame in enumerate(frames):
-            row = [_drawn(frame, points[number]) for points in tracks]
+            row = [_drawn(frame, points[number], config.scheme) for points in tracks]
             write(np.concatenate(row, axis=1))
     write_landmarks_csv(landmarks, [str(number + 1) for number in range(FRAMES)], tracks[-1])
     return Quickstart(figures, overlay, video, landmarks)
 
 
-def _drawn(image: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> NDArray[np.uint8]:
-    return image if np.isnan(landmarks).any() else draw_landmarks(image, landmarks)
+def _drawn(
+    image: NDArray[np.uint8], landmarks: NDArray[np.float32], scheme: Scheme
+) -> NDArray[np.uint8]:
+    return image if np.isnan(landmarks).any() else draw_landmarks(image, landmarks, scheme)

@@ -17,8 +17,8 @@ from rednet_jax.bench import scan
 from rednet_jax.data.prepare import prepare
 from rednet_jax.errors import RednetError
 from rednet_jax.inference import track_file
+from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.landmarks.pts import write_pts
-from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
 from rednet_jax.landmarks.table import read_landmarks_csv
 from rednet_jax.media.video import write_video
 from rednet_jax.model.rednet import init
@@ -250,7 +250,7 @@ def test_a_video_without_a_face_is_status_1(checkpoint, grey_video, here, run):
 
 def test_eval_prints_and_writes_its_figures(checkpoint, here, run):
     """On black images that have the split's names."""
-    points = mean_shape(LANDMARKS_68) * 80 + 100
+    points = IBUG68.shape * 80 + 100
     names = "ibug/a", "ibug/b", "ibug/c"
     (here / "tree/ibug").mkdir(parents=True)
     for name in names:
@@ -305,6 +305,7 @@ def test_train_hands_over_folder_steps_and_fields(here, run, monkeypatch):
         "parallel": "jit",
         "init_from": None,
         "from_step": None,
+        "fresh": (),
         "profile": 0,
     }
     (_, folder), options = calls[1]

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from rednet_jax import cli, commands
+from rednet_jax import cli
+from rednet_jax.cli import run as cli_run
+from rednet_jax.cli import training
 from rednet_jax.compilation import FOLDER
 
 PROGRAM = """
@@ -108,12 +110,12 @@ def test_every_command_has_the_option():
 @pytest.mark.parametrize(("words", "enabled"), [([], True), (["--no-compilation-cache"], False)])
 def test_a_command_keeps_what_is_compiled_unless_it_is_told_not_to(monkeypatch, words, enabled):
     given = []
-    monkeypatch.setattr(cli, "keep_compiled", given.append)
+    monkeypatch.setattr(cli_run, "keep_compiled", given.append)
 
     def report(args):
         """Nothing."""
         return 0
 
-    monkeypatch.setattr(commands, "report", report)
+    monkeypatch.setattr(training, "report", report)
     assert cli.main(["report", "RUN", *words]) == 0
     assert given == [enabled]

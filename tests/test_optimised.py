@@ -18,7 +18,7 @@ from model.loops import PRESETS, Problem
 
 from rednet_jax.data.augment import Augmentation, augment
 from rednet_jax.data.synthetic.generate import SyntheticConfig, generate
-from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
+from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.model import rednet
 
 Tree = Any
@@ -45,10 +45,8 @@ def test_faces_are_augmented_alike() -> None:
     rng = np.random.default_rng(0)
     coarse = jax.random.uniform(jax.random.key(0), (4, 12, 12, 3))
     images = jax.image.resize(255 * coarse, (4, 80, 80, 3), "cubic").clip(0, 255).astype(jnp.uint8)
-    points = 20 + 40 * mean_shape(LANDMARKS_68) + rng.normal(size=(4, 68, 2))
-    draw = functools.partial(
-        augment, Augmentation(), scheme=LANDMARKS_68, cover=1.3, margin=1.3, size=64
-    )
+    points = 20 + 40 * IBUG68.shape + rng.normal(size=(4, 68, 2))
+    draw = functools.partial(augment, Augmentation(), scheme=IBUG68, cover=1.3, margin=1.3, size=64)
     known = jnp.ones((4, 68), bool)
     keys = jax.random.split(jax.random.key(1), 4)
     optimised, reference = both(draw, keys, images, jnp.asarray(points, jnp.float32), known)

@@ -7,6 +7,7 @@ import pytest
 
 from rednet_jax import quickstart as module
 from rednet_jax.inference.face import Face
+from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.landmarks.crops import apply_affine
 from rednet_jax.landmarks.table import read_landmarks_csv
 from rednet_jax.media.images import read_image
@@ -88,7 +89,9 @@ def test_jitter_is_what_the_motion_does_not_explain(network, tmp_path, monkeypat
             points = np.linalg.solve(affine[:, :2], (fixed - affine[:, 2]).T).T
             points = points + rng.normal(0, noise, points.shape)
             points = points.astype(np.float32)
-            return [Face(points, np.ones(68, np.float32), np.zeros(4, np.float32), identity=0)]
+            return [
+                Face(points, np.ones(68, np.float32), np.zeros(4, np.float32), IBUG68, identity=0)
+            ]
 
     monkeypatch.setattr(module, "Tracker", Sticking)
     for row in quickstart(tmp_path, checkpoint=network).figures:

@@ -17,9 +17,10 @@ from rednet_jax.ablate.plan import CLIPS, FEEDBACK_STEPS, IMAGES, Readout
 from rednet_jax.data.sources import holds_clips, read_split
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.clips import ClipWindows, clip_windows, follow, track_of
-from rednet_jax.evaluate.metrics import NORMALISER, face_errors, measurable
+from rednet_jax.evaluate.metrics import face_errors
 from rednet_jax.evaluate.protocols import Boxes, Crops, crop_split, in_image
 from rednet_jax.inference.answers import BATCH
+from rednet_jax.landmarks.normalisers import measurable, normaliser_text
 from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.network import PassOutput
@@ -51,12 +52,12 @@ def measure(
         Plain JSON: `normaliser`; `pictures`, with `data` (the splits), `names` of the N faces and
         `errors`, percent, by boxes, readout and K [N]; and of an experiment that ends with clips
         `clips`, with `data`, `names` of the N clips and `nme` and `jitter`, percent, by `clips` or
-        `clips-halved` and K [N]. Faces without both outer eye corners are left out.
+        `clips-halved` and K [N]. Faces that cannot be measured are left out.
 
     Raises:
         RednetError: data that cannot be read, or points that are not finite.
     """
-    result: dict[str, Any] = {"normaliser": NORMALISER}
+    result: dict[str, Any] = {"normaliser": normaliser_text(experiment.model.scheme)}
     stages = [_images(stage) for stage in experiment.stages]
     splits = list(dict.fromkeys(split for split in stages if split is not None))
     if splits:
@@ -98,7 +99,7 @@ def _on_images(
         names, parts = [], []
         for split in splits:
             crops = _crops(experiment, split, on, data_dir)
-            known = measurable(crops.labelled)
+            known = measurable(crops.labelled, crops.scheme, boxed=True)
             place = GENERATED if isinstance(split, GeneratedData) else split
             names += [f"{place}/{n}" for n, k in zip(crops.names, known, strict=True) if k]
             points = _both_readouts(model, variables, crops.images, FEEDBACK_STEPS[on][-1])
@@ -106,7 +107,9 @@ def _on_images(
             shape = found.shape[:2]
             truth = np.broadcast_to(crops.landmarks, found.shape)
             labelled = np.broadcast_to(crops.labelled, (*shape, *crops.labelled.shape))
-            parts.append(face_errors(found, truth, labelled)[..., known])
+            face_boxes = np.broadcast_to(crops.boxes, (*shape, *crops.boxes.shape))
+            errors_of = face_errors(found, truth, crops.scheme, labelled, boxes=face_boxes)
+            parts.append(errors_of[..., known])
         both = _finite(np.concatenate(parts, axis=-1), f"points with boxes '{on}'")
         errors[on] = {"regression": both[0], "maps": both[1]}
     return {

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rednet_jax.errors import RednetError
-from rednet_jax.fields import FORMER, check_fields
+from rednet_jax.fields import FORMER, FORMER_VALUES, check_fields, plain_function
+from rednet_jax.landmarks.builtin import plain_scheme
+from rednet_jax.landmarks.schemes import Scheme
 from rednet_jax.train.experiment import Experiment
 from rednet_jax.train.load import changed, run_file
 
@@ -214,8 +216,13 @@ def _said(part: Any) -> Any:
             factory = field.default_factory
             default = field.default if factory is dataclasses.MISSING else factory()
             if value != default and (type(part), field.name) not in _FREE:
-                said[field.metadata.get(FORMER, field.name)] = _said(value)
+                former = {new: old for old, new in field.metadata.get(FORMER_VALUES, {}).items()}
+                value = plain_scheme(value) if isinstance(value, Scheme) else value
+                named = former.get(value, value) if isinstance(value, str) else value
+                said[field.metadata.get(FORMER, field.name)] = _said(named)
         return said
+    if callable(part):
+        return plain_function(part)
     return [_said(item) for item in part] if isinstance(part, tuple) else part
 
 

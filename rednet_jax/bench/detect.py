@@ -85,7 +85,7 @@ def bench_detect(
 
     Args:
         detector: `YuNet()` if None.
-        checkpoint: as in `Aligner`, of 68 landmarks; with three passes.
+        checkpoint: as in `Aligner`, of the scheme `ibug68`; with three passes.
         data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
         infants: a folder of NAME.jpg, NAME.pts and groups.csv (columns name, and 1 where a face is
             of a group); left out if None.
@@ -106,13 +106,19 @@ def bench_detect(
         without a face; and `provenance`.
 
     Raises:
-        RednetError: 300-W is not prepared, a folder has no such files, or `images` is below 1.
+        RednetError: 300-W is not prepared, a folder has no such files, `images` is below 1, or a
+            checkpoint of other landmarks.
     """
     if images is not None and images < 1:
         raise RednetError(f"images: {images} is below 1")
     watched = _Watched(detector := detector or YuNet())
     aligner = Aligner(checkpoint, detector=watched, feedback_steps=3)
     split = read_split("300w", "validation", data_dir)
+    if aligner.config.scheme != split.scheme:
+        raise RednetError(
+            f"detection is measured on landmarks of {split.scheme.name}, and the network's are "
+            f"{aligner.config.scheme.name}"
+        )
     samples = [split[i] for i in _spread(len(split), images)]
     kinds: dict[str, Iterable[Labelled]] = {
         "300w validation": ((s.image, s.landmarks) for s in samples)
@@ -134,7 +140,7 @@ def bench_detect(
             face = _face_at(aligner(image), landmarks)
             outcomes.append((*outcome(watched.found, landmarks), face is not None))
             if face is not None:
-                errors.append(float(face_errors(face.landmarks, landmarks)))
+                errors.append(float(face_errors(face.landmarks, landmarks, face.scheme)))
             report(done := done + 1, None)
         found, upright, aligned = 100 * np.mean(outcomes, axis=0)
         row = {"kind": kind, "images": len(outcomes), "found": found, "upright": upright}

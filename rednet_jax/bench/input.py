@@ -16,7 +16,7 @@ import numpy as np
 from rednet_jax.data.crops import FaceCrops
 from rednet_jax.data.pipeline import read_batches
 from rednet_jax.data.synthetic.generate import SyntheticConfig, generate
-from rednet_jax.landmarks.schemes import scheme
+from rednet_jax.landmarks.builtin import HEAD70
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.train.draw import draw
 from rednet_jax.train.experiment import DataConfig, Experiment, GeneratedData, Stage
@@ -56,7 +56,7 @@ def bench_input(
         reader = read_batches(
             [(crops, 1.0)],
             batch=stage.batch,
-            scheme=scheme(experiment.model.landmarks),
+            scheme=experiment.model.scheme,
             seed=experiment.seed,
         )
         batch = jax.device_put(next(reader))
@@ -104,12 +104,13 @@ def _write_faces(
     return FaceCrops(
         images=np.memmap(folder / "faces", np.uint8, mode="r", shape=stored.shape),
         landmarks=landmarks[order],
-        labelled=np.ones((count, 68), bool),
+        labelled=np.ones((count, HEAD70.count), bool),
         affines=np.tile(np.eye(2, 3, dtype=np.float32), (count, 1, 1)),
         starts=np.arange(count + 1),
         names=np.array([f"generated face {i}" for i in order]),
         styles=np.full(count, "300w"),
         identities=np.full(count, -1),
+        scheme=HEAD70,
     )
 
 

@@ -296,7 +296,7 @@ def _image_stage(mesh: MeshConfig, batch: int, statistics: Statistics) -> Experi
 def _shapes(experiment: Experiment, stage: Stage) -> Batch:
     """A batch of the stage's as shapes and types alone."""
     assert isinstance(stage.data, DataConfig)
-    size, points = stage.data.cached_size, experiment.model.landmarks
+    size, points = stage.data.cached_size, experiment.model.scheme.count
     of_a_face: dict[str, tuple[tuple[int, ...], Any]] = {
         "images": ((size, size, 3), jnp.uint8),
         "landmarks": ((points, 2), jnp.float32),

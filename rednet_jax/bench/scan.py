@@ -97,7 +97,7 @@ def _training_step(config: RedNetConfig, variables: Tree, scan: rednet.Scan) -> 
     keys = jax.random.split(jax.random.key(1))
     size = config.input_size
     clips = jax.random.uniform(keys[0], (BATCH, FRAMES, size, size, 3))
-    points = jax.random.uniform(keys[1], (BATCH, FRAMES, config.landmarks, 2), maxval=size - 1)
+    points = jax.random.uniform(keys[1], (BATCH, FRAMES, config.scheme.count, 2), maxval=size - 1)
     targets = Targets(
         points, jnp.ones(points.shape[:-1], bool), jnp.full(points.shape[:-2], -1, jnp.int32)
     )

@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 from rednet_jax.data.samples import ClipSample
 from rednet_jax.data.sources import read_clips
 from rednet_jax.errors import RednetError
-from rednet_jax.evaluate.metrics import ALL, INNER, NORMALISER, jitter, point_errors
+from rednet_jax.evaluate.metrics import jitter, point_errors
 from rednet_jax.evaluate.provenance import measured_on
 from rednet_jax.inference.face import Face
 from rednet_jax.inference.smoothing import Smoother
 from rednet_jax.inference.streams import Carry, Variables, is_recurrent
 from rednet_jax.inference.tracker import Tracker
 from rednet_jax.landmarks.boxes import intersection_over_union, whole_face_box
+from rednet_jax.landmarks.normalisers import inner_landmarks, normaliser_text
+from rednet_jax.landmarks.schemes import Scheme
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.weights.store import load
 
@@ -82,12 +84,17 @@ def bench_steadiness(
         `of_clips`, the same for each clip.
 
     Raises:
-        RednetError: no such data or checkpoint, a network of other than 68 points.
+        RednetError: no such data or checkpoint, a network of other landmarks than the data's.
     """
     config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
-    if config.landmarks != 68:
-        raise RednetError("steadiness is measured on 68 points, and the network has fewer")
     clips = read_clips(data, split, data_dir)
+    scheme = clips.scheme
+    if config.scheme != scheme:
+        raise RednetError(
+            f"steadiness is measured on the landmarks of {data}, {scheme.name}, and the network's "
+            f"are {config.scheme.name}"
+        )
+    inner = inner_landmarks(scheme)
     total = sum(len(clip.images) for clip in clips)
     carries = {way.carry: None for way in WAYS}
     trackers = {
@@ -117,7 +124,7 @@ def bench_steadiness(
                 {
                     "clip": clip.name,
                     "way": way.name,
-                    **_score(clip, track),
+                    **_score(clip, track, scheme),
                     "frames_per_second": float(1 / np.mean(seconds[way.carry])),
                 }
             )
@@ -125,11 +132,11 @@ def bench_steadiness(
     return {
         "clips": len(labels),
         "labelled_frames": sum(int(clip.valid.sum()) for clip in clips),
-        "normaliser": NORMALISER,
+        "normaliser": normaliser_text(scheme),
         "feedback_steps": feedback_steps,
         "recurrent": is_recurrent(variables),
-        "label_jitter_inner": _mean(np.array([jitter(one, INNER) for one in labels])),
-        "label_jitter_all": _mean(np.array([jitter(one, ALL) for one in labels])),
+        "label_jitter_inner": _mean(np.array([jitter(one, scheme, inner) for one in labels])),
+        "label_jitter_all": _mean(np.array([jitter(one, scheme) for one in labels])),
         "ways": [_summary(way, [row for row in rows if row["way"] == way.name]) for way in WAYS],
         "of_clips": rows,
         "provenance": measured_on(
@@ -141,27 +148,28 @@ def bench_steadiness(
     }
 
 
-def _score(clip: ClipSample, track: list[list[Face]]) -> dict[str, float | int]:
+def _score(clip: ClipSample, track: list[list[Face]], scheme: Scheme) -> dict[str, float | int]:
     """Of the person who is the labelled one in most frames: errors, jitter, frames lost."""
+    inner = inner_landmarks(scheme)
     valid = [int(frame) for frame in np.flatnonzero(clip.valid)]
     right: dict[int | None, list[int]] = {}
     for frame in valid:
         for face in track[frame]:
-            box = whole_face_box(face.landmarks)
+            box = whole_face_box(face.landmarks, scheme, expected=face.box)
             if intersection_over_union(box, clip.box[frame]) > RIGHT_IOU:
                 right.setdefault(face.identity, []).append(frame)
     person, frames = max(right.items(), key=lambda item: len(item[1]), default=(-1, []))
     points = np.full(clip.landmarks.shape, np.nan, np.float32)
     for frame in frames:
         (points[frame],) = (f.landmarks for f in track[frame] if f.identity == person)
-    errors = point_errors(points, clip.landmarks, clip.labelled)[frames]
+    errors = point_errors(points, clip.landmarks, scheme, clip.labelled, boxes=clip.box)[frames]
     return {
         "labelled": len(valid),
         "lost": len(valid) - len(frames),
-        "nme_inner": _mean(errors[:, INNER]),
+        "nme_inner": _mean(errors[:, inner]),
         "nme_all": _mean(errors),
-        "jitter_inner": jitter(points, INNER),
-        "jitter_all": jitter(points, ALL),
+        "jitter_inner": jitter(points, scheme, inner),
+        "jitter_all": jitter(points, scheme),
     }
 
 

@@ -144,7 +144,10 @@ def _parts(
     tracked = [tracker.update(frame) for frame in frames]
     streams = Streams(config, variables, count, feedback_steps=feedback_steps)
     for frame, found in zip(frames, tracked, strict=True):
-        boxes = {row: whole_face_box(face.landmarks) for row, face in enumerate(found)}
+        boxes = {
+            row: whole_face_box(face.landmarks, face.scheme, expected=face.box)
+            for row, face in enumerate(found)
+        }
         with timed("crop"):
             for box in boxes.values():
                 affine = crop_transform(box, margin=config.input_margin, size=config.input_size)
@@ -159,7 +162,7 @@ def _parts(
             image = frame
             with timed("draw"):
                 for face in found:
-                    image = draw_landmarks(image, face.landmarks)
+                    image = draw_landmarks(image, face.landmarks, face.scheme)
             with timed("encode"):
                 write(image)
     ms = {part: 1e3 * statistics.median(each) for part, each in times.items()}

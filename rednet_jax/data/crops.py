@@ -28,7 +28,9 @@ from rednet_jax.data.sources import Split, holds_clips, read_clips, read_split
 from rednet_jax.errors import RednetError
 from rednet_jax.files import locked_folder, write_text
 from rednet_jax.landmarks.boxes import whole_face_box
+from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.landmarks.crops import apply_affine, crop_image, crop_transform, invert_affine
+from rednet_jax.landmarks.schemes import Scheme
 
 _VERSION = 2
 """Of the files' form and of how a face is cut; counts as part of their source."""
@@ -37,7 +39,8 @@ _IMAGES, _LABELS, _SOURCE = "images.u8", "labels.npz", "source.json"
 _FINGERPRINT = "fingerprint.txt"
 
 _FEWEST_POINTS = 2
-"""A face with fewer labelled points has no place and no size, and is left out."""
+"""A face with fewer labelled points has no size but that of its box, and without labels no place:
+it is left out, unless the scheme has no more points."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +49,14 @@ class FaceCrops:
 
     Attributes:
         images: uint8 [N, C, C, 3], each cut around its face, memory-mapped.
-        landmarks: float32 [N, 68, 2], in pixels of `images`; 0 where not labelled.
-        labelled: bool [N, 68]; of frames without labels all False.
+        landmarks: float32 [N, L, 2], in pixels of `images`; 0 where not labelled.
+        labelled: bool [N, L]; of frames without labels all False.
         affines: float32 [N, 2, 3], from pixels of `images` to pixels of the image.
         starts: int64 [M + 1], the first face of each of M images or clips, and N.
         names: N names of the samples, of frames with the frame's number from 1.
         styles: N, whose labelling convention the points follow.
         identities: int64 [N], number of the person, -1 if unknown.
+        scheme: of the landmarks.
         fingerprint: digest of all of these, of faces in the data folder.
     """
 
@@ -64,6 +68,7 @@ class FaceCrops:
     names: NDArray[np.str_]
     styles: NDArray[np.str_]
     identities: NDArray[np.int64]
+    scheme: Scheme = IBUG68
     fingerprint: str = ""
 
     def __len__(self) -> int:
@@ -125,7 +130,10 @@ def face_crops(
     except (OSError, ValueError) as error:
         raise RednetError(f"{folder}: {error}") from error
     return FaceCrops(
-        images, **labels, fingerprint=_fingerprint(folder, {**labels, _IMAGES: images})
+        images,
+        **labels,
+        scheme=samples.scheme,
+        fingerprint=_fingerprint(folder, {**labels, _IMAGES: images}),
     )
 
 
@@ -206,8 +214,8 @@ def _faces(samples: Split[ClipSample] | Split[Sample]) -> Iterator[_Face]:
     for number in range(len(samples)):
         sample = samples[number]
         if isinstance(sample, ClipSample):
-            yield from _frames(number, sample)
-        elif sample.labelled.sum() >= _FEWEST_POINTS:
+            yield from _frames(number, sample, samples.scheme)
+        elif sample.labelled.sum() >= min(_FEWEST_POINTS, samples.scheme.count):
             yield _Face(
                 number,
                 sample.name,
@@ -216,7 +224,9 @@ def _faces(samples: Split[ClipSample] | Split[Sample]) -> Iterator[_Face]:
                 functools.partial(getattr, sample, "image"),
                 sample.landmarks,
                 sample.labelled,
-                whole_face_box(sample.landmarks, sample.labelled),
+                whole_face_box(
+                    sample.landmarks, samples.scheme, sample.labelled, expected=sample.box
+                ),
             )
 
 
@@ -230,7 +240,7 @@ def nearest_labelled(valid: NDArray[np.bool_]) -> NDArray[np.int64]:
     return nearest
 
 
-def _frames(number: int, clip: ClipSample) -> Iterator[_Face]:
+def _frames(number: int, clip: ClipSample, scheme: Scheme) -> Iterator[_Face]:
     for frame, nearest in enumerate(nearest_labelled(clip.valid)):
         yield _Face(
             number,
@@ -240,5 +250,7 @@ def _frames(number: int, clip: ClipSample) -> Iterator[_Face]:
             functools.partial(clip.images.__getitem__, frame),
             clip.landmarks[frame],
             clip.labelled[frame],
-            whole_face_box(clip.landmarks[nearest], clip.labelled[nearest]),
+            whole_face_box(
+                clip.landmarks[nearest], scheme, clip.labelled[nearest], expected=clip.box[nearest]
+            ),
         )

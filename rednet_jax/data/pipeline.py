@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from rednet_jax.data.crops import FaceCrops
 from rednet_jax.errors import RednetError
 from rednet_jax.fields import check_fields
+from rednet_jax.landmarks.convert import convert, convert_labelled
 from rednet_jax.landmarks.schemes import Scheme
 
 
@@ -116,10 +117,10 @@ def read_batches(
     Args:
         sources: faces and their weight, above 0.
         batch: B of all processes together.
-        scheme: of the landmarks, taken out of the 68.
+        scheme: that the faces' landmarks are converted to.
         seed: of all orders, places and strides.
-        styles: points labelled in another style count as not labelled; faces without labelled
-            points are left out.
+        styles: points labelled in another style count as not labelled, but for those without one;
+            faces without labelled points are left out.
         people: numbers of the persons whose place here is their class; None for those of the
             sources in rising order.
         clips: read clips, as this says; None reads single faces.
@@ -128,8 +129,8 @@ def read_batches(
         threads: that read ahead.
 
     Raises:
-        RednetError: a batch that the processes do not divide, a weight of 0, or a source of which
-            nothing is left.
+        RednetError: a batch that the processes do not divide, a weight of 0, a source of which
+            nothing is left, or one whose landmarks do not give those of the scheme.
     """
     if batch % processes:
         raise RednetError(f"a batch of {batch} cannot be shared out to {processes} processes")
@@ -138,8 +139,9 @@ def read_batches(
     people = known_people(crops for crops, _ in sources) if people is None else people
     parts, offset = [], 0
     for number, (crops, _) in enumerate(sources):
-        labelled = crops.labelled[:, scheme.from_68] & np.isin(crops.styles, styles)[:, None]
-        landmarks = crops.landmarks[:, scheme.from_68]
+        labelled = convert_labelled(crops.labelled, crops.scheme, scheme)
+        labelled = labelled & np.isin(crops.styles, [*styles, ""])[:, None]
+        landmarks = convert(crops.landmarks, crops.scheme, scheme)
         faces = _Faces(crops, landmarks, labelled, _classes(crops.identities, people), offset)
         places = _labelled_faces(faces) if clips is None else _windows(faces, clips.frames)
         if not len(places):

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import json
 import os
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tensorflow_datasets as tfds
 
 from rednet_jax.data.builders import BUILDERS
 from rednet_jax.data.builders.base import FaceBuilder
+from rednet_jax.data.builders.own_folder import OwnData, RednetFolder
 from rednet_jax.data.builders.tree_300w import MIRRORED
 from rednet_jax.data.folder import data_folder
 from rednet_jax.errors import RednetError
 from rednet_jax.files import locked_folder, write_text
+from rednet_jax.landmarks.builtin import plain_scheme, scheme_of
+from rednet_jax.landmarks.schemes import Scheme
 
 SUMMARY = "rednet.json"
 
@@ -36,6 +42,8 @@ class Prepared:
         skipped: one line for each bad file.
         unread: how many files of the source were not looked at, by what they are: their ending,
             'mirrored copies' or 'hidden files'.
+        scheme: of the landmarks.
+        subsets: by name the split that it is a part of, and the numbers of its samples there.
         built: False if it was there already, made from the same files or generator.
     """
 
@@ -45,6 +53,8 @@ class Prepared:
     left_out: tuple[str, ...]
     skipped: tuple[str, ...]
     unread: dict[str, int]
+    scheme: Scheme
+    subsets: dict[str, tuple[str, list[int]]]
     built: bool
 
 
@@ -52,19 +62,25 @@ def find_prepared(name: str, data_dir: Path | None = None) -> Prepared | None:
     """Returns a data set that was prepared, or None.
 
     Args:
-        name: the data set's, a key of `BUILDERS`.
+        name: the data set's, a key of `BUILDERS` or that of a prepared folder.
         data_dir: as in `data_folder`.
     """
-    folder = data_folder(data_dir) / _place(BUILDERS[name])
+    folder = data_folder(data_dir) / _place(name)
     try:
         summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
         splits = tfds.builder_from_directory(folder).info.splits
     except (OSError, ValueError):
         return None
+    subsets = {
+        name: (split, chosen) for name, (split, chosen) in summary.get("subsets", {}).items()
+    }
     return Prepared(
         folder=folder,
         source=summary["source"],
-        samples={split: info.num_examples for split, info in splits.items()},
+        samples=_sizes(splits, subsets),
+        # Data prepared before there were others has the landmarks of 300-W.
+        scheme=scheme_of(summary.get("scheme", "ibug68")),
+        subsets=subsets,
         left_out=tuple(summary["left_out"]),
         skipped=tuple(summary["skipped"]),
         # Of data prepared before there was a count, nothing is known.
@@ -78,34 +94,43 @@ def prepare(
     source: Path | None = None,
     data_dir: Path | None = None,
     report: Callable[[int, int | None], None] | None = None,
+    *,
+    own: OwnData | None = None,
 ) -> Prepared:
     """Builds a data set, unless it is there already and its source has not changed.
 
     It appears in the data folder whole, in the place of an older one, or not at all.
 
     Args:
-        name: a key of `BUILDERS`.
-        source: the publisher's folder; None for a data set that is generated.
+        name: a key of `BUILDERS`, or with `own` any other.
+        source: the publisher's folder, or with `own` that of the images; None for a data set that
+            is generated.
         data_dir: as in `data_folder`.
         report: called with (done, in all) after each sample tried.
+        own: describes images and labels of yours.
 
     Raises:
         RednetError: an unknown name, no folder given or one that is not wanted, a folder with no
             known part of the data set, one where more than 5 % are bad, or a data folder that
             cannot be written.
     """
-    if name not in BUILDERS:
-        raise RednetError(f"no data set '{name}'; known: {', '.join(BUILDERS)}")
-    if BUILDERS[name].needs_source:
+    if own is not None:
+        check_own_name(name)
+    elif name not in BUILDERS:
+        raise RednetError(f"no data set '{name}'; known: folder, {', '.join(BUILDERS)}")
+    if own is not None or BUILDERS[name].needs_source:
         if source is None:
-            raise RednetError(f"{name} is prepared from the publisher's folder: give --from FOLDER")
+            whose = "a folder of images" if own is not None else "the publisher's folder"
+            raise RednetError(f"{name} is prepared from {whose}: give --from FOLDER")
         if not source.is_dir():
             raise RednetError(f"{source}: no such folder")
     elif source is not None:
         raise RednetError(f"{name} is generated, from no folder: leave out --from {source}")
     root = data_folder(data_dir)
-    fingerprint = _fingerprint(BUILDERS[name], source, besides=root)
-    place = root / _place(BUILDERS[name])
+    make = BUILDERS[name] if own is None else functools.partial(RednetFolder, name, own)
+    recipe = BUILDERS[name].recipe() if own is None else own.recipe()
+    place = root / _place(name)
+    fingerprint = _fingerprint(place.relative_to(root), recipe, source, besides=root)
 
     def unchanged() -> Prepared | None:
         found = find_prepared(name, root)
@@ -118,14 +143,17 @@ def prepare(
         with locked_folder(root / f".{name}.partial") as partial:
             if found := unchanged():
                 return found
-            builder = BUILDERS[name](source=source, data_dir=partial, report=report)
+            builder = make(source=source, data_dir=partial, report=report)
             _build(builder)
+            subsets = builder.subset_places()
             unread = {} if source is None else _unread(builder, source, besides=root)
             summary = {
                 "source": fingerprint,
                 "left_out": builder.left_out,
                 "skipped": builder.bad.lines,
                 "unread": unread,
+                "scheme": plain_scheme(builder.scheme),
+                "subsets": subsets,
             }
             write_text(Path(builder.data_dir) / SUMMARY, json.dumps(summary, indent=2) + "\n")
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -135,11 +163,12 @@ def prepare(
             os.replace(builder.data_dir, place)
     except OSError as error:
         raise RednetError(f"{name} cannot be prepared: {error}") from error
-    samples = {split: info.num_examples for split, info in builder.info.splits.items()}
     return Prepared(
         folder=place,
         source=fingerprint,
-        samples=samples,
+        samples=_sizes(builder.info.splits, subsets),
+        scheme=builder.scheme,
+        subsets=subsets,
         left_out=tuple(builder.left_out),
         skipped=tuple(builder.bad.lines),
         unread=unread,
@@ -147,9 +176,36 @@ def prepare(
     )
 
 
-def _place(builder: type[FaceBuilder]) -> Path:
+def own_data(data_dir: Path | None = None) -> list[str]:
+    """Returns the names of the folders that were prepared.
+
+    Args:
+        data_dir: as in `data_folder`.
+    """
+    summaries = (data_folder(data_dir) / RednetFolder.name).glob(f"*/*/{SUMMARY}")
+    return sorted({path.parent.parent.name for path in summaries})
+
+
+def check_own_name(name: str) -> None:
+    """Raises RednetError if a folder of images cannot have this name."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
+        raise RednetError(f"name: {name!r} is not letters, digits, _ and -")
+    if name in (*BUILDERS, "folder"):
+        raise RednetError(f"name: '{name}' is that of another data set")
+
+
+def _place(name: str) -> Path:
     """Where TFDS puts a data set below the data folder."""
-    return Path(builder.name) / str(builder.VERSION)
+    if name in BUILDERS:
+        return Path(BUILDERS[name].name) / str(BUILDERS[name].VERSION)
+    return Path(RednetFolder.name) / name / str(RednetFolder.VERSION)
+
+
+def _sizes(
+    splits: Mapping[str, Any], subsets: Mapping[str, tuple[str, Sequence[int]]]
+) -> dict[str, int]:
+    sizes = {split: int(info.num_examples) for split, info in splits.items()}
+    return sizes | {name: len(chosen) for name, (_, chosen) in subsets.items()}
 
 
 def _build(builder: FaceBuilder) -> None:
@@ -161,12 +217,13 @@ def _build(builder: FaceBuilder) -> None:
         )
 
 
-def _fingerprint(builder: type[FaceBuilder], source: Path | None, besides: Path) -> str:
-    """Returns a digest of the builder's recipe and of all files of `source`.
+def _fingerprint(place: Path, recipe: bytes, source: Path | None, besides: Path) -> str:
+    """Returns a digest of the data set's place, its builder's recipe and all files of `source`.
 
     What lies below `besides` does not count: a data folder may lie inside the source.
     """
-    digest = hashlib.sha256(f"{builder.name} {builder.VERSION}\n".encode() + builder.recipe())
+    name, version = place.parent.as_posix(), place.name
+    digest = hashlib.sha256(f"{name} {version}\n".encode() + recipe)
     if source is not None:
         for path in _files(source, besides):
             state = path.lstat()

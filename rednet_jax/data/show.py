@@ -21,7 +21,7 @@ from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.boxes import whole_face_box
 from rednet_jax.landmarks.crops import apply_affine, crop_image, crop_transform, invert_affine
 from rednet_jax.landmarks.drawing import contact_sheet, draw_landmarks, write_image
-from rednet_jax.landmarks.schemes import LANDMARKS_68
+from rednet_jax.landmarks.schemes import Scheme
 
 MARGIN, COVER, SIZE = 1.25, 1.6, 128
 """The network's crop, the room around it, and the crop's pixels: what experiments begin with."""
@@ -48,8 +48,8 @@ class _Cut(NamedTuple):
     Attributes:
         name: of the face.
         image: uint8 [TILE, TILE, 3].
-        landmarks: float32 [68, 2], pixels of `image`.
-        labelled: bool [68].
+        landmarks: float32 [L, 2], pixels of `image`.
+        labelled: bool [L].
         affine: float32 [2, 3], pixels of `image` -> pixels of the image.
     """
 
@@ -91,16 +91,19 @@ def show_split(
     if count is not None and not 1 <= count <= most:
         raise RednetError(f"a sheet of {data} has 1 to {most} samples, not {count}")
     if holds_clips(data):
-        clips = _spread(read_clips(data, split, data_dir), count or CLIPS, report)
-        cuts = [cut for clip in clips for cut in _cut_clip(clip, near=augmented)]
+        clips = read_clips(data, split, data_dir)
+        scheme = clips.scheme
+        shown = _spread(clips, count or CLIPS, report)
+        cuts = [cut for clip in shown for cut in _cut_clip(clip, scheme, near=augmented)]
         draw = _draw_clips
     else:
-        faces = _spread(read_split(data, split, data_dir), count or FACES, report)
-        cuts = [_cut_face(face) for face in faces]
+        faces = read_split(data, split, data_dir)
+        scheme = faces.scheme
+        cuts = [_cut_face(face, scheme) for face in _spread(faces, count or FACES, report)]
         draw = _draw_faces
-    rows = [[draw_landmarks(cut.image, cut.landmarks, cut.labelled) for cut in cuts]]
+    rows = [[draw_landmarks(cut.image, cut.landmarks, scheme, cut.labelled) for cut in cuts]]
     if augmented:
-        rows += draw(cuts)
+        rows += draw(cuts, scheme)
     path = Path(f"{data}_{split}.png" if out is None else out)
     write_image(path, contact_sheet([_caption(cut) for cut in cuts], rows, COLUMNS))
     return path
@@ -118,15 +121,16 @@ def _evenly(first: int, last: int, count: int) -> list[int]:
     return [int(place) for place in np.linspace(first, last, count).round()]
 
 
-def _cut_face(face: Sample) -> _Cut:
+def _cut_face(face: Sample, scheme: Scheme) -> _Cut:
     """Cuts a face, or without points the whole image, which is then its box."""
     box, margin = face.box, 1.0
     if face.labelled.any():
-        box, margin = whole_face_box(face.landmarks, face.labelled), COVER * MARGIN
+        box = whole_face_box(face.landmarks, scheme, face.labelled, expected=face.box)
+        margin = COVER * MARGIN
     return _cut(face.name, face.image, face.landmarks, face.labelled, box, margin)
 
 
-def _cut_clip(clip: ClipSample, *, near: bool) -> list[_Cut]:
+def _cut_clip(clip: ClipSample, scheme: Scheme, *, near: bool) -> list[_Cut]:
     """Cuts COLUMNS frames, each around the points of the nearest labelled one."""
     last = len(clip.images) - 1
     span = min(2 * (COLUMNS - 1), last) if near else last
@@ -135,7 +139,9 @@ def _cut_clip(clip: ClipSample, *, near: bool) -> list[_Cut]:
     cuts = []
     for frame in _evenly(first, first + span, COLUMNS):
         nearest = nearest_to[frame]
-        box = whole_face_box(clip.landmarks[nearest], clip.labelled[nearest])
+        box = whole_face_box(
+            clip.landmarks[nearest], scheme, clip.labelled[nearest], expected=clip.box[nearest]
+        )
         name, image = f"{clip.name}/{frame + 1}", clip.images[frame]
         points, labelled = clip.landmarks[frame], clip.labelled[frame]
         cuts.append(_cut(name, image, points, labelled, box, COVER * MARGIN))
@@ -156,31 +162,31 @@ def _cut(
     return _Cut(name, image, points, labelled, affine.astype(np.float32))
 
 
-def _draw_faces(cuts: Sequence[_Cut]) -> list[list[Picture]]:
+def _draw_faces(cuts: Sequence[_Cut], scheme: Scheme) -> list[list[Picture]]:
     """Returns DRAWS rows of the cuts, augmented; blank where training leaves a face out."""
     draw = jax.jit(
         functools.partial(
-            augment, Augmentation(), scheme=LANDMARKS_68, cover=COVER, margin=MARGIN, size=SIZE
+            augment, Augmentation(), scheme=scheme, cover=COVER, margin=MARGIN, size=SIZE
         )
     )
     _, images, landmarks, labelled, _ = map(np.stack, zip(*cuts, strict=True))
     rows = []
     for seed in range(DRAWS):
         keys = jax.random.split(jax.random.key(seed), len(cuts))
-        tiles = _tiles(*draw(keys, images, landmarks, labelled))
+        tiles = _tiles(scheme, *draw(keys, images, landmarks, labelled))
         pairs = zip(tiles, cuts, strict=True)
         rows.append([tile if cut.labelled.any() else _BLANK for tile, cut in pairs])
     return rows
 
 
-def _draw_clips(cuts: Sequence[_Cut]) -> list[list[Picture]]:
+def _draw_clips(cuts: Sequence[_Cut], scheme: Scheme) -> list[list[Picture]]:
     """Returns DRAWS rows of the cuts, augmented, every COLUMNS of them as one clip."""
     draw = jax.jit(
         functools.partial(
             augment_clips,
             Augmentation(),
             Drift(),
-            scheme=LANDMARKS_68,
+            scheme=scheme,
             cover=COVER,
             margin=MARGIN,
             size=SIZE,
@@ -192,18 +198,20 @@ def _draw_clips(cuts: Sequence[_Cut]) -> list[list[Picture]]:
     for seed in range(DRAWS):
         keys = jax.random.split(jax.random.key(seed), len(arrays[0]))
         drawn = draw(keys, *arrays)[:3]
-        rows.append(_tiles(*(array.reshape(-1, *array.shape[2:]) for array in drawn)))
+        rows.append(_tiles(scheme, *(array.reshape(-1, *array.shape[2:]) for array in drawn)))
     return rows
 
 
-def _tiles(images: jax.Array, landmarks: jax.Array, labelled: jax.Array) -> list[Picture]:
+def _tiles(
+    scheme: Scheme, images: jax.Array, landmarks: jax.Array, labelled: jax.Array
+) -> list[Picture]:
     """Returns N tiles: the images [N, SIZE, SIZE, 3] enlarged, with landmarks drawn."""
     scale = TILE / SIZE
     tiles = []
     for image, points, known in zip(*map(np.asarray, (images, landmarks, labelled)), strict=True):
         small = Image.fromarray(np.rint(255 * image).astype(np.uint8))
         large = np.asarray(small.resize((TILE, TILE), Image.Resampling.BILINEAR))
-        tiles.append(draw_landmarks(large, (points + 0.5) * scale - 0.5, known))
+        tiles.append(draw_landmarks(large, (points + 0.5) * scale - 0.5, scheme, known))
     return tiles
 
 

@@ -15,9 +15,11 @@ from PIL import Image
 from rednet_jax.data.builders import BUILDERS
 from rednet_jax.data.builders.clips_300vw import EncodedFrames
 from rednet_jax.data.folder import data_folder
-from rednet_jax.data.prepare import find_prepared
+from rednet_jax.data.prepare import find_prepared, own_data
 from rednet_jax.data.samples import ClipSample, Sample
 from rednet_jax.errors import RednetError
+from rednet_jax.landmarks.builtin import IBUG68
+from rednet_jax.landmarks.schemes import Scheme
 from rednet_jax.media.images import rgb_pixels
 
 S = TypeVar("S")
@@ -32,13 +34,20 @@ class Split(Generic[S]):
         data: name of the data set.
         split: name of the split.
         source: digest of what the data set was prepared from.
+        scheme: of its landmarks.
     """
 
     def __init__(
-        self, data: str, split: str, source: str, records: Sequence[Any], read: Callable[[Any], S]
+        self,
+        data: str,
+        split: str,
+        source: str,
+        records: Sequence[Any],
+        read: Callable[[Any], S],
+        scheme: Scheme = IBUG68,
     ) -> None:
         """Of records, and a function that makes a sample of one."""
-        self.data, self.split, self.source = data, split, source
+        self.data, self.split, self.source, self.scheme = data, split, source, scheme
         self._records, self._read = records, read
 
     def __len__(self) -> int:
@@ -57,21 +66,15 @@ class Split(Generic[S]):
 
 
 def holds_clips(data: str) -> bool:
-    """Returns whether the samples of a data set are clips.
-
-    Raises:
-        RednetError: an unknown name.
-    """
-    if data not in BUILDERS:
-        raise RednetError(f"no data set '{data}'; known: {', '.join(BUILDERS)}")
-    return BUILDERS[data].kind == "clip"
+    """Returns whether the samples of a data set are clips; a prepared folder holds images."""
+    return data in BUILDERS and BUILDERS[data].kind == "clip"
 
 
 def read_split(data: str, split: str, data_dir: Path | None = None) -> Split[Sample]:
     """Opens a split of faces in images.
 
     Args:
-        data: the data set's name, a key of `BUILDERS`.
+        data: the data set's name, a key of `BUILDERS` or that of a prepared folder.
         split: a split of it.
         data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
 
@@ -80,32 +83,47 @@ def read_split(data: str, split: str, data_dir: Path | None = None) -> Split[Sam
     """
     if holds_clips(data):
         raise RednetError(f"{data} holds clips, no single images")
-    return Split(data, split, *_open(data, split, data_dir), read=_sample)
+    source, records, scheme = _open(data, split, data_dir)
+    return Split(data, split, source, records, _sample, scheme)
 
 
 def read_clips(data: str, split: str, data_dir: Path | None = None) -> Split[ClipSample]:
     """Opens a split of clips; arguments and errors as in `read_split`, for a data set of clips."""
     if not holds_clips(data):
         raise RednetError(f"{data} holds single images, no clips")
-    return Split(data, split, *_open(data, split, data_dir), read=_clip)
+    source, records, scheme = _open(data, split, data_dir)
+    return Split(data, split, source, records, _clip, scheme)
 
 
-def _open(data: str, split: str, data_dir: Path | None) -> tuple[str, Sequence[Any]]:
-    builder = BUILDERS[data]
-    if split not in builder.splits:
-        raise RednetError(f"{data} has no split '{split}'; known: {', '.join(builder.splits)}")
+def _open(data: str, split: str, data_dir: Path | None) -> tuple[str, Sequence[Any], Scheme]:
     prepared = find_prepared(data, data_dir)
+    builder = BUILDERS.get(data)
+    if builder is not None:
+        known = [*builder.splits, *builder.subsets]
+    elif prepared is not None:
+        known = list(prepared.samples)
+    else:
+        raise RednetError(
+            f"no data set '{data}'; known: {', '.join([*BUILDERS, *own_data(data_dir)])}; "
+            f"`rednet data prepare folder --name {data} --from DIR` makes one of your images"
+        )
+    if split not in known:
+        raise RednetError(f"{data} has no split '{split}'; known: {', '.join(known)}")
     if prepared is None:
-        origin = " --from FOLDER" if builder.needs_source else ""
+        origin = " --from FOLDER" if builder is not None and builder.needs_source else ""
         raise RednetError(
             f"{data_folder(data_dir)}: {data} is not prepared here; "
             f"do `rednet data prepare {data}{origin}` first"
         )
     if split not in prepared.samples:
         raise RednetError(f"{prepared.folder}: was prepared from a folder without {data} {split}")
-    decoders = {"image": EncodedFrames() if holds_clips(data) else tfds.decode.SkipDecoding()}
-    records = tfds.builder_from_directory(prepared.folder).as_data_source(split, decoders=decoders)
-    return prepared.source, records
+    clips = holds_clips(data)
+    decoders = {"image": EncodedFrames() if clips else tfds.decode.SkipDecoding()}
+    of, chosen = prepared.subsets.get(split, (split, None))
+    records = tfds.builder_from_directory(prepared.folder).as_data_source(of, decoders=decoders)
+    if chosen is not None:
+        records = _Chosen(records, chosen)
+    return prepared.source, records, prepared.scheme
 
 
 def _sample(record: dict[str, Any]) -> Sample:
@@ -141,6 +159,19 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     """Returns an encoded image as RGB uint8 [H, W, 3], not turned by its EXIF data."""
     with Image.open(io.BytesIO(data)) as image:
         return rgb_pixels(image, upright=False)
+
+
+class _Chosen(Sequence[Any]):
+    """Some of a split's records."""
+
+    def __init__(self, records: Sequence[Any], chosen: Sequence[int]) -> None:
+        self._records, self._chosen = records, chosen
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._records[self._chosen[index]]
 
 
 class _Pictures(Sequence[NDArray[np.uint8]]):

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
+from rednet_jax.landmarks.builtin import IBUG68
 
 POINTS: NDArray[np.float64] = np.array(
     [[-0.359, -0.382], [0.359, -0.382], [0.0, 0.037], [-0.305, 0.363], [0.305, 0.363]]
@@ -120,7 +120,7 @@ def landmarks_box(points: NDArray[np.floating]) -> NDArray[np.float32]:
     roll: along the axes of the image, unlike that of `upright_box`.
     """
     centre, sides, roll = _fitted_box(points)
-    shape = np.asarray(mean_shape(LANDMARKS_68), np.float64)
+    shape = np.asarray(IBUG68.shape, np.float64)
     low, high = shape.min(0), shape.max(0)
     upright = (shape - (low + high) / 2) / (high - low) * sides
     cosine, sine = np.cos(roll), np.sin(roll)

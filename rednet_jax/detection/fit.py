@@ -20,8 +20,8 @@ from rednet_jax.detection.detector import (
 )
 from rednet_jax.detection.yunet import YuNet
 from rednet_jax.landmarks.boxes import intersection_over_union, landmark_box
+from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.landmarks.pts import read_pts
-from rednet_jax.landmarks.schemes import LANDMARKS_68
 from rednet_jax.media.images import read_image
 
 RIGHT_IOU = 0.4
@@ -55,7 +55,7 @@ def right_detections(
                 break
     return (
         np.array(points, np.float64).reshape(-1, 5, 2),
-        np.array(landmarks, np.float64).reshape(-1, LANDMARKS_68.count, 2),
+        np.array(landmarks, np.float64).reshape(-1, IBUG68.count, 2),
     )
 
 
@@ -64,7 +64,7 @@ def with_mirrored(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Returns points [N, 5, 2] and landmarks [N, 68, 2] followed by their mirror images."""
     flip = np.array([-1.0, 1.0])
-    mirror = list(LANDMARKS_68.mirror)
+    mirror = list(IBUG68.mirror)
     return (
         np.concatenate([points, points[:, _MIRROR] * flip]),
         np.concatenate([landmarks, landmarks[:, mirror] * flip]),

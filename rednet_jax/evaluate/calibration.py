@@ -21,12 +21,13 @@ from rednet_jax.data.samples import Sample
 from rednet_jax.data.sources import Split, read_split
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.labels import face_labels
-from rednet_jax.evaluate.metrics import NORMALISER, point_errors
+from rednet_jax.evaluate.metrics import point_errors
 from rednet_jax.evaluate.protocols import Boxes, crop_split, in_image
 from rednet_jax.evaluate.provenance import measured_on
 from rednet_jax.evaluate.reliability import draw_reliability, reliability_bins, scores, sigmoid
 from rednet_jax.files import write_text
 from rednet_jax.inference.answers import answer_crops
+from rednet_jax.landmarks.normalisers import normaliser_text
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.heads import scale_confidence
 from rednet_jax.weights.store import checkpoint_name, load, write_weights
@@ -175,11 +176,19 @@ def ask(
         for steps in feedback_steps:
             rows.append((boxes, steps))
             logits.append(_logit(confidence[steps - 1]))
-            errors.append(point_errors(landmarks[steps - 1], crops.landmarks, crops.labelled))
+            errors.append(
+                point_errors(
+                    landmarks[steps - 1],
+                    crops.landmarks,
+                    crops.scheme,
+                    crops.labelled,
+                    boxes=crops.boxes,
+                )
+            )
     # nan where a point has no label or its face no eye corners: the same in every run.
     known = np.isfinite(errors[0])
     if not known.any():
-        raise RednetError(f"{samples.data} {samples.split}: no face has both outer eye corners")
+        raise RednetError(f"{samples.data} {samples.split}: no face can be measured")
     faces = np.nonzero(known)[0]
     owners = [f"person {s.identity}" if s.identity >= 0 else photo(s.name) for s in samples]
     return Answers(
@@ -255,13 +264,13 @@ def calibrate(
             f"rednet calibrate {asked} --out DIR",
             samples,
             weights=variables,
-            labels=face_labels(f"{data} {split}", samples, config.landmarks),
+            labels=face_labels(f"{data} {split}", samples, config.scheme),
             seed=SEED,
         ),
         "data": data,
         "split": f"{split}, used for selection",
         "within": WITHIN,
-        "normaliser": NORMALISER,
+        "normaliser": normaliser_text(config.scheme),
         "crop_margin": config.crop_margin,
         "faces": len(np.unique(answers.faces)),
         "photos": int(answers.photos.max()) + 1,

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rednet_jax.data.crops import FaceCrops, face_crops
-from rednet_jax.evaluate.metrics import face_errors, jitter, measurable
+from rednet_jax.evaluate.metrics import face_errors, jitter
 from rednet_jax.evaluate.protocols import Crops
-from rednet_jax.landmarks.boxes import whole_face_box
+from rednet_jax.landmarks.boxes import landmark_box, whole_face_box
+from rednet_jax.landmarks.convert import convert, convert_labelled
 from rednet_jax.landmarks.crops import (
     apply_affine,
     compose_affine,
@@ -22,7 +23,8 @@ from rednet_jax.landmarks.crops import (
     crop_transform,
     invert_affine,
 )
-from rednet_jax.landmarks.schemes import scheme
+from rednet_jax.landmarks.normalisers import measurable
+from rednet_jax.landmarks.schemes import Scheme
 from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig
 
@@ -92,7 +94,7 @@ def clip_windows(
 ) -> ClipWindows:
     """Chooses the stretches of a split of clips; arguments and errors as in `face_crops`."""
     faces = face_crops(data, split, margin=margin, size=size, data_dir=data_dir)
-    known = measurable(faces.labelled)
+    known = measurable(faces.labelled, faces.scheme)
     rows = []
     for start, end in zip(faces.starts[:-1], faces.starts[1:], strict=True):
         labelled = start + np.flatnonzero(known[start:end])
@@ -124,7 +126,10 @@ def follow(
     state = rednet.initial_state(config, len(windows.frames))
     first = windows.frames[:, 0]
     truth = _in_image(faces, first)
-    boxes = [whole_face_box(*one) for one in zip(truth, faces.labelled[first], strict=True)]
+    boxes = [
+        whole_face_box(points, faces.scheme, labelled)
+        for points, labelled in zip(truth, faces.labelled[first], strict=True)
+    ]
     before: NDArray[np.float64] | None = None
     affines, found = [], []
     for frame in windows.frames.T:
@@ -138,7 +143,10 @@ def follow(
         )
         landmarks = np.asarray(points)
         before = affine
-        boxes = [_next(*one) for one in zip(apply_affine(affine, landmarks), boxes, strict=True)]
+        boxes = [
+            _next(points, config.scheme, box)
+            for points, box in zip(apply_affine(affine, landmarks), boxes, strict=True)
+        ]
         affines.append(affine)
         found.append(landmarks)
     return Followed(np.stack(affines, 1), np.stack(found, 1))
@@ -157,10 +165,11 @@ def track_of(config: RedNetConfig, windows: ClipWindows, followed: Followed) -> 
     affines, landmarks = followed.affines[there], followed.landmarks[there]
     truth, labelled = _labels(config, windows.faces, rows)
     in_frames = apply_affine(affines, landmarks)
-    errors = face_errors(in_frames, truth, labelled)
+    errors = face_errors(in_frames, truth, config.scheme, labelled)
     ends = np.cumsum(there.sum(1))[:-1]
-    jitters = np.asarray([jitter(track) for track in np.split(in_frames, ends)])
-    return Track(rows, affines, landmarks, errors, measurable(labelled), jitters)
+    jitters = np.asarray([jitter(track, config.scheme) for track in np.split(in_frames, ends)])
+    known = measurable(labelled, config.scheme)
+    return Track(rows, affines, landmarks, errors, known, jitters)
 
 
 def frames_of(
@@ -184,7 +193,9 @@ def frames_of(
         affines=affines,
         landmarks=truth,
         labelled=labelled,
+        boxes=_boxes(windows.faces, rows),
         missed=[],
+        scheme=config.scheme,
     )
 
 
@@ -192,9 +203,18 @@ def _labels(
     config: RedNetConfig, faces: FaceCrops, rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """The network's points [n, L, 2] of faces in pixels of their frames, and which are labelled."""
-    indices = list(scheme(config.landmarks).from_68)
-    points = _in_image(faces, rows)[:, indices].astype(np.float32)
-    return points, faces.labelled[rows][:, indices]
+    points = convert(_in_image(faces, rows), faces.scheme, config.scheme).astype(np.float32)
+    return points, convert_labelled(faces.labelled[rows], faces.scheme, config.scheme)
+
+
+def _boxes(faces: FaceCrops, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The boxes [n, 4] around the labels of faces in pixels of their frames; 0 without labels."""
+    boxes = np.zeros((len(rows), 4), np.float32)
+    points = _in_image(faces, rows)
+    for number, row in enumerate(rows):
+        if faces.labelled[row].any():
+            boxes[number] = landmark_box(points[number], faces.labelled[row])
+    return boxes
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5))
@@ -223,14 +243,16 @@ def _cut(
 
 
 def _in_image(faces: FaceCrops, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The labels [.., 68, 2] of faces in pixels of their images; 0 where there are none."""
+    """The labels [.., L, 2] of faces in pixels of their images; 0 where there are none."""
     points = apply_affine(faces.affines[rows].astype(np.float64), faces.landmarks[rows])
     return np.where(faces.labelled[rows][..., None], points, 0)
 
 
-def _next(landmarks: NDArray[np.floating], box: NDArray[np.float32]) -> NDArray[np.float32]:
+def _next(
+    landmarks: NDArray[np.floating], scheme: Scheme, box: NDArray[np.float32]
+) -> NDArray[np.float32]:
     """The box around points of a frame; where they are no face, the one that there was."""
     if not np.isfinite(landmarks).all():
         return box
-    found = whole_face_box(landmarks)
+    found = whole_face_box(landmarks, scheme, expected=box)
     return found if (found[2:] - found[:2]).min() >= _SMALLEST else box

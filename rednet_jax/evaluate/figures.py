@@ -23,15 +23,15 @@ from rednet_jax.evaluate.cumulative import (
     failure_rate,
 )
 from rednet_jax.evaluate.labels import Labels
-from rednet_jax.evaluate.metrics import (
-    NEEDED,
-    NORMALISERS,
+from rednet_jax.evaluate.metrics import face_errors, jitter, part_errors
+from rednet_jax.landmarks.normalisers import (
     Normaliser,
-    face_errors,
-    jitter,
+    default_normaliser,
     measurable,
-    part_errors,
+    needed,
+    normaliser_text,
 )
+from rednet_jax.landmarks.schemes import Scheme
 
 Floats = NDArray[np.floating]
 
@@ -42,19 +42,11 @@ BLOCK = 32
 """Frames of one clip that are drawn together for its interval: neighbours err together."""
 
 
-def check_normaliser(normaliser: Normaliser, count: int) -> None:
-    """Raises RednetError if landmarks of so many points have no such length, or none has."""
-    if normaliser not in NORMALISERS:
-        raise RednetError(f"no normaliser '{normaliser}'; known: {', '.join(NORMALISERS)}")
-    if count != 68 and normaliser != "inter-ocular":
-        raise RednetError(f"{normaliser} is a length of 68 points, and these are {count}")
-
-
 def figures(
     labels: Labels,
     answers: Sequence[tuple[int | None, Floats]],
     *,
-    normaliser: Normaliser = "inter-ocular",
+    normaliser: Normaliser | None = None,
     boxes: str | None = None,
     crop_margin: float | None = None,
     plot: Path | None = None,
@@ -66,7 +58,7 @@ def figures(
         labels: of N faces.
         answers: K, None where it is not known, and landmarks [N, L, 2] in image pixels, for each
             row of the result. A face with a coordinate that is not finite has no answer.
-        normaliser: what errors are in percent of.
+        normaliser: what errors are in percent of; the scheme's own if None.
         boxes: where crops were cut, None where it is not known.
         crop_margin: of the crops, None where it is not known.
         plot: PNG file for the cumulative error distributions; a missed face is in none of their
@@ -92,10 +84,11 @@ def figures(
         RednetError: a normaliser that the landmarks do not have, no face that can be measured or
             none that has an answer, or a plot that cannot be written.
     """
-    check_normaliser(normaliser, labels.landmarks.shape[1])
-    known = measurable(labels.labelled, normaliser)
+    normaliser = normaliser or default_normaliser(labels.scheme)
+    told = normaliser_text(labels.scheme, normaliser)
+    known = measurable(labels.labelled, labels.scheme, normaliser, boxed=True)
     if not known.any():
-        raise RednetError(f"{labels.of}: no face has {NEEDED[normaliser]} labelled")
+        raise RednetError(f"{labels.of}: no face has {needed(normaliser, labels.scheme)} labelled")
     rows: list[dict[str, Any]] = []
     curves: dict[str, Floats] = {}
     first: Floats | None = None
@@ -105,7 +98,7 @@ def figures(
             raise RednetError(f"{labels.of}: no answer for any of {known.sum()} labelled faces")
         answered = np.where(there[:, None, None], landmarks, np.nan)
         row = _row(labels, answered, known, normaliser)
-        of_known = face_errors(answered, labels.landmarks, labels.labelled, normaliser)[known]
+        of_known = face_errors(answered, *_truth(labels, normaliser))[known]
         first = of_known if first is None else first
         if rows:
             owners = np.asarray(labels.owners)[known]
@@ -123,7 +116,7 @@ def figures(
         "split": of,
         "images": int((known & there).sum()),
         "missed": int((labels.labelled.any(1) & ~there).sum()),
-        "normaliser": NORMALISERS[normaliser],
+        "normaliser": told,
         "boxes": boxes,
         "crop_margin": crop_margin,
         "interval": {
@@ -137,7 +130,9 @@ def figures(
         result |= {
             "clips": len(labels.clips),
             "frames": len(labels.names),
-            "label_jitter": _mean([jitter(points[frames]) for _, frames in labels.clips]),
+            "label_jitter": _mean(
+                [jitter(points[frames], labels.scheme) for _, frames in labels.clips]
+            ),
         }
     if plot is not None:
         faces = "faces" if labels.clips is None else "frames"
@@ -191,15 +186,14 @@ def _row(
     labels: Labels, landmarks: Floats, known: NDArray[np.bool_], normaliser: Normaliser
 ) -> dict[str, Any]:
     """The figures of one answer."""
-    against = labels.landmarks, labels.labelled, normaliser
-    errors = face_errors(landmarks, *against)
-    parts = part_errors(landmarks, *against)
+    errors = face_errors(landmarks, *_truth(labels, normaliser))
+    parts = part_errors(landmarks, *_truth(labels, normaliser))
     owners = np.asarray(labels.owners)
     row = _of_faces(errors[known], {part: one[known] for part, one in parts.items()}, owners[known])
     if labels.clips is None:
         return row
     videos = [
-        {"clip": name, **_of_video(landmarks[frames], errors[frames], known[frames])}
+        {"clip": name, **_of_video(landmarks[frames], errors[frames], known[frames], labels.scheme)}
         for name, frames in labels.clips
     ]
     of_videos = {
@@ -212,7 +206,9 @@ def _row(
     return {**row, **means, "per_video": videos}
 
 
-def _of_video(landmarks: Floats, errors: Floats, known: NDArray[np.bool_]) -> dict[str, Any]:
+def _of_video(
+    landmarks: Floats, errors: Floats, known: NDArray[np.bool_], scheme: Scheme
+) -> dict[str, Any]:
     """The figures of the frames of one clip, of which some are measurable."""
     measured = errors[known & np.isfinite(errors)]
     blocks = np.arange(len(errors)) // BLOCK
@@ -222,7 +218,7 @@ def _of_video(landmarks: Floats, errors: Floats, known: NDArray[np.bool_]) -> di
         "nme": _mean(measured),
         "interval": _pair(bootstrap_interval(errors[known], blocks[known], level=LEVEL)),
         "failure_rate_8": failure_rate(measured, 8) if len(measured) else None,
-        "jitter": _mean([jitter(landmarks)]),
+        "jitter": _mean([jitter(landmarks, scheme)]),
     }
 
 
@@ -257,6 +253,13 @@ def _of_faces(
             "auc_8": cumulative_auc(errors, 8),
         },
     }
+
+
+def _truth(
+    labels: Labels, normaliser: Normaliser
+) -> tuple[Floats, Scheme, NDArray[np.bool_], Normaliser, Floats]:
+    """What `face_errors` compares landmarks with."""
+    return labels.landmarks, labels.scheme, labels.labelled, normaliser, labels.boxes
 
 
 def _answered(landmarks: Floats) -> NDArray[np.bool_]:

@@ -25,12 +25,15 @@ from rednet_jax.data.synthetic.scene import Scene
 from rednet_jax.evaluate.bootstrap import bootstrap_interval
 from rednet_jax.evaluate.figures import LEVEL
 from rednet_jax.evaluate.labels import face_labels
-from rednet_jax.evaluate.metrics import NORMALISERS, Normaliser, face_errors
+from rednet_jax.evaluate.metrics import face_errors
 from rednet_jax.evaluate.protocols import answer_split
 from rednet_jax.evaluate.slices import estimated_yaw
 from rednet_jax.landmarks.boxes import landmark_box
+from rednet_jax.landmarks.builtin import HEAD70
 from rednet_jax.landmarks.crops import apply_affine, crop_image, crop_transform, invert_affine
 from rednet_jax.landmarks.drawing import contact_sheet, draw_landmarks, write_image
+from rednet_jax.landmarks.normalisers import Normaliser, normaliser_text
+from rednet_jax.landmarks.schemes import Scheme
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.weights.store import load
 
@@ -107,14 +110,14 @@ def draw_setting(setting: Setting, faces: int = FACES) -> Split[Sample]:
             name=f"{face:05d}",
         )
 
-    return Split("synthetic", f"{setting.varied} {setting.value}", "", range(faces), sample)
+    return Split("synthetic", f"{setting.varied} {setting.value}", "", range(faces), sample, HEAD70)
 
 
 @functools.partial(jax.jit, static_argnums=3)
 def _drawn(
     angles: jax.Array, light: jax.Array, stops: jax.Array, faces: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Pictures [N, S, S, 3] and landmarks [N, 68, 2]; nan is as drawn. One program for all."""
+    """Pictures [N, S, S, 3] and landmarks [N, 70, 2]; nan is as drawn. One program for all."""
 
     def arrange(motion: Motion, scene: Scene) -> tuple[Motion, Scene]:
         hard = scene.levels.at[jnp.array([0, 1, 3])].set(jnp.array(_HARD))
@@ -169,11 +172,11 @@ def measure_generated(
     rows, captions, tiles = [], [], []
     for done, setting in enumerate(settings, 1):
         samples = draw_setting(setting, faces)
-        labels = face_labels(samples.split, samples, config.landmarks)
+        labels = face_labels(samples.split, samples, config.scheme)
         answers = answer_split(config, variables, samples, labels, max(feedback_steps))
 
         def errors(landmarks: NDArray[np.floating], normaliser: Normaliser) -> Any:
-            return face_errors(landmarks, labels.landmarks, None, normaliser)  # noqa: B023
+            return face_errors(landmarks, labels.landmarks, config.scheme, None, normaliser)  # noqa: B023
 
         per_step = []
         for steps in feedback_steps:
@@ -198,7 +201,7 @@ def measure_generated(
         )
         worst = int(np.argmax(own))
         captions.append(f"{samples.split}: {own[worst]:.0f} %")
-        tiles.append(_tile(samples[worst], answers[-1, worst]))
+        tiles.append(_tile(samples[worst], answers[-1, worst], config.scheme))
         report(done, len(settings))
     if picture is not None:
         write_image(picture, contact_sheet(captions, [tiles], _COLUMNS))
@@ -206,13 +209,15 @@ def measure_generated(
         "faces": faces,
         "seed": SEED,
         "level": LEVEL,
-        "normalisers": [NORMALISERS["inter-ocular"], NORMALISERS["box-diagonal"]],
+        "normalisers": [
+            normaliser_text(config.scheme, one) for one in ("inter-ocular", "box-diagonal")
+        ],
         "settings": rows,
     }
 
 
-def _tile(sample: Sample, landmarks: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """The face [S, S, 3] with landmarks [68, 2] drawn, pixels of its image."""
+def _tile(sample: Sample, landmarks: NDArray[np.floating], scheme: Scheme) -> NDArray[np.uint8]:
+    """The face [S, S, 3] with landmarks [L, 2] drawn, pixels of its image."""
     affine = crop_transform(sample.box, margin=_TILE_MARGIN, size=_TILE)
     points = apply_affine(invert_affine(affine), landmarks)
-    return draw_landmarks(crop_image(sample.image, affine, _TILE), points)
+    return draw_landmarks(crop_image(sample.image, affine, _TILE), points, scheme)

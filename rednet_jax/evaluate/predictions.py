@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,13 @@ from numpy.typing import NDArray
 
 from rednet_jax.data.sources import Split, holds_clips, read_clips, read_split
 from rednet_jax.errors import RednetError
-from rednet_jax.evaluate.figures import check_normaliser, figures
+from rednet_jax.evaluate.figures import figures
 from rednet_jax.evaluate.labels import Labels, clip_labels, face_labels
-from rednet_jax.evaluate.metrics import Normaliser
 from rednet_jax.evaluate.provenance import eval_command, measured_on
+from rednet_jax.landmarks.builtin import BUILTIN
+from rednet_jax.landmarks.convert import converts
+from rednet_jax.landmarks.normalisers import Normaliser, check_normaliser, default_normaliser
+from rednet_jax.landmarks.schemes import Scheme
 from rednet_jax.landmarks.table import read_landmarks_csv, write_landmarks_csv
 
 Floats = NDArray[np.floating]
@@ -73,18 +77,20 @@ def score_predictions(
     split: str,
     *,
     data_dir: Path | None = None,
-    normaliser: Normaliser = "inter-ocular",
+    scheme: Scheme | None = None,
+    normaliser: Normaliser | None = None,
     plot: Path | None = None,
 ) -> dict[str, Any]:
     """Measures anyone's predictions on a split.
 
     Args:
-        path: of a CSV file, or of a folder with one for each clip, as `read_predictions` has it; of
-            68 points, or of the scheme of 7.
+        path: of a CSV file, or of a folder with one for each clip, as `read_predictions` has it.
         data: name of the data set.
         split: of the data set.
         data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
-        normaliser: what errors are in percent of.
+        scheme: of the predictions; if None, that of the data set, or a built-in one with as many
+            landmarks.
+        normaliser: what errors are in percent of; the scheme's own if None.
         plot: PNG file for the cumulative error distribution.
 
     Returns:
@@ -96,16 +102,20 @@ def score_predictions(
             that can be measured, a plot that cannot be written.
     """
     path = Path(path)
-    count = _points(path)
-    check_normaliser(normaliser, count)
+    # A file that cannot be read is told before a split is.
+    count = _count(path)
     of = f"{data} {split}"
     samples: Split[Any]
     if holds_clips(data):
         samples = clips = read_clips(data, split, data_dir)
-        labels = clip_labels(of, clips, count)
+        scheme = scheme or _scheme(count, samples.scheme)
+        labels = clip_labels(of, clips, scheme)
     else:
         samples = faces = read_split(data, split, data_dir)
-        labels = face_labels(of, faces, count)
+        scheme = scheme or _scheme(count, samples.scheme)
+        labels = face_labels(of, faces, scheme)
+    normaliser = normaliser or default_normaliser(scheme)
+    check_normaliser(normaliser, scheme)
     answer = read_predictions(path, labels)
     result = figures(labels, [(None, answer)], normaliser=normaliser, plot=plot, name=path.stem)
     command = eval_command(f"--predictions-in {path.name}", data, split, normaliser)
@@ -113,16 +123,25 @@ def score_predictions(
     return {**result, "provenance": origin}
 
 
-def _points(path: Path) -> int:
-    """How many points a file, or the first one of a folder, has by its first line: 7, or 68."""
+def _count(path: Path) -> int:
+    """Landmarks of a file, or of the first one of a folder, by the columns of its first line."""
     file = min(path.glob("*.csv"), default=None) if path.is_dir() else path
     if file is None:
         raise RednetError(f"{path}: no CSV file in this folder")
     try:
         with file.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
-            return 7 if lines.readline().count(",") == 14 else 68
+            header = [cell.strip() for cell in lines.readline().split(",")]
     except OSError as error:
         raise RednetError(f"{file}: cannot be read ({error.strerror})") from error
+    return sum(bool(re.fullmatch(r"x\d+", cell)) for cell in header)
+
+
+def _scheme(count: int, of_data: Scheme) -> Scheme:
+    """The data set's scheme, or a built-in one with as many landmarks that it gives."""
+    known = [of_data, *BUILTIN.values()]
+    # Another number of columns than any scheme has is told by the file's reader, with its line.
+    fitting = (one for one in known if one.count == count and converts(of_data, one))
+    return next(fitting, of_data)
 
 
 def _placed(path: Path, labels: Labels, names: Sequence[str], landmarks: Floats) -> Floats:

@@ -15,15 +15,16 @@ from rednet_jax.data.sources import Split, read_split
 from rednet_jax.detection.detector import Detection, FaceDetector, upright_box
 from rednet_jax.detection.yunet import YuNet
 from rednet_jax.errors import RednetError
-from rednet_jax.evaluate.figures import check_normaliser, figures
+from rednet_jax.evaluate.figures import figures
 from rednet_jax.evaluate.labels import Labels, face_labels
-from rednet_jax.evaluate.metrics import Normaliser
 from rednet_jax.evaluate.predictions import write_predictions
 from rednet_jax.evaluate.provenance import eval_command, measured_on
 from rednet_jax.inference.answers import align_crops
 from rednet_jax.landmarks.boxes import intersection_over_union, jitter_box, whole_face_box
+from rednet_jax.landmarks.convert import convert, convert_labelled
 from rednet_jax.landmarks.crops import apply_affine, crop_image, crop_transform
-from rednet_jax.landmarks.schemes import scheme
+from rednet_jax.landmarks.normalisers import Normaliser, check_normaliser, default_normaliser
+from rednet_jax.landmarks.schemes import Scheme
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.weights.store import checkpoint_name, load
 
@@ -45,7 +46,9 @@ class Crops(NamedTuple):
         affines: float64 [N, 2, 3], crop pixels -> image pixels.
         landmarks: float32 [N, L, 2], image pixels.
         labelled: bool [N, L].
+        boxes: float32 [N, 4], of the faces, image pixels.
         missed: names of the faces that the detector did not find; they are not in the arrays.
+        scheme: of the landmarks.
     """
 
     names: list[str]
@@ -53,7 +56,9 @@ class Crops(NamedTuple):
     affines: NDArray[np.float64]
     landmarks: NDArray[np.float32]
     labelled: NDArray[np.bool_]
+    boxes: NDArray[np.float32]
     missed: list[str]
+    scheme: Scheme
 
 
 def crop_split(
@@ -81,12 +86,15 @@ def crop_split(
     """
     if boxes == "detector" and detector is None:
         raise ValueError("boxes 'detector' need a detector")
-    indices = list(scheme(config.landmarks).from_68)
-    names, images, affines, landmarks, labelled = [], [], [], [], []
+    scheme = samples.scheme
+    names, images, affines, landmarks, labelled, own_boxes = [], [], [], [], [], []
     missed: list[str] = []
     for done, sample in enumerate(samples, 1):
         report(done, len(samples))
-        region = _detected(sample, detector) if detector else (_box(sample, boxes), 0.0)
+        if detector is not None:
+            region = _detected(sample, scheme, detector)
+        else:
+            region = _box(sample, scheme, boxes), 0.0
         if region is None:
             missed.append(sample.name)
             continue
@@ -95,8 +103,9 @@ def crop_split(
         names.append(sample.name)
         images.append(crop_image(sample.image, affine, config.input_size))
         affines.append(affine)
-        landmarks.append(sample.landmarks[indices])
-        labelled.append(sample.labelled[indices])
+        landmarks.append(convert(sample.landmarks, scheme, config.scheme))
+        labelled.append(convert_labelled(sample.labelled, scheme, config.scheme))
+        own_boxes.append(sample.box)
     if not names:
         raise RednetError(f"the detector found none of {len(samples)} faces")
     return Crops(
@@ -105,29 +114,33 @@ def crop_split(
         np.stack(affines),
         np.stack(landmarks),
         np.stack(labelled),
+        np.stack(own_boxes),
         missed,
+        config.scheme,
     )
 
 
-def _truth(sample: Sample) -> NDArray[np.floating]:
+def _truth(sample: Sample, scheme: Scheme) -> NDArray[np.floating]:
     """The labels' box [4]; of a face without labels, which is not measured, the whole image."""
     if sample.labelled.any():
-        return whole_face_box(sample.landmarks, sample.labelled)
+        return whole_face_box(sample.landmarks, scheme, sample.labelled, expected=sample.box)
     return sample.box
 
 
-def _box(sample: Sample, boxes: Boxes) -> NDArray[np.floating]:
+def _box(sample: Sample, scheme: Scheme, boxes: Boxes) -> NDArray[np.floating]:
     """The box [4] that a face is cut around without a detector."""
-    truth = _truth(sample)
+    truth = _truth(sample, scheme)
     if boxes in JITTER:
         rng = np.random.default_rng(zlib.crc32(sample.name.encode()))
         return jitter_box(rng, truth, *JITTER[boxes])
     return truth
 
 
-def _detected(sample: Sample, detector: FaceDetector) -> tuple[NDArray[np.floating], float] | None:
+def _detected(
+    sample: Sample, scheme: Scheme, detector: FaceDetector
+) -> tuple[NDArray[np.floating], float] | None:
     """Box [4] and roll of the detection that overlaps the labels most; None if none is right."""
-    truth = _truth(sample)
+    truth = _truth(sample, scheme)
 
     def overlap(face: Detection) -> float:
         return intersection_over_union(face.box, truth)
@@ -187,7 +200,7 @@ def evaluate_split(
     feedback_steps: Sequence[int] = (1, 2, 3),
     boxes: Boxes = "truth",
     detector: FaceDetector | None = None,
-    normaliser: Normaliser = "inter-ocular",
+    normaliser: Normaliser | None = None,
     predictions: Path | None = None,
     plot: Path | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
@@ -202,7 +215,7 @@ def evaluate_split(
         feedback_steps: every K to measure.
         boxes: as in `crop_split`.
         detector: for boxes 'detector'; `YuNet()` if None.
-        normaliser: what errors are in percent of.
+        normaliser: what errors are in percent of; the scheme's own if None.
         predictions: CSV file for the landmarks at the largest K.
         plot: PNG file for the cumulative error distributions.
         report: called with the number of faces cut and in all.
@@ -217,9 +230,10 @@ def evaluate_split(
     """
     check_steps(feedback_steps)
     config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
-    check_normaliser(normaliser, config.landmarks)
+    normaliser = normaliser or default_normaliser(config.scheme)
+    check_normaliser(normaliser, config.scheme)
     samples = read_split(data, split, data_dir)
-    labels = face_labels(f"{data} {split}", samples, config.landmarks)
+    labels = face_labels(f"{data} {split}", samples, config.scheme)
     most = max(feedback_steps)
     if boxes == "detector":
         detector = detector or YuNet()

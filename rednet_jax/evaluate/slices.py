@@ -25,19 +25,21 @@ from rednet_jax.data.samples import Sample
 from rednet_jax.data.sources import read_split
 from rednet_jax.detection.detector import FaceDetector
 from rednet_jax.detection.yunet import YuNet
+from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.bootstrap import bootstrap_interval
 from rednet_jax.evaluate.figures import LEVEL
 from rednet_jax.evaluate.labels import face_labels
-from rednet_jax.evaluate.metrics import NORMALISER, face_errors, measurable
+from rednet_jax.evaluate.metrics import face_errors
 from rednet_jax.evaluate.protocols import Boxes, answer_split
-from rednet_jax.landmarks.schemes import LANDMARKS_68
+from rednet_jax.landmarks.builtin import IBUG68
+from rednet_jax.landmarks.normalisers import measurable, normaliser_text
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.weights.store import load
 
 Floats = NDArray[np.floating]
 Indices = NDArray[np.intp]
 
-_NOSE_TIP = 30
+_NOSE_TIP, _OUTER_EYES = 30, (36, 45)
 
 NOSE_DEPTH = 0.72
 """How far the tip of the nose lies before the outer eye corners, in their distance, as a camera
@@ -114,7 +116,7 @@ def estimated_yaw(landmarks: Floats) -> Floats:
 
     Above 0 the nose points to the image's right where the head is upright.
     """
-    right, left = LANDMARKS_68.outer_eyes
+    right, left = _OUTER_EYES
     across = landmarks[..., left, :] - landmarks[..., right, :]
     middle = (landmarks[..., left, :] + landmarks[..., right, :]) / 2
     aside = np.sum((landmarks[..., _NOSE_TIP, :] - middle) * across, axis=-1)
@@ -195,12 +197,17 @@ def measure_slices(
         what `slice_row` returns. A third that is empty, of fewer than three faces, has no row.
 
     Raises:
-        RednetError: an unknown data set or split, a bad checkpoint, no face that is found.
+        RednetError: an unknown data set or split, a bad checkpoint, one of other landmarks than
+            `ibug68`, or no face that is found.
     """
     config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
+    if config.scheme != IBUG68:
+        raise RednetError(
+            f"slices are told apart by landmarks of ibug68, not of {config.scheme.name}"
+        )
     samples = read_split(data, split, data_dir)
-    labels = face_labels(f"{data} {split}", samples, config.landmarks)
-    known = np.flatnonzero(measurable(labels.labelled))
+    labels = face_labels(f"{data} {split}", samples, IBUG68)
+    known = np.flatnonzero(measurable(labels.labelled, IBUG68))
     tones = np.array([_tone(samples[int(place)]) for place in known])
     yaws = np.abs(estimated_yaw(labels.landmarks[known]))
     slices: list[tuple[str, str, list[float] | None, Indices]] = []
@@ -221,7 +228,7 @@ def measure_slices(
             config, variables, samples, labels, most, way, report, detector=detector
         )
         errors = [
-            (steps, face_errors(answers[steps - 1], labels.landmarks, labels.labelled))
+            (steps, face_errors(answers[steps - 1], labels.landmarks, IBUG68, labels.labelled))
             for steps in feedback_steps
         ]
         rows += [
@@ -236,7 +243,7 @@ def measure_slices(
         ]
     return {
         "split": labels.of + (", used for selection" if split == "validation" else ""),
-        "normaliser": NORMALISER,
+        "normaliser": normaliser_text(labels.scheme),
         "level": LEVEL,
         "over": labels.over,
         "without_tone": int(np.isnan(tones).sum()),

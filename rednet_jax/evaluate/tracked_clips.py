@@ -14,9 +14,8 @@ from rednet_jax.data.samples import ClipSample
 from rednet_jax.data.sources import read_clips
 from rednet_jax.detection.detector import Detection, FaceDetector
 from rednet_jax.errors import RednetError
-from rednet_jax.evaluate.figures import check_normaliser, figures
+from rednet_jax.evaluate.figures import figures
 from rednet_jax.evaluate.labels import clip_labels
-from rednet_jax.evaluate.metrics import Normaliser
 from rednet_jax.evaluate.predictions import write_predictions
 from rednet_jax.evaluate.protocols import JITTER, RIGHT_IOU, Boxes, check_steps
 from rednet_jax.evaluate.provenance import eval_command, measured_on
@@ -28,6 +27,8 @@ from rednet_jax.landmarks.boxes import (
     jitter_box,
     whole_face_box,
 )
+from rednet_jax.landmarks.normalisers import Normaliser, check_normaliser, default_normaliser
+from rednet_jax.landmarks.schemes import Scheme
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.weights.store import checkpoint_name, load
 
@@ -43,8 +44,9 @@ class LabelDetector:
         frame: number of the frame that is searched, from 0.
     """
 
-    def __init__(self, boxes: Boxes) -> None:
+    def __init__(self, boxes: Boxes, scheme: Scheme) -> None:
         """Displaces the labels' box at random where boxes are 'jitter' or 'jitter-hard'."""
+        self._scheme = scheme
         self._displace = JITTER.get(boxes)
         self.clip: ClipSample | None = None
         self.frame = 0
@@ -57,7 +59,9 @@ class LabelDetector:
         clip, frame = self.clip, self.frame
         if clip is None or not clip.valid[frame]:
             return []
-        box = whole_face_box(clip.landmarks[frame], clip.labelled[frame])
+        box = whole_face_box(
+            clip.landmarks[frame], self._scheme, clip.labelled[frame], expected=clip.box[frame]
+        )
         if self._displace is not None:
             rng = np.random.default_rng(zlib.crc32(f"{clip.name}/{frame + 1}".encode()))
             box = jitter_box(rng, box, *self._displace)
@@ -74,7 +78,7 @@ def evaluate_clips(
     every: int = 1,
     boxes: Boxes = "truth",
     detector: FaceDetector | None = None,
-    normaliser: Normaliser = "inter-ocular",
+    normaliser: Normaliser | None = None,
     predictions: Path | None = None,
     plot: Path | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
@@ -97,7 +101,7 @@ def evaluate_clips(
         boxes: where the tracker finds a face.
         detector: for boxes 'detector', called from several threads if there are several K; the
             tracker's own if None.
-        normaliser: what errors are in percent of.
+        normaliser: what errors are in percent of; the scheme's own if None.
         predictions: CSV file, or folder with one for each clip, for the landmarks at the largest K.
         plot: PNG file for the cumulative error distributions of all frames.
         report: called with the number of frames tracked and in all.
@@ -113,10 +117,11 @@ def evaluate_clips(
     if every < 1:
         raise RednetError(f"every must be 1 or more, not {every}")
     config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
-    check_normaliser(normaliser, config.landmarks)
+    normaliser = normaliser or default_normaliser(config.scheme)
+    check_normaliser(normaliser, config.scheme)
     clips = read_clips(data, split, data_dir)
-    labels = clip_labels(f"{data} {split}", clips, config.landmarks, every)
-    by_labels = LabelDetector(boxes)
+    labels = clip_labels(f"{data} {split}", clips, config.scheme, every)
+    by_labels = LabelDetector(boxes, clips.scheme)
     trackers = {
         steps: Tracker(
             (config, variables),
@@ -141,7 +146,7 @@ def evaluate_clips(
             done += 1
             report(done, len(labels.names))
         for steps in trackers:
-            tracks[steps].append(answers(clip, found[steps], config.landmarks, boxes, every))
+            tracks[steps].append(answers(clip, found[steps], config.scheme, boxes, every))
     landmarks = {steps: np.concatenate(of_clips) for steps, of_clips in tracks.items()}
     if predictions is not None:
         write_predictions(predictions, labels, landmarks[max(landmarks)])
@@ -166,7 +171,7 @@ def evaluate_clips(
 def answers(
     clip: ClipSample,
     frames: Sequence[Sequence[Face]],
-    count: int,
+    scheme: Scheme,
     boxes: Boxes,
     every: int = 1,
 ) -> NDArray[np.float32]:
@@ -175,19 +180,27 @@ def answers(
     Args:
         clip: of T frames.
         frames: the tracked faces of each frame.
-        count: L.
+        scheme: of the tracked landmarks.
         boxes: where they were found. From the labels there is one face, and it counts, right or
             wrong. From the detector the face counts that overlaps the labels' box by more than
             `RIGHT_IOU`; in a frame without labels, the one with the identity that counted last.
         every: one frame of so many was tracked.
     """
-    landmarks = np.full((len(frames), count, 2), np.nan, np.float32)
+    landmarks = np.full((len(frames), scheme.count, 2), np.nan, np.float32)
     person: int | None = None
     for frame, faces in enumerate(frames):
         counted = list(faces)
         if boxes == "detector" and clip.valid[frame * every]:
             box = clip.box[frame * every]
-            near = [(intersection_over_union(whole_face_box(f.landmarks), box), f) for f in faces]
+            near = [
+                (
+                    intersection_over_union(
+                        whole_face_box(face.landmarks, scheme, expected=face.box), box
+                    ),
+                    face,
+                )
+                for face in faces
+            ]
             overlap, best = max(near, key=lambda one: one[0], default=(0.0, None))
             counted = [best] if best is not None and overlap > RIGHT_IOU else []
         elif boxes == "detector":

@@ -91,7 +91,8 @@ def export_checked(
 
     Returns:
         What export.json holds: `target`, `checkpoint` (its name), `weights` (their fingerprint),
-        `files`, `dtype`, `feedback_steps`, `crop` (how it is cut), what `check.compare` returns,
+        `files`, `dtype`, `feedback_steps`, `crop` (how it is cut), `scheme` (of the
+        landmarks), what `check.compare` returns,
         `versions`, and what the form tells.
 
     Raises:
@@ -127,6 +128,7 @@ def export_checked(
             "dtype": dtype,
             "feedback_steps": steps,
             "crop": crop_rule(config),
+            "scheme": config.scheme.to_json(),
             **compared,
             "versions": used,
             **made.told,

@@ -68,7 +68,7 @@ def signatures(
     B is any number of faces; maps have their channels first. A part of the state that the network
     does not have (no feedback, no recurrence) is left out.
     """
-    size, count = config.input_size, config.landmarks
+    size, count = config.input_size, config.scheme.count
     crops = {"crops": f"uint8 [{batch}, {size}, {size}, 3], RGB"}
     answer = {
         "landmarks": f"float32 [{batch}, {count}, 2], (x, y) in crop pixels, centres at integers",

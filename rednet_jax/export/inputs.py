@@ -49,7 +49,10 @@ def comparison_inputs(config: RedNetConfig, data_dir: Path | None = None) -> Inp
         samples = read_split("300w", "validation", data_dir)
         chosen = (samples[i] for i in range(min(CROPS, len(samples))))
         source = "300w validation"
-        faces = [(s.image, whole_face_box(s.landmarks, s.labelled)) for s in chosen]
+        faces = [
+            (s.image, whole_face_box(s.landmarks, samples.scheme, s.labelled, expected=s.box))
+            for s in chosen
+        ]
     size = config.input_size
 
     def transform(box: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -30,8 +30,6 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-# Of iBUG's 68 points: eye corners, tip of the nose, mouth corners.
-_SEVEN_OF_68 = [36, 39, 42, 45, 30, 48, 54]
 # Sides of the squares in a label map, in map pixels, by pass.
 _SQUARE_SIDES = [7.0, 5.0, 3.0]
 
@@ -46,6 +44,7 @@ class Config(NamedTuple):
     recurrent_width: int
     regression_width: int
     landmarks: int
+    coarse_landmarks: list[int]
     crop_margin: float
     feedback_steps: int
     feedback: str
@@ -67,7 +66,7 @@ class Config(NamedTuple):
 
     @property
     def journal(self) -> bool:
-        """Whether a coarse pass of 7 maps comes before those of 68."""
+        """Whether a pass of a few coarse maps comes before those of all landmarks."""
         return self.architecture == "ijcv_resnet"
 
     @property
@@ -78,7 +77,7 @@ class Config(NamedTuple):
     @property
     def feedback_channels(self) -> int:
         """Channels of z."""
-        soft = 7 if self.journal else self.landmarks + 1
+        soft = len(self.coarse_landmarks) if self.journal else self.landmarks + 1
         return {"none": 0, "label_map": 1, "response_maps": soft}[self.feedback]
 
     @property
@@ -136,9 +135,12 @@ def load(weights: str | Path) -> RedNet:
             tensors = {name: file.get_tensor(name).float() for name in names}
     except SafetensorError as error:
         raise ValueError(f"{other} ({error})") from error
-    fields = json.loads(metadata["rednet_config"])
-    config = Config(**{name: fields[name] for name in Config._fields})
     mean_shape = torch.tensor(json.loads(metadata["mean_shape"]))
+    fields = json.loads(metadata["rednet_config"]) | {
+        "landmarks": len(mean_shape),
+        "coarse_landmarks": json.loads(metadata.get("coarse_landmarks", "[]")),
+    }
+    config = Config(**{name: fields[name] for name in Config._fields})
     net = RedNet(config, int(metadata["feedback_steps"]), mean_shape)
     net.load_state_dict(tensors)
     return net.eval().requires_grad_(False)
@@ -290,7 +292,9 @@ class RedNet(nn.Module):
             return z
         if self.config.feedback == "label_map":
             return label_map(maps, passes)
-        return F.avg_pool2d(maps[:, _SEVEN_OF_68], 2) if self.config.journal else maps
+        return (
+            F.avg_pool2d(maps[:, self.config.coarse_landmarks], 2) if self.config.journal else maps
+        )
 
     def _moved(
         self, z: Tensor | None, memory: tuple[Tensor, Tensor] | None, warp: Tensor
@@ -873,10 +877,14 @@ def next_crop(config: Config, mean_shape: Tensor, landmarks: Tensor) -> Tensor:
     shape = mean_shape * (size / config.recrop_margin) + (size - 1) / 2
     shape_centre, middle = shape.mean(0), landmarks.mean(1, keepdim=True)
     shape_apart, apart = shape - shape_centre, landmarks - middle
-    spread = ((apart**2).sum((1, 2)) / (shape_apart**2).sum()).sqrt()
+    if config.landmarks == 1:
+        # One point has no spread: the crop follows its place alone.
+        spread = torch.ones_like(middle[:, 0, 0])
+    else:
+        spread = ((apart**2).sum((1, 2)) / (shape_apart**2).sum()).sqrt()
     # Far larger or smaller, the points are no face to go by.
     cosine, sine = spread.clamp(0.25, 4.0), torch.zeros_like(spread)
-    if config.recrop == "similarity":
+    if config.recrop == "similarity" and config.landmarks > 1:
         along = (apart * shape_apart).sum((1, 2))
         across = (apart[..., 1] * shape_apart[:, 0] - apart[..., 0] * shape_apart[:, 1]).sum(1)
         length = (along**2 + across**2).sqrt()

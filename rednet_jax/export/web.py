@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.resources
-import itertools
 import json
 import os
 import shutil
@@ -14,8 +13,7 @@ from rednet_jax.errors import RednetError
 from rednet_jax.export.checked import Dtype, Job, Made, export_checked
 from rednet_jax.export.folder import crop_rule, initial_state, state_shapes
 from rednet_jax.export.onnx import MODULES, make_graphs
-from rednet_jax.landmarks.drawing import CLOSED, COLOURS
-from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape, scheme
+from rednet_jax.landmarks.drawing import coloured_parts
 from rednet_jax.model.config import RedNetConfig
 
 RUNTIME = "1.30.0"
@@ -49,8 +47,7 @@ def export_web(
     Returns:
         What export.json holds: as of `export_onnx`, `onnxruntime_web`, the version copied, and
         `page`, what the page reads there: `graphs` (of images, of streams), `crop`, the parts of
-        the `state`, `shape` (the mean shape of 68 landmarks, and the indices of the network's
-        landmarks in it), and the `parts` of a face.
+        the `state`, `shape` (the scheme's mean shape and outline), and the `parts` of a face.
     """
     version, libraries = _runtime(runtime)
 
@@ -108,7 +105,7 @@ def _runtime(folder: str | os.PathLike[str] | None) -> tuple[str, list[Path]]:
 def _described(config: RedNetConfig) -> dict[str, Any]:
     """What the page has to know of a network, beside its graphs."""
     begin = initial_state(config)
-    parts = zip(scheme(config.landmarks).groups, itertools.cycle(COLOURS), strict=False)
+    scheme = config.scheme
     return {
         "crop": crop_rule(config),
         "state": {
@@ -116,15 +113,11 @@ def _described(config: RedNetConfig) -> dict[str, Any]:
             for name, (dtype, shape) in state_shapes(config).items()
         },
         "shape": {
-            "mean_shape": [[round(float(v), 6) for v in p] for p in mean_shape(LANDMARKS_68)],
-            "from_68": list(scheme(config.landmarks).from_68),
+            "mean_shape": [list(point) for point in scheme.mean_shape],
+            "outline": [list(point) for point in scheme.outline],
         },
         "parts": [
-            {
-                "members": list(members),
-                "closed": any(word in name for word in CLOSED),
-                "colour": colour,
-            }
-            for (name, members), colour in parts
+            {"members": list(part.points), "closed": part.closed, "colour": colour}
+            for part, colour in coloured_parts(scheme)
         ],
     }

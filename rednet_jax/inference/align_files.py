@@ -163,7 +163,7 @@ def align_files(
                     failures.append(f"{name}: no face found")
                 if drawings:
                     for face in found[name]:
-                        image = draw_landmarks(image, face.landmarks)
+                        image = draw_landmarks(image, face.landmarks, face.scheme)
                     write_image(drawings[name], image)
             report(len(found), len(files))
     except KeyboardInterrupt:
@@ -171,7 +171,7 @@ def align_files(
     if not (readable or interrupted):
         rest = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
         raise RednetError(failures[0] + rest)
-    aligned = Aligned(found, aligner.config.landmarks, failures + left_out, interrupted)
+    aligned = Aligned(found, aligner.config.scheme.count, failures + left_out, interrupted)
     if csv is not None:
         write_text(csv, aligned.csv())
     if json is not None:

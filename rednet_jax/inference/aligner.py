@@ -188,9 +188,10 @@ class Aligner:
         ):
             placed = apply_affine(affine, points).astype(np.float32)
             if isinstance(crop.face, Detection):
-                faces.append(Face(placed, certain, crop.face.box, crop.face.score))
+                box, score = crop.face.box, crop.face.score
             else:
-                faces.append(Face(placed, certain, crop.face))
+                box, score = crop.face, None
+            faces.append(Face(placed, certain, box, config.scheme, score))
         return faces
 
     def _is_face(self, face: Face) -> bool:

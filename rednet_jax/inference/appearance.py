@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from rednet_jax.landmarks.boxes import face_roll, turned_face_box
 from rednet_jax.landmarks.crops import crop_image, crop_transform
+from rednet_jax.landmarks.schemes import Scheme
 
 SIDE = 16
 """Of the thumbnail of a face, pixels."""
@@ -38,15 +39,22 @@ Thumbnail = NDArray[np.float32]
 """float32 [SIDE * SIDE * 3]: colours of the upright face, of mean 0 and mean square 1."""
 
 
-def thumbnail(image: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> Thumbnail:
+def thumbnail(
+    image: NDArray[np.uint8],
+    landmarks: NDArray[np.floating],
+    scheme: Scheme,
+    expected: NDArray[np.floating] | None = None,
+) -> Thumbnail:
     """Returns what a face looks like, whatever its place, size, roll, and the strength of light.
 
     Args:
         image: RGB uint8 [H, W, 3].
         landmarks: [L, 2], pixels of the image.
+        scheme: of the landmarks.
+        expected: [4], gives the size of a face of one landmark, as in `whole_face_box`.
     """
-    roll = face_roll(landmarks)
-    box = turned_face_box(landmarks, roll)
+    roll = face_roll(landmarks, scheme)
+    box = turned_face_box(landmarks, scheme, roll, expected=expected)
     crop = crop_image(image, crop_transform(box, margin=1, size=SIDE, roll=roll), SIDE)
     colours = crop.astype(np.float32).ravel()
     colours -= colours.mean()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rednet_jax.landmarks.schemes import Scheme, scheme
+from rednet_jax.landmarks.schemes import Scheme
 
 MIN_CONFIDENCE = 0.1
 """A face in an image whose landmarks have a lower mean confidence is not answered. What YuNet took
@@ -22,20 +22,17 @@ class Face(NamedTuple):
     Attributes:
         landmarks: float32 [L, 2], image pixels (x, y), pixel centres at integers.
         confidence: float32 [L], probability that the landmark lies within 5 % of the inter-ocular
-            distance.
+            distance, or of what else the scheme is normalised by.
         box: float32 [4] (x0, y0, x1, y1), image pixels: where the detector, or who gave it, expects
             the bounding box of the landmarks.
         score: of the detector; None for a box that was given.
+        scheme: of the landmarks.
         identity: number of the person in a video; None in images.
     """
 
     landmarks: NDArray[np.float32]
     confidence: NDArray[np.float32]
     box: NDArray[np.float32]
+    scheme: Scheme
     score: float | None = None
     identity: int | None = None
-
-    @property
-    def scheme(self) -> Scheme:
-        """The scheme of the landmarks."""
-        return scheme(len(self.landmarks))

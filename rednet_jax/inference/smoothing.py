@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rednet_jax.fields import check_fields
 from rednet_jax.inference.face import Face
-from rednet_jax.landmarks.schemes import inter_ocular
+from rednet_jax.landmarks.normalisers import face_lengths
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +23,8 @@ class OneEuro:
 
     Attributes:
         least_cutoff: Hz, of a point that stands still.
-        speed_gain: Hz that the cutoff rises by for a speed of one inter-ocular distance a second.
+        speed_gain: Hz that the cutoff rises by for a speed of one inter-ocular distance, or what
+            else the scheme is normalised by, a second.
         speed_cutoff: Hz, of the speed itself.
     """
 
@@ -75,8 +76,9 @@ class Smoother:
         velocity = before.velocity + _share(config.speed_cutoff, elapsed) * (
             (found - before.landmarks) / elapsed - before.velocity
         )
+        length = float(face_lengths(found, face.scheme, boxes=face.box))
         # Speed in faces a second, so that the size of the face on screen does not matter.
-        speed = np.linalg.norm(velocity, axis=-1, keepdims=True) / max(inter_ocular(found), 1.0)
+        speed = np.linalg.norm(velocity, axis=-1, keepdims=True) / max(length, 1.0)
         share = _share(config.least_cutoff + config.speed_gain * speed, elapsed)
         return _Smoothed(before.landmarks + share * (found - before.landmarks), velocity, seconds)
 

@@ -40,7 +40,7 @@ class Region(NamedTuple):
     """Where a face is expected in an image.
 
     Attributes:
-        box: float32 [4], the box of its 68 landmarks in image pixels, before it is turned.
+        box: float32 [4], the bounding box of the face in image pixels, before it is turned.
         roll: radians, clockwise in the image, by which the box is turned about its centre.
     """
 

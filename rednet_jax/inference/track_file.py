@@ -140,7 +140,7 @@ def track_file(
         frames = stack.enter_context(contextlib.closing(read_ahead(reader)))
         # A camera has no last frame: what nobody asked for is not kept.
         kept = landmarks is not None or not reader.live
-        blank = np.full((config.landmarks, 2), np.nan, np.float32)
+        blank = np.full((config.scheme.count, 2), np.nan, np.float32)
         begin = time.perf_counter()
         for frame in frames:
             found = tracker.update(frame.image)
@@ -160,7 +160,7 @@ def track_file(
             if stopped.is_set():
                 break
         seconds = time.perf_counter() - begin
-    track = np.reshape(points, (-1, config.landmarks, 2)).astype(np.float32)
+    track = np.reshape(points, (-1, config.scheme.count, 2)).astype(np.float32)
     if landmarks is not None:
         names = [str(number + 1) for number in range(count)]
         table = landmarks_csv(names, track, dict(zip(IDENTITY, [identities], strict=True)))
@@ -227,7 +227,7 @@ def _drawn_video(
             frame, faces = item
             image = frame.image
             for face in faces:
-                image = draw_landmarks(image, face.landmarks)
+                image = draw_landmarks(image, face.landmarks, face.scheme)
             write(image, frame.seconds)
 
         with write_behind(draw) as later:

@@ -28,6 +28,7 @@ from rednet_jax.landmarks.boxes import (
     whole_face_box,
 )
 from rednet_jax.landmarks.crops import apply_affine, invert_affine
+from rednet_jax.landmarks.schemes import Scheme
 from rednet_jax.media.background import read_ahead
 from rednet_jax.media.sequence import FrameReader, open_frames
 from rednet_jax.model.config import RedNetConfig
@@ -87,12 +88,12 @@ class _Track:
     @property
     def box(self) -> NDArray[np.float32]:
         """The box of its landmarks."""
-        return whole_face_box(self.face.landmarks)
+        return _box(self.face)
 
     @property
     def region(self) -> Region:
         """Where it is looked for in the next frame."""
-        return _region(self.face.landmarks, self.roll)
+        return _region(self.face.landmarks, self.face.scheme, self.roll, self.face.box)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -206,14 +207,20 @@ class Tracker:
                 lost = True
                 self._miss(track)
                 continue
-            found = whole_face_box(look.landmarks)
+            found = self._found(look)
             if any(_same(found, other.box) for other in followed):
                 # Where two converge on one face, the older track stays.
                 self._miss(track)
                 continue
             self._streams.keep(track.row, look)
-            seen = _thumbnail(look)
-            face = Face(look.landmarks, look.confidence, track.box, identity=track.face.identity)
+            seen = self._thumbnail(look)
+            face = Face(
+                look.landmarks,
+                look.confidence,
+                track.box,
+                self.config.scheme,
+                identity=track.face.identity,
+            )
             current = _Track(track.row, face, look.region.roll, track.appearance)
             another = track.appearance.update(seen)
             if another is not None:
@@ -318,15 +325,16 @@ class Tracker:
         for row, look in looks.items():
             if look is None:
                 continue
-            box = whole_face_box(look.landmarks)
+            box = self._found(look)
             if any(_same(box, track.box) for track in self._tracks):
                 continue
             self._streams.keep(row, look)
-            detection, seen = started[row], _thumbnail(look)
+            detection, seen = started[row], self._thumbnail(look)
             face = Face(
                 look.landmarks,
                 look.confidence,
                 detection.box,
+                self.config.scheme,
                 detection.score,
                 self._identify(box, seen),
             )
@@ -368,18 +376,49 @@ class Tracker:
         looks: dict[int, Look | None] = {}
         again = {}
         for row, look in self._streams.look(image, regions).items():
-            looks[row] = look if _is_face(look, image) else None
-            if looks[row] is not None and _moved_far(look):
-                again[row] = _region(look.landmarks, look.region.roll)
+            looks[row] = look if self._is_face(look, image) else None
+            if looks[row] is not None and self._moved_far(look):
+                roll, expected = look.region.roll, look.region.box
+                again[row] = _region(look.landmarks, self.config.scheme, roll, expected)
         for row, look in self._streams.look(image, again).items():
-            if _is_face(look, image):
+            if self._is_face(look, image):
                 looks[row] = look
         return looks
 
+    def _thumbnail(self, look: Look) -> Thumbnail:
+        """Of the face in the network's crop, which is smaller than the frame."""
+        size, margin = self.config.input_size, self.config.input_margin
+        middle, half = (size - 1) / 2, size / margin / 2
+        landmarks = apply_affine(invert_affine(look.affine), look.landmarks)
+        expected = np.array([middle - half] * 2 + [middle + half] * 2)
+        return thumbnail(look.crop, landmarks, self.config.scheme, expected)
 
-def landmark_track(frames: Sequence[Sequence[Face]], landmarks: int) -> NDArray[np.float32]:
+    def _found(self, look: Look) -> NDArray[np.float32]:
+        """The box of the face that a look found."""
+        return whole_face_box(look.landmarks, self.config.scheme, expected=look.region.box)
+
+    def _moved_far(self, look: Look) -> bool:
+        looked = look.region.box
+        found = turned_face_box(
+            look.landmarks, self.config.scheme, look.region.roll, expected=looked
+        )
+        moved = np.abs(found[:2] + found[2:] - looked[:2] - looked[2:]).max() / 2
+        return bool(moved > RECROP_BEYOND * (looked[2:] - looked[:2]).max())
+
+    def _is_face(self, look: Look, image: NDArray[np.uint8]) -> bool:
+        """Whether landmarks are confident, finite, as large as a face, and centred in the image."""
+        # Written so that nan is no face.
+        if not (np.mean(look.confidence) >= LOST_BELOW and np.isfinite(look.landmarks).all()):
+            return False
+        x0, y0, x1, y1 = self._found(look)
+        height, width = image.shape[:2]
+        inside = 0 <= (x0 + x1) / 2 < width and 0 <= (y0 + y1) / 2 < height
+        return bool(inside and SMALLEST_FACE <= max(x1 - x0, y1 - y0) <= 4 * max(height, width))
+
+
+def landmark_track(frames: Sequence[Sequence[Face]], scheme: Scheme) -> NDArray[np.float32]:
     """Returns the landmarks of the first face of T frames, [T, L, 2] float32, nan without one."""
-    blank = np.full((landmarks, 2), np.nan, np.float32)
+    blank = np.full((scheme.count, 2), np.nan, np.float32)
     return np.stack([faces[0].landmarks if faces else blank for faces in frames])
 
 
@@ -442,39 +481,24 @@ def _track_video(tracker: Tracker, reader: FrameReader) -> Iterator[TrackedFrame
         raise RednetError(f"{reader.name}: {reader.broken}")
 
 
-def _region(landmarks: NDArray[np.float32], roll: float) -> Region:
+def _box(face: Face) -> NDArray[np.float32]:
+    """The box of a face's landmarks."""
+    return whole_face_box(face.landmarks, face.scheme, expected=face.box)
+
+
+def _region(
+    landmarks: NDArray[np.float32], scheme: Scheme, roll: float, expected: NDArray[np.float32]
+) -> Region:
     """Where landmarks are, in a crop that keeps its roll while theirs is near it."""
-    found = face_roll(landmarks)
+    found = face_roll(landmarks, scheme)
     if abs(np.angle(np.exp(1j * (found - roll)))) > TURN_BEYOND:
         roll = found
-    return Region(turned_face_box(landmarks, roll), roll)
+    return Region(turned_face_box(landmarks, scheme, roll, expected=expected), roll)
 
 
 def _same(a: NDArray[np.float32], b: NDArray[np.float32]) -> bool:
     return intersection_over_union(a, b) > SAME_FACE
 
 
-def _thumbnail(look: Look) -> Thumbnail:
-    """Of the face in the network's crop, which is smaller than the frame."""
-    return thumbnail(look.crop, apply_affine(invert_affine(look.affine), look.landmarks))
-
-
 def _sureness(look: Look | None) -> float:
     return 0.0 if look is None else float(np.mean(look.confidence))
-
-
-def _moved_far(look: Look) -> bool:
-    looked, found = look.region.box, turned_face_box(look.landmarks, look.region.roll)
-    moved = np.abs(found[:2] + found[2:] - looked[:2] - looked[2:]).max() / 2
-    return bool(moved > RECROP_BEYOND * (looked[2:] - looked[:2]).max())
-
-
-def _is_face(look: Look, image: NDArray[np.uint8]) -> bool:
-    """Whether landmarks are confident, finite, as large as a face, and centred in the image."""
-    # Written so that nan is no face.
-    if not (np.mean(look.confidence) >= LOST_BELOW and np.isfinite(look.landmarks).all()):
-        return False
-    x0, y0, x1, y1 = whole_face_box(look.landmarks)
-    height, width = image.shape[:2]
-    inside = 0 <= (x0 + x1) / 2 < width and 0 <= (y0 + y1) / 2 < height
-    return bool(inside and SMALLEST_FACE <= max(x1 - x0, y1 - y0) <= 4 * max(height, width))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape, scheme
+from rednet_jax.landmarks.schemes import Scheme
 
 
 def landmark_box(
@@ -27,62 +27,79 @@ def landmark_box(
 
 
 def whole_face_box(
-    landmarks: NDArray[np.floating], labelled: NDArray[np.bool_] | None = None
+    landmarks: NDArray[np.floating],
+    scheme: Scheme,
+    labelled: NDArray[np.bool_] | None = None,
+    *,
+    expected: NDArray[np.floating] | None = None,
 ) -> NDArray[np.float32]:
-    """Returns the box [4] float32 that a face's crop is cut around: that of its 68 landmarks.
+    """Returns the bounding box [4] float32 of a face, which its crop is cut around.
 
-    Crops are cut around it in training, evaluation, tracking and export, whatever is known of the
-    face. Landmarks that are not known are taken from the mean shape, turned, scaled and moved onto
-    the known ones by least squares: the box of the eyes alone, or of a face without its chin, is
-    not where a face's box would be. Where all 68 are known it is `landmark_box`.
+    It is that of the landmarks and of the scheme's outline. In training, evaluation, tracking and
+    export crops are cut around it. Points that are not known are those of the mean shape, fitted to
+    the known ones by a similarity (least squares): the box of the eyes alone, or of a face without
+    its chin, is not where a face's box would be. Where all landmarks are known and the scheme has
+    no outline it is `landmark_box`.
 
     Args:
-        landmarks: [L, 2], pixels (x, y), of a scheme of L landmarks.
-        labelled: [L], which of them are known; all where it is None.
+        landmarks: [L, 2], pixels (x, y).
+        scheme: of the landmarks.
+        labelled: bool [L], which of them are known; all where it is None.
+        expected: [4], gives the size of a face of which fewer than two places are known.
 
     Raises:
-        ValueError: fewer than two landmarks are known, or there is no scheme of so many.
+        ValueError: no landmark is known, or only one place and no box is expected.
     """
     known = np.ones(len(landmarks), bool) if labelled is None else labelled
-    if len(landmarks) == LANDMARKS_68.count and known.all():
+    if known.all() and not scheme.outline and len(landmarks) > 1:
         return landmark_box(landmarks)
-    if known.sum() < 2:
-        raise ValueError("the box of a whole face needs at least two labelled landmarks")
-    whole, _ = _whole_face(landmarks, known)
+    whole, _ = _whole_face(landmarks, scheme, known, expected)
     return landmark_box(np.stack([whole.real, whole.imag], axis=-1))
 
 
-def face_roll(landmarks: NDArray[np.floating]) -> float:
+def face_roll(landmarks: NDArray[np.floating], scheme: Scheme) -> float:
     """Returns the roll of a face in radians, clockwise in the image, -pi to pi.
 
     It is the rotation of the similarity that takes the mean shape to the landmarks by least
-    squares.
+    squares. One landmark alone has the roll 0.
 
     Args:
-        landmarks: [L, 2], pixels (x, y), of a scheme of L landmarks.
+        landmarks: [L, 2], pixels (x, y).
+        scheme: of the landmarks.
     """
-    _, factor = _whole_face(landmarks, np.ones(len(landmarks), bool))
+    if len(landmarks) == 1:
+        return 0.0
+    _, factor = _whole_face(landmarks, scheme, np.ones(len(landmarks), bool), None)
     return float(np.angle(factor))
 
 
-def turned_face_box(landmarks: NDArray[np.floating], roll: float) -> NDArray[np.float32]:
+def turned_face_box(
+    landmarks: NDArray[np.floating],
+    scheme: Scheme,
+    roll: float,
+    *,
+    expected: NDArray[np.floating] | None = None,
+) -> NDArray[np.float32]:
     """Returns the box [4] float32 of a whole face in a frame of axes that is turned by roll.
 
     `crop_transform(box, roll=roll, ...)` is then a crop around the face. At a roll of 0 it is
     `whole_face_box`.
 
     Args:
-        landmarks: [L, 2], pixels (x, y), of a scheme of L landmarks.
+        landmarks: [L, 2], pixels (x, y).
+        scheme: of the landmarks.
         roll: radians, clockwise in the image.
+        expected: as in `whole_face_box`.
 
     Returns:
         (x0, y0, x1, y1) in image pixels before the box is turned about its centre.
     """
     if roll == 0:
-        return whole_face_box(landmarks)
+        return whole_face_box(landmarks, scheme, expected=expected)
     turn = np.exp(1j * roll)
-    upright = landmarks @ np.array([1, 1j]) / turn
-    box = whole_face_box(np.stack([upright.real, upright.imag], axis=-1)).astype(np.float64)
+    turned = landmarks @ np.array([1, 1j]) / turn
+    upright = np.stack([turned.real, turned.imag], axis=-1)
+    box = whole_face_box(upright, scheme, expected=expected).astype(np.float64)
     half = (box[2:] - box[:2]) / 2
     centre = turn * complex(*(box[:2] + box[2:]) / 2)
     middle = np.array([centre.real, centre.imag])
@@ -90,18 +107,30 @@ def turned_face_box(landmarks: NDArray[np.floating], roll: float) -> NDArray[np.
 
 
 def _whole_face(
-    landmarks: NDArray[np.floating], known: NDArray[np.bool_]
+    landmarks: NDArray[np.floating],
+    scheme: Scheme,
+    known: NDArray[np.bool_],
+    expected: NDArray[np.floating] | None,
 ) -> tuple[NDArray[np.complex128], complex]:
-    """Returns 68 landmarks as complex numbers, and the factor that turns and scales the mean shape.
+    """Returns landmarks and outline as complex numbers, and the factor of the mean shape's fit.
 
-    Those that are not known are those of the mean shape, fitted to the others by least squares.
+    Points that are not known are those of the mean shape, fitted to the others by least squares.
     """
     # As complex numbers a similarity is z -> a z + b, and its least squares are a division.
-    places = np.asarray(scheme(len(landmarks)).from_68)[known]
-    shape, found = mean_shape(LANDMARKS_68) @ [1, 1j], landmarks[known] @ [1, 1j]
+    places = np.flatnonzero(known)
+    shape = np.concatenate([scheme.shape, scheme.outline_shape]) @ [1, 1j]
+    found = landmarks[known] @ [1, 1j]
+    if not len(places):
+        raise ValueError("the box of a face needs at least one labelled landmark")
     middle, place = shape[places].mean(), found.mean()
     offsets = shape[places] - middle
-    factor = np.vdot(offsets, found - place) / np.vdot(offsets, offsets)
+    spread = np.vdot(offsets, offsets).real
+    if spread > 0:
+        factor = np.vdot(offsets, found - place) / spread
+    elif expected is None:
+        raise ValueError("the box of a face of one labelled landmark needs an expected box")
+    else:
+        factor = complex(max(expected[2] - expected[0], expected[3] - expected[1]))
     whole = place + factor * (shape - middle)
     whole[places] = found
     return whole, complex(factor)

@@ -11,10 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from rednet_jax.files import replacing
-from rednet_jax.landmarks.schemes import scheme
-
-CLOSED = ("eye", "lip", "mouth")
-"""Parts with one of these in their name are closed curves; all others are open."""
+from rednet_jax.landmarks.schemes import Part, Scheme
 
 COLOURS = ("#50c8ff", "#ffbe46", "#78f078", "#ff6e96", "#fff06e")
 """One for each part in turn; light, on a dark rim, so that they stand out on any skin and light."""
@@ -31,6 +28,7 @@ _GAP, _CAPTION = 4, 20
 def draw_landmarks(
     image: NDArray[np.uint8],
     landmarks: NDArray[np.floating],
+    scheme: Scheme,
     labelled: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.uint8]:
     """Returns a copy of an image with landmarks drawn into it.
@@ -40,6 +38,7 @@ def draw_landmarks(
     Args:
         image: RGB uint8 [H, W, 3].
         landmarks: [L, 2], pixels of the image; points may lie outside, none may be nan.
+        scheme: of the landmarks; a landmark in none of its parts is drawn as a dot.
         labelled: bool [L], which of them are drawn, with lines between neighbours; None for all.
     """
     known = np.ones(len(landmarks), bool) if labelled is None else labelled
@@ -59,6 +58,7 @@ def draw_landmarks(
     _draw(
         ImageDraw.Draw(layer),
         (landmarks - [x0, y0] + 0.5) * scale,
+        scheme,
         known,
         line=line * scale,
         dot=dot * scale,
@@ -72,25 +72,34 @@ def draw_landmarks(
 def _draw(
     draw: ImageDraw.ImageDraw,
     points: NDArray[np.floating],
+    scheme: Scheme,
     known: NDArray[np.bool_],
     *,
     line: float,
     dot: float,
 ) -> None:
     places = [(float(x), float(y)) for x, y in points]
-    parts = list(zip(scheme(len(points)).groups, itertools.cycle(COLOURS), strict=False))
+    parts = coloured_parts(scheme)
     for width, rim in ((line + 2, RIM), (line, None)):
-        for (name, members), colour in parts:
-            closed = any(word in name for word in CLOSED)
-            for one, other in itertools.pairwise(members + members[:1] * closed):
+        for part, colour in parts:
+            for one, other in itertools.pairwise(part.points + part.points[:1] * part.closed):
                 if known[one] and known[other]:
                     ends = [places[one], places[other]]
                     draw.line(ends, fill=rim or colour, width=max(1, round(width)))
-    for (_, members), colour in parts:
-        for member in members:
+    for part, colour in parts:
+        for member in part.points:
             if known[member]:
                 draw.circle(places[member], dot, fill="black")
                 draw.circle(places[member], 0.72 * dot, fill=colour)
+
+
+def coloured_parts(scheme: Scheme) -> list[tuple[Part, str]]:
+    """Returns the parts of a scheme, and its other landmarks one by one, with their colours."""
+    drawn = {index for part in scheme.parts for index in part.points}
+    others = tuple(index for index in range(scheme.count) if index not in drawn)
+    parts = list(zip(scheme.parts, itertools.cycle(COLOURS), strict=False))
+    # Each its own part: no line may join them.
+    return parts + [(Part(f"landmark {index}", (index,)), COLOURS[0]) for index in others]
 
 
 def contact_sheet(

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rednet_jax.landmarks.boxes import landmark_box
+from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.landmarks.pts import read_pts
-from rednet_jax.landmarks.schemes import LANDMARKS_68, mirror_landmarks
+from rednet_jax.landmarks.schemes import mirror_landmarks
 
 
 def average_shape(shapes: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -28,7 +29,7 @@ def average_shape(shapes: NDArray[np.float32]) -> NDArray[np.float32]:
     side = (boxes[:, 2:] - boxes[:, :2]).max(-1)[:, None, None]
     mean = ((shapes - centre) / side).mean(0)
     # In an image of width 1 the mirror's axis is x = 0.
-    return np.asarray((mean + mirror_landmarks(mean, 1, LANDMARKS_68)) / 2, np.float32)
+    return np.asarray((mean + mirror_landmarks(mean, 1, IBUG68)) / 2, np.float32)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,13 @@ from rednet_jax.files import write_text
 from rednet_jax.landmarks.table import plain_float
 
 # A face of 68 points takes about 1.5 kB; anything far beyond is not such a file.
-_LARGEST = 65_536
+_LARGEST = 262_144
 # No image has as many pixels on a side.
 _FARTHEST = 1e6
 
 
 def read_pts(path: str | os.PathLike[str]) -> NDArray[np.float32]:
-    """Returns the landmarks of a .pts file: [L, 2] float32, 0-based pixels (x, y), L = 68 or 7.
+    """Returns the landmarks of a .pts file: [L, 2] float32, 0-based pixels (x, y), L at least 1.
 
     The file is UTF-8, with or without a byte order mark. Its header has `n_points: L`, and may have
     other lines, such as `version: 1`. The points follow in braces, two numbers a line, parted by
@@ -27,8 +27,8 @@ def read_pts(path: str | os.PathLike[str]) -> NDArray[np.float32]:
 
     Raises:
         RednetError: a missing or unreadable file, no header, missing braces or text behind them,
-            another number of points than promised, neither 68 nor 7, a coordinate that is no number
-            or lies a million pixels away.
+            another number of points than promised, no points, a coordinate that is no number or
+            lies a million pixels away.
     """
     try:
         if os.path.getsize(path) > _LARGEST:
@@ -59,8 +59,8 @@ def read_pts(path: str | os.PathLike[str]) -> NDArray[np.float32]:
     if promised != {str(len(rows))}:
         told = " and ".join(sorted(promised))
         raise RednetError(f"{path}: {len(rows)} points where {told} are promised")
-    if len(rows) not in (68, 7):
-        raise RednetError(f"{path}: {len(rows)} points, not 68 or 7")
+    if not rows:
+        raise RednetError(f"{path}: no points")
     try:
         points = np.asarray([[plain_float(x), plain_float(y)] for x, y in rows]) - 1
     except ValueError:
@@ -74,11 +74,10 @@ def write_pts(path: str | os.PathLike[str], landmarks: NDArray[np.floating]) -> 
     """Writes landmarks [L, 2], 0-based pixels, as a .pts file; it appears whole or not at all.
 
     Raises:
-        RednetError: L is neither 68 nor 7, a coordinate is not finite, or the file cannot be
-            written.
+        RednetError: L is 0, a coordinate is not finite, or the file cannot be written.
     """
     points = np.asarray(landmarks, np.float64)
-    if points.shape not in ((68, 2), (7, 2)) or not np.isfinite(points).all():
+    if points.ndim != 2 or points.shape[1] != 2 or not len(points) or not np.isfinite(points).all():
         raise RednetError(f"{path}: landmarks of shape {points.shape}, or not finite")
     rows = "\n".join(f"{x:.4f} {y:.4f}" for x, y in points + 1)
     write_text(path, f"version: 1\nn_points: {len(points)}\n{{\n{rows}\n}}\n")

@@ -1,89 +1,273 @@
-"""Landmark schemes: which points there are, their mirror pairs, their parts, their mean shape."""
+"""`Scheme`: which landmarks there are, as a value that a config holds and a JSON file describes."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.resources
 import json
-from typing import Any
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rednet_jax.errors import RednetError
+from rednet_jax.fields import check_fields, shown
+
+Point = tuple[float, float]
+
+LARGEST = 4096
+"""Landmarks of a scheme at most: a response map for each has to fit into memory."""
+
+_FARTHEST = 2.0
+_LEAST_SIDE, _LARGEST_SIDE = 0.8, 1.25
+_FARTHEST_CENTRE = 0.2
+_LEAST_SYMMETRY = 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Landmarks that are drawn as one curve.
+
+    Attributes:
+        name: such as `right_eye`.
+        points: indices of its landmarks, in drawing order.
+        closed: whether the last landmark is joined to the first.
+        region: errors are averaged over the parts of a region, such as `eyes`; the part's own name
+            if empty.
+    """
+
+    name: str
+    points: tuple[int, ...]
+    closed: bool = False
+    region: str = ""
+
+    def __post_init__(self) -> None:
+        """Checks the fields' types."""
+        check_fields(self, f"scheme.parts: {shown(self.name)}: ")
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """How landmarks of another scheme give those of this one.
+
+    Attributes:
+        source: name of the other scheme.
+        rows: for each landmark of this scheme (index in the other scheme, weight) pairs, whose
+            weights sum to 1.
+    """
+
+    source: str
+    rows: tuple[tuple[tuple[int, float], ...], ...]
+
 
 @dataclasses.dataclass(frozen=True)
 class Scheme:
-    """A set of landmarks. Right and left are the person's own; indices count from 0.
+    """A set of L landmarks. Right and left are the person's own; indices count from 0.
 
     Attributes:
-        count: L.
-        mirror: for each landmark the one that takes its place in the mirrored image.
-        outer_eyes: the outer corners of right and left eye; their distance is inter-ocular.
-        groups: (part of the face, its landmarks in drawing order).
-        from_68: for each landmark its index in the 68-point scheme.
-    """
-
-    count: int
-    mirror: tuple[int, ...]
-    outer_eyes: tuple[int, int]
-    groups: tuple[tuple[str, tuple[int, ...]], ...]
-    from_68: tuple[int, ...]
-
-
-# Of iBUG, as 300-W has it.
-LANDMARKS_68 = Scheme(
-    count=68,
-    mirror=(
-        *range(16, -1, -1),  # jaw
-        *range(26, 16, -1),  # brows
-        *range(27, 31),  # bridge of the nose
-        *range(35, 30, -1),  # base of the nose
-        *(45, 44, 43, 42, 47, 46),  # eyes
-        *(39, 38, 37, 36, 41, 40),
-        *(54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55),  # outer lips
-        *(64, 63, 62, 61, 60, 67, 66, 65),  # inner lips
-    ),
-    outer_eyes=(36, 45),
-    groups=(
-        ("jaw", tuple(range(17))),
-        ("right_brow", tuple(range(17, 22))),
-        ("left_brow", tuple(range(22, 27))),
-        ("nose_bridge", tuple(range(27, 31))),
-        ("nose_base", tuple(range(31, 36))),
-        ("right_eye", tuple(range(36, 42))),
-        ("left_eye", tuple(range(42, 48))),
-        ("outer_lips", tuple(range(48, 60))),
-        ("inner_lips", tuple(range(60, 68))),
-    ),
-    from_68=tuple(range(68)),
-)
-
-# Eye corners, tip of the nose and mouth corners, as in the ECCV paper.
-LANDMARKS_7 = Scheme(
-    count=7,
-    mirror=(3, 2, 1, 0, 4, 6, 5),
-    outer_eyes=(0, 3),
-    groups=(
-        ("right_eye", (0, 1)),
-        ("left_eye", (2, 3)),
-        ("nose", (4,)),
-        ("mouth", (5, 6)),
-    ),
-    from_68=(36, 39, 42, 45, 30, 48, 54),
-)
-
-
-def scheme(count: int) -> Scheme:
-    """Returns the scheme of `count` landmarks.
+        name: letters, digits, `_` and `-`.
+        mirror: [L], for each landmark the one that takes its place in the mirrored image.
+        mean_shape: [L], the mean face (x, y), y down. Its origin is the centre of a face's bounding
+            box, its unit the larger side of that box.
+        parts: for drawing and for errors by part; a landmark may be in several or in none.
+        normaliser: what errors are divided by: the distance between the centres of two groups of
+            landmarks, such as ((36,), (45,)), or 'box', the geometric mean of the box's sides.
+        outline: further points of the mean face, which are not landmarks but lie on the border of
+            the face's bounding box. Needed where the landmarks do not span the face.
+        conversions: from other schemes.
 
     Raises:
-        ValueError: there is none of that many.
+        RednetError: fields that contradict each other.
     """
-    for known in (LANDMARKS_68, LANDMARKS_7):
-        if known.count == count:
-            return known
-    raise ValueError(f"no scheme of {count} landmarks; there are 68 and 7")
+
+    name: str
+    mirror: tuple[int, ...]
+    mean_shape: tuple[tuple[float, ...], ...]
+    parts: tuple[Part, ...] = ()
+    normaliser: tuple[tuple[int, ...], ...] | Literal["box"] = "box"
+    outline: tuple[tuple[float, ...], ...] = ()
+    conversions: tuple[Conversion, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuses what is no scheme, with the field's name and the reason."""
+        check_fields(self, "scheme.")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", self.name):
+            raise RednetError(f"scheme.name: {shown(self.name)} is not letters, digits, _ and -")
+        if not 1 <= self.count <= LARGEST:
+            self._refuse("mirror", f"has {self.count} landmarks; 1 to {LARGEST} are possible")
+        for index, other in enumerate(self.mirror):
+            self._check_index("mirror", other)
+            if self.mirror[other] != index:
+                self._refuse(
+                    "mirror",
+                    f"landmark {index} is mirrored to {other}, and {other} to {self.mirror[other]}",
+                )
+        self._check_shape()
+        self._check_parts()
+        for conversion in self.conversions:
+            self._check_conversion(conversion)
+        sources = [conversion.source for conversion in self.conversions]
+        if len(set(sources)) < len(sources):
+            self._refuse("conversions", "one scheme comes twice")
+
+    @property
+    def count(self) -> int:
+        """Number of landmarks, L."""
+        return len(self.mirror)
+
+    @functools.cached_property
+    def shape(self) -> NDArray[np.float32]:
+        """The mean shape as an array [L, 2], float32, read-only."""
+        return _read_only(self.mean_shape)
+
+    @functools.cached_property
+    def outline_shape(self) -> NDArray[np.float32]:
+        """The outline as an array [P, 2], float32, read-only."""
+        return _read_only(self.outline)
+
+    @functools.cached_property
+    def regions(self) -> dict[str, tuple[int, ...]]:
+        """The landmarks of each region, by name, in the order of the parts."""
+        regions: dict[str, dict[int, None]] = {}
+        for part in self.parts:
+            regions.setdefault(part.region or part.name, {}).update(dict.fromkeys(part.points))
+        return {name: tuple(points) for name, points in regions.items()}
+
+    @property
+    def groups(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+        """The two groups of landmarks of the normaliser, None where it is the box."""
+        if isinstance(self.normaliser, str):
+            return None
+        one, other = self.normaliser
+        return one, other
+
+    def part(self, name: str) -> Part | None:
+        """Returns the part of a name, or None."""
+        return next((part for part in self.parts if part.name == name), None)
+
+    @classmethod
+    def from_json(cls, plain: Any) -> Self:
+        """Returns the scheme of plain JSON, as `to_json` writes it.
+
+        Raises:
+            RednetError: an unknown, missing or wrong field.
+        """
+        if not isinstance(plain, Mapping):
+            raise RednetError(f"scheme: {shown(plain)} is not a JSON object")
+        fields = dict(plain)
+        count = fields.pop("count", None)
+        known = [field.name for field in dataclasses.fields(cls)]
+        if unknown := [name for name in fields if name not in known]:
+            raise RednetError(
+                f"scheme: unknown field {shown(unknown[0])}; known: count, {', '.join(known)}"
+            )
+        if missing := [n for n in ("name", "mirror", "mean_shape") if n not in fields]:
+            raise RednetError(f"scheme: field '{missing[0]}' is missing")
+        if "parts" in fields:
+            fields["parts"] = _parts_of(fields["parts"])
+        if "conversions" in fields:
+            fields["conversions"] = _conversions_of(fields["conversions"])
+        scheme = cls(**{name: _tuples(value) for name, value in fields.items()})
+        if count is not None and count != scheme.count:
+            raise RednetError(
+                f"scheme.count: {shown(count)}, and mirror has {scheme.count} landmarks"
+            )
+        return scheme
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the scheme as plain JSON; rows of one landmark are written as its index."""
+        return {
+            "name": self.name,
+            "count": self.count,
+            "mirror": list(self.mirror),
+            "mean_shape": [list(point) for point in self.mean_shape],
+            "parts": [
+                {**dataclasses.asdict(part), "points": [*part.points]} for part in self.parts
+            ],
+            "normaliser": (
+                "box" if self.normaliser == "box" else [list(group) for group in self.normaliser]
+            ),
+            "outline": [list(point) for point in self.outline],
+            "conversions": {
+                conversion.source: [
+                    row[0][0] if len(row) == 1 else [list(term) for term in row]
+                    for row in conversion.rows
+                ]
+                for conversion in self.conversions
+            },
+        }
+
+    def _check_shape(self) -> None:
+        if len(self.mean_shape) != self.count:
+            self._refuse(
+                "mean_shape",
+                f"has {len(self.mean_shape)} points, and mirror {self.count} landmarks",
+            )
+        for field, points in (("mean_shape", self.mean_shape), ("outline", self.outline)):
+            for index, point in enumerate(points):
+                if len(point) != 2 or max(map(abs, point)) > _FARTHEST:
+                    self._refuse(
+                        f"{field}[{index}]",
+                        f"{shown(point)} is not (x, y) in sides of the face's box about its centre",
+                    )
+        face = np.array([*self.mean_shape, *self.outline])
+        low, high = face.min(0), face.max(0)
+        side, centre = (high - low).max(), np.abs(low + high).max() / 2
+        if not _LEAST_SIDE <= side <= _LARGEST_SIDE or centre > _FARTHEST_CENTRE:
+            self._refuse(
+                "mean_shape",
+                f"its box, with outline, has the side {side:.2f} and its centre {centre:.2f} from "
+                "the origin; a face's box has the side 1 about the origin. Give as outline those "
+                "points of the face's border that are not landmarks",
+            )
+        apart = np.abs(self.shape[list(self.mirror)] * [-1, 1] - self.shape).max(-1)
+        if apart.max() > _LEAST_SYMMETRY:
+            index = int(apart.argmax())
+            self._refuse(
+                "mirror",
+                f"landmarks {index} and {self.mirror[index]} change places, but do not lie "
+                "opposite each other in mean_shape",
+            )
+
+    def _check_parts(self) -> None:
+        for part in self.parts:
+            for index in part.points:
+                self._check_index(f"parts: {part.name}", index)
+            if not part.points or len(set(part.points)) < len(part.points):
+                self._refuse(f"parts: {part.name}", "has no landmark, or one of them twice")
+        names = [part.name for part in self.parts]
+        if len(set(names)) < len(names):
+            self._refuse("parts", "two have the same name")
+        if self.normaliser == "box":
+            return
+        if len(self.normaliser) != 2 or not all(self.normaliser):
+            self._refuse("normaliser", "is neither 'box' nor two groups of landmarks")
+        for index in (index for group in self.normaliser for index in group):
+            self._check_index("normaliser", index)
+        if set(self.normaliser[0]) & set(self.normaliser[1]):
+            self._refuse("normaliser", "a landmark is in both groups")
+
+    def _check_conversion(self, conversion: Conversion) -> None:
+        field = f"conversions: {conversion.source}"
+        if len(conversion.rows) != self.count:
+            self._refuse(
+                field, f"has {len(conversion.rows)} rows, and mirror {self.count} landmarks"
+            )
+        for number, row in enumerate(conversion.rows):
+            if not row or any(index < 0 or index >= LARGEST for index, _ in row):
+                self._refuse(f"{field}: row {number}", "has no landmark, or an index below 0")
+            if abs(sum(weight for _, weight in row) - 1) > 1e-6:
+                self._refuse(f"{field}: row {number}", "its weights do not sum to 1")
+
+    def _check_index(self, field: str, index: int) -> None:
+        if not 0 <= index < self.count:
+            self._refuse(field, f"{index} is no landmark of 0 to {self.count - 1}")
+
+    def _refuse(self, field: str, reason: str) -> None:
+        raise RednetError(f"scheme {self.name}: {field}: {reason}")
 
 
 def mirror_landmarks(landmarks: Any, width: int, scheme: Scheme) -> Any:
@@ -101,25 +285,68 @@ def mirror_landmarks(landmarks: Any, width: int, scheme: Scheme) -> Any:
     return landmarks[..., np.asarray(scheme.mirror), :] * flip + shift
 
 
-def inter_ocular(landmarks: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Returns the distance [...] between the outer eye corners of landmarks [..., L, 2]."""
-    right, left = scheme(landmarks.shape[-2]).outer_eyes
-    distance: NDArray[np.floating] = np.linalg.norm(
-        landmarks[..., right, :] - landmarks[..., left, :], axis=-1
-    )
-    return distance
+def scheme_of_text(text: str) -> Scheme:
+    """Returns the scheme of a JSON text.
 
-
-@functools.cache
-def _mean_shape_68() -> NDArray[np.float32]:
-    text = importlib.resources.files(__package__).joinpath("mean_shape_68.json").read_text()
-    return np.asarray(json.loads(text)["landmarks"], np.float32)
-
-
-def mean_shape(scheme: Scheme) -> NDArray[np.float32]:
-    """Returns the mean face [L, 2], float32, made by `python -m rednet_jax.landmarks.mean_shape`.
-
-    Its origin is the centre of the box around a face's 68 landmarks, its unit that box's larger
-    side.
+    Raises:
+        RednetError: no JSON, or no scheme.
     """
-    return _mean_shape_68()[list(scheme.from_68)]
+    try:
+        plain = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RednetError(f"not JSON ({error})") from None
+    return Scheme.from_json(plain)
+
+
+def _read_only(points: tuple[tuple[float, ...], ...]) -> NDArray[np.float32]:
+    array = np.array(points, np.float32).reshape(-1, 2)
+    array.flags.writeable = False
+    return array
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _parts_of(plain: Any) -> Any:
+    if not isinstance(plain, list) or not all(isinstance(part, Mapping) for part in plain):
+        raise RednetError("scheme.parts: not a list of objects")
+    parts = []
+    for number, part in enumerate(plain):
+        fields = {name: _tuples(value) for name, value in part.items()}
+        try:
+            made = Part(**fields)
+        except TypeError as error:
+            reason = re.sub(r"^.*__init__\(\) ", "", str(error))
+            raise RednetError(f"scheme.parts[{number}]: {reason}") from None
+        parts.append(made)
+    return tuple(parts)
+
+
+def _conversions_of(plain: Any) -> Any:
+    if not isinstance(plain, Mapping):
+        raise RednetError("scheme.conversions: not an object of schemes and rows")
+    return tuple(Conversion(source, _rows_of(source, rows)) for source, rows in plain.items())
+
+
+def _rows_of(source: str, plain: Any) -> tuple[tuple[tuple[int, float], ...], ...]:
+    rows = []
+    for number, row in enumerate(plain if isinstance(plain, list) else [None]):
+        terms = [[row, 1.0]] if type(row) is int else row
+        if not (isinstance(terms, list) and all(map(_is_term, terms))):
+            raise RednetError(
+                f"scheme.conversions: {source}: row {number}: {shown(row)} is neither an index nor "
+                "a list of [index, weight]"
+            )
+        rows.append(tuple((index, float(weight)) for index, weight in terms))
+    return tuple(rows)
+
+
+def _is_term(term: Any) -> bool:
+    return (
+        isinstance(term, list)
+        and len(term) == 2
+        and type(term[0]) is int
+        and type(term[1]) in (int, float)
+        and math.isfinite(term[1])
+    )

@@ -1,4 +1,4 @@
-"""CSV files in and out: `name,x0,y0,...,x67,y67` for landmarks, `name,x0,y0,x1,y1` for face boxes.
+"""CSV files in and out: `name,x0,y0,x1,y1,...` for landmarks, `name,x0,y0,x1,y1` for face boxes.
 
 Each row is a face of an image, or a frame. Coordinates are pixels of the whole image, pixel centres
 at integers, 0-based. A row of `nan` is no answer. Predictions leave `align`, `track` and `eval` in
@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -71,13 +72,13 @@ def write_landmarks_csv(
 
 
 def read_landmarks_csv(
-    path: str | os.PathLike[str], count: int = 68
+    path: str | os.PathLike[str], count: int | None = None
 ) -> tuple[list[str], NDArray[np.float32]]:
     """Reads a table of landmarks; `FACE_COLUMNS` and `IDENTITY` are skipped.
 
     Args:
         path: of the file.
-        count: L, the landmarks of a row.
+        count: L, the landmarks of a row; as many as the first line has if None.
 
     Returns:
         N names, and landmarks float32 [N, L, 2], nan where a face has no answer.
@@ -88,9 +89,12 @@ def read_landmarks_csv(
     """
     names: list[str] = []
     rows: list[NDArray[np.float32]] = []
-    for line, name, values in _unique(
-        path, _read_rows(path, _header(count), (FACE_COLUMNS, IDENTITY))
-    ):
+    lines = _read_lines(path)
+    if count is None:
+        columns = lines[0][1] if lines else []
+        count = sum(re.fullmatch(r"x\d+", cell.strip()) is not None for cell in columns)
+    table = _rows_of(path, lines, _header(count), (FACE_COLUMNS, IDENTITY))
+    for line, name, values in _unique(path, table):
         if np.isnan(values).any() and not np.isnan(values).all():
             raise RednetError(f"{path}: line {line}: nan in a part of the row")
         names.append(name)
@@ -106,7 +110,7 @@ def read_boxes_csv(path: str | os.PathLike[str]) -> dict[str, list[NDArray[np.fl
             without area.
     """
     boxes: dict[str, list[NDArray[np.float32]]] = {}
-    for line, name, box in _read_rows(path, ["name", "x0", "y0", "x1", "y1"]):
+    for line, name, box in _rows_of(path, _read_lines(path), ["name", "x0", "y0", "x1", "y1"]):
         if not (box[2] > box[0] and box[3] > box[1]):
             raise RednetError(f"{path}: line {line}: not a box: x0 < x1 and y0 < y1 are needed")
         boxes.setdefault(name, []).append(box)
@@ -141,19 +145,26 @@ def _unique(path: str | os.PathLike[str], rows: Iterable[Row]) -> Iterator[Row]:
         yield line, name, values
 
 
-def _read_rows(
-    path: str | os.PathLike[str], header: Sequence[str], skipped: Sequence[Sequence[str]] = ()
-) -> list[Row]:
-    """Returns each row; one of the groups of columns `skipped` may follow the name."""
+def _read_lines(path: str | os.PathLike[str]) -> list[tuple[int, list[str]]]:
+    """Returns the number and the cells of each line that is not empty."""
     try:
         # An image's name may hold bytes that are no UTF-8; they go in and out as they are.
         with Path(path).open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             reader = csv.reader(file, strict=True)
-            lines = [(reader.line_num, row) for row in reader if row]
+            return [(reader.line_num, row) for row in reader if row]
     except OSError as error:
         raise RednetError(f"{path}: cannot be read ({error.strerror})") from error
     except csv.Error as error:
         raise RednetError(f"{path}: line {reader.line_num}: {error}") from error
+
+
+def _rows_of(
+    path: str | os.PathLike[str],
+    lines: Sequence[tuple[int, list[str]]],
+    header: Sequence[str],
+    skipped: Sequence[Sequence[str]] = (),
+) -> list[Row]:
+    """Returns each row; one of the groups of columns `skipped` may follow the name."""
     found = [cell.strip() for cell in lines[0][1]] if lines else []
     groups = [group for group in skipped if found[1 : 1 + len(group)] == list(group)]
     extra = len(groups[0]) if groups else 0

@@ -57,9 +57,12 @@ def open_frames(
         fps: frames a second of an image sequence, 25 if None; videos have their own.
 
     Raises:
-        RednetError: as `VideoReader` and `ImageSequence` do, or fps for a video.
+        RednetError: as `VideoReader` and `ImageSequence` do, an empty name, or fps for a video.
     """
     if not isinstance(source, int):
+        # Path would take it for the current folder.
+        if not os.fspath(source):
+            raise RednetError("the name of a video is empty")
         path = Path(source)
         if path.is_dir() or (_NUMBER.search(path.name) and not path.exists()):
             return ImageSequence(path, FPS if fps is None else fps)

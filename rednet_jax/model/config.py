@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Self
 
 from rednet_jax.errors import RednetError
-from rednet_jax.fields import FORMER, check_fields, current_names, field_types
+from rednet_jax.fields import (
+    FORMER,
+    FORMER_VALUES,
+    check_fields,
+    current_names,
+    field_types,
+    plain_function,
+)
+from rednet_jax.landmarks.builtin import IBUG68, REDNET7, plain_scheme, scheme_of
+from rednet_jax.landmarks.convert import indices_in
+from rednet_jax.landmarks.schemes import Scheme
 
 Architecture = Literal["eccv_vgg", "ijcv_resnet", "compact"]
 Feedback = Literal["response_maps", "label_map", "none"]
 Recurrence = Literal["pose_expression", "code", "none"]
 Recrop = Literal["none", "shift_scale", "similarity"]
+
+_ARTICLES = {"encoder": "an", "decoder": "a"}
 
 # Down-sampling from the crop to the code, which the crop's side must be divisible by.
 _CODE_STRIDE = 32
@@ -27,7 +39,7 @@ class RedNetConfig:
     Attributes:
         architecture: whose encoder, decoder and heads: the ECCV paper's, the journal code's, ours.
         image_size: side of the square crop in pixels.
-        landmarks: L, 68 or 7.
+        scheme: of the L landmarks.
         crop_margin: side of the crop in units of the larger side of the face's bounding box.
         feedback_steps: K that the network is trained with, which decides how many rows of batch
             statistics there are. How often the loop runs is chosen at each call.
@@ -41,7 +53,7 @@ class RedNetConfig:
         code_width: channels of the code C = [C_id, C_pe], half each.
         recurrent_width: units (pooled LSTM) or channels (convolutional LSTM) of f_tRNN.
         regression_width: units of f_REG's hidden dense layer; in `compact` channels of its last
-            convolution, in `ijcv_resnet` of the head of the 68 maps.
+            convolution, in `ijcv_resnet` of the head of the L maps.
         identities: classes of f_CLS.
         recrop: after each pass, crop the image again around the landmarks found, by their place
             and size, with 'similarity' also by their rotation; z and f_tRNN's hidden state are
@@ -50,6 +62,10 @@ class RedNetConfig:
             there are no re-crops.
         recrop_margin: side of a re-crop, in sides of the mean shape's box laid onto the
             points; points are surer than a detector's box, so it can be tighter than `crop_margin`.
+        encoder: a class or function (config, draw) -> `nnx.Module` in place of the architecture's
+            own encoder; it has the methods of `encoder.Encoder`. A checkpoint holds its name only:
+            `load` must be given it again.
+        decoder: the same for the decoder, as `decoder.Decoder`.
 
     Raises:
         RednetError: fields out of range or contradicting each other.
@@ -61,7 +77,10 @@ class RedNetConfig:
     code_width: int
     recurrent_width: int
     regression_width: int
-    landmarks: int = 68
+    scheme: Scheme = dataclasses.field(
+        default=IBUG68,
+        metadata={FORMER: "landmarks", FORMER_VALUES: {68: "ibug68", 7: "rednet7"}},
+    )
     crop_margin: float = 1.25
     feedback_steps: int = 2
     feedback: Feedback = "response_maps"
@@ -72,6 +91,8 @@ class RedNetConfig:
     recrop: Recrop = dataclasses.field(default="none", metadata={FORMER: "register"})
     context: float = 1.0
     recrop_margin: float = dataclasses.field(default=1.25, metadata={FORMER: "registered_margin"})
+    encoder: Callable[..., Any] | None = None
+    decoder: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
         check_fields(self, "model.")
@@ -80,7 +101,6 @@ class RedNetConfig:
             f"image_size {self.image_size} is not a positive multiple of {_CODE_STRIDE}": (
                 self.image_size < _CODE_STRIDE or self.image_size % _CODE_STRIDE != 0
             ),
-            f"landmarks is {self.landmarks}, not 68 or 7": self.landmarks not in (68, 7),
             f"crop_margin {self.crop_margin} is not in [0.5, 4]": not 0.5 <= self.crop_margin <= 4,
             f"context {self.context} is not in [1, 3]": not 1 <= self.context <= 3,
             f"context is {self.context}, and recrop is none: only a re-crop can reach "
@@ -110,8 +130,9 @@ class RedNetConfig:
             "feedback is 'label_map', which needs the softmax maps that ijcv_resnet has not": (
                 self.architecture == "ijcv_resnet" and self.feedback == "label_map"
             ),
-            "ijcv_resnet hands 7 of its 68 maps back, so landmarks must be 68": (
-                self.architecture == "ijcv_resnet" and self.landmarks != 68
+            "ijcv_resnet hands the maps of rednet7's landmarks back, which are none of scheme "
+            f"{self.scheme.name}": (
+                self.architecture == "ijcv_resnet" and indices_in(self.scheme, REDNET7) is None
             ),
             "open_feedback_gradient is set, but a label map has no gradient and 'none' no map": (
                 self.open_feedback_gradient and self.feedback != "response_maps"
@@ -151,6 +172,13 @@ class RedNetConfig:
         fields = current_names(dict(fields), cls)
         if unknown := [name for name in fields if name not in field_types(cls)]:
             raise RednetError(f"config: unknown field {unknown[0]!r}")
+        for name in ("encoder", "decoder"):
+            if isinstance(fields.get(name), str):
+                raise RednetError(
+                    f"config: the network has {_ARTICLES[name]} {name} of its own, {fields[name]}: "
+                    f"load it in Python by rednet_jax.load(..., {name}=...)"
+                )
+        fields["scheme"] = scheme_of(fields.get("scheme", IBUG68))
         # JSON has lists for tuples.
         values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
@@ -162,8 +190,12 @@ class RedNetConfig:
             raise RednetError(f"config: {error}") from None
 
     def to_json(self) -> dict[str, Any]:
-        """Returns every field as JSON has it (tuples become lists)."""
-        return {**dataclasses.asdict(self), "widths": list(self.widths)}
+        """Returns every field as JSON has it: tuples are lists, a built-in scheme is its name."""
+        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        for name in ("encoder", "decoder"):
+            if plain[name] is not None:
+                plain[name] = plain_function(plain[name])
+        return {**plain, "widths": list(self.widths), "scheme": plain_scheme(self.scheme)}
 
     @property
     def input_size(self) -> int:
@@ -197,7 +229,16 @@ class RedNetConfig:
             return 0
         if self.feedback == "label_map":
             return 1
-        return 7 if self.architecture == "ijcv_resnet" else self.landmarks + 1
+        if self.architecture == "ijcv_resnet":
+            return len(self.coarse_landmarks)
+        return self.scheme.count + 1
+
+    @property
+    def coarse_landmarks(self) -> tuple[int, ...]:
+        """Landmarks that are those of `rednet7`: of the journal form's coarse pass, and its z."""
+        indices = indices_in(self.scheme, REDNET7)
+        assert indices is not None
+        return indices
 
     @property
     def passes_per_frame(self) -> int:

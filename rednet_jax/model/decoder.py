@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import jax
 from flax import nnx
 
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.encoder import VGG_DEPTHS, Blocks, Encoded
 from rednet_jax.model.layers import ConvNorm, Draw, Mode, double, unpool
+
+
+class Decoder(Protocol):
+    """What `RedNet` needs of a decoder. It is built as `decoder(config, draw)`."""
+
+    def __call__(self, code: jax.Array, encoded: Encoded, mode: Mode) -> jax.Array:
+        """Returns features for the detection head, given the code and what the encoder gave.
+
+        In `eccv_vgg` they are [B, H, W, widths[0]], in `ijcv_resnet` [B, H / 4, W / 4, widths[1]],
+        in `compact` [B, H / 4, W / 4, widths[2]].
+        """
+        ...
 
 
 class VGGDecoder(nnx.Module):

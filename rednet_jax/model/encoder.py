@@ -7,7 +7,7 @@ first half belongs to the stem.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,28 @@ class Encoded(NamedTuple):
 
 VGG_DEPTHS = (2, 2, 3, 3, 3)
 """Convolutions of the stages of VGG-16, finest first."""
+
+
+class Encoder(Protocol):
+    """What `RedNet` needs of an encoder. It is built as `encoder(config, draw)`.
+
+    `config` is the `RedNetConfig`. `draw` gives initial weights to the layers of
+    `rednet_jax.model.layers`. Batch statistics need `config.statistic_rows` rows.
+    """
+
+    def stem(self, images: jax.Array, mode: Mode) -> jax.Array:
+        """Returns what depends on the image [B, H, W, 3] alone; it runs once an image."""
+        ...
+
+    def __call__(self, stem: jax.Array, z: jax.Array, mode: Mode) -> Encoded:
+        """Returns code and features of one pass, given the feedback map z.
+
+        z is [B, feedback_size, feedback_size, feedback_channels]. The features are those that the
+        decoder and f_REG of the architecture read: of `compact` at 1/4, 1/8 and 1/16 of the crop,
+        with `widths[2]`, `widths[3]` and `widths[4]` channels, and a place for each of the three
+        max poolings that its decoder undoes.
+        """
+        ...
 
 
 class VGGEncoder(nnx.Module):

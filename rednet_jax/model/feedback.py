@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 
 from rednet_jax.landmarks.crops import apply_affine, warp
-from rednet_jax.landmarks.schemes import LANDMARKS_7
 from rednet_jax.model.config import RedNetConfig
 
 # Sides of the squares in a label map, in map pixels, by pass: coarse to fine.
@@ -30,7 +29,7 @@ def feedback_map(config: RedNetConfig, response_maps: jax.Array, passes: jax.Arr
     if config.feedback == "label_map":
         return label_map(response_maps, passes)
     if config.architecture == "ijcv_resnet":
-        return _halve(response_maps[..., jnp.asarray(LANDMARKS_7.from_68)])
+        return _halve(response_maps[..., jnp.asarray(config.coarse_landmarks)])
     return response_maps
 
 

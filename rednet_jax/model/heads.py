@@ -15,7 +15,6 @@ import numpy as np
 from flax import nnx
 
 from rednet_jax.landmarks.heatmaps import decode_peak, to_crop_pixels
-from rednet_jax.landmarks.schemes import mean_shape, scheme
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.encoder import Blocks, Encoded
 from rednet_jax.model.layers import (
@@ -36,7 +35,7 @@ class Detection(nnx.Module):
 
     def __init__(self, config: RedNetConfig, draw: Draw) -> None:
         inputs = config.widths[2 if config.architecture == "compact" else 0]
-        self.logits = Conv(inputs, config.landmarks + 1, 1, bias=True, draw=draw)
+        self.logits = Conv(inputs, config.scheme.count + 1, 1, bias=True, draw=draw)
 
     def __call__(self, features: jax.Array, mode: Mode) -> jax.Array:
         """Returns logits [B, h, w, L + 1], at least float32."""
@@ -58,13 +57,13 @@ class CoarseDetection(nnx.Module):
 
 
 class FineDetection(nnx.Module):
-    """The journal's regression by heat map: up-sampled once more, three blocks, 68 maps."""
+    """The journal's regression by heat map: up-sampled once more, three blocks, L maps."""
 
     def __init__(self, config: RedNetConfig, draw: Draw) -> None:
         rows, width = config.statistic_rows, config.regression_width
         self.project = ConvNorm(config.widths[1], width, 1, rows=rows, draw=draw)
         self.blocks = Blocks(width, width, 3, rows=rows, draw=draw)
-        self.logits = Conv(width, config.landmarks, 1, bias=True, draw=draw)
+        self.logits = Conv(width, config.scheme.count, 1, bias=True, draw=draw)
 
     def __call__(self, features: jax.Array, mode: Mode) -> jax.Array:
         """Returns logits [B, H / 2, W / 2, L], at least float32."""
@@ -75,8 +74,8 @@ class PeakReadout(nnx.Module):
     """Points and confidence of independent maps: the sub-pixel peak, and an affine of its logit."""
 
     def __init__(self, config: RedNetConfig) -> None:
-        self.gain: nnx.Param[Any] = nnx.Param(np.ones(config.landmarks, np.float32))
-        self.offset: nnx.Param[Any] = nnx.Param(np.zeros(config.landmarks, np.float32))
+        self.gain: nnx.Param[Any] = nnx.Param(np.ones(config.scheme.count, np.float32))
+        self.offset: nnx.Param[Any] = nnx.Param(np.zeros(config.scheme.count, np.float32))
         self.image_size, self.map_size = config.image_size, config.map_size
 
     def __call__(self, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -91,10 +90,10 @@ class _Points(nnx.Module):
     """The last layer of f_REG: points as offsets from the mean shape, and confidence logits."""
 
     def __init__(self, inputs: int, config: RedNetConfig, draw: Draw) -> None:
-        self.dense = Dense(inputs, 3 * config.landmarks, gain=0.1, draw=draw)
-        mean = np.asarray(mean_shape(scheme(config.landmarks))) / config.crop_margin
+        self.dense = Dense(inputs, 3 * config.scheme.count, gain=0.1, draw=draw)
+        mean = config.scheme.shape / config.crop_margin
         # The paper regresses points minus the mean shape; as the bias it travels with the weights.
-        bias = np.zeros(3 * config.landmarks, np.float32)
+        bias = np.zeros(3 * config.scheme.count, np.float32)
         bias[: mean.size] = mean.ravel()
         self.dense.bias = nnx.Param(bias)
         self.image_size = config.image_size
@@ -116,7 +115,7 @@ class VGGRegression(nnx.Module):
     def __init__(self, config: RedNetConfig, draw: Draw) -> None:
         rows, widths = config.statistic_rows, config.widths
         inputs = (
-            config.landmarks + 1,
+            config.scheme.count + 1,
             widths[0] + widths[1],
             widths[1],
             widths[2] + widths[3],
@@ -155,7 +154,7 @@ class CompactRegression(nnx.Module):
         rows = config.statistic_rows
         _, _, quarter, eighth, sixteenth, _, squeezed = config.widths
         last = config.regression_width
-        self.squeeze = Conv(config.landmarks + 1, squeezed, 1, draw=draw)
+        self.squeeze = Conv(config.scheme.count + 1, squeezed, 1, draw=draw)
         self.norm = BatchNorm(squeezed, rows)
         self.eighth = ConvNorm(squeezed + eighth, quarter, rows=rows, draw=draw)
         self.sixteenth = ConvNorm(quarter + sixteenth, last, rows=rows, draw=draw)
@@ -204,7 +203,7 @@ def scale_confidence(
     if config.architecture == "ijcv_resnet":
         gain, offset = (scaled["params"]["readout"][name] for name in ("gain", "offset"))
     else:
-        dense, points = scaled["params"]["regression"]["points"]["dense"], 2 * config.landmarks
+        dense, points = scaled["params"]["regression"]["points"]["dense"], 2 * config.scheme.count
         gain, offset = dense["kernel"][:, points:], dense["bias"][points:]
     # Views: they write into the copy.
     gain *= slope

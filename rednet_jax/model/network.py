@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -9,9 +10,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from rednet_jax.landmarks.heatmaps import soft_argmax, to_crop_pixels
-from rednet_jax.model.config import RedNetConfig
-from rednet_jax.model.decoder import CompactDecoder, ResNetDecoder, VGGDecoder
-from rednet_jax.model.encoder import CompactEncoder, ResNetEncoder, VGGEncoder
+from rednet_jax.model.config import Architecture, RedNetConfig
+from rednet_jax.model.decoder import CompactDecoder, Decoder, ResNetDecoder, VGGDecoder
+from rednet_jax.model.encoder import CompactEncoder, Encoder, ResNetEncoder, VGGEncoder
 from rednet_jax.model.heads import (
     CoarseDetection,
     CompactRegression,
@@ -53,6 +54,13 @@ class PassOutput(NamedTuple):
     coarse_crop: jax.Array
 
 
+_HALVES: dict[Architecture, tuple[Callable[..., Encoder], Callable[..., Decoder]]] = {
+    "eccv_vgg": (VGGEncoder, VGGDecoder),
+    "ijcv_resnet": (ResNetEncoder, ResNetDecoder),
+    "compact": (CompactEncoder, CompactDecoder),
+}
+
+
 class RedNet(nnx.Module):
     """The layers of a preset, called pass by pass by `rednet_jax.model.rednet`.
 
@@ -63,14 +71,9 @@ class RedNet(nnx.Module):
     def __init__(self, config: RedNetConfig, draw: Draw) -> None:
         self.config = config
         journal = config.architecture == "ijcv_resnet"
-        self.encoder: VGGEncoder | ResNetEncoder | CompactEncoder
-        self.decoder: VGGDecoder | ResNetDecoder | CompactDecoder
-        if config.architecture == "eccv_vgg":
-            self.encoder, self.decoder = VGGEncoder(config, draw), VGGDecoder(config, draw)
-        elif journal:
-            self.encoder, self.decoder = ResNetEncoder(config, draw), ResNetDecoder(config, draw)
-        else:
-            self.encoder, self.decoder = CompactEncoder(config, draw), CompactDecoder(config, draw)
+        encoder, decoder = _HALVES[config.architecture]
+        self.encoder: Encoder = (config.encoder or encoder)(config, draw)
+        self.decoder: Decoder = (config.decoder or decoder)(config, draw)
         self.detection = (FineDetection if journal else Detection)(config, draw)
         regression = VGGRegression if config.architecture == "eccv_vgg" else CompactRegression
         self.regression = None if journal else regression(config, draw)

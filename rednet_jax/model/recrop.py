@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 
 from rednet_jax.landmarks.crops import apply_affine, compose_affine, invert_affine, warp
-from rednet_jax.landmarks.schemes import mean_shape, scheme
 from rednet_jax.model.config import RedNetConfig
 
 # Sides of a crop in those of the first one: beyond them points are no face to go by.
@@ -32,7 +31,8 @@ def next_crop(config: RedNetConfig, landmarks: jax.Array) -> jax.Array:
     Their centroid, their spread about it and, with 'similarity', their rotation (least squares)
     become those of the mean shape. Spread and centroid are taken of all points, so that one wrong
     point moves the crop little, and a turned head, narrower than the mean shape, does not enlarge
-    it. No gradient passes: a crop is a choice of what to look at.
+    it. One landmark alone keeps scale and rotation of the first crop. No gradient passes: a crop is
+    a choice of what to look at.
 
     Args:
         config: what a re-crop follows, and its margin.
@@ -40,14 +40,18 @@ def next_crop(config: RedNetConfig, landmarks: jax.Array) -> jax.Array:
     """
     landmarks = jax.lax.stop_gradient(landmarks)
     size, dtype = config.image_size, landmarks.dtype
-    shape = jnp.asarray(mean_shape(scheme(config.landmarks)), dtype)
+    shape = jnp.asarray(config.scheme.shape, dtype)
     shape = shape * (size / config.recrop_margin) + (size - 1) / 2
     shape_centre = shape.mean(0)
     centre = jnp.clip(landmarks.mean(-2), 0, config.input_size - 1)
     apart, shape_apart = landmarks - landmarks.mean(-2, keepdims=True), shape - shape_centre
-    spread = jnp.sqrt(jnp.sum(apart**2, (-2, -1)) / jnp.sum(shape_apart**2))
-    scale = jnp.clip(spread, _SMALLEST, _LARGEST)
-    if config.recrop == "similarity":
+    if config.scheme.count == 1:
+        # One point has no spread: the crop follows its place alone.
+        scale = jnp.ones_like(centre[:, 0])
+    else:
+        spread = jnp.sqrt(jnp.sum(apart**2, (-2, -1)) / jnp.sum(shape_apart**2))
+        scale = jnp.clip(spread, _SMALLEST, _LARGEST)
+    if config.recrop == "similarity" and config.scheme.count > 1:
         along = jnp.sum(apart * shape_apart, (-2, -1))
         across = jnp.sum(apart[..., 1] * shape_apart[:, 0] - apart[..., 0] * shape_apart[:, 1], -1)
         angle = jnp.arctan2(across, along)

@@ -7,7 +7,7 @@ transform is JAX's own over those trees.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -144,15 +144,29 @@ def _split(config: RedNetConfig, draw: Draw) -> tuple[Any, dict[str, Tree]]:
     return graph, {"params": params, "batch_stats": stats}
 
 
-def mismatch(config: RedNetConfig, variables: Tree) -> str | None:
+def shapes_of(config: RedNetConfig) -> dict[str, Tree]:
+    """Returns shapes and types of a network's variables, {'params': ..., 'batch_stats': ...}."""
+    return _abstract(config)[1]
+
+
+def mismatch(config: RedNetConfig, variables: Tree, besides: Sequence[str] = ()) -> str | None:
     """Returns how variables differ in structure or shape from those of a config, or None.
 
     Args:
         config: of the network.
         variables: arrays of any type; nested dicts, or one dict of paths such as
             `params/encoder/stem1/conv/kernel`.
+        besides: parts of the network, such as `detection`, that are not compared.
     """
-    expected, found = _by_path(_abstract(config)[1]), _by_path(variables)
+
+    def compared(tree: Tree) -> dict[str, tuple[int, ...]]:
+        return {
+            path: shape
+            for path, shape in by_path(tree).items()
+            if not any(f"{path.partition('/')[2]}/".startswith(f"{part}/") for part in besides)
+        }
+
+    expected, found = compared(shapes_of(config)), compared(variables)
     for name, shape in expected.items():
         if name not in found:
             return f"{name} is missing"
@@ -162,7 +176,8 @@ def mismatch(config: RedNetConfig, variables: Tree) -> str | None:
     return f"{extra[0]} belongs to no part of its config's network" if extra else None
 
 
-def _by_path(tree: Tree) -> dict[str, tuple[int, ...]]:
+def by_path(tree: Tree) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of each array of variables by its path, its keys with slashes."""
     leaves = jax.tree.leaves_with_path(tree)
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): jnp.shape(leaf)
@@ -512,7 +527,7 @@ def _blank(
 ) -> _Last:
     """What the carry holds before the first pass; `jax.eval_shape` would trace a pass once more."""
     batch, side = images.shape[0], config.map_size
-    channels = config.landmarks + (config.architecture != "ijcv_resnet")
+    channels = config.scheme.count + (config.architecture != "ijcv_resnet")
     maps = jnp.zeros((batch, side, side, channels), images.dtype)
     logits = wide(jnp.zeros((batch, config.identities), images.dtype))
     return _Last(maps, logits, jax.tree.map(jnp.zeros_like, memory), jnp.zeros_like(crop))
@@ -571,8 +586,8 @@ def _check(
     if state is None:
         return
     batch = images.shape[0]
-    fresh = _by_path(jax.eval_shape(lambda: initial_state(config, batch, images.dtype)))
-    for name, shape in _by_path(state).items():
+    fresh = by_path(jax.eval_shape(lambda: initial_state(config, batch, images.dtype)))
+    for name, shape in by_path(state).items():
         if shape != fresh.get(name):
             raise RednetError(
                 f"state: {name} is {shape}, and {batch} images of this config need "

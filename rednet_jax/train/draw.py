@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from rednet_jax.data.augment import augment, augment_clips
 from rednet_jax.data.pipeline import Batch
 from rednet_jax.data.synthetic.generate import SyntheticConfig, generate, generate_clip
-from rednet_jax.landmarks.schemes import scheme
+from rednet_jax.landmarks.builtin import HEAD70
+from rednet_jax.landmarks.convert import convert
 from rednet_jax.train.experiment import Experiment, GeneratedData, Stage
 from rednet_jax.train.streams import Stream, root, row_keys
 from rednet_jax.train.terms import Targets
@@ -34,7 +35,7 @@ class GeneratedFaces(NamedTuple):
 
     Attributes:
         images: float32 [B, S, S, 3] in [0, 1], or clips [B, T, S, S, 3].
-        landmarks: float32 [B, 68, 2], or [B, T, 68, 2]; pixels of the images.
+        landmarks: float32 [B, 70, 2], or [B, T, 70, 2], of `head70`; pixels of the images.
     """
 
     images: Array
@@ -130,9 +131,8 @@ def draw(experiment: Experiment, stage: Stage, step: Array, batch: Batch | Gener
         batch: B faces or clips.
     """
     model = experiment.model
-    points = scheme(model.landmarks)
     if isinstance(batch, GeneratedFaces):
-        landmarks = batch.landmarks[..., points.from_68, :]
+        landmarks = convert(batch.landmarks, HEAD70, model.scheme)
         labelled = jnp.ones(landmarks.shape[:-1], bool)
         nobody = jnp.full(landmarks.shape[:-2], -1, jnp.int32)
         return Drawn(batch.images, Targets(landmarks, labelled, nobody), None)
@@ -149,7 +149,7 @@ def draw(experiment: Experiment, stage: Stage, step: Array, batch: Batch | Gener
             images,
             landmarks,
             labelled,
-            scheme=points,
+            scheme=model.scheme,
             cover=cover,
             margin=margin,
             size=size,
@@ -163,7 +163,7 @@ def draw(experiment: Experiment, stage: Stage, step: Array, batch: Batch | Gener
             landmarks,
             labelled,
             jnp.asarray(batch.affines),
-            scheme=points,
+            scheme=model.scheme,
             cover=cover,
             margin=margin,
             size=size,

@@ -3,16 +3,21 @@
 import dataclasses
 import json
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import optax
 
 from rednet_jax.data.augment import Augmentation, Drift
 from rednet_jax.data.pipeline import ClipConfig
 from rednet_jax.data.synthetic.generate import SyntheticConfig
 from rednet_jax.errors import RednetError
-from rednet_jax.fields import check_fields
+from rednet_jax.fields import check_fields, plain_function
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.train.losses import LossConfig
+from rednet_jax.train.losses import TERMS, ExtraLoss, LossConfig
+
+_METRICS = ("loss", "total", "nme", "gradient_norm", "loss_of_face", "stability")
 
 
 def _at_least(name: str, value: float, least: int) -> None:
@@ -94,6 +99,9 @@ class OptimiserConfig:
             batch statistics too.
         rates: parts of the network and the factor on their learning rate, as `encoder*0.1`; of
             several that match, the first counts.
+        transformation: a function from the schedule of the learning rate to any optax
+            transformation, such as `optax.lion`, in place of AdamW; `weight_decay` and `epsilon`
+            are AdamW's alone.
     """
 
     learning_rate: float = 2e-3
@@ -104,6 +112,7 @@ class OptimiserConfig:
     average: float = 0.999
     frozen: tuple[str, ...] = ()
     rates: tuple[str, ...] = ()
+    transformation: Callable[[optax.Schedule], optax.GradientTransformation] | None = None
 
     def __post_init__(self) -> None:
         """Refuses numbers with which nothing would be learned."""
@@ -148,6 +157,9 @@ class Stage:
         augmentation: draws on the training images, if they are not generated.
         drift: how the crop of a clip wanders.
         losses: terms and weights.
+        extra_losses: functions (PassOutput, Targets) -> float32 [B], of each pass, added to the
+            total as they are; the metrics have them under their `__name__`. Landmarks of both are
+            float32 in pixels of the pass's crop.
         optimiser: of the parameters.
         statistics: normalise by the `batch`'s moments and let the running ones follow, or by the
             `running` ones, which then stay: the faces of a few clips are too much alike for moments
@@ -174,6 +186,7 @@ class Stage:
     augmentation: Augmentation = field(default_factory=Augmentation)
     drift: Drift = field(default_factory=Drift)
     losses: LossConfig = field(default_factory=LossConfig)
+    extra_losses: tuple[ExtraLoss, ...] = ()
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     statistics: Literal["batch", "running"] = "batch"
     batch_statistics: Literal["global", "device"] = "global"
@@ -202,6 +215,11 @@ class Stage:
             raise RednetError("losses.identity: generated faces are nobody's")
         if self.losses.stability and self.clips is None:
             raise RednetError("losses.stability needs clips")
+        names = [getattr(loss, "__name__", "") for loss in self.extra_losses]
+        if not all(names) or len({*names, *TERMS, *_METRICS}) < len((*names, *TERMS, *_METRICS)):
+            raise RednetError(
+                f"extra_losses need a __name__ each, that no other term has: {', '.join(names)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -322,4 +340,5 @@ class Experiment:
         """Plain dicts, lists, numbers and strings."""
         plain = dataclasses.asdict(self)
         plain["model"] = self.model.to_json()
-        return typing.cast(dict[str, Any], json.loads(json.dumps(plain)))
+        text = json.dumps(plain, default=plain_function)
+        return typing.cast(dict[str, Any], json.loads(text))

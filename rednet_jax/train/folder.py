@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,10 +34,12 @@ class Initial(NamedTuple):
     Attributes:
         checkpoint: a released name, or an absolute path.
         fingerprint: of the weights, as `weights.store.fingerprint` has it.
+        fresh: parts of the network that began with fresh weights.
     """
 
     checkpoint: str
     fingerprint: str
+    fresh: Sequence[str] = ()
 
 
 def claim(run_dir: Path, experiment: Experiment, initial: Initial | None) -> None:
@@ -77,7 +80,9 @@ def claim(run_dir: Path, experiment: Experiment, initial: Initial | None) -> Non
         write_text(config, json.dumps(now, indent=2) + "\n")
 
 
-def initial_weights(run_dir: Path, init_from: str | None, experiment: Experiment) -> Initial | None:
+def initial_weights(
+    run_dir: Path, init_from: str | None, experiment: Experiment, fresh: Sequence[str] = ()
+) -> Initial | None:
     """Returns the weights that a run begins with, or began with; None for fresh ones.
 
     Args:
@@ -85,6 +90,7 @@ def initial_weights(run_dir: Path, init_from: str | None, experiment: Experiment
             first checkpoint begins with the same weights when it is started again.
         init_from: a released name, a safetensors file, or a run folder.
         experiment: of the run.
+        fresh: parts of the network that keep fresh weights.
 
     Raises:
         RednetError: there is no such checkpoint, it is of another network, or the run began with
@@ -97,14 +103,21 @@ def initial_weights(run_dir: Path, init_from: str | None, experiment: Experiment
         if given is None:
             return None
         config, variables = load(given)
-        check_same_network(given, config, variables, experiment.model)
-        return Initial(given, fingerprint(variables))
+        check_same_network(given, config, variables, experiment.model, fresh)
+        return Initial(given, fingerprint(variables), tuple(fresh))
     try:
         found = _read(file)
         recorded = None if found is None else Initial(**found)
     except TypeError:
         raise RednetError(f"{file}: not a record of weights") from None
-    if given is None or (recorded is not None and given == recorded.checkpoint):
+    if given is None:
+        return recorded
+    if recorded is not None and [*recorded.fresh] != [*fresh]:
+        began = ", ".join(recorded.fresh) or "no part"
+        raise RednetError(
+            f"--fresh {','.join(fresh)}: the run in {run_dir} began with {began} fresh"
+        )
+    if recorded is not None and given == recorded.checkpoint:
         return recorded
     if recorded is None or fingerprint(load(given)[1]) != recorded.fingerprint:
         began = "fresh weights" if recorded is None else f"those of {recorded.checkpoint}"

@@ -17,7 +17,8 @@ from rednet_jax.data.sources import holds_clips, read_split
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.clips import ClipWindows, clip_windows
 from rednet_jax.evaluate.protocols import Crops, crop_split
-from rednet_jax.landmarks.schemes import scheme
+from rednet_jax.landmarks.builtin import HEAD70
+from rednet_jax.landmarks.convert import convert
 from rednet_jax.train.draw import GeneratedRows, generator
 from rednet_jax.train.experiment import Experiment, GeneratedData, Stage
 from rednet_jax.train.streams import Stream, root
@@ -152,7 +153,7 @@ class Inputs:
         return read_batches(
             list(zip(crops, stage.data.weights, strict=True)),
             batch=stage.batch,
-            scheme=scheme(self._experiment.model.landmarks),
+            scheme=self._experiment.model.scheme,
             seed=self._experiment.seed,
             styles=stage.data.styles,
             people=self._people,
@@ -217,12 +218,14 @@ def generated_crops(experiment: Experiment, data: GeneratedData, batch: int) -> 
     images, landmarks = (
         np.concatenate(part)[: data.validation] for part in zip(*parts, strict=True)
     )
-    landmarks = landmarks[:, list(scheme(experiment.model.landmarks).from_68)]
+    landmarks = convert(landmarks, HEAD70, experiment.model.scheme)
     return Crops(
         names=[f"generated face {i}" for i in range(data.validation)],
         images=np.round(255 * images).astype(np.uint8),
         affines=np.tile(np.eye(2, 3), (data.validation, 1, 1)),
         landmarks=landmarks,
         labelled=np.ones(landmarks.shape[:2], bool),
+        boxes=np.concatenate([landmarks.min(1), landmarks.max(1)], axis=1),
         missed=[],
+        scheme=experiment.model.scheme,
     )

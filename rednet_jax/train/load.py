@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 from rednet_jax.errors import RednetError
 from rednet_jax.fields import field_types, parse_field
+from rednet_jax.landmarks.builtin import load_scheme
+from rednet_jax.landmarks.schemes import Scheme
 from rednet_jax.train.experiment import Experiment, Stage
 
 Built = TypeVar("Built")
@@ -106,9 +108,12 @@ def _replaced(
     values: dict[str, Any] = given
     for dotted, text in changes.items():
         name, _, rest = dotted.partition(".")
-        if name not in hints:
+        if name not in hints or (rest and hints[name] is Scheme):
             known = ", ".join(sorted({*hints, *also_known} - {"stages"}))
             raise RednetError(f"no field '{prefix}{name}'; known: {known}")
+        if hints[name] is Scheme:
+            values[name] = load_scheme(text)
+            continue
         is_part = dataclasses.is_dataclass(getattr(part, name))
         if is_part and not rest:
             raise RednetError(f"{prefix}{name}: give one of its fields, as {prefix}{name}.FIELD")

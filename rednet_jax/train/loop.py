@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,6 +70,7 @@ def train(
     steps: int | None = None,
     parallel: Parallel = "jit",
     init_from: str | None = None,
+    fresh: Sequence[str] = (),
     from_step: int | None = None,
     profile: int = 0,
 ) -> TrainState:
@@ -90,6 +91,8 @@ def train(
         parallel: one program over the mesh (`jit`), or one a device (`pmap`).
         init_from: checkpoint whose weights a new run begins with. The run folder records it: a run
             that is started again needs it no more, and refuses another one.
+        fresh: parts of the network, such as `detection`, that begin with fresh weights beside
+            those of `init_from`.
         from_step: go on from this checkpoint, once, and set newer ones aside; None for the newest
             that is intact.
         profile: write a trace of so many steps, after the first two of this call, to RUN/profile.
@@ -108,6 +111,7 @@ def train(
         "steps": steps,
         "parallel": parallel,
         "init-from": init_from,
+        "fresh": list(fresh),
         "from-step": from_step,
         "profile": profile,
     }
@@ -126,7 +130,9 @@ def train(
         _say(f"devices that the mesh leaves unused: {', '.join(map(str, unused))}")
     inputs = after_the_first(lambda: Inputs(experiment, data_dir))
     data = inputs.fingerprints()
-    initial = initial_weights(run_dir, init_from, experiment)
+    if fresh and init_from is None:
+        raise RednetError("--fresh is for the parts that --init-from does not give")
+    initial = initial_weights(run_dir, init_from, experiment, fresh)
     begun_with = None if initial is None else initial._asdict()
     check_alike({"data": data, "--init-from": begun_with})
     try:
@@ -142,6 +148,8 @@ def train(
                 begun, state, place = 0, initial_train_state(experiment), None
                 if initial is not None:
                     state = with_weights(state, experiment.model, *initial)
+                    beside = f"; fresh: {', '.join(initial.fresh)}" if initial.fresh else ""
+                    _say(f"{run_dir}: begins with the weights of {initial.checkpoint}{beside}")
             else:
                 begun, state, place = resumed
                 _say(f"{run_dir}: {_resumed(begun, last, experiment)}")

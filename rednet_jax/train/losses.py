@@ -5,9 +5,9 @@ Points without label enter none of them, whatever stands in their place.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,6 @@ from rednet_jax.errors import RednetError
 from rednet_jax.fields import check_fields
 from rednet_jax.landmarks.crops import apply_affine, invert_affine
 from rednet_jax.landmarks.heatmaps import gaussian_heatmaps, to_map_pixels
-from rednet_jax.landmarks.schemes import LANDMARKS_7, scheme
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.network import PassOutput
 from rednet_jax.train.terms import (
@@ -28,13 +27,23 @@ from rednet_jax.train.terms import (
     detection_targets,
     disc_loss,
     expect_shape,
+    face_unit,
     heat_map_loss,
     identity_loss,
-    inter_ocular,
     masked_mean,
 )
 
-_TERMS = ("detection", "heat_maps", "map_landmarks", "landmarks", "confidence", "identity")
+TERMS = ("detection", "heat_maps", "map_landmarks", "landmarks", "confidence", "identity")
+
+
+class ExtraLoss(Protocol):
+    """A term of a user's own: a function of one pass."""
+
+    __name__: str
+
+    def __call__(self, output: PassOutput, targets: Targets, /) -> Array:
+        """Returns float32 [B]."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,7 @@ class LossConfig:
 
     Attributes:
         detection: weight of the pixel-wise cross entropy; in the journal form of its 7 coarse maps.
-        heat_maps: weight of the cross entropy of the journal form's 68 maps; no other form has any.
+        heat_maps: weight of the cross entropy of the journal form's L maps; no other form has any.
         map_landmarks: weight of the points read off the maps.
         landmarks: weight of the regression head's points.
         confidence: weight of the binary cross entropy of the confidence.
@@ -58,8 +67,9 @@ class LossConfig:
         background_share: total weight of the background's pixels in `detection`, in the total of
             the peaks.
         coordinate: `l1`, or `wing` (Feng et al. 2018), which pulls harder on small errors.
-        unit: coordinates are divided by the `inter_ocular` distance (faces without both outer
-            eye corners then do not enter) or by the side of the `crop`.
+        unit: coordinates are divided by the `inter_ocular` distance, or what else the scheme is
+            normalised by (faces without its landmarks then do not enter), or by the side of the
+            `crop`.
         wing_width: from where `wing` is linear, in `unit`.
         wing_curvature: `wing`'s epsilon, in `unit`.
         correct_below: a point within this part of the inter-ocular distance counts as right.
@@ -83,7 +93,7 @@ class LossConfig:
     def __post_init__(self) -> None:
         """Refuses weights below 0 and lengths that are not above it."""
         check_fields(self, "losses.")
-        for name in (*_TERMS, "stability", "background_share"):
+        for name in (*TERMS, "stability", "background_share"):
             if getattr(self, name) < 0:
                 raise RednetError(f"losses.{name} must be at least 0, not {getattr(self, name)}")
         for name in ("sigma", "wing_width", "wing_curvature", "correct_below"):
@@ -92,22 +102,22 @@ class LossConfig:
 
 
 def pass_losses(
-    config: LossConfig, model: RedNetConfig
+    config: LossConfig, model: RedNetConfig, extra: Sequence[ExtraLoss] = ()
 ) -> Callable[[PassOutput, Targets], dict[str, Array]]:
     """The function that the feedback loop calls at each pass.
 
     Args:
         config: weights and forms.
         model: the network.
+        extra: further terms, added to the total as they are.
 
     Returns:
         A function to `total`, `nme` and the terms that the network has, each float32 [B]:
         `detection` and `confidence`; `map_landmarks` and `landmarks`, or in the journal form
-        `heat_maps`; and `identity` where it has a weight. `total` is the weighted sum, `nme` the
-        mean error of `PassOutput.landmarks` (percent of the inter-ocular distance), nan where the
-        eye corners have no label.
+        `heat_maps`; `identity` where it has a weight; and the extra terms by their names. `total`
+        is the weighted sum, `nme` the mean error of `PassOutput.landmarks` (percent of `face_unit`,
+        in most schemes the inter-ocular distance), nan where that is not known.
     """
-    points = scheme(model.landmarks)
     journal = model.architecture == "ijcv_resnet"
 
     def losses(output: PassOutput, targets: Targets) -> dict[str, Array]:
@@ -119,11 +129,11 @@ def pass_losses(
         labelled, of_image = targets.labelled, targets
         targets = _in_crop(of_image, output.crop)
         truth = targets.landmarks
-        eyes, eyes_known = inter_ocular(targets, points)
+        eyes, eyes_known = face_unit(targets, model.scheme, _face_side(model, output.crop))
         known = labelled & eyes_known[:, None]
         if journal:
             coarse = _in_crop(of_image, output.coarse_crop)
-            terms = _independent_maps(config, model.image_size, output, targets, coarse)
+            terms = _independent_maps(config, model, output, targets, coarse)
         else:
             terms = _softmax_maps(config, model.image_size, output, targets, eyes, known)
         confidence = confidence_loss(
@@ -133,11 +143,21 @@ def pass_losses(
         if config.identity:
             terms["identity"] = identity_loss(output.identity_logits, targets.identity)
         total = sum(getattr(config, name) * value for name, value in terms.items())
+        for loss in extra:
+            terms[loss.__name__] = value = loss(output, targets)
+            expect_shape(value, eyes.shape)
+            total += value
         distance = jnp.linalg.norm(jax.lax.stop_gradient(output.landmarks) - truth, axis=-1)
         nme = 100 * masked_mean(distance / eyes[:, None], known)
         return {"total": total, **terms, "nme": jnp.where(eyes_known, nme, jnp.nan)}
 
     return losses
+
+
+def _face_side(model: RedNetConfig, crop: Array) -> Array:
+    """Side [B] of the face's bounding box in pixels of a crop [B, 2, 3] of the first crop."""
+    (a, b), (c, d) = jnp.moveaxis(crop[..., :2], 0, -1)
+    return model.image_size / model.crop_margin / jnp.sqrt(jnp.abs(a * d - b * c))
 
 
 def _in_crop(targets: Targets, crop: Array) -> Targets:
@@ -184,7 +204,7 @@ def _softmax_maps(
 
 
 def _independent_maps(
-    config: LossConfig, crop_size: int, output: PassOutput, targets: Targets, coarse: Targets
+    config: LossConfig, model: RedNetConfig, output: PassOutput, targets: Targets, coarse: Targets
 ) -> dict[str, Array]:
     """Terms [B] of the journal form: its points are read off peaks and have no gradient.
 
@@ -194,10 +214,10 @@ def _independent_maps(
 
     def peaks(logits: Array, landmarks: Array) -> Array:
         height, width = logits.shape[1:3]
-        landmarks = to_map_pixels(landmarks, crop_size, height)
+        landmarks = to_map_pixels(landmarks, model.image_size, height)
         return gaussian_heatmaps(landmarks, (height, width), config.sigma)
 
-    seven = jnp.asarray(LANDMARKS_7.from_68)
+    seven = jnp.asarray(model.coarse_landmarks)
     # Within sqrt(2) sigma of a point: with the journal code's sigma its own radius, 3 px.
     discs = peaks(output.coarse_logits, coarse.landmarks[:, seven]) > math.exp(-1)
     detection = disc_loss(

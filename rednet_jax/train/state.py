@@ -1,7 +1,7 @@
 """Everything that training carries from step to step, and how it begins."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,9 +11,10 @@ import optax
 from jax import Array, lax
 
 from rednet_jax.errors import RednetError
+from rednet_jax.fields import shown
 from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.model.rednet import mismatch
+from rednet_jax.model.rednet import by_path, mismatch, shapes_of
 from rednet_jax.train.experiment import Experiment, OptimiserConfig, Stage
 from rednet_jax.train.streams import Stream, root
 from rednet_jax.weights import store
@@ -56,7 +57,9 @@ Norm = Callable[[Tree], Array]
 def optimiser(
     config: OptimiserConfig, steps: int, norm: Norm = optax.tree.norm
 ) -> optax.GradientTransformation:
-    """AdamW behind a clip of the gradient's norm, on a warm-up and a cosine.
+    """AdamW, or the config's own transformation, behind a clip of the gradient's norm.
+
+    Its learning rate follows a warm-up and a cosine.
 
     Args:
         config: the numbers.
@@ -79,16 +82,21 @@ def optimiser(
             updates,
         )
 
+    schedule = learning_rate(config, steps)
+    if config.transformation is not None:
+        moves = config.transformation(schedule)
+    else:
+        moves = optax.adamw(
+            schedule,
+            eps=config.epsilon,
+            weight_decay=config.weight_decay,
+            mask=lambda params: jax.tree.map(lambda x: x.ndim >= 2, params),
+        )
     return optax.chain(
         # First of all: what does not move must not count in the norm that is clipped.
         optax.stateless(lambda updates, _: scale_by_part(updates, frozen_only=True)),
         optax.stateless(lambda updates, _: clip(updates)),
-        optax.adamw(
-            learning_rate(config, steps),
-            eps=config.epsilon,
-            weight_decay=config.weight_decay,
-            mask=lambda params: jax.tree.map(lambda x: x.ndim >= 2, params),
-        ),
+        moves,
         optax.stateless(lambda updates, _: scale_by_part(updates, frozen_only=False)),
     )
 
@@ -148,18 +156,26 @@ def initial_train_state(experiment: Experiment) -> TrainState:
 def initial_opt_state(stage: Stage, params: Tree) -> Tree:
     """Returns the state of a stage's optimiser before its first step, as host arrays.
 
-    All moments and counters begin as zeros, and zeros need no program of so many arrays compiled.
+    AdamW's moments and counters begin as zeros, and zeros need no program of so many arrays
+    compiled. Another transformation's beginning is computed.
 
     Args:
         stage: whose.
-        params: of the network, or their shapes and types.
+        params: of the network.
     """
-    shapes = jax.eval_shape(stage_optimiser(stage).init, params)
+    begin = stage_optimiser(stage).init
+    if stage.optimiser.transformation is not None:
+        return jax.jit(begin)(params)
+    shapes = jax.eval_shape(begin, params)
     return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
 
 
 def check_same_network(
-    checkpoint: str, found: RedNetConfig, variables: Tree, config: RedNetConfig
+    checkpoint: str,
+    found: RedNetConfig,
+    variables: Tree,
+    config: RedNetConfig,
+    fresh: Sequence[str] = (),
 ) -> None:
     """Refuses weights that do not fit a network.
 
@@ -168,11 +184,16 @@ def check_same_network(
         found: config of the checkpoint.
         variables: of the checkpoint.
         config: of the network.
+        fresh: parts of the network that do not take the checkpoint's weights.
 
     Raises:
         RednetError: they are of another network; names the fields in which the two differ.
     """
-    if found.architecture == config.architecture and not mismatch(config, variables):
+    known = {path.partition("/")[2] for path in by_path(shapes_of(config))}
+    for part in fresh:
+        if not any(_is_of(path, part) for path in known):
+            raise RednetError(f"fresh: '{part}' is no part of the network")
+    if found.architecture == config.architecture and not mismatch(config, variables, fresh):
         return
     there, here = found.to_json(), config.to_json()
     differing = [name for name in here if there[name] != here[name]]
@@ -188,12 +209,30 @@ def check_same_network(
 
     # Others, such as the crop's margin, may differ without harm.
     why = [name for name in differing if decides_arrays(name)] or differing
-    told = "; ".join(f"model.{name} is {there[name]} there, {here[name]} here" for name in why)
-    raise RednetError(f"{checkpoint}: holds another network than the experiment's: {told}")
+    told = "; ".join(
+        f"model.{name} is {shown(there[name])} there, {shown(here[name])} here" for name in why
+    )
+    other = _other_parts(variables, config)
+    hint = f"; parts that differ can begin afresh: --fresh {','.join(other)}" if other else ""
+    raise RednetError(f"{checkpoint}: holds another network than the experiment's: {told}{hint}")
+
+
+def _other_parts(variables: Tree, config: RedNetConfig) -> list[str]:
+    """Layers whose arrays a checkpoint has in other shapes or not at all; none if it has others."""
+    here, there = by_path(shapes_of(config)), by_path(variables)
+    if not here.keys() & there.keys():
+        return []
+    differing = [path for path, shape in here.items() if there.get(path) != shape]
+    layers = {path.partition("/")[2].rpartition("/")[0] for path in differing}
+    return sorted(layers)
 
 
 def with_weights(
-    state: TrainState, config: RedNetConfig, checkpoint: str, fingerprint: str
+    state: TrainState,
+    config: RedNetConfig,
+    checkpoint: str,
+    fingerprint: str,
+    fresh: Sequence[str] = (),
 ) -> TrainState:
     """Returns a fresh state that begins with the weights of a checkpoint.
 
@@ -202,14 +241,26 @@ def with_weights(
         config: of its network.
         checkpoint: a released name, a safetensors file, or a run folder.
         fingerprint: that its weights must have.
+        fresh: parts of the network that keep the weights of the state.
 
     Raises:
         RednetError: a checkpoint that cannot be read, of another network, or with other weights.
     """
     found, variables = store.load(checkpoint)
-    check_same_network(checkpoint, found, variables, config)
+    check_same_network(checkpoint, found, variables, config, fresh)
     if store.fingerprint(variables) != fingerprint:
         raise RednetError(f"{checkpoint}: holds other weights than when the run was begun")
+    if fresh:
+        loaded = store.flat(variables)
+        own = store.flat({"params": state.params, "batch_stats": state.batch_stats})
+        variables = store.nested(
+            {
+                path: leaf
+                if any(_is_of(path.partition("/")[2], part) for part in fresh)
+                else loaded[path]
+                for path, leaf in own.items()
+            }
+        )
     copies = [jax.tree.map(jnp.array, variables) for _ in range(2)]
     return state._replace(**copies[0], average=copies[1])
 

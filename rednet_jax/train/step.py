@@ -10,7 +10,6 @@ import optax
 from jax import Array, lax
 
 from rednet_jax.data.pipeline import Batch
-from rednet_jax.landmarks.schemes import scheme
 from rednet_jax.model import rednet
 from rednet_jax.model.layers import AxisName
 from rednet_jax.train.draw import GeneratedFaces, draw
@@ -157,14 +156,13 @@ def _losses(
 ) -> tuple[Tree, Metrics]:
     """Moved batch statistics, and `total`, its terms and `nme` of each face, float32 [B]."""
     config = experiment.model
-    points = scheme(config.landmarks)
     with jax.named_scope("draw"):
         drawn = draw(experiment, stage, step, batch)
     images, targets = drawn.images.astype(experiment.compute), drawn.targets
     how = {
         "feedback_steps": passes,
         "train": stage.statistics == "batch",
-        "loss": pass_losses(stage.losses, config),
+        "loss": pass_losses(stage.losses, config, stage.extra_losses),
         "axis_name": axis_name,
         "parts": stage.accumulate,
     }
@@ -182,6 +180,8 @@ def _losses(
     terms["nme"] = jnp.nanmean(per_pass["nme"][-1].reshape(-1, faces), axis=0)
     if stage.losses.stability:
         landmarks = out.per_step.landmarks.astype(jnp.float32)
-        terms["stability"] = stability_loss(landmarks, targets, points)
+        terms["stability"] = stability_loss(
+            landmarks, targets, config.scheme, config.image_size / config.crop_margin
+        )
         terms["total"] += stage.losses.stability * terms["stability"]
     return batch_stats, terms

@@ -77,7 +77,7 @@ def detection_loss(logits: Array, target: Array, labelled: Array, background_sha
 
 
 def heat_map_loss(logits: Array, target: Array, labelled: Array) -> Array:
-    """Binary cross entropy of independent maps against soft peaks (the journal form's 68 maps).
+    """Binary cross entropy of independent maps against soft peaks (the journal form's L maps).
 
     The journal's code takes the squared error of maps that pass no sigmoid. In a logit, this has
     the same slope, map minus target; the squared error behind a sigmoid has next to none where a
@@ -199,7 +199,9 @@ def identity_loss(logits: Array, identity: Array) -> Array:
     return jnp.where(identity >= 0, loss, 0)
 
 
-def stability_loss(landmarks: Array, targets: Targets, scheme: Scheme) -> Array:
+def stability_loss(
+    landmarks: Array, targets: Targets, scheme: Scheme, face_side: float | Array
+) -> Array:
     """How much the error changes from a frame to the next: what a viewer sees as jitter.
 
     A constant error costs nothing here, and a face that moves costs nothing for moving.
@@ -208,15 +210,16 @@ def stability_loss(landmarks: Array, targets: Targets, scheme: Scheme) -> Array:
         landmarks: float32 [K, B, T, L, 2], crop pixels.
         targets: of the clips.
         scheme: of the points.
+        face_side: as in `face_unit`.
 
     Returns:
-        float32 [B]: mean L1 distance of the errors of frames t and t - 1, in inter-ocular
-        distances, over the passes and over the points labelled in both frames.
+        float32 [B]: mean L1 distance of the errors of frames t and t - 1, in units of `face_unit`,
+        over the passes and over the points labelled in both frames.
     """
     batch, frames, points = targets.labelled.shape
     expect_shape(landmarks[0], targets.landmarks.shape)
     flat = Targets(*(leaf.reshape(batch * frames, *leaf.shape[2:]) for leaf in targets))
-    eyes, eyes_known = (one.reshape(batch, frames) for one in inter_ocular(flat, scheme))
+    eyes, eyes_known = (one.reshape(batch, frames) for one in face_unit(flat, scheme, face_side))
     known = targets.labelled & eyes_known[..., None]
     error = jnp.where(known[..., None], landmarks - targets.landmarks, 0) / eyes[..., None, None]
     change = jnp.mean(jnp.abs(error[:, :, 1:] - error[:, :, :-1]), axis=(0, -1))
@@ -225,11 +228,25 @@ def stability_loss(landmarks: Array, targets: Targets, scheme: Scheme) -> Array:
     return masked_mean(change.reshape(shape), both.reshape(shape))
 
 
-def inter_ocular(targets: Targets, scheme: Scheme) -> tuple[Array, Array]:
-    """Distance of the outer eye corners, float32 [B], and whether both are labelled, bool [B]."""
-    right, left = scheme.outer_eyes
-    known = targets.labelled[:, left] & targets.labelled[:, right]
-    apart = targets.landmarks[:, left] - targets.landmarks[:, right]
+def face_unit(targets: Targets, scheme: Scheme, face_side: float | Array) -> tuple[Array, Array]:
+    """Returns the length that errors are divided by, and whether it is known.
+
+    Args:
+        targets: of B faces, landmarks in crop pixels.
+        scheme: of the landmarks; where it names two groups of them, the length is the distance
+            between their centres, in most schemes that of the outer eye corners.
+        face_side: float32 [B] or a number, side of the face's bounding box in crop pixels; the
+            length where the scheme is normalised by the box.
+
+    Returns:
+        float32 [B], 1 where it is not known, and bool [B].
+    """
+    batch = targets.labelled.shape[:1]
+    if scheme.groups is None:
+        return jnp.broadcast_to(jnp.float32(face_side), batch), targets.labelled.any(axis=-1)
+    right, left = (jnp.asarray(group) for group in scheme.groups)
+    known = targets.labelled[:, left].all(-1) & targets.labelled[:, right].all(-1)
+    apart = targets.landmarks[:, left].mean(1) - targets.landmarks[:, right].mean(1)
     # A face seen from the side has corners on one spot: a floor keeps it from ruling the batch.
     distance = jnp.sqrt(jnp.maximum(jnp.sum(apart**2, axis=-1), 1.0))
     return jnp.where(known, distance, 1.0), known

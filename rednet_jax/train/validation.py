@@ -13,9 +13,10 @@ from jax.experimental import multihost_utils
 from numpy.typing import NDArray
 
 from rednet_jax.evaluate.clips import ClipWindows, Followed, follow, frames_of, track_of
-from rednet_jax.evaluate.metrics import face_errors, measurable
+from rednet_jax.evaluate.metrics import face_errors
 from rednet_jax.evaluate.protocols import Crops, in_image
 from rednet_jax.inference.answers import align_crops
+from rednet_jax.landmarks.normalisers import measurable
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.train.watch import COLUMNS, Face, faces_of, faces_to_show, worst_and_typical
 from rednet_jax.weights.store import Variables
@@ -112,7 +113,7 @@ def validation_nme(landmarks: NDArray[np.floating], crops: Crops) -> list[float]
         landmarks: [K, N, L, 2], crop pixels.
         crops: the faces.
     """
-    known = measurable(crops.labelled)
+    known = measurable(crops.labelled, crops.scheme, boxed=True)
     return [float(errors_of(one, crops)[known].mean()) for one in landmarks]
 
 
@@ -123,5 +124,10 @@ def errors_of(landmarks: NDArray[np.floating], crops: Crops) -> NDArray[np.float
         landmarks: [N, L, 2], crop pixels.
         crops: the faces.
     """
-    errors = face_errors(in_image(crops, landmarks), crops.landmarks, crops.labelled)
-    return np.where(measurable(crops.labelled), errors, np.nan)
+    return face_errors(
+        in_image(crops, landmarks),
+        crops.landmarks,
+        crops.scheme,
+        crops.labelled,
+        boxes=crops.boxes,
+    )

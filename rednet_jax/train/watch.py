@@ -17,6 +17,7 @@ from rednet_jax.evaluate.protocols import Crops
 from rednet_jax.files import write_text, writing
 from rednet_jax.landmarks.crops import apply_affine, invert_affine
 from rednet_jax.landmarks.drawing import contact_sheet, draw_landmarks, write_image
+from rednet_jax.landmarks.schemes import Scheme
 
 METRICS, ENVIRONMENT, IMAGES = "metrics.jsonl", "environment.jsonl", "pictures"
 """Names in a run's folder."""
@@ -48,6 +49,7 @@ class Face(NamedTuple):
         truth: float [L, 2], pixels of `image`.
         labelled: bool [L], which of `truth` are known.
         nme: percent.
+        scheme: of the landmarks.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Face(NamedTuple):
     truth: NDArray[np.floating]
     labelled: NDArray[np.bool_]
     nme: float
+    scheme: Scheme
 
 
 class RunLog:
@@ -220,6 +223,7 @@ def faces_of(
             apply_affine(invert_affine(crops.affines[row]), crops.landmarks[row]),
             crops.labelled[row],
             float(errors[row]),
+            crops.scheme,
         )
         for row in rows
     ]
@@ -284,7 +288,7 @@ def _caption(face: Face) -> str:
 def _tile(face: Face) -> NDArray[np.uint8]:
     scale = _TILE / face.image.shape[0]
     image = Image.fromarray(face.image).resize((_TILE, _TILE), Image.Resampling.BILINEAR)
-    drawn = draw_landmarks(np.asarray(image), (face.landmarks + 0.5) * scale - 0.5)
+    drawn = draw_landmarks(np.asarray(image), (face.landmarks + 0.5) * scale - 0.5, face.scheme)
     tile = Image.fromarray(drawn)
     draw = ImageDraw.Draw(tile)
     for x, y in (face.truth[face.labelled] + 0.5) * scale - 0.5:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rednet_jax.fields import current_names
+from rednet_jax.landmarks.builtin import scheme_of
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.weights.card_training import chosen_by, stages_of, terms, training
 
@@ -25,6 +26,7 @@ def model_card(result: dict[str, Any], slices: dict[str, Any], licences: Mapping
     experiment, gflop = result["experiment"], result["gflop"]
     stages = stages_of(result)
     model = current_names(experiment["model"], RedNetConfig)
+    landmarks = scheme_of(model["scheme"]).count
     drawn, losses = stages[0]["augmentation"], stages[-1]["losses"]
     by_boxes = {row["boxes"]: row for row in result["results"]}
     nme = {
@@ -38,7 +40,7 @@ def model_card(result: dict[str, Any], slices: dict[str, Any], licences: Mapping
     real, generated = slices["real"], slices["generated"]
     return f"""# {result["name"]}
 
-Finds the {model["landmarks"]} landmarks of 300-W in a crop of one face, with a confidence for each.
+Finds the {landmarks} landmarks of 300-W in a crop of one face, with a confidence for each.
 It is the `{model["architecture"]}` form of RED-Net: an encoder-decoder whose response maps go back
 to its input, K times an image.
 

@@ -6,6 +6,7 @@ import hashlib
 import importlib.resources
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,6 @@ from safetensors.numpy import save
 
 from rednet_jax.errors import RednetError
 from rednet_jax.files import replacing
-from rednet_jax.landmarks.schemes import mean_shape, scheme
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.rednet import mismatch
 from rednet_jax.weights.torch_layout import from_torch, to_torch
@@ -39,12 +39,19 @@ def released() -> list[str]:
     return sorted(file.stem for file in files if file.suffix == ".safetensors")
 
 
-def load(checkpoint: str | os.PathLike[str]) -> tuple[RedNetConfig, Variables]:
+def load(
+    checkpoint: str | os.PathLike[str],
+    *,
+    encoder: Callable[..., Any] | None = None,
+    decoder: Callable[..., Any] | None = None,
+) -> tuple[RedNetConfig, Variables]:
     """Returns the network of a checkpoint.
 
     Args:
         checkpoint: a released name ('compact', also where a file or folder here has that name), a
             safetensors file, or a run folder, which stands for its best weights.
+        encoder: of a network that was built with one of its own (`RedNetConfig.encoder`).
+        decoder: likewise.
 
     Returns:
         The config, and {'params': ..., 'batch_stats': ...}, numpy float32.
@@ -52,7 +59,8 @@ def load(checkpoint: str | os.PathLike[str]) -> tuple[RedNetConfig, Variables]:
     Raises:
         RednetError: there is no such checkpoint, or the file is damaged or not one of ours.
     """
-    return read_weights(find(checkpoint))
+    own = {"encoder": encoder, "decoder": decoder}
+    return read_weights(find(checkpoint), **own)
 
 
 def find(checkpoint: str | os.PathLike[str]) -> Path:
@@ -126,12 +134,19 @@ def write_torch_weights(
     Raises:
         RednetError: as in `write_weights`.
     """
+    if config.encoder is not None or config.decoder is not None:
+        raise RednetError(
+            f"{path}: the PyTorch module has the presets' encoders and decoders only; export to "
+            "stablehlo or savedmodel"
+        )
     tensors = dict(to_torch(*item) for item in _arrays(path, variables, dtype).items())
     metadata = {
         _CONFIG: json.dumps(config.to_json()),
         _STEPS: str(feedback_steps),
-        "mean_shape": json.dumps(mean_shape(scheme(config.landmarks)).tolist()),
+        "mean_shape": json.dumps(config.scheme.shape.tolist()),
     }
+    if config.architecture == "ijcv_resnet":
+        metadata["coarse_landmarks"] = json.dumps(config.coarse_landmarks)
     with replacing(path) as partial:
         partial.write_bytes(save(tensors, metadata))
 
@@ -152,8 +167,14 @@ def _arrays(
     return tensors
 
 
-def read_weights(path: str | os.PathLike[str]) -> tuple[RedNetConfig, Variables]:
+def read_weights(
+    path: str | os.PathLike[str], **modules: Callable[..., Any] | None
+) -> tuple[RedNetConfig, Variables]:
     """Returns what `write_weights` wrote; arrays come back as float32.
+
+    Args:
+        path: of the file.
+        modules: `encoder` and `decoder`, as in `load`.
 
     Raises:
         RednetError: a missing or damaged file, one of another program, or one whose arrays are not
@@ -171,7 +192,9 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[RedNetConfig, Variables]
         # Exported to PyTorch: the same arrays under other names.
         tensors = dict(from_torch(*item) for item in tensors.items())
     try:
-        config = RedNetConfig.from_json(json.loads(metadata[_CONFIG]))
+        fields = json.loads(metadata[_CONFIG])
+        given = {name: module for name, module in modules.items() if module is not None}
+        config = RedNetConfig.from_json({**fields, **given})
     except (ValueError, TypeError) as error:
         raise RednetError(f"{path}: holds no config of ours ({error})") from error
     if complaint := mismatch(config, tensors):

@@ -7,6 +7,7 @@ from ablate.tiny import FILE, experiment, tiny
 
 from rednet_jax.ablate.plan import Arm, Cell, Claim, _said, load_ablation, run_of
 from rednet_jax.errors import RednetError
+from rednet_jax.landmarks.builtin import IBUG68, REDNET7
 from rednet_jax.train.experiment import MeshConfig
 
 
@@ -35,6 +36,17 @@ def test_a_field_keeps_its_first_name_in_the_digest():
     model = dataclasses.replace(experiment().model, recrop="similarity")
     said = _said(dataclasses.replace(experiment(), model=model))
     assert said["model"]["register"] == "similarity" and "recrop" not in said["model"]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "folder"),
+    [(IBUG68, "compact_seed1_8afd32f5075d"), (REDNET7, "compact_seed1_29e7f92af3c5")],
+    ids=lambda one: getattr(one, "name", None),
+)
+def test_runs_that_named_a_number_of_landmarks_keep_their_folders(scheme, folder):
+    """Measured before landmark schemes had names: another digest would train them again."""
+    model = dataclasses.replace(experiment().model, scheme=scheme)
+    assert run_of(Arm("a", dataclasses.replace(experiment(), model=model)), 1).folder == folder
 
 
 def test_a_file_and_changes_to_every_arm(tmp_path):

@@ -10,18 +10,19 @@ import pytest
 from rednet_jax.bench import detect
 from rednet_jax.bench.detect import bench_detect, composite, outcome
 from rednet_jax.data.samples import Sample
+from rednet_jax.data.sources import Split
 from rednet_jax.detection.detector import Detection
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.metrics import face_errors
 from rednet_jax.inference.aligner import Aligner
 from rednet_jax.landmarks.boxes import landmark_box
-from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
+from rednet_jax.landmarks.builtin import IBUG68
 
 
 @pytest.fixture
 def sample():
     """A red spot at the chin, a green one between the brows."""
-    landmarks = (mean_shape(LANDMARKS_68) * 100 + 120).astype(np.float32)
+    landmarks = (IBUG68.shape * 100 + 120).astype(np.float32)
     image = np.full((240, 240, 3), 100, np.uint8)
     for point, colour in ((8, (255, 0, 0)), (27, (0, 255, 0))):
         x, y = landmarks[point].round().astype(int)
@@ -65,7 +66,8 @@ def test_rows_count_what_the_detector_answers(sample, network, monkeypatch, tmp_
         def detect(self, image):
             return [Detection(landmark_box(sample.landmarks), 0.9)]
 
-    monkeypatch.setattr(detect, "read_split", lambda *_: [sample] * 3)
+    split = Split("300w", "validation", "", [sample] * 3, lambda one: one)
+    monkeypatch.setattr(detect, "read_split", lambda *_: split)
     monkeypatch.setattr(detect, "LARGE", (640, 640))
     monkeypatch.setattr(detect, "TIMED", 1)
     result = bench_detect(Everything(), network, images=2)
@@ -73,7 +75,7 @@ def test_rows_count_what_the_detector_answers(sample, network, monkeypatch, tmp_
     assert first["kind"] == "300w validation" and first["images"] == 2
     assert (first["found"], first["upright"], first["aligned"]) == (100, 100, 100)
     (face,) = Aligner(network, detector=Everything())(sample.image)
-    error = float(face_errors(face.landmarks, sample.landmarks))
+    error = float(face_errors(face.landmarks, sample.landmarks, IBUG68))
     assert first["nme"] == first["median"] == pytest.approx(error, rel=1e-3)
     assert len(result["faces"]) == 12
     assert result["answered"] == result["aligned"] == result["without_faces"] == 2

@@ -10,9 +10,10 @@ from rednet_jax.bench import steadiness as module
 from rednet_jax.bench.steadiness import bench_steadiness
 from rednet_jax.data.sources import read_clips
 from rednet_jax.errors import RednetError
-from rednet_jax.evaluate.metrics import INNER, jitter
+from rednet_jax.evaluate.metrics import jitter
 from rednet_jax.inference.face import Face
-from rednet_jax.landmarks.schemes import inter_ocular
+from rednet_jax.landmarks.builtin import IBUG68
+from rednet_jax.landmarks.normalisers import face_lengths, inner_landmarks
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +53,12 @@ class FakeTracker:
         self.frame += 1
         if self.frame == 4 or (self.frame == 5 and self.carry == "nothing"):
             return []
-        size = inter_ocular(truth) / 100
+        size = face_lengths(truth, IBUG68) / 100
         offset = size * (1 + self.frame % 2)
         sure, box = np.ones(68, np.float32), np.zeros(4, np.float32)
-        other = Face(truth + np.float32(500), sure, box, identity=0)
+        other = Face(truth + np.float32(500), sure, box, IBUG68, identity=0)
         moved = truth + np.array([offset, 0], np.float32)
-        return [other, Face(moved, sure, box, identity=1)]
+        return [other, Face(moved, sure, box, IBUG68, identity=1)]
 
 
 def test_known_tracks_have_known_figures(data_dir, split, monkeypatch, network_68):
@@ -97,7 +98,7 @@ def test_known_tracks_have_known_figures(data_dir, split, monkeypatch, network_6
 def test_a_person_who_is_never_found_is_lost_in_every_frame(split):
     clip = split[1][0]
     nobody = [[] for _ in clip.images]
-    row = module._score(clip, nobody)
+    row = module._score(clip, nobody, IBUG68)
     assert row["lost"] == row["labelled"] == clip.valid.sum()
     assert np.isnan(row["nme_inner"]) and np.isnan(row["jitter_all"])
 
@@ -111,8 +112,8 @@ def test_jitter_of_the_inner_points_leaves_the_jaw_out():
     rng = np.random.default_rng(0)
     track = np.tile(rng.normal(0, 100, (68, 2)), (10, 1, 1))
     track[:, :17] += rng.normal(0, 5, (10, 17, 2))
-    assert jitter(track, INNER) == pytest.approx(0, abs=1e-9)
-    assert jitter(track) > 1
+    assert jitter(track, IBUG68, inner_landmarks(IBUG68)) == pytest.approx(0, abs=1e-9)
+    assert jitter(track, IBUG68) > 1
 
 
 @pytest.fixture(scope="module")

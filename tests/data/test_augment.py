@@ -19,8 +19,9 @@ from skimage import data
 from rednet_jax.data.augment import Augmentation, Drift, augment
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.boxes import landmark_box
+from rednet_jax.landmarks.builtin import IBUG68, REDNET7
 from rednet_jax.landmarks.crops import apply_affine, crop_image, crop_transform, invert_affine
-from rednet_jax.landmarks.schemes import LANDMARKS_7, LANDMARKS_68, Scheme, mean_shape
+from rednet_jax.landmarks.schemes import Scheme
 
 DEFAULTS = dataclasses.asdict(Augmentation())
 OFF = dict.fromkeys(DEFAULTS, 0.0)
@@ -40,7 +41,7 @@ def run(
     images: jax.Array,
     landmarks: jax.Array,
     labelled: jax.Array,
-    scheme: Scheme = LANDMARKS_68,
+    scheme: Scheme = IBUG68,
     size: int = SIZE,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """`augment` with the options as arguments of the program: one compilation for all of them."""
@@ -73,9 +74,9 @@ def in_batches(
     return images, landmarks, labelled
 
 
-LANDMARKS = (
-    mean_shape(LANDMARKS_68) @ np.asarray([[0.98, 0.2], [-0.2, 0.98]]) * 90 + [224, 134]
-).astype(np.float32)
+LANDMARKS = (IBUG68.shape @ np.asarray([[0.98, 0.2], [-0.2, 0.98]]) * 90 + [224, 134]).astype(
+    np.float32
+)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +95,7 @@ def draw() -> Callable[..., tuple[NDArray, NDArray, NDArray]]:
 
 def dots(count: int, side: int) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_]]:
     """Grey images with one bright dot each, on the only landmark that is labelled."""
-    landmarks = np.tile((mean_shape(LANDMARKS_68) * 45 + (side - 1) / 2), (count, 1, 1))
+    landmarks = np.tile((IBUG68.shape * 45 + (side - 1) / 2), (count, 1, 1))
     chosen = np.random.default_rng(3).integers(0, 68, count)
     labelled = np.arange(68) == chosen[:, None]
     images = draw_dot(landmarks[labelled], side)
@@ -113,7 +114,7 @@ def test_a_dot_on_a_landmark_is_still_there(paint: bool, seed: int) -> None:
     assert (known.sum(1) == 1).all() and (points[~known] == 0).all()
     mirrored = (known != labelled).any(1)
     assert 8 < mirrored.sum() < 56
-    np.testing.assert_array_equal(known[mirrored], labelled[mirrored][:, LANDMARKS_68.mirror])
+    np.testing.assert_array_equal(known[mirrored], labelled[mirrored][:, IBUG68.mirror])
     where = points[known]
     inside = ((where > 6) & (where < SIZE - 7)).all(1)
     assert inside.sum() > 40
@@ -163,7 +164,7 @@ def test_mirror_turns_image_and_labels_round(draw) -> None:
     plain, plain_points, _ = draw(keys(2))
     images, points, _ = draw(keys(2), mirror=1.0)
     np.testing.assert_allclose(images, plain[:, :, ::-1], atol=1e-3)
-    expected = plain_points[:, LANDMARKS_68.mirror] * [-1, 1] + [SIZE - 1, 0]
+    expected = plain_points[:, IBUG68.mirror] * [-1, 1] + [SIZE - 1, 0]
     np.testing.assert_allclose(points, expected, atol=1e-3)
 
 
@@ -195,7 +196,7 @@ def test_draws_spread_as_promised() -> None:
     options = {**OFF, **{name: DEFAULTS[name] for name in GEOMETRY}, "perspective": 0.0}
     batch = (np.zeros((count, side, side, 3), np.uint8), np.tile(square, (count, 1, 1)))
     _, points, _ = run(
-        options, keys(count), *batch, np.ones((count, 7), bool), scheme=LANDMARKS_7, size=side
+        options, keys(count), *batch, np.ones((count, 7), bool), scheme=REDNET7, size=side
     )
     points = np.asarray(points, np.float64)
     # Mirrored, with the pairs 0-3 and 1-2 in each other's place, the square stands on its head.

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from skimage import data
 
 from rednet_jax.data.augment import Augmentation, Drift, augment_clips
+from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.landmarks.crops import (
     apply_affine,
     compose_affine,
@@ -24,7 +25,6 @@ from rednet_jax.landmarks.crops import (
     crop_transform,
     invert_affine,
 )
-from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
 
 CLIPS, FRAMES, CACHED, SIZE = 32, 5, 96, 64
 COVER, MARGIN = 1.6, 1.25
@@ -48,7 +48,7 @@ def program(
         types.SimpleNamespace(**drift),
         keys,
         *clips,
-        scheme=LANDMARKS_68,
+        scheme=IBUG68,
         cover=COVER,
         margin=MARGIN,
         size=SIZE,
@@ -103,14 +103,12 @@ def test_a_dot_on_a_landmark_is_still_there_in_every_frame(seed: int) -> None:
     boxes = moving_boxes(seed)
     which = np.random.default_rng(seed).integers(0, 68, CLIPS)
     middle, side = (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
-    places = middle + mean_shape(LANDMARKS_68)[which][:, None] * side
+    places = middle + IBUG68.shape[which][:, None] * side
     clips = with_dots(boxes, places, which)
     images, landmarks, labelled, _ = run(DEFAULTS, DRIFT, *clips, seed=seed)
     assert (labelled.sum(-1) == 1).all() and (landmarks[~labelled] == 0).all()
     mirrored = (labelled != clips[2]).any((1, 2))
-    np.testing.assert_array_equal(
-        labelled[mirrored], clips[2][mirrored][..., list(LANDMARKS_68.mirror)]
-    )
+    np.testing.assert_array_equal(labelled[mirrored], clips[2][mirrored][..., list(IBUG68.mirror)])
     check_dots(images, landmarks[labelled].reshape(CLIPS, FRAMES, 2))
 
 
@@ -176,7 +174,7 @@ def still_faces() -> tuple[NDArray, ...]:
     """The same frame throughout, cached around the same box, with every landmark."""
     boxes = moving_boxes(2, pace=0.0)
     image = crop_image(data.astronaut(), cached(np.asarray([178.0, 68, 270, 160])), CACHED)
-    points = mean_shape(LANDMARKS_68) * CACHED / (COVER * MARGIN) + (CACHED - 1) / 2
+    points = IBUG68.shape * CACHED / (COVER * MARGIN) + (CACHED - 1) / 2
     parts = (image, points.astype(np.float32), np.ones(68, bool))
     tiled = (np.broadcast_to(part, (CLIPS, FRAMES, *part.shape)) for part in parts)
     return (*tiled, cached(boxes))
@@ -245,7 +243,7 @@ def test_a_mirrored_clip_moves_the_other_way() -> None:
     plain, points, _, warps = run(options, DRIFT, *clips)
     mirrored, mirrored_points, _, mirrored_warps = run({**options, "mirror": 1.0}, DRIFT, *clips)
     assert np.abs(mirrored - plain[:, :, :, ::-1]).max() < 0.02
-    expected = points[:, :, list(LANDMARKS_68.mirror)] * [-1, 1] + [SIZE - 1, 0]
+    expected = points[:, :, list(IBUG68.mirror)] * [-1, 1] + [SIZE - 1, 0]
     np.testing.assert_allclose(mirrored_points, expected, atol=2e-3)
     flip = np.asarray([[-1, 0, SIZE - 1], [0, 1, 0]], np.float32)
     conjugated = compose_affine(flip, compose_affine(warps, flip))

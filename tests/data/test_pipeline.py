@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rednet_jax.data.crops import FaceCrops
 from rednet_jax.data.pipeline import Batch, ClipConfig, Reader, known_people, read_batches
 from rednet_jax.errors import RednetError
-from rednet_jax.landmarks.schemes import LANDMARKS_7, LANDMARKS_68
+from rednet_jax.landmarks.builtin import IBUG68, REDNET7
 
 
 def numbered(prefix: str, clips: list[int], style: str = "300w") -> FaceCrops:
@@ -37,7 +37,7 @@ def faces(prefix: str, count: int, **options: str) -> FaceCrops:
 
 
 def read(*sources: tuple[FaceCrops, float], **options: object) -> Reader:
-    return read_batches(sources, **{"batch": 4, "scheme": LANDMARKS_68, "seed": 0, **options})
+    return read_batches(sources, **{"batch": 4, "scheme": IBUG68, "seed": 0, **options})
 
 
 def take(reader: Reader, count: int) -> list[Batch]:
@@ -127,9 +127,9 @@ def test_points_are_of_the_scheme_and_of_the_styles_asked_for() -> None:
     crops.labelled[3] = np.arange(68) == 0
     other = faces("b", 2, style="other")
     # Face 3 has none of the seven points.
-    drawn = names(read((crops, 1.0), scheme=LANDMARKS_7), 9)
+    drawn = names(read((crops, 1.0), scheme=REDNET7), 9)
     assert set(drawn) == {"a0", "a1", "a2"}
-    batch = next(read((crops, 1.0), scheme=LANDMARKS_7))
+    batch = next(read((crops, 1.0), scheme=REDNET7))
     assert batch.landmarks.shape == (4, 7, 2)
     np.testing.assert_array_equal(
         batch.landmarks != 0, (batch.labelled & (batch.face > 0)[:, None])[..., None].repeat(2, -1)

@@ -18,13 +18,13 @@ from rednet_jax.data.augment import Augmentation, Drift
 from rednet_jax.data.prepare import prepare
 from rednet_jax.data.show import show_split
 from rednet_jax.errors import RednetError
+from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.landmarks.drawing import draw_landmarks
 from rednet_jax.landmarks.pts import write_pts
-from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
 from rednet_jax.media.video import write_video
 
 SIDE = 240
-LANDMARKS = (mean_shape(LANDMARKS_68) * 100 + 120).astype(np.float32)
+LANDMARKS = (IBUG68.shape * 100 + 120).astype(np.float32)
 CENTRE = (LANDMARKS.min(0) + LANDMARKS.max(0)) / 2
 FACE = np.ptp(LANDMARKS, axis=0).max()
 TILE = 256
@@ -44,7 +44,7 @@ def tile(sheet: Path, column: int, row: int = 0, above: int = 0) -> NDArray[np.u
 def drawn(level: int, margin: float, labelled: NDArray[np.bool_] | None = None):
     """The face on a tile that shows `margin` times its box."""
     points = (LANDMARKS - CENTRE) * (TILE / margin / FACE) + (TILE - 1) / 2
-    return draw_landmarks(np.full((TILE, TILE, 3), level, np.uint8), points, labelled)
+    return draw_landmarks(np.full((TILE, TILE, 3), level, np.uint8), points, IBUG68, labelled)
 
 
 def assert_alike(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> None:

@@ -17,7 +17,8 @@ from rednet_jax.data.synthetic.head import Identity, Motion, draw_identity, expr
 from rednet_jax.data.synthetic.render import render
 from rednet_jax.data.synthetic.scene import draw_scene
 from rednet_jax.errors import RednetError
-from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape, mirror_landmarks
+from rednet_jax.landmarks.builtin import HEAD70
+from rednet_jax.landmarks.schemes import mirror_landmarks
 
 SIZE = 64
 CONFIG = SyntheticConfig(size=SIZE)
@@ -55,7 +56,7 @@ def camera(*degrees: float, scale: float = 50.0) -> surface.Camera:
 def test_images_and_points_are_what_is_promised(faces) -> None:
     images, landmarks = faces
     assert images.shape == (FACES, SIZE, SIZE, 3) and images.dtype == np.float32
-    assert landmarks.shape == (FACES, 68, 2) and landmarks.dtype == np.float32
+    assert landmarks.shape == (FACES, HEAD70.count, 2) and landmarks.dtype == np.float32
     assert images.min() >= 0 and images.max() <= 1 and np.isfinite(landmarks).all()
     assert (images.std((1, 2, 3)) > 0.03).all()
     inside = ((landmarks > -0.5) & (landmarks < SIZE - 0.5)).all(-1)
@@ -81,7 +82,7 @@ def test_left_and_right_are_alike(faces) -> None:
     landmarks = np.asarray(draw(keys(FACES, seed=2))[1])
     shapes = np.concatenate([faces[1], landmarks])
     unit = np.linalg.norm(shapes[:, 45] - shapes[:, 36], axis=-1).mean()
-    mirrored = mirror_landmarks(shapes, SIZE, LANDMARKS_68)
+    mirrored = mirror_landmarks(shapes, SIZE, HEAD70)
     spread = shapes.std(0) / np.sqrt(len(shapes))
     assert (np.abs(shapes.mean(0) - mirrored.mean(0)) < 4.5 * 2 * spread).all()
     turned = shapes[:, 30, 0] - shapes[:, [36, 45], 0].mean(1)
@@ -94,14 +95,14 @@ def test_the_mean_of_many_is_near_the_mean_shape(faces) -> None:
     centre = (landmarks.max(1) + landmarks.min(1)) / 2
     side = (landmarks.max(1) - landmarks.min(1)).max(-1)
     mean = ((landmarks - centre[:, None]) / side[:, None, None]).mean(0)
-    assert np.linalg.norm(mean - mean_shape(LANDMARKS_68), axis=-1).mean() < 0.05
+    assert np.linalg.norm(mean - HEAD70.shape, axis=-1).mean() < 0.05
 
 
 def test_a_person_stays_the_same_while_the_head_moves() -> None:
     """In a clip only pose and expression change, and from frame to frame only a little."""
     clip = jax.jit(functools.partial(generate_clip, CONFIG, frames=24))
     images, landmarks = map(np.asarray, clip(jax.random.key(5)))
-    assert images.shape == (24, SIZE, SIZE, 3) and landmarks.shape == (24, 68, 2)
+    assert images.shape == (24, SIZE, SIZE, 3) and landmarks.shape == (24, HEAD70.count, 2)
     steps = np.linalg.norm(np.diff(landmarks, axis=0), axis=-1)
     assert np.ptp(landmarks, axis=0).max() > 4 and steps.max() < 0.1 * SIZE
     # The corners of the image show the same wall, but for the sensor's noise.

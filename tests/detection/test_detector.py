@@ -19,8 +19,8 @@ from rednet_jax.detection.detector import (
     upright_box,
 )
 from rednet_jax.landmarks.boxes import landmark_box
+from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.landmarks.crops import apply_affine, crop_transform, invert_affine
-from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
 
 angles = st.floats(-math.pi, math.pi)
 offsets = st.floats(-0.08, 0.08)
@@ -93,7 +93,7 @@ def test_landmarks_box_is_the_upright_box_of_an_upright_face_and_wider_at_45_deg
     box, _ = upright_box(face(points))
     np.testing.assert_allclose(landmarks_box(points), box, atol=0.05)
     # At 45 degrees: the bounding box of the mean shape, stretched and turned, by hand.
-    shape = np.asarray(mean_shape(LANDMARKS_68), np.float64)
+    shape = np.asarray(IBUG68.shape, np.float64)
     shape = (
         (shape - (shape.min(0) + shape.max(0)) / 2) / np.ptp(shape, axis=0) * (box[2:] - box[:2])
     )

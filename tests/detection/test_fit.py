@@ -13,15 +13,15 @@ from rednet_jax.detection import fit
 from rednet_jax.detection.detector import BOX_FIT, POINTS
 from rednet_jax.detection.yunet import YuNet
 from rednet_jax.landmarks.boxes import intersection_over_union, landmark_box
+from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.landmarks.pts import read_pts, write_pts
-from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
 from rednet_jax.media.images import read_image
 
 
 def test_right_detections_keeps_those_on_the_labels(tmp_path: Path) -> None:
     for name in ("right", "wrong"):
         Image.fromarray(data.astronaut()).save(tmp_path / f"{name}.png")
-    labels = mean_shape(LANDMARKS_68) * 90 + [224, 134]
+    labels = IBUG68.shape * 90 + [224, 134]
     write_pts(tmp_path / "right.pts", labels)
     write_pts(tmp_path / "wrong.pts", labels + 200)
     points, landmarks = fit.right_detections(sorted(tmp_path.glob("*.pts")), YuNet())
@@ -66,7 +66,7 @@ def test_main_prints_constants_and_spread(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Image.fromarray(data.astronaut()).save(tmp_path / "a.png")
-    write_pts(tmp_path / "a.pts", mean_shape(LANDMARKS_68) * 90 + [224, 134])
+    write_pts(tmp_path / "a.pts", IBUG68.shape * 90 + [224, 134])
     fit.main(tmp_path)
     said = capsys.readouterr().out
     assert "1 of 1 images" in said and "POINTS [[" in said and "centre +-" in said

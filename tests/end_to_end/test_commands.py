@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from rednet_jax.evaluate.metrics import face_errors
+from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.landmarks.crops import apply_affine
 from rednet_jax.landmarks.pts import read_pts
 from rednet_jax.landmarks.table import read_landmarks_csv
@@ -164,6 +165,6 @@ def test_real_faces_are_followed(real_data, tmp_path, name):
         label = video.parent / "annot" / f"{int(frame):06d}.pts"
         if label.is_file():
             truth[row] = read_pts(label)
-    errors = face_errors(landmarks, truth)
+    errors = face_errors(landmarks, truth, IBUG68)
     assert np.isfinite(errors).mean() > 0.9
     assert np.nanmean(errors) < 5

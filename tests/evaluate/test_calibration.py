@@ -133,10 +133,10 @@ def checkpoint(narrow, data_dir, tmp_path_factory):
     """The mean shape, which knows what points are right more often, and is twice too sure."""
     config = narrow("compact")
     variables = jax.tree.map(np.array, init(config, jax.random.key(0)))
-    dense, points = variables["params"]["regression"]["points"]["dense"], 2 * config.landmarks
+    dense, points = variables["params"]["regression"]["points"]["dense"], 2 * config.scheme.count
     dense["kernel"][:] = 0
     answers = ask(config, variables, read_split("300w", "validation", data_dir), [1])
-    each = answers.right.reshape(-1, config.landmarks).mean(0)
+    each = answers.right.reshape(-1, config.scheme.count).mean(0)
     better = each > each.mean()
     often = np.where(better, each[better].mean(), each[~better].mean())
     dense["bias"][points:] = 2 * np.log(often / (1 - often))

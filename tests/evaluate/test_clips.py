@@ -71,9 +71,9 @@ def test_figures_are_those_of_labelled_frames_and_of_each_stretch(windows, follo
     known = crops.labelled.all(1)
     assert len(known) == (windows.frames >= 0).sum() and 0 < known.sum() < len(known)
     in_frames = apply_affine(crops.affines, track.landmarks)
-    errors = face_errors(in_frames[known], crops.landmarks[known])
+    errors = face_errors(in_frames[known], crops.landmarks[known], config.scheme)
     np.testing.assert_array_equal(track.known, known)
     assert track.nme == pytest.approx(errors.mean())
     (second,) = np.cumsum((windows.frames >= 0).sum(1))[:-1]
-    shakes = [jitter(in_frames[:second]), jitter(in_frames[second:])]
+    shakes = [jitter(part, config.scheme) for part in (in_frames[:second], in_frames[second:])]
     assert track.jitter == pytest.approx(np.mean(shakes))

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 
 from rednet_jax.data.samples import ClipSample, Sample
+from rednet_jax.data.sources import Split
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate import figures as module
 from rednet_jax.evaluate.bootstrap import bootstrap_interval, paired_interval
 from rednet_jax.evaluate.figures import BLOCK, figures, figures_text
 from rednet_jax.evaluate.labels import clip_labels, face_labels
 from rednet_jax.landmarks.boxes import landmark_box
-from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
+from rednet_jax.landmarks.builtin import IBUG68, REDNET7
 
-FACE = mean_shape(LANDMARKS_68) * 200 + 150
+FACE = IBUG68.shape * 200 + 150
 EYES = float(np.linalg.norm(FACE[36] - FACE[45]))
 PICTURE = np.zeros((1, 1, 3), np.uint8)
 
@@ -34,13 +35,17 @@ def clip(name, valid):
     return ClipSample([PICTURE] * len(valid), points, labelled, points[:, :2, 0], valid, name)
 
 
+def split(samples):
+    return Split("a", "split", "", samples, lambda sample: sample)
+
+
 def off(percents):
     """Faces [N, 68, 2] off by so many percent of the inter-ocular distance; nan: no answer."""
     return FACE + np.array(percents)[:, None, None] / 100 * EYES * np.array([0.6, 0.8])
 
 
 def test_what_is_printed_counts_the_missed_as_failures():
-    labels = face_labels("a split", [sample(name) for name in "abcde"], 68)
+    labels = face_labels("a split", split([sample(name) for name in "abcde"]), IBUG68)
     answers = [(k, off([1, 3, 9, 11, np.nan])) for k in (1, 2)]
     lines = figures_text(figures(labels, answers, boxes="detector")).splitlines()
     for k in (1, 2):
@@ -56,7 +61,7 @@ def test_what_is_printed_counts_the_missed_as_failures():
 def test_the_missed_fail_in_the_plot(monkeypatch, tmp_path):
     drawn = {}
     monkeypatch.setattr(module, "draw_cumulative", lambda *one, **how: drawn.update(one=one, **how))
-    labels = face_labels("a split", [sample(name) for name in "abcde"], 68)
+    labels = face_labels("a split", split([sample(name) for name in "abcde"]), IBUG68)
     figures(labels, [(1, off([1, 3, 9, 11, np.nan]))], plot=tmp_path / "ced.png", name="net")
     ((name, errors),) = drawn["one"][0].items()
     assert name == "net, K = 1: NME 6.00 %, 40.0 % fail"
@@ -65,7 +70,7 @@ def test_the_missed_fail_in_the_plot(monkeypatch, tmp_path):
 
 
 def test_images_counted_by_hand():
-    labels = face_labels("a split", [sample(name) for name in "abcde"], 68)
+    labels = face_labels("a split", split([sample(name) for name in "abcde"]), IBUG68)
     result = figures(labels, [(1, off([1, 3, 9, 11, np.nan]))], boxes="truth", crop_margin=1.25)
     (row,) = result.pop("per_step")
     assert result == {
@@ -93,15 +98,19 @@ def test_images_counted_by_hand():
 
 
 def test_people_are_drawn_where_they_are_known_else_photos():
-    known = face_labels("a split", [sample(name, i // 2) for i, name in enumerate("abcd")], 68)
+    known = face_labels(
+        "a split", split([sample(name, i // 2) for i, name in enumerate("abcd")]), IBUG68
+    )
     assert (known.over, len(set(known.owners))) == ("people", 2)
-    photos = face_labels("a split", [sample("x_1"), sample("x_2"), sample("y", 7)], 68)
+    photos = face_labels("a split", split([sample("x_1"), sample("x_2"), sample("y", 7)]), IBUG68)
     assert (photos.over, len(set(photos.owners))) == ("photos", 2)
     errors = [1.0, 2.0, 5.0, 8.0]
     (row,) = figures(known, [(1, off(errors))])["per_step"]
     interval = bootstrap_interval(errors, [0, 0, 1, 1])
     assert row["intervals"]["nme"] == pytest.approx(list(interval), abs=1e-4)
-    alone = figures(face_labels("one", [sample("a")], 68), [(1, off([2.0]))])["per_step"][0]
+    alone = figures(face_labels("one", split([sample("a")]), IBUG68), [(1, off([2.0]))])[
+        "per_step"
+    ][0]
     assert alone["intervals"]["nme"] is None and alone["nme"] == pytest.approx(2, abs=1e-4)
 
 
@@ -109,7 +118,7 @@ def test_a_face_that_cannot_be_measured_is_neither_measured_nor_missed():
     no_corner, nothing = np.ones(68, bool), np.zeros(68, bool)
     no_corner[36] = False
     faces = [sample("a"), sample("b", labelled=no_corner), sample("c", labelled=nothing)]
-    labels = face_labels("a split", faces, 68)
+    labels = face_labels("a split", split(faces), IBUG68)
     result = figures(labels, [(1, off([2, 4, 6]))])
     assert (result["images"], result["missed"]) == (1, 0)
     assert result["per_step"][0]["nme"] == pytest.approx(2, abs=1e-4)
@@ -125,7 +134,7 @@ def test_a_face_that_cannot_be_measured_is_neither_measured_nor_missed():
 @pytest.mark.filterwarnings("error")
 def test_clips_have_means_of_frames_and_of_videos():
     clips = [clip("one", [False] + [True] * 3 + [False]), clip("two", [True] * 100)]
-    labels = clip_labels("clips", clips, 68)
+    labels = clip_labels("clips", split(clips), IBUG68)
     assert labels.names[:2] == ["one/1", "one/2"] and labels.names[-1] == "two/100"
     errors = np.concatenate([[50, 2, np.nan, 4, 50], np.tile([9.0, 11.0], 50)])
     result = figures(labels, [(1, off(errors)), (2, off(np.full(105, 1.0)))])
@@ -153,27 +162,27 @@ def test_clips_have_means_of_frames_and_of_videos():
 
 
 def test_what_has_no_figures_is_one_line():
-    labels = face_labels("a split", [sample("a"), sample("b")], 68)
+    labels = face_labels("a split", split([sample("a"), sample("b")]), IBUG68)
     with pytest.raises(RednetError, match=r"^a split: no answer for any of 2 labelled faces$"):
         figures(labels, [(1, off([np.nan, np.nan]))])
     few = np.ones(68, bool)
     few[40] = False
-    labels = face_labels("a split", [sample("a", labelled=few)], 68)
+    labels = face_labels("a split", split([sample("a", labelled=few)]), IBUG68)
     for normaliser, needed in (
         ("inter-pupil", "all points of both eyes"),
         ("box-diagonal", "all points"),
     ):
         with pytest.raises(RednetError, match=f"^a split: no face has {needed} labelled$"):
             figures(labels, [(1, off([1]))], normaliser=normaliser)
-    seven = face_labels("a split", [sample("a")], 7)
-    with pytest.raises(RednetError, match="box-diagonal is a length of 68 points, and these are 7"):
+    seven = face_labels("a split", split([sample("a")]), REDNET7)
+    with pytest.raises(RednetError, match="landmarks of scheme rednet7 do not span the face's box"):
         figures(seven, [(1, np.zeros((1, 7, 2)))], normaliser="box-diagonal")
 
 
 def test_padded_frames_do_not_count_whatever_stands_there():
     padded = clip("one", [True] * 4 + [False] * 3)
     padded.landmarks[4:], padded.labelled[4:] = 1000, True
-    labels = clip_labels("clips", [padded], 68)
+    labels = clip_labels("clips", split([padded]), IBUG68)
     result = figures(labels, [(1, off([1, 2, 3, 4, 90, 90, np.nan]))])
     assert (result["images"], result["missed"], result["frames"]) == (4, 0, 7)
     assert result["per_step"][0]["nme"] == pytest.approx(2.5, abs=1e-4)
@@ -181,7 +190,7 @@ def test_padded_frames_do_not_count_whatever_stands_there():
 
 
 def test_rows_are_compared_with_the_first_face_by_face():
-    labels = face_labels("a split", [sample(name) for name in "abcd"], 68)
+    labels = face_labels("a split", split([sample(name) for name in "abcd"]), IBUG68)
     one, two = [4, 6, 8, np.nan], [3, 4, 7, 1]
     first, second = figures(labels, [(1, off(one)), (2, off(two))])["per_step"]
     assert "nme_less_first" not in first

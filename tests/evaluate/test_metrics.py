@@ -3,16 +3,10 @@
 import numpy as np
 import pytest
 
-from rednet_jax.evaluate.metrics import (
-    face_errors,
-    face_lengths,
-    jitter,
-    measurable,
-    part_errors,
-    parts,
-    point_errors,
-)
-from rednet_jax.landmarks.schemes import inter_ocular
+from rednet_jax.errors import RednetError
+from rednet_jax.evaluate.metrics import face_errors, jitter, part_errors, point_errors
+from rednet_jax.landmarks.builtin import IBUG68, REDNET7
+from rednet_jax.landmarks.normalisers import face_lengths, inner_landmarks, measurable
 
 
 def eyes_apart(distance, count=68):
@@ -26,7 +20,8 @@ def test_inter_ocular_is_the_distance_of_the_outer_corners():
     landmarks = np.zeros((2, 68, 2))
     landmarks[0, 36], landmarks[0, 45] = (1, 2), (4, 6)
     landmarks[1, 36], landmarks[1, 45] = (0, 0), (0, 7)
-    np.testing.assert_allclose(inter_ocular(landmarks), [5, 7])
+    np.testing.assert_allclose(face_lengths(landmarks, IBUG68), [5, 7])
+    np.testing.assert_allclose(face_lengths(landmarks, IBUG68, "inter-ocular"), [5, 7])
 
 
 def test_errors_are_percent_of_the_true_distance_not_of_the_predicted_one():
@@ -34,16 +29,16 @@ def test_errors_are_percent_of_the_true_distance_not_of_the_predicted_one():
     predicted = truth.copy()
     predicted[45] = 53, 4  # 5 px off, and farther from the other corner
     predicted[8] = 0, 10
-    errors = point_errors(predicted, truth)
+    errors = point_errors(predicted, truth, IBUG68)
     np.testing.assert_allclose(errors[[45, 8, 0]], [10, 20, 0])
-    assert face_errors(predicted, truth) == pytest.approx((10 + 20) / 68)
+    assert face_errors(predicted, truth, IBUG68) == pytest.approx((10 + 20) / 68)
 
 
 def test_seven_points():
     truth = eyes_apart(20, 7)
     predicted = truth + np.array([0.0, 1.0])
-    np.testing.assert_allclose(point_errors(predicted, truth), [5.0] * 7)
-    assert face_errors(predicted, truth) == pytest.approx(5)
+    np.testing.assert_allclose(point_errors(predicted, truth, REDNET7), [5.0] * 7)
+    assert face_errors(predicted, truth, REDNET7) == pytest.approx(5)
 
 
 def test_unlabelled_points_do_not_count_whatever_stands_there():
@@ -55,16 +50,16 @@ def test_unlabelled_points_do_not_count_whatever_stands_there():
     predicted[10:20] = 1000
     predicted[20:30] = np.nan
     truth[15:25] = np.nan
-    errors = point_errors(predicted, truth, labelled)
+    errors = point_errors(predicted, truth, IBUG68, labelled)
     assert np.isnan(errors[10:30]).all() and np.isfinite(np.delete(errors, range(10, 30))).all()
-    assert face_errors(predicted, truth, labelled) == pytest.approx(10 / 48)
+    assert face_errors(predicted, truth, IBUG68, labelled) == pytest.approx(10 / 48)
 
 
 def test_a_labelled_point_without_answer_leaves_the_face_without_error():
     truth = np.stack([eyes_apart(50)] * 2)
     predicted = truth.copy()
     predicted[1, 7] = np.nan
-    errors = face_errors(predicted, truth)
+    errors = face_errors(predicted, truth, IBUG68)
     assert errors[0] == 0 and np.isnan(errors[1])
 
 
@@ -73,21 +68,21 @@ def test_a_face_without_an_eye_corner_cannot_be_measured(corner):
     labelled = np.ones((2, 68), bool)
     labelled[1, corner] = False
     truth = np.stack([eyes_apart(50)] * 2)
-    assert measurable(labelled).tolist() == [True, False]
-    errors = face_errors(truth + 1, truth, labelled)
+    assert measurable(labelled, IBUG68).tolist() == [True, False]
+    errors = face_errors(truth + 1, truth, IBUG68, labelled)
     assert errors[0] == pytest.approx(2 * 2**0.5) and np.isnan(errors[1])
-    assert np.isnan(point_errors(truth + 1, truth, labelled)[1]).all()
+    assert np.isnan(point_errors(truth + 1, truth, IBUG68, labelled)[1]).all()
 
 
 @pytest.mark.filterwarnings("error")
 def test_a_face_without_labels_is_nan_without_a_warning():
     truth = eyes_apart(50)
-    assert np.isnan(face_errors(truth, truth, np.zeros(68, bool)))
+    assert np.isnan(face_errors(truth, truth, IBUG68, np.zeros(68, bool)))
 
 
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match="shape"):
-        face_errors(np.zeros((3, 68, 2)), np.zeros((68, 2)))
+        face_errors(np.zeros((3, 68, 2)), np.zeros((68, 2)), IBUG68)
 
 
 def face_of_known_lengths():
@@ -101,17 +96,19 @@ def face_of_known_lengths():
 
 
 @pytest.mark.parametrize(
-    ("normaliser", "length"), [("inter-ocular", 50), ("inter-pupil", 30), ("box-diagonal", 100)]
+    ("normaliser", "length"),
+    [("inter-ocular", 50), ("inter-pupil", 30), ("box-diagonal", 100), ("box", 4800**0.5)],
 )
 def test_each_normaliser_is_a_length_of_the_true_face(normaliser, length):
     truth = face_of_known_lengths()
-    assert face_lengths(truth, normaliser) == pytest.approx(length)
+    assert face_lengths(truth, IBUG68, normaliser) == pytest.approx(length)
     predicted = truth.copy()
     predicted[45] += 3, 4  # moves the predicted face's own lengths, which do not count
     predicted[8] += 0, 10
-    errors = point_errors(predicted, truth, normaliser=normaliser)
+    errors = point_errors(predicted, truth, IBUG68, normaliser=normaliser)
     assert errors[45] == pytest.approx(500 / length) and errors[8] == pytest.approx(1000 / length)
-    assert face_errors(predicted, truth, normaliser=normaliser) == pytest.approx(1500 / length / 68)
+    whole = face_errors(predicted, truth, IBUG68, normaliser=normaliser)
+    assert whole == pytest.approx(1500 / length / 68)
 
 
 @pytest.mark.parametrize(
@@ -125,23 +122,27 @@ def test_each_normaliser_is_a_length_of_the_true_face(normaliser, length):
 def test_a_face_is_measurable_with_the_labels_that_its_length_needs(normaliser, needed):
     truth = np.stack([face_of_known_lengths()] * 68)
     labelled = ~np.eye(68, dtype=bool)  # face i lacks point i
-    known = measurable(labelled, normaliser)
+    known = measurable(labelled, IBUG68, normaliser)
     assert {int(i) for i in np.flatnonzero(~known)} == needed
-    errors = face_errors(truth + 1, truth, labelled, normaliser)
+    errors = face_errors(truth + 1, truth, IBUG68, labelled, normaliser)
     np.testing.assert_array_equal(np.isnan(errors), ~known)
 
 
 def test_lengths_of_68_points_are_none_of_7():
-    for normaliser in ("inter-pupil", "box-diagonal"):
-        with pytest.raises(ValueError, match=f"{normaliser} is a length of 68 points, not of 7"):
-            point_errors(np.zeros((7, 2)), np.zeros((7, 2)), normaliser=normaliser)
+    told = {
+        "inter-pupil": "scheme rednet7 has no closed parts 'right_eye' and 'left_eye'",
+        "box-diagonal": "the landmarks of scheme rednet7 do not span the face's box",
+    }
+    for normaliser, reason in told.items():
+        with pytest.raises(RednetError, match=reason):
+            point_errors(np.zeros((7, 2)), np.zeros((7, 2)), REDNET7, normaliser=normaliser)
+        with pytest.raises(RednetError, match=reason):
+            measurable(np.ones(7, bool), REDNET7, normaliser)
 
 
-def test_parts_are_each_point_once():
-    sizes = {part: len(points) for part, points in parts(68).items()}
-    assert sizes == {"jaw": 17, "brows": 10, "nose": 9, "eyes": 12, "mouth": 20}
-    assert sorted(i for points in parts(68).values() for i in points) == list(range(68))
-    assert parts(7) == {"nose": [4], "eyes": [0, 1, 2, 3], "mouth": [5, 6]}
+def test_inner_landmarks_are_those_that_do_not_lie_on_the_jaw():
+    assert inner_landmarks(IBUG68) == list(range(17, 68))
+    assert inner_landmarks(REDNET7) == list(range(7))
 
 
 @pytest.mark.filterwarnings("error")
@@ -155,13 +156,13 @@ def test_errors_of_parts_counted_by_hand():
     labelled[1, 60:68] = False
     labelled[2, :17] = False
     predicted[2, 30] = np.nan
-    errors = part_errors(predicted, truth, labelled)
+    errors = part_errors(predicted, truth, IBUG68, labelled)
     np.testing.assert_allclose(errors["jaw"], [20 / 17, 20 / 9, np.nan])
     np.testing.assert_allclose(errors["mouth"], [10 / 20, 0, 10 / 20])
     np.testing.assert_allclose(errors["nose"], [0, 0, np.nan])
     np.testing.assert_allclose(errors["eyes"], [0, 0, 0])
-    whole = face_errors(predicted[0], truth[0])
-    weighted = sum(len(parts(68)[part]) * one[0] for part, one in errors.items()) / 68
+    whole = face_errors(predicted[0], truth[0], IBUG68)
+    weighted = sum(len(IBUG68.regions[part]) * one[0] for part, one in errors.items()) / 68
     assert whole == pytest.approx(weighted)
 
 
@@ -169,10 +170,10 @@ def test_jitter_of_known_tracks():
     still = np.repeat(eyes_apart(50)[None], 6, axis=0)
     steady = still + np.arange(6)[:, None, None] * [2.0, -1.0]
     shaken = still + np.where(np.arange(6) % 2, 1.0, 0.0)[:, None, None] * [3.0, 4.0]
-    assert jitter(still) == 0
-    assert jitter(steady) == pytest.approx(0, abs=1e-9)
+    assert jitter(still, IBUG68) == 0
+    assert jitter(steady, IBUG68) == pytest.approx(0, abs=1e-9)
     # 5 px there and 5 px back: |second difference| = 10 px of 50.
-    assert jitter(shaken) == pytest.approx(20)
+    assert jitter(shaken, IBUG68) == pytest.approx(20)
 
 
 def test_jitter_leaves_out_frames_without_answer_and_their_neighbours():
@@ -180,9 +181,9 @@ def test_jitter_leaves_out_frames_without_answer_and_their_neighbours():
     track[2] = np.nan
     track[6] += [0.0, 5.0]
     # Frames 4 to 7 have both neighbours; 5, 6, 7 see the jump as 5, 10 and 5 px.
-    assert jitter(track) == pytest.approx(100 * (0 + 5 + 10 + 5) / 4 / 50)
-    assert np.isnan(jitter(track[:4]))
-    assert np.isnan(jitter(track[:2]))
+    assert jitter(track, IBUG68) == pytest.approx(100 * (0 + 5 + 10 + 5) / 4 / 50)
+    assert np.isnan(jitter(track[:4], IBUG68))
+    assert np.isnan(jitter(track[:2], IBUG68))
 
 
 def test_jitter_is_the_second_difference_of_numpy():
@@ -190,4 +191,4 @@ def test_jitter_is_the_second_difference_of_numpy():
     track = face_of_known_lengths() + rng.normal(0, 1, (20, 68, 2))
     size = np.linalg.norm(track[:, 36] - track[:, 45], axis=-1)[1:-1, None]
     theirs = np.linalg.norm(np.diff(track, 2, axis=0), axis=-1) / size
-    assert jitter(track) == pytest.approx(100 * theirs.mean())
+    assert jitter(track, IBUG68) == pytest.approx(100 * theirs.mean())

@@ -15,6 +15,7 @@ from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.labels import clip_labels, face_labels
 from rednet_jax.evaluate.predictions import score_predictions, write_predictions
 from rednet_jax.evaluate.protocols import evaluate_split
+from rednet_jax.landmarks.builtin import IBUG68, REDNET7
 from rednet_jax.landmarks.table import read_landmarks_csv, write_landmarks_csv
 from rednet_jax.model.rednet import init
 
@@ -32,7 +33,7 @@ def clips(tmp_path_factory):
 @pytest.fixture
 def table(images, tmp_path):
     """A file that is right, its names and its landmarks, 1 px to the right of the labels."""
-    labels = face_labels("300w validation", read_split("300w", "validation", images), 68)
+    labels = face_labels("300w validation", read_split("300w", "validation", images), IBUG68)
     landmarks = labels.landmarks + np.array([1, 0], np.float32)
     path = tmp_path / "points.csv"
     write_predictions(path, labels, landmarks)
@@ -81,14 +82,14 @@ def test_the_rows_may_come_in_any_order_and_nan_is_missed(images, table):
     write_landmarks_csv(path, [names[i] for i in order], landmarks[order])
     result = score_predictions(path, "300w", "validation", data_dir=images)
     assert (result["images"], result["missed"]) == (2, 1)
-    labels = face_labels("", read_split("300w", "validation", images), 68)
+    labels = face_labels("", read_split("300w", "validation", images), IBUG68)
     eyes = np.linalg.norm(labels.landmarks[:, 36] - labels.landmarks[:, 45], axis=1)
     expected = 100 * (1 / eyes[[0, 2]]).mean()
     assert result["per_step"][0]["nme"] == pytest.approx(expected, rel=1e-3)
 
 
 def test_seven_points_are_scored_as_seven(images, tmp_path):
-    labels = face_labels("", read_split("300w", "validation", images), 7)
+    labels = face_labels("", read_split("300w", "validation", images), REDNET7)
     write_predictions(tmp_path / "seven.csv", labels, labels.landmarks)
     result = score_predictions(tmp_path / "seven.csv", "300w", "validation", data_dir=images)
     assert result["per_step"][0]["nme"] == pytest.approx(0, abs=0.01)
@@ -143,7 +144,7 @@ def test_a_file_that_is_not_there_is_one_line(images, tmp_path):
 
 
 def test_clips_are_one_file_or_one_for_each(clips, tmp_path):
-    labels = clip_labels("300vw train", read_clips("300vw", "train", clips), 68)
+    labels = clip_labels("300vw train", read_clips("300vw", "train", clips), IBUG68)
     landmarks = labels.landmarks + np.array([1, 0], np.float32)
     file, folder = tmp_path / "points.csv", tmp_path / "points"
     write_predictions(file, labels, landmarks)

@@ -22,9 +22,9 @@ from rednet_jax.evaluate import protocols
 from rednet_jax.evaluate.protocols import crop_split, evaluate_split
 from rednet_jax.inference.answers import align_crops
 from rednet_jax.landmarks.boxes import landmark_box, whole_face_box
+from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.landmarks.crops import crop_transform
 from rednet_jax.landmarks.pts import read_pts, write_pts
-from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
 from rednet_jax.landmarks.table import read_landmarks_csv
 from rednet_jax.model.rednet import init
 from rednet_jax.weights.store import fingerprint, write_weights
@@ -51,7 +51,7 @@ def prepare_astronaut(folder, *, labelled_at):
     name, plain = validation_names()[:2]
     Image.new("RGB", (64, 64), "grey").save(tree / f"{plain}.png")
     Image.fromarray(skimage.data.astronaut()).save(tree / f"{name}.png")
-    write_pts(tree / f"{name}.pts", labelled_at + SIDE * mean_shape(LANDMARKS_68))
+    write_pts(tree / f"{name}.pts", labelled_at + SIDE * IBUG68.shape)
     prepare("300w", tree, folder / "prepared")
     return folder / "prepared"
 
@@ -60,6 +60,10 @@ def sample(name, seed=0, labelled=None):
     image, landmarks = draw_face(seed)
     labelled = np.ones(68, bool) if labelled is None else labelled
     return Sample(image, landmarks, labelled, landmark_box(landmarks, labelled), name)
+
+
+def split_of(samples):
+    return Split("any", "split", "digest", samples, lambda sample: sample)
 
 
 def scored_by_hand(path, data_dir):
@@ -171,10 +175,10 @@ def test_a_face_without_its_chin_is_cut_as_in_training(network):
     """As the box of a whole face, not of the labelled points, which is a fifth smaller."""
     config, _ = network
     labelled = np.arange(68) >= 17
-    whole, part = (crop_split([sample("a", 0, of)], config) for of in (None, labelled))
+    whole, part = (crop_split(split_of([sample("a", 0, of)]), config) for of in (None, labelled))
     np.testing.assert_allclose(part.affines, whole.affines, rtol=0.05, atol=1)
     alike = sample("a", 0, labelled)
-    box = whole_face_box(alike.landmarks, labelled)
+    box = whole_face_box(alike.landmarks, IBUG68, labelled)
     expected = crop_transform(box, margin=config.input_margin, size=config.input_size)
     np.testing.assert_array_equal(part.affines[0], expected)
     assert max(box[2:] - box[:2]) > 1.15 * max(alike.box[2:] - alike.box[:2])
@@ -183,11 +187,11 @@ def test_a_face_without_its_chin_is_cut_as_in_training(network):
 def test_jitter_is_a_draw_of_the_name_alone(network):
     config, _ = network
     samples = [sample(f"folder/face{i}") for i in range(400)]
-    forwards = crop_split(samples, config, "jitter")
-    backwards = crop_split(samples[::-1], config, "jitter")
+    forwards = crop_split(split_of(samples), config, "jitter")
+    backwards = crop_split(split_of(samples[::-1]), config, "jitter")
     np.testing.assert_array_equal(forwards.affines, backwards.affines[::-1])
     np.testing.assert_array_equal(forwards.images, backwards.images[::-1])
-    truth = crop_split(samples[:1], config).affines[0]
+    truth = crop_split(split_of(samples[:1]), config).affines[0]
     middle = np.array([(config.image_size - 1) / 2] * 2 + [1])
     side = config.image_size / config.crop_margin  # of the labels' box, crop pixels
     shift = (forwards.affines @ middle - truth @ middle) / (side * truth[0, 0])
@@ -236,8 +240,8 @@ class Rolled:
 
 def test_crops_at_a_detector_are_upright(network, data_dir):
     config = network[0]
-    samples = list(read_split("300w", "validation", data_dir))[:1]
-    detector = Rolled(whole_face_box(samples[0].landmarks))
+    samples = split_of([read_split("300w", "validation", data_dir)[0]])
+    detector = Rolled(whole_face_box(samples[0].landmarks, IBUG68))
     crops = crop_split(samples, config, "detector", detector=detector)
     box, roll = upright_box(detector.face)
     assert roll == pytest.approx(np.pi / 2)
@@ -314,7 +318,7 @@ def test_a_face_without_eye_corners_is_not_measured(network, monkeypatch):
     labelled = np.ones(68, bool)
     labelled[45] = False
     faces = [sample("a"), sample("b", 1, labelled)]
-    split = Split("any", "split", "digest", faces, lambda face: face)
+    split = split_of(faces)
     monkeypatch.setattr(protocols, "read_split", lambda *_: split)
 
     def measured():
@@ -354,7 +358,10 @@ def test_progress_is_reported(network, data_dir):
         ({"feedback_steps": ()}, "1 or more, not none"),
         ({"split": "test"}, "'test'"),
         ({"data": "500w"}, "'500w'"),
-        ({"normaliser": "nose"}, "no normaliser 'nose'; known: inter-ocular, inter-pupil, box-"),
+        (
+            {"normaliser": "nose"},
+            "no normaliser 'nose'; known: inter-ocular, inter-pupil, box, box-",
+        ),
         ({"checkpoint": "absent"}, "absent"),
     ],
 )
@@ -379,7 +386,7 @@ def test_predictions_that_cannot_be_written_are_one_line(network, data_dir, tmp_
 
 def test_a_box_displaced_hard_is_the_same_one_twice_as_far():
     face = sample("someone")
-    box, soft, hard = (protocols._box(face, b) for b in ("truth", "jitter", "jitter-hard"))
+    box, soft, hard = (protocols._box(face, IBUG68, b) for b in ("truth", "jitter", "jitter-hard"))
     centres = [(one[:2] + one[2:]) / 2 for one in (box, soft, hard)]
     np.testing.assert_allclose(centres[2] - centres[0], 2 * (centres[1] - centres[0]), rtol=1e-4)
     sides = [one[2] - one[0] for one in (box, soft, hard)]

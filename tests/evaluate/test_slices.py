@@ -20,11 +20,11 @@ from rednet_jax.evaluate.slices import (
     thirds,
     typology_angle,
 )
-from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
+from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.model.rednet import init
 
 BROWN, BROWN_ANGLE = (139, 69, 19), -17.0
-FACE = 100 + 160 * mean_shape(LANDMARKS_68)
+FACE = 100 + 160 * IBUG68.shape
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from rednet_jax.evaluate.predictions import score_predictions
 from rednet_jax.evaluate.tracked_clips import FACES, LabelDetector, answers, evaluate_clips
 from rednet_jax.inference.face import Face
 from rednet_jax.landmarks.boxes import landmark_box
-from rednet_jax.landmarks.schemes import inter_ocular
+from rednet_jax.landmarks.builtin import IBUG68
+from rednet_jax.landmarks.normalisers import face_lengths
 from rednet_jax.landmarks.table import read_landmarks_csv
 from rednet_jax.weights.store import fingerprint
 
@@ -37,7 +38,9 @@ def clips(data_dir):
 
 
 def face(identity, landmarks):
-    return Face(landmarks, np.ones(68, np.float32), np.zeros(4, np.float32), identity=identity)
+    return Face(
+        landmarks, np.ones(68, np.float32), np.zeros(4, np.float32), IBUG68, identity=identity
+    )
 
 
 class FakeTracker:
@@ -58,7 +61,7 @@ class FakeTracker:
         self.frame += 1
         if self.steps == 2 and self.frame == 5:
             return []
-        offset = self.steps * inter_ocular(truth) / 100
+        offset = self.steps * face_lengths(truth, IBUG68) / 100
         return [face(0, truth + np.array([offset, 0], np.float32))]
 
 
@@ -163,8 +166,8 @@ def test_the_detector_is_given_to_no_tracker_that_detects(fake, monkeypatch, dat
 
 def test_labels_are_detected_where_they_are(clips):
     (one,) = [clip for clip in clips if clip.name == "one"]
-    detector, displaced = LabelDetector("truth"), LabelDetector("jitter")
-    farther = LabelDetector("jitter-hard")
+    detector, displaced = LabelDetector("truth", IBUG68), LabelDetector("jitter", IBUG68)
+    farther = LabelDetector("jitter-hard", IBUG68)
     assert detector.detect(one.images[0]) == []
     detector.clip = displaced.clip = farther.clip = one
     boxes = []
@@ -198,14 +201,14 @@ def test_the_answer_is_the_face_that_lies_on_the_labels(clips):
     frames = [[face(0, b), face(1, a)] for a, b in zip(his, other, strict=True)]
     frames[0] = [face(0, other[0])]  # he is not there yet
     frames[7] = [face(0, other[7])]  # nor here
-    found = answers(one, frames, 68, "detector")
+    found = answers(one, frames, IBUG68, "detector")
     missing = np.flatnonzero(np.isnan(found[:, 0, 0])).tolist()
     # Nobody knows who he is before the first label, in frame 3; frame 6 has none, but its number.
     assert missing == [0, 1, 7]
     for frame in range(2, len(his)):
         if frame != 7:
             np.testing.assert_array_equal(found[frame], his[frame])
-    by_labels = answers(one, [faces[:1] for faces in frames], 68, "truth")
+    by_labels = answers(one, [faces[:1] for faces in frames], IBUG68, "truth")
     np.testing.assert_array_equal(by_labels[3], other[3])
 
 

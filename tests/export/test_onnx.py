@@ -10,6 +10,7 @@ import pytest
 from rednet_jax.errors import RednetError
 from rednet_jax.export import check
 from rednet_jax.export.onnx import OPSET, export_onnx
+from rednet_jax.landmarks.builtin import REDNET7
 
 for module in ("torch", "onnxscript", "onnx", "onnxruntime"):
     pytest.importorskip(module, reason=f"{module} is not installed: the extra [onnx]")
@@ -49,7 +50,7 @@ def test_graphs_are_checked_and_say_what_goes_in_and_out(checkpoint, tmp_path):
     [
         ("compact", {"recrop": "similarity", "context": 1.5}),
         ("compact", {"feedback": "none", "recurrence": "none", "statistics_per_pass": False}),
-        ("eccv_vgg", {"feedback": "label_map", "landmarks": 7}),
+        ("eccv_vgg", {"feedback": "label_map", "scheme": REDNET7}),
         ("ijcv_resnet", {}),
     ],
 )

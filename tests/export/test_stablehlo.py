@@ -15,6 +15,7 @@ from rednet_jax.export import stablehlo
 from rednet_jax.export.inputs import comparison_inputs
 from rednet_jax.export.named import network
 from rednet_jax.export.stablehlo import export_stablehlo
+from rednet_jax.landmarks.builtin import REDNET7
 from rednet_jax.weights.store import load
 
 pytestmark = pytest.mark.usefixtures("noise_faces")
@@ -82,7 +83,7 @@ def test_jax_alone_runs_the_files_for_any_batch(checkpoint, tmp_path):
     [
         ("compact", {}),
         ("compact", {"feedback": "none", "recurrence": "none", "statistics_per_pass": False}),
-        ("eccv_vgg", {"feedback": "label_map", "landmarks": 7}),
+        ("eccv_vgg", {"feedback": "label_map", "scheme": REDNET7}),
         ("ijcv_resnet", {}),
     ],
 )

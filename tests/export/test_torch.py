@@ -16,6 +16,7 @@ from rednet_jax.errors import RednetError
 from rednet_jax.export import check
 from rednet_jax.export.named import network
 from rednet_jax.export.torch import export_torch
+from rednet_jax.landmarks.builtin import REDNET7
 from rednet_jax.model import rednet
 from rednet_jax.weights.store import load, write_torch_weights, write_weights
 
@@ -25,9 +26,9 @@ pytestmark = pytest.mark.extras
 
 FORMS = [
     ("compact", {}),
-    ("compact", {"feedback": "label_map", "recurrence": "code", "landmarks": 7}),
+    ("compact", {"feedback": "label_map", "recurrence": "code", "scheme": REDNET7}),
     ("compact", {"feedback": "none", "recurrence": "none", "statistics_per_pass": False}),
-    ("eccv_vgg", {"feedback": "label_map", "landmarks": 7}),
+    ("eccv_vgg", {"feedback": "label_map", "scheme": REDNET7}),
     ("ijcv_resnet", {}),
     ("compact", {"recrop": "similarity", "context": 1.5}),
     ("compact", {"recrop": "shift_scale", "context": 1.25, "feedback": "label_map"}),

@@ -15,8 +15,9 @@ import rednet_jax.export
 from rednet_jax.errors import RednetError
 from rednet_jax.export.web import RUNTIME, _described, export_web
 from rednet_jax.inference import tracker
+from rednet_jax.landmarks.builtin import IBUG68, REDNET7
+from rednet_jax.landmarks.convert import convert
 from rednet_jax.landmarks.crops import apply_affine, crop_image, crop_transform
-from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape, scheme
 from rednet_jax.weights.store import write_weights
 
 PAGE = Path(rednet_jax.export.__file__).parent / "web"
@@ -85,28 +86,27 @@ def test_the_page_follows_by_the_trackers_numbers():
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
-@pytest.mark.parametrize("landmarks", [68, 7])
-def test_the_page_looks_where_the_tracker_looks(narrow, tmp_path, landmarks):
+@pytest.mark.parametrize("scheme", [IBUG68, REDNET7], ids=lambda one: one.name)
+def test_the_page_looks_where_the_tracker_looks(narrow, tmp_path, scheme):
     """Around the box of the whole face, turned by its roll, also where a network finds 7 points."""
-    places = list(scheme(landmarks).from_68)
     rng = np.random.default_rng(0)
     faces, rolls = [], [0.0, 0.1, 0.6, 3.1, -3.0, -1.2]
     for roll in rolls:
         turn = np.array([[np.cos(roll), np.sin(roll)], [-np.sin(roll), np.cos(roll)]])
-        points = (mean_shape(LANDMARKS_68) + rng.normal(0, 0.01, (68, 2))) @ turn * 90 + 200
-        faces.append(points[places].astype(np.float32))
-    told = _described(narrow("compact", landmarks=landmarks))["shape"]
+        points = (IBUG68.shape + rng.normal(0, 0.01, (68, 2))) @ turn * 90 + 200
+        faces.append(convert(points, IBUG68, scheme).astype(np.float32))
+    told = _described(narrow("compact", scheme=scheme))["shape"]
     script = tmp_path / "regions.js"
     script.write_text(
         (PAGE / "follow.js").read_text()
         + f"const shape = new Shape({json.dumps(told)});\n"
         + f"const faces = {json.dumps([face.ravel().tolist() for face in faces])};\n"
-        + "console.log(JSON.stringify(faces.map((face) => shape.region(face, 0))));\n"
+        + "console.log(JSON.stringify(faces.map((face) => shape.region(face, 0, [0, 0, 9, 9]))));\n"
     )
     done = subprocess.run(["node", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     for region, face in zip(json.loads(done.stdout), faces, strict=True):
-        expected = tracker._region(face, 0.0)
+        expected = tracker._region(face, scheme, 0.0, np.float32([0, 0, 9, 9]))
         assert region["roll"] == pytest.approx(expected.roll, abs=1e-4)
         np.testing.assert_allclose(region["box"], expected.box, atol=0.02)
 

@@ -11,6 +11,7 @@ from PIL import Image
 from rednet_jax.errors import RednetError
 from rednet_jax.inference.align_files import align_files
 from rednet_jax.landmarks.boxes import landmark_box
+from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.landmarks.drawing import draw_landmarks
 from rednet_jax.landmarks.table import read_landmarks_csv
 from rednet_jax.media.images import read_image
@@ -108,7 +109,7 @@ def test_images_among_many_are_answered_as_alone(network, save, boxes, tmp_path)
         alone = align_files([folder / f"{name}.png"], checkpoint=network, boxes=given)
         np.testing.assert_allclose(points(alone, name), points(aligned, name), atol=1e-2)
         image, overlay = (read_image(f / f"{name}.png", upright=True) for f in (folder, drawn))
-        expected = draw_landmarks(image, aligned.faces[name][0].landmarks)
+        expected = draw_landmarks(image, aligned.faces[name][0].landmarks, IBUG68)
         np.testing.assert_array_equal(overlay, expected)
     written, landmarks = read_landmarks_csv(tmp_path / "a.csv")
     assert written == names

@@ -15,7 +15,7 @@ from rednet_jax.inference.appearance import (
     Appearance,
     thumbnail,
 )
-from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
+from rednet_jax.landmarks.builtin import IBUG68
 
 SIZE = 3 * SIDE * SIDE
 AXES = np.linalg.qr(np.random.default_rng(0).normal(size=(SIZE, 4)) - 0)[0].T * np.sqrt(SIZE)
@@ -81,8 +81,8 @@ def test_slow_change_is_the_same_person(person):
 @pytest.mark.parametrize(("scale", "roll", "shift"), [(1, 0, 20), (1.5, 0, 0), (1, 90, 0)])
 def test_a_thumbnail_is_of_the_face_wherever_it_is(portrait, scale, roll, shift):
     """Moved, enlarged or turned with its landmarks, and lit by half, a face looks alike."""
-    landmarks = (mean_shape(LANDMARKS_68) * 110 + [222, 125]).astype(np.float32)
-    first = thumbnail(portrait, landmarks)
+    landmarks = (IBUG68.shape * 110 + [222, 125]).astype(np.float32)
+    first = thumbnail(portrait, landmarks, IBUG68)
     assert first.shape == (SIZE,) and first.dtype == np.float32
     assert first.mean() == pytest.approx(0, abs=1e-5)
     assert np.mean(first**2) == pytest.approx(1, abs=1e-5)
@@ -92,6 +92,6 @@ def test_a_thumbnail_is_of_the_face_wherever_it_is(portrait, scale, roll, shift)
     if roll:
         image, points = np.rot90(image), np.stack([points[:, 1], 511 - points[:, 0]], -1)
     image = np.ascontiguousarray(np.roll(image, shift, axis=(0, 1)) // 2)
-    assert np.mean(first * thumbnail(image, points + np.float32(shift))) > 0.98
-    beside = thumbnail(portrait, landmarks + np.float32([60, 120]))
+    assert np.mean(first * thumbnail(image, points + np.float32(shift), IBUG68)) > 0.98
+    beside = thumbnail(portrait, landmarks + np.float32([60, 120]), IBUG68)
     assert np.mean(first * beside) < UNLIKE

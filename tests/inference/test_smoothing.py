@@ -8,14 +8,14 @@ import pytest
 from rednet_jax.evaluate.metrics import jitter
 from rednet_jax.inference.face import Face
 from rednet_jax.inference.smoothing import OneEuro, Smoother
-from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
+from rednet_jax.landmarks.builtin import IBUG68
 
-FACE = mean_shape(LANDMARKS_68) * 200 + 300
+FACE = IBUG68.shape * 200 + 300
 
 
 def face(points, identity=0):
     sure, box = np.ones(68, np.float32), np.zeros(4, np.float32)
-    return Face(points.astype(np.float32), sure, box, identity=identity)
+    return Face(points.astype(np.float32), sure, box, IBUG68, identity=identity)
 
 
 def smoothed(track, config=None, fps=25):
@@ -41,7 +41,7 @@ def test_the_filter_of_one_point_by_hand():
 def test_noise_on_a_still_face_is_taken_away():
     rng = np.random.default_rng(0)
     track = FACE + rng.normal(0, 1.0, (100, 68, 2))
-    assert jitter(smoothed(track)[20:]) < 0.5 * jitter(track[20:])
+    assert jitter(smoothed(track)[20:], IBUG68) < 0.5 * jitter(track[20:], IBUG68)
 
 
 def test_a_face_that_moves_fast_is_followed_within_a_part_of_a_frame():

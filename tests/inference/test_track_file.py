@@ -13,6 +13,7 @@ from rednet_jax.errors import RednetError
 from rednet_jax.inference import track_file as module
 from rednet_jax.inference.track_file import _stem, track_file
 from rednet_jax.inference.tracker import track
+from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.landmarks.drawing import draw_landmarks
 from rednet_jax.landmarks.table import read_landmarks_csv
 from rednet_jax.media.video import VideoReader, write_video
@@ -67,7 +68,7 @@ def test_one_row_and_one_drawn_frame_for_each_frame(network, video, tmp_path):
     for number, frame in enumerate(faces):
         (face,) = frame.faces
         np.testing.assert_allclose(face.landmarks, tracked.landmarks[number], atol=1e-3)
-        want = draw_landmarks(frames[number], face.landmarks)
+        want = draw_landmarks(frames[number], face.landmarks, IBUG68)
         changed = np.abs(want.astype(float) - frames[number]).max(-1) > 60
         assert changed.sum() > 100
         drawn_error = np.abs(want[changed].astype(float) - shown[number][changed]).mean()

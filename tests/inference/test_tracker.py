@@ -11,7 +11,6 @@ import pytest
 from rednet_jax.detection.detector import POINTS, Detection, by_prominence
 from rednet_jax.errors import RednetError
 from rednet_jax.inference import streams
-from rednet_jax.inference import tracker as module
 from rednet_jax.inference.tracker import (
     NEWCOMERS_EVERY,
     REMEMBERED,
@@ -22,8 +21,8 @@ from rednet_jax.inference.tracker import (
     track,
 )
 from rednet_jax.landmarks.boxes import face_roll, landmark_box
+from rednet_jax.landmarks.builtin import IBUG68, REDNET7
 from rednet_jax.landmarks.crops import apply_affine, crop_transform
-from rednet_jax.landmarks.schemes import LANDMARKS_7, LANDMARKS_68, mean_shape
 from rednet_jax.media.video import VideoReader, write_video
 
 SIDE = 64.0
@@ -58,8 +57,8 @@ class Call(NamedTuple):
 class FakeNetwork:
     """Puts the mean face where the crop is bright, and notes each face that it is asked for."""
 
-    def __init__(self, scheme=LANDMARKS_68):
-        self.shape = mean_shape(scheme)
+    def __init__(self, scheme=IBUG68):
+        self.shape = scheme.shape
         self.calls: list[Call] = []
         self.batches: list[int] = []
 
@@ -202,8 +201,8 @@ def test_the_crop_is_cut_around_the_last_landmarks(fake):
 
 def test_a_network_of_seven_points_keeps_its_crop(narrow, network, monkeypatch):
     """Its crops are cut around the box of the whole face, as in training, not of seven points."""
-    monkeypatch.setattr(streams, "_step", FakeNetwork(LANDMARKS_7))
-    config = narrow("compact", landmarks=7)
+    monkeypatch.setattr(streams, "_step", FakeNetwork(REDNET7))
+    config = narrow("compact", scheme=REDNET7)
     tracker = Tracker((config, network[1]), detector=FakeDetector(box_at(100, 100)))
     for step in range(12):
         x, y = 100 + 4 * step, 100 + 2 * step
@@ -251,7 +250,7 @@ def test_who_comes_back_near_and_soon_is_the_same_person(fake, away, place, iden
 
 def still_in_its_crop():
     """The mean face, crop pixels, where the next crop is the same as the last."""
-    shape = mean_shape(LANDMARKS_68)
+    shape = IBUG68.shape
     middle, side = (shape.min(0) + shape.max(0)) / 2, np.ptp(shape, axis=0).max()
     return (shape - middle) / side * 64 / 1.25 + 31.5
 
@@ -312,9 +311,9 @@ def test_what_the_network_does_not_confirm_is_no_face(fake):
     "points",
     [
         np.full((68, 2), np.nan),
-        mean_shape(LANDMARKS_68) * 1e5,
-        mean_shape(LANDMARKS_68) * 2 + 32,
-        mean_shape(LANDMARKS_68) * 60 + [900, 30],
+        IBUG68.shape * 1e5,
+        IBUG68.shape * 2 + 32,
+        IBUG68.shape * 60 + [900, 30],
     ],
     ids=["nan", "huge", "tiny", "outside"],
 )
@@ -326,7 +325,7 @@ def test_points_that_can_be_no_face_are_lost(fake, points):
 
 def test_a_confidence_that_is_nan_is_lost(fake):
     tracker, seen, _ = fake(box_at(100, 100))
-    seen.answer = lambda crop: (mean_shape(LANDMARKS_68) * 60 + 32, np.full(68, np.nan))
+    seen.answer = lambda crop: (IBUG68.shape * 60 + 32, np.full(68, np.nan))
     assert tracker.update(picture((100, 100))) == []
 
 
@@ -399,7 +398,7 @@ def test_one_of_two_is_lost_and_found_while_the_other_is_followed(fake):
 
 def test_where_two_slide_onto_one_face_the_elder_stays(fake, monkeypatch):
     alike = np.where(np.arange(768) % 2, 1, -1).astype(np.float32)
-    monkeypatch.setattr(module, "_thumbnail", lambda look: alike)
+    monkeypatch.setattr(Tracker, "_thumbnail", lambda tracker, look: alike)
     tracker, _, _ = fake(box_at(60, 60), box_at(160, 60), faces=2)
     assert len(tracker.update(picture((60, 60), (160, 60)))) == 2
     for x in (150, 140, 130, 120, 110, 100, 90, 80, 70, 62):
@@ -454,7 +453,7 @@ def test_a_face_that_lies_on_its_side_is_tracked_upright(fake):
         (face,) = tracker.update(picture(place))
         np.testing.assert_allclose(middle(face), place, atol=3)
         # The fake network answers an upright face in the crop: in the frame it lies on its side.
-        assert face_roll(face.landmarks) == pytest.approx(np.pi / 2, abs=0.01)
+        assert face_roll(face.landmarks, IBUG68) == pytest.approx(np.pi / 2, abs=0.01)
     assert len(seen.calls) == 4
 
 
@@ -478,7 +477,7 @@ def test_a_face_that_the_detector_finds_upside_down_is_turned(fake):
     image[100:117, 84:117] = 250
     for _ in range(3):
         (face,) = tracker.update(image)
-        assert abs(face_roll(face.landmarks)) < 0.01
+        assert abs(face_roll(face.landmarks, IBUG68)) < 0.01
     assert [call.fresh for call in seen.calls] == [True, True, False, False]
 
 
@@ -499,7 +498,7 @@ def test_a_crop_turns_with_a_face_that_rolls_far(fake):
 
         seen.answer = rolled
         (face,) = tracker.update(picture((100, 100)))
-        assert face_roll(face.landmarks) == pytest.approx(roll, abs=0.02)
+        assert face_roll(face.landmarks, IBUG68) == pytest.approx(roll, abs=0.02)
         crop_rolls.append(tracker._tracks[0].region.roll)
     assert crop_rolls == pytest.approx([0, 0, 0, 0.6, 0.6], abs=0.02)
 
@@ -565,7 +564,7 @@ def test_a_near_face_goes_before_a_sharper_small_one():
 def test_a_track_has_nan_where_there_is_no_face(fake):
     tracker, _, _ = fake(box_at(100, 100))
     frames = [tracker.update(picture((100, 100))), []]
-    points = landmark_track(frames, 68)
+    points = landmark_track(frames, IBUG68)
     assert points.shape == (2, 68, 2) and points.dtype == np.float32
     np.testing.assert_array_equal(points[0], frames[0][0].landmarks)
     assert np.isnan(points[1]).all()

@@ -21,8 +21,10 @@ from rednet_jax.landmarks.boxes import (
     turned_face_box,
     whole_face_box,
 )
+from rednet_jax.landmarks.builtin import IBUG68, REDNET7
+from rednet_jax.landmarks.convert import convert, indices_in
 from rednet_jax.landmarks.pts import read_pts
-from rednet_jax.landmarks.schemes import LANDMARKS_7, LANDMARKS_68, mean_shape, scheme
+from rednet_jax.landmarks.schemes import Scheme
 
 POINTS = np.asarray([[3.5, 10], [-1, 4], [8, 6]], np.float32)
 
@@ -39,36 +41,49 @@ def test_landmark_box_holds_the_labelled_points() -> None:
 def test_the_box_of_a_whole_face_from_some_of_its_points(known: slice) -> None:
     """Of a mean face, turned and scaled, any two points tell where all the others are."""
     turn = np.asarray([[0.9, 0.4], [-0.4, 0.9]])
-    landmarks = mean_shape(LANDMARKS_68) @ turn * 80 + [50, 70]
+    landmarks = IBUG68.shape @ turn * 80 + [50, 70]
     labelled = np.zeros(68, bool)
     labelled[known] = True
     expected = landmark_box(landmarks)
-    box = whole_face_box(np.where(labelled[:, None], landmarks, 0), labelled)
+    box = whole_face_box(np.where(labelled[:, None], landmarks, 0), IBUG68, labelled)
     np.testing.assert_allclose(box, expected, atol=0.01)
     assert box.dtype == np.float32
 
 
 def test_the_box_of_a_whole_face_holds_labelled_points_as_they_are() -> None:
-    landmarks = mean_shape(LANDMARKS_68) * 80
+    landmarks = IBUG68.shape * 80
     landmarks[8] = [0, 70]
     np.testing.assert_array_equal(
-        whole_face_box(landmarks, np.ones(68, bool)), landmark_box(landmarks)
+        whole_face_box(landmarks, IBUG68, np.ones(68, bool)), landmark_box(landmarks)
     )
-    assert whole_face_box(landmarks, np.arange(68) != 30)[3] == 70
-    with pytest.raises(ValueError, match="at least two labelled"):
-        whole_face_box(landmarks, np.arange(68) == 30)
+    assert whole_face_box(landmarks, IBUG68, np.arange(68) != 30)[3] == 70
+
+
+def test_the_box_of_a_face_of_one_labelled_point_has_the_size_that_is_expected() -> None:
+    landmarks = IBUG68.shape * 80 + [50, 70]
+    one = np.arange(68) == 30
+    with pytest.raises(ValueError, match="one labelled landmark needs an expected box"):
+        whole_face_box(landmarks, IBUG68, one)
+    with pytest.raises(ValueError, match="at least one labelled"):
+        whole_face_box(landmarks, IBUG68, np.zeros(68, bool), expected=np.float32([0, 0, 80, 80]))
+    box = whole_face_box(landmarks, IBUG68, one, expected=np.float32([300, 200, 360, 280]))
+    np.testing.assert_allclose(box, landmark_box(landmarks), atol=0.01)
+    # Where more is known, what was expected does not count.
+    many = np.arange(68) >= 17
+    np.testing.assert_array_equal(
+        whole_face_box(landmarks, IBUG68, many, expected=np.float32([0, 0, 9, 9])),
+        whole_face_box(landmarks, IBUG68, many),
+    )
 
 
 def test_the_box_of_a_scheme_of_seven_is_that_of_the_whole_face() -> None:
     turn = np.asarray([[0.8, 0.5], [-0.5, 0.8]])
-    face = mean_shape(LANDMARKS_68) @ turn * 120 + [300, 200]
-    seven = face[list(LANDMARKS_7.from_68)]
-    np.testing.assert_allclose(whole_face_box(seven), landmark_box(face), atol=0.01)
+    face = IBUG68.shape @ turn * 120 + [300, 200]
+    seven = convert(face, IBUG68, REDNET7)
+    np.testing.assert_allclose(whole_face_box(seven, REDNET7), landmark_box(face), atol=0.01)
     two = np.isin(np.arange(7), [0, 3])
-    box = whole_face_box(np.where(two[:, None], seven, 0), two)
+    box = whole_face_box(np.where(two[:, None], seven, 0), REDNET7, two)
     np.testing.assert_allclose(box, landmark_box(face), atol=0.01)
-    with pytest.raises(ValueError, match="no scheme of 5 landmarks"):
-        whole_face_box(seven[:5])
 
 
 EYE, CHIN, JAW = range(36, 42), range(6, 11), range(17)
@@ -87,10 +102,11 @@ def test_any_part_of_a_face_tells_its_box(
 ) -> None:
     """Of faces that differ from the mean by 1 % of their side, the box is within 10 % of it."""
     turn = np.asarray([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    shape = mean_shape(LANDMARKS_68) + np.random.default_rng(seed).normal(0, 0.01, (68, 2))
+    shape = IBUG68.shape + np.random.default_rng(seed).normal(0, 0.01, (68, 2))
     face = shape @ turn * side + place
     labelled = ~np.isin(np.arange(68), list(missing))
-    box, whole = whole_face_box(np.where(labelled[:, None], face, 0), labelled), landmark_box(face)
+    box = whole_face_box(np.where(labelled[:, None], face, 0), IBUG68, labelled)
+    whole = landmark_box(face)
     np.testing.assert_allclose(box, whole, atol=0.1 * side)
     assert max(box[2:] - box[:2]) / max(whole[2:] - whole[:2]) == pytest.approx(1, abs=0.1)
 
@@ -100,13 +116,16 @@ def test_the_box_of_partly_labelled_real_faces(real_data: Path) -> None:
     faces = [read_pts(path) for path in sorted((real_data / "300w").rglob("*.pts"))[::4]]
     parts = {"no jaw": [*range(17, 68)], "aflw": sorted(SHARED.values())}
     parts["aflw, no chin"] = parts["aflw"][1:]
-    parts["seven"] = list(LANDMARKS_7.from_68)
+    parts["seven"] = list(indices_in(IBUG68, REDNET7) or ())
     for name, points in parts.items():
         labelled = np.isin(np.arange(68), points)
         sides = np.asarray(
             [
-                [max(box[2:] - box[:2]) for box in (whole_face_box(f, labelled), landmark_box(f))]
-                for f in faces
+                [
+                    max(box[2:] - box[:2])
+                    for box in (whole_face_box(face, IBUG68, labelled), landmark_box(face))
+                ]
+                for face in faces
             ]
         )
         ratios = sides[:, 0] / sides[:, 1]
@@ -114,22 +133,29 @@ def test_the_box_of_partly_labelled_real_faces(real_data: Path) -> None:
         assert np.percentile(abs(ratios - 1), 90) < 0.15, name
 
 
-@given(st.floats(-3.1, 3.1), st.floats(5, 500), st.integers(0, 99), st.sampled_from([68, 7]))
+@given(
+    st.floats(-3.1, 3.1),
+    st.floats(5, 500),
+    st.integers(0, 99),
+    st.sampled_from([IBUG68, REDNET7]),
+)
 def test_a_turned_box_is_the_upright_box_turned_about_its_centre(
-    angle: float, side: float, seed: int, count: int
+    angle: float, side: float, seed: int, scheme: Scheme
 ) -> None:
     """Roll and box of a face that is turned are those of the upright face, turned along."""
     noise = np.random.default_rng(seed).normal(0, 0.02, (68, 2))
-    upright = ((mean_shape(LANDMARKS_68) + noise) * side)[list(scheme(count).from_68)]
+    upright = convert((IBUG68.shape + noise) * side, IBUG68, scheme)
     turn = np.asarray([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     turned = upright @ turn + 40
-    error = face_roll(turned) - face_roll(upright) - angle
+    error = face_roll(turned, scheme) - face_roll(upright, scheme) - angle
     assert abs(np.angle(np.exp(1j * error))) < 1e-4
-    box, whole = turned_face_box(turned, angle), whole_face_box(upright)
+    box, whole = turned_face_box(turned, scheme, angle), whole_face_box(upright, scheme)
     np.testing.assert_allclose(box[2:] - box[:2], whole[2:] - whole[:2], rtol=1e-3)
     centre = (whole[:2] + whole[2:]) / 2 @ turn + 40
     np.testing.assert_allclose((box[:2] + box[2:]) / 2, centre, atol=1e-3 * side)
-    np.testing.assert_array_equal(turned_face_box(turned, 0.0), whole_face_box(turned))
+    np.testing.assert_array_equal(
+        turned_face_box(turned, scheme, 0.0), whole_face_box(turned, scheme)
+    )
 
 
 def test_jitter_spreads_as_promised() -> None:

@@ -22,7 +22,7 @@ def text(rows: str, count: object = 7) -> str:
 
 
 @given(
-    st.sampled_from([7, 68]).flatmap(
+    st.sampled_from([1, 7, 68, 98]).flatmap(
         lambda count: arrays(np.float32, (count, 2), elements=st.floats(-2000, 9000, width=32))
     )
 )
@@ -56,8 +56,7 @@ def test_the_official_form_is_read(tmp_path: Path, newline: str) -> None:
         (text(SEVEN, 68), "7 points where 68 are promised"),
         (text(SEVEN, 6), "7 points where 6 are promised"),
         (text(SEVEN, "many"), "7 points where many are promised"),
-        (text("1 2\n" * 5, 5), "5 points, not 68 or 7"),
-        (text("", 0), "0 points, not 68 or 7"),
+        (text("", 0), "no points"),
         (text(SEVEN).replace("{", ""), "no opening brace"),
         (text(SEVEN).replace("}", ""), "no closing brace"),
         (text(SEVEN) + "}\n", "text behind the closing brace"),
@@ -81,7 +80,7 @@ def test_the_official_form_is_read(tmp_path: Path, newline: str) -> None:
         ("\n\n", "no n_points line"),
         ("{\n}\n", "no n_points line"),
         (text(SEVEN).encode("utf-16").decode("latin-1"), "not text in UTF-8"),
-        (text("1 2\n" * 20_000, 20_000), "larger than 65536 bytes"),
+        (text("1 2\n" * 80_000, 80_000), "larger than 262144 bytes"),
         ("\xff\xd8\xff\xe0 an image", "not text in UTF-8"),
     ],
 )
@@ -146,7 +145,7 @@ def test_any_content_is_read_or_refused(tmp_path: Path, content: bytes | str) ->
 
 
 @pytest.mark.parametrize(
-    "landmarks", [np.zeros((5, 2)), np.zeros((68, 3)), np.full((7, 2), np.nan)]
+    "landmarks", [np.zeros((0, 2)), np.zeros((68, 3)), np.full((7, 2), np.nan)]
 )
 def test_what_is_no_face_is_not_written(tmp_path: Path, landmarks: np.ndarray) -> None:
     with pytest.raises(RednetError, match=r"face\.pts: landmarks of shape"):

@@ -11,45 +11,46 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rednet_jax.landmarks.builtin import IBUG68, REDNET7
+from rednet_jax.landmarks.convert import convert, indices_in
 from rednet_jax.landmarks.mean_shape import average_shape
 from rednet_jax.landmarks.pts import read_pts
-from rednet_jax.landmarks.schemes import (
-    LANDMARKS_7,
-    LANDMARKS_68,
-    Scheme,
-    mean_shape,
-    mirror_landmarks,
-    scheme,
-)
+from rednet_jax.landmarks.schemes import Scheme, mirror_landmarks
 
-both = pytest.mark.parametrize("points_of", [LANDMARKS_68, LANDMARKS_7], ids=["68", "7"])
+both = pytest.mark.parametrize("points_of", [IBUG68, REDNET7], ids=["68", "7"])
 
 
 @both
 def test_scheme_is_consistent(points_of: Scheme) -> None:
     every = list(range(points_of.count))
-    assert scheme(points_of.count) is points_of
     assert sorted(points_of.mirror) == every
     assert [points_of.mirror[i] for i in points_of.mirror] == every
-    assert sorted(i for _, members in points_of.groups for i in members) == every
-    assert points_of.mirror[points_of.outer_eyes[0]] == points_of.outer_eyes[1]
-    groups = {name: set(members) for name, members in points_of.groups}
-    for name, members in groups.items():
+    assert sorted(i for part in points_of.parts for i in part.points) == every
+    assert points_of.groups is not None
+    (right,), (left,) = points_of.groups
+    assert points_of.mirror[right] == left
+    parts = {part.name: set(part.points) for part in points_of.parts}
+    for name, members in parts.items():
         other = {"right": "left", "left": "right"}.get(name.split("_")[0])
         twin = name if other is None else name.replace(name.split("_")[0], other)
-        assert {points_of.mirror[i] for i in members} == groups[twin]
+        assert {points_of.mirror[i] for i in members} == parts[twin]
+
+
+def test_regions_are_each_point_once() -> None:
+    sizes = {region: len(points) for region, points in IBUG68.regions.items()}
+    assert sizes == {"jaw": 17, "brows": 10, "nose": 9, "eyes": 12, "mouth": 20}
+    assert sorted(i for points in IBUG68.regions.values() for i in points) == list(range(68))
+    assert REDNET7.regions == {"nose": (4,), "eyes": (0, 1, 2, 3), "mouth": (5, 6)}
 
 
 def test_seven_are_a_part_of_the_68() -> None:
-    seven = LANDMARKS_7.from_68
-    assert [LANDMARKS_68.mirror[i] for i in seven] == [seven[i] for i in LANDMARKS_7.mirror]
-    assert tuple(seven[i] for i in LANDMARKS_7.outer_eyes) == LANDMARKS_68.outer_eyes
-    np.testing.assert_array_equal(mean_shape(LANDMARKS_7), mean_shape(LANDMARKS_68)[list(seven)])
-
-
-def test_no_scheme_of_another_count() -> None:
-    with pytest.raises(ValueError, match="no scheme of 5 landmarks"):
-        scheme(5)
+    seven = indices_in(IBUG68, REDNET7)
+    assert seven == (36, 39, 42, 45, 30, 48, 54)
+    assert [IBUG68.mirror[i] for i in seven] == [seven[i] for i in REDNET7.mirror]
+    assert REDNET7.groups is not None
+    assert tuple(tuple(seven[i] for i in group) for group in REDNET7.groups) == IBUG68.groups
+    np.testing.assert_array_equal(REDNET7.shape, convert(IBUG68.shape, IBUG68, REDNET7))
+    np.testing.assert_array_equal(REDNET7.shape, IBUG68.shape[list(seven)])
 
 
 @both
@@ -65,15 +66,15 @@ def test_mirror_twice_is_identity(points_of: Scheme, width: int, seed: int) -> N
 def test_mirror_by_hand() -> None:
     """The mirrored image of width 10 shows column 2 in column 7, and right eyes as left ones."""
     points = np.arange(14, dtype=np.float32).reshape(7, 2)
-    mirrored = mirror_landmarks(points, 10, LANDMARKS_7)
+    mirrored = mirror_landmarks(points, 10, REDNET7)
     np.testing.assert_array_equal(mirrored[:2], [[3, 7], [5, 5]])
-    on_device = mirror_landmarks(jnp.asarray(points), 10, LANDMARKS_7)
+    on_device = mirror_landmarks(jnp.asarray(points), 10, REDNET7)
     np.testing.assert_array_equal(on_device, mirrored)
 
 
 def test_mean_shape_is_a_face() -> None:
     """Right parts left of left ones, and every part drawn in the order that it has on a face."""
-    x, y = mean_shape(LANDMARKS_68).T
+    x, y = IBUG68.shape.T
     assert (np.diff(x[:17]) > 0)[1:-1].all() and y[:17].argmax() == 8
     assert (np.diff(x[17:27]) > 0).all() and (np.diff(y[27:31]) > 0).all()
     assert (np.diff(x[31:36]) > 0).all()
@@ -93,12 +94,12 @@ def test_mirror_pairs_lie_opposite_each_other_on_real_faces(real_data: Path) -> 
     low, high = shapes.min(1, keepdims=True), shapes.max(1, keepdims=True)
     mean = ((shapes - (low + high) / 2) / (high - low).max(-1, keepdims=True)).mean(0)
     apart = np.linalg.norm(mean[:, None] * [-1, 1] - mean[None], axis=-1)
-    assert tuple(apart.argmin(1)) == LANDMARKS_68.mirror
-    np.testing.assert_allclose(mean_shape(LANDMARKS_68), average_shape(shapes), atol=1e-4)
+    assert tuple(apart.argmin(1)) == IBUG68.mirror
+    np.testing.assert_allclose(IBUG68.shape, average_shape(shapes), atol=1e-4)
 
 
 def test_mean_of_faces_forgets_place_and_size() -> None:
-    face = mean_shape(LANDMARKS_68)
+    face = IBUG68.shape
     low, high = face.min(0), face.max(0)
     alone = (face - (low + high) / 2) / (high - low).max()
     many = np.stack([face * 90 + 40, face * 300 - 7]).astype(np.float32)

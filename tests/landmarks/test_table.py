@@ -26,7 +26,7 @@ NAMES = st.characters(exclude_characters="\r", exclude_categories=["Cs"])
 
 @given(
     names=st.lists(st.text(NAMES), unique=True, max_size=5),
-    count=st.sampled_from([7, 68]),
+    count=st.sampled_from([1, 7, 68, 98]),
     seed=st.integers(0, 99),
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -37,9 +37,11 @@ def test_written_landmarks_are_read_back(
     landmarks = rng.uniform(-1000, 5000, (len(names), count, 2)).astype(np.float32)
     landmarks[rng.random(len(names)) < 0.3] = np.nan
     write_landmarks_csv(tmp_path / "table.csv", names, landmarks)
-    back_names, back = read_landmarks_csv(tmp_path / "table.csv", count)
-    assert back_names == names and back.dtype == np.float32
-    np.testing.assert_allclose(back, landmarks, atol=1e-3)
+    # With the number of landmarks, and by the file's first line.
+    for told in (count, None):
+        back_names, back = read_landmarks_csv(tmp_path / "table.csv", told)
+        assert back_names == names and back.dtype == np.float32
+        np.testing.assert_allclose(back, landmarks, atol=1e-3)
 
 
 def test_table_by_hand(tmp_path: Path) -> None:

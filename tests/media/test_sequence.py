@@ -83,3 +83,9 @@ def test_images_of_other_sizes_become_as_large_as_the_first(tmp_path):
 def test_what_has_no_frames_is_refused(tmp_path, source, options, says):
     with pytest.raises(RednetError, match=says):
         open_frames(tmp_path / source, **options)
+
+
+def test_an_empty_name_is_not_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RednetError, match="the name of a video is empty"):
+        open_frames("")

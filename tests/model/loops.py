@@ -63,7 +63,7 @@ class Problem:
 
         rng = np.random.default_rng(3)
         self.clips = jnp.asarray(rng.random((batch, frames, size, size, 3)), dtype)
-        points = (batch, frames, config.landmarks, 2)
+        points = (batch, frames, config.scheme.count, 2)
         self.targets = jnp.asarray(size * rng.random(points), dtype)
         variables = rednet.init(config, jax.random.key(3))
         # f_tRNN's way back and the feedback's way in start at zero: here they must act.

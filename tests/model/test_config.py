@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -10,6 +11,8 @@ import jax.numpy as jnp
 import pytest
 
 from rednet_jax.errors import RednetError
+from rednet_jax.landmarks.builtin import IBUG68, REDNET7
+from rednet_jax.landmarks.schemes import Scheme
 from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig
 
@@ -72,10 +75,37 @@ def test_shapes_at_full_width(
         assert out.coarse is None
 
 
+OWN5 = Scheme(
+    name="own5",
+    mirror=(1, 0, 2, 4, 3),
+    mean_shape=((-0.2, -0.2), (0.2, -0.2), (0.0, 0.0), (-0.15, 0.2), (0.15, 0.2)),
+    normaliser=((0,), (1,)),
+    outline=((-0.5, -0.3), (0.5, -0.3), (0.0, 0.5), (0.0, -0.5)),
+)
+
+
+@pytest.mark.parametrize("scheme", [IBUG68, REDNET7, OWN5], ids=lambda one: one.name)
 @pytest.mark.parametrize("preset", ["compact", "eccv_vgg", "ijcv_resnet"])
-def test_json_round_trip(preset: str) -> None:
-    config = RedNetConfig.preset(preset, crop_margin=1.5)
-    assert RedNetConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+def test_json_round_trip(preset: str, scheme: Scheme) -> None:
+    if (preset, scheme) == ("ijcv_resnet", OWN5):
+        pytest.skip("its coarse pass needs the landmarks of rednet7")
+    config = RedNetConfig.preset(preset, crop_margin=1.5, scheme=scheme)
+    plain = config.to_json()
+    # A built-in scheme by its name, any other as it is.
+    assert (plain["scheme"] == scheme.name) == (scheme is not OWN5)
+    assert RedNetConfig.from_json(json.loads(json.dumps(plain))) == config
+
+
+@pytest.mark.parametrize(("landmarks", "scheme"), [(68, IBUG68), (7, REDNET7)])
+def test_the_number_of_landmarks_of_earlier_checkpoints_names_their_scheme(
+    landmarks: int, scheme: Scheme
+) -> None:
+    fields = RedNetConfig.preset("compact").to_json()
+    del fields["scheme"]
+    assert RedNetConfig.from_json({**fields, "landmarks": landmarks}).scheme is scheme
+    assert RedNetConfig.from_json(fields).scheme is IBUG68
+    with pytest.raises(RednetError, match="scheme: 5 is not"):
+        RedNetConfig.from_json({**fields, "landmarks": 5})
 
 
 def test_fields_of_earlier_checkpoints_have_their_present_names() -> None:
@@ -92,7 +122,8 @@ def test_fields_of_earlier_checkpoints_have_their_present_names() -> None:
     ("preset", "changes", "complaint"),
     [
         ("compact", {"image_size": 100}, "image_size 100 is not a positive multiple of 32"),
-        ("compact", {"landmarks": 5}, "landmarks is 5, not 68 or 7"),
+        ("compact", {"landmarks": 5}, "scheme: 5 is not a JSON object"),
+        ("compact", {"scheme": "ibug5"}, "scheme: no built-in scheme 'ibug5' (ibug68, rednet7"),
         ("compact", {"feedback_steps": 0}, "at least one pass must be trained"),
         ("compact", {"code_width": 129}, "does not split into C_id and C_pe"),
         ("compact", {"widths": (1, 2)}, "compact has 7 widths, not 2"),
@@ -106,7 +137,11 @@ def test_fields_of_earlier_checkpoints_have_their_present_names() -> None:
         ("compact", {"recurrent_width": 0}, "every width must be positive"),
         ("eccv_vgg", {"code_width": 256}, "as wide as its last stage, 512, not 256"),
         ("ijcv_resnet", {"feedback": "label_map"}, "softmax maps that ijcv_resnet has not"),
-        ("ijcv_resnet", {"landmarks": 7}, "landmarks must be 68"),
+        (
+            "ijcv_resnet",
+            {"scheme": dataclasses.replace(REDNET7, name="own7", conversions=())},
+            "the maps of rednet7's landmarks back, which are none of scheme own7",
+        ),
         (
             "compact",
             {"feedback": "label_map", "open_feedback_gradient": True},

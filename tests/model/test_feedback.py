@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rednet_jax.landmarks.builtin import IBUG68, REDNET7
+from rednet_jax.landmarks.convert import indices_in
 from rednet_jax.landmarks.crops import crop_transform, warp
-from rednet_jax.landmarks.schemes import LANDMARKS_7
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.feedback import feedback_map, label_map, move
 
@@ -57,7 +58,7 @@ def test_kinds_of_feedback(narrow: Narrow) -> None:
     np.testing.assert_array_equal(feedback_map(narrow("compact"), maps, passes), maps)
     assert feedback_map(narrow("compact", feedback="none"), maps, passes).shape[-1] == 0
     journal = feedback_map(narrow("ijcv_resnet"), maps[..., 1:], passes)
-    seven = np.asarray(maps)[..., 1:][..., list(LANDMARKS_7.from_68)]
+    seven = np.asarray(maps)[..., 1:][..., list(indices_in(IBUG68, REDNET7) or ())]
     np.testing.assert_allclose(journal[0, 0, 0], seven[0, :2, :2].mean((0, 1)), rtol=1e-6)
 
 

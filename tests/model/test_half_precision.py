@@ -76,7 +76,7 @@ def test_logits_of_half_precision_features_are_rounded_once(narrow: Narrow) -> N
     config = narrow("compact")
     detection, identity = Detection(config, normal(0)), Identity(config, normal(1))
     width = detection.logits.kernel[...].shape[2]
-    detection.logits.bias[...] = jnp.linspace(5, 15, config.landmarks + 1)
+    detection.logits.bias[...] = jnp.linspace(5, 15, config.scheme.count + 1)
     features = jax.random.normal(jax.random.key(0), (2, 16, 16, width), jnp.bfloat16)
     kernel, bias = (
         np.asarray(part[...], np.float64)

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from model.loops import SCANS, SLOW_DEEP, Problem
 
 from rednet_jax.errors import RednetError
+from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.landmarks.crops import apply_affine, compose_affine, invert_affine
-from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
 from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.recrop import crop_images, first_crop, next_crop
@@ -25,7 +25,7 @@ Narrow = Callable[..., RedNetConfig]
 
 RECROPS = {"recrop": "similarity", "context": 1.5, "recrop_margin": 1.2}
 CONFIG = RedNetConfig.preset("compact", **RECROPS)
-SHAPE = mean_shape(LANDMARKS_68) * (128 / 1.2) + 63.5
+SHAPE = IBUG68.shape * (128 / 1.2) + 63.5
 
 
 def similarity(angle: float, scale: float, shift: tuple[float, float]) -> np.ndarray:

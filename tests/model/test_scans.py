@@ -182,7 +182,7 @@ def test_label_map_feedback(shallow: Narrow, preset: str) -> None:
     state = one[1]
     labels = np.unique(state.feedback)
     assert state.feedback.shape[-1] == 1
-    assert set(labels) <= set(range(problem.config.landmarks + 1))
+    assert set(labels) <= set(range(problem.config.scheme.count + 1))
 
 
 @pytest.mark.parametrize("preset", PRESETS)

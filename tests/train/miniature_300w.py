@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw
 
 from rednet_jax.data.builders.tree_300w import validation_names
 from rednet_jax.data.prepare import prepare
+from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.landmarks.pts import write_pts
-from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
 
 SIDE = 64
 
@@ -39,11 +39,11 @@ def draw_face(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     rng = np.random.default_rng(seed)
     angle, size = rng.normal(0, 0.15), SIDE * rng.uniform(0.5, 0.65)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    bent = mean_shape(LANDMARKS_68) + rng.normal(0, 0.02, (68, 2))
+    bent = IBUG68.shape + rng.normal(0, 0.02, (68, 2))
     landmarks = (size * bent @ turn + SIDE / 2 + rng.uniform(-4, 4, 2)).astype(np.float32)
     picture = Image.new("RGB", (SIDE, SIDE), tuple(rng.integers(0, 120, 3)))
     pen = ImageDraw.Draw(picture)
-    parts = {name: [tuple(landmarks[i]) for i in part] for name, part in LANDMARKS_68.groups}
+    parts = {part.name: [tuple(landmarks[i]) for i in part.points] for part in IBUG68.parts}
     skin = tuple(rng.integers(150, 230, 3))
     pen.polygon(parts["jaw"] + parts["left_brow"][::-1] + parts["right_brow"][::-1], fill=skin)
     for name, colour in (("right_eye", "white"), ("left_eye", "white"), ("outer_lips", "red")):

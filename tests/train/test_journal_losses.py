@@ -11,7 +11,8 @@ import scipy.special
 from train.test_step import drawn
 
 from rednet_jax.data.augment import Augmentation
-from rednet_jax.landmarks.schemes import LANDMARKS_7
+from rednet_jax.landmarks.builtin import IBUG68, REDNET7
+from rednet_jax.landmarks.convert import indices_in
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.network import PassOutput
 from rednet_jax.train.experiment import DataConfig, Experiment, OptimiserConfig, Stage
@@ -22,7 +23,7 @@ from rednet_jax.train.terms import Targets
 
 CROP, FINE, COARSE = 32, 16, 8
 MODEL = RedNetConfig.preset("ijcv_resnet", image_size=CROP)
-SEVEN = list(LANDMARKS_7.from_68)
+SEVEN = list(indices_in(IBUG68, REDNET7))
 HIDDEN = [3, 36, 60]
 LABELLED = np.ones((2, 68), bool)
 LABELLED[1, HIDDEN] = False

@@ -18,7 +18,8 @@ from train.conftest import compilations
 
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.protocols import evaluate_split
-from rednet_jax.landmarks.schemes import LANDMARKS_7
+from rednet_jax.landmarks.builtin import IBUG68, REDNET7
+from rednet_jax.landmarks.convert import indices_in
 from rednet_jax.train import inputs, loop, validation
 from rednet_jax.train.checkpoints import DIGESTS, Checkpoints
 from rednet_jax.train.inputs import Inputs
@@ -424,8 +425,8 @@ def test_weights_that_cannot_be_validated_are_not_saved(
 
 
 def test_seven_points_are_taken_out_of_the_68(experiment, narrow, data_dir):
-    seven = dataclasses.replace(experiment, model=narrow("compact", landmarks=7))
-    picked = list(LANDMARKS_7.from_68)
+    seven = dataclasses.replace(experiment, model=narrow("compact", scheme=REDNET7))
+    picked = list(indices_in(IBUG68, REDNET7))
     few, whole = (Inputs(one, data_dir) for one in (seven, experiment))
     assert few.validation(0).landmarks.shape == (3, 7, 2)
     few, whole = (next(one.open(0)) for one in (few, whole))

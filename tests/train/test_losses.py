@@ -10,11 +10,12 @@ import scipy.special
 from train.outputs import CROP, LABELLED, PEOPLE, TARGETS, TRUTH, some_output
 
 from rednet_jax.errors import RednetError
+from rednet_jax.landmarks.builtin import REDNET7
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.train.losses import LossConfig, pass_losses
 from rednet_jax.train.terms import Targets
 
-MODEL = RedNetConfig.preset("compact", image_size=CROP, landmarks=7)
+MODEL = RedNetConfig.preset("compact", image_size=CROP, scheme=REDNET7)
 
 
 def losses_of(config, output, targets=TARGETS):

@@ -1,5 +1,7 @@
 """Single terms against numpy, on points with and without label."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 import scipy.special
 from train.outputs import CROP, LABELLED, MAP, PEOPLE, TARGETS, TRUTH, some_output
 
-from rednet_jax.landmarks.schemes import LANDMARKS_7
+from rednet_jax.landmarks.builtin import REDNET7
 from rednet_jax.train.terms import (
     Targets,
     confidence_loss,
@@ -15,10 +17,13 @@ from rednet_jax.train.terms import (
     detection_loss,
     detection_targets,
     disc_loss,
+    face_unit,
     heat_map_loss,
-    inter_ocular,
     stability_loss,
 )
+
+SIDE = 20.0
+"""Of a face's box, crop pixels; no length where the scheme names eye corners."""
 
 
 def test_targets_sum_to_one_and_peak_at_their_points():
@@ -171,9 +176,18 @@ def test_confidence_pulls_on_no_point():
 def test_inter_ocular_has_a_floor_and_says_what_it_does_not_know():
     landmarks = jnp.zeros((4, 7, 2)).at[0, 3].set([3.0, 4.0]).at[1, 3].set([0.1, 0.0])
     labelled = jnp.ones((4, 7), bool).at[2, 0].set(False)
-    distance, known = inter_ocular(Targets(landmarks, labelled, PEOPLE), LANDMARKS_7)
+    distance, known = face_unit(Targets(landmarks, labelled, PEOPLE), REDNET7, SIDE)
     np.testing.assert_allclose(distance, [5, 1, 1, 1])
     assert known.tolist() == [True, True, False, True]
+
+
+def test_the_unit_of_a_scheme_without_eye_corners_is_the_side_of_the_box():
+    boxed = dataclasses.replace(REDNET7, name="boxed7", normaliser="box")
+    sides = jnp.asarray([9.0, 12.0, 30.0])
+    length, known = face_unit(TARGETS, boxed, sides)
+    np.testing.assert_array_equal(length, sides)
+    assert known.tolist() == [True, True, False]
+    np.testing.assert_array_equal(face_unit(TARGETS, boxed, 20.0)[0], [20, 20, 20])
 
 
 def test_shapes_that_do_not_fit_are_refused():
@@ -199,18 +213,18 @@ def some_clip():
 
 def test_an_error_that_stays_the_same_is_stable():
     landmarks, targets = some_clip()
-    np.testing.assert_allclose(stability_loss(landmarks, targets, LANDMARKS_7), 0, atol=1e-6)
+    np.testing.assert_allclose(stability_loss(landmarks, targets, REDNET7, SIDE), 0, atol=1e-6)
 
 
 def test_instability_is_the_change_of_the_error_in_inter_ocular_distances():
     landmarks, targets = some_clip()
     # One axis of one point of seven jumps by 3 px in the middle frame, in one of two passes.
     landmarks = landmarks.at[1, 0, 1, 5, 0].add(3.0)
-    loss = np.asarray(stability_loss(landmarks, targets, LANDMARKS_7))
+    loss = np.asarray(stability_loss(landmarks, targets, REDNET7, SIDE))
     np.testing.assert_allclose(loss, [0.3 * 2 / (2 * 2 * 2 * 7), 0], rtol=1e-5, atol=1e-7)
     # Where the point has no label in that frame, nothing is known of a change.
     hidden = targets._replace(labelled=targets.labelled.at[0, 1, 5].set(False))
-    np.testing.assert_allclose(stability_loss(landmarks, hidden, LANDMARKS_7), 0, atol=1e-6)
+    np.testing.assert_allclose(stability_loss(landmarks, hidden, REDNET7, SIDE), 0, atol=1e-6)
     # Nor where the eyes are not labelled.
     hidden = targets._replace(labelled=targets.labelled.at[0, 1, 0].set(False))
-    np.testing.assert_allclose(stability_loss(landmarks, hidden, LANDMARKS_7), 0, atol=1e-6)
+    np.testing.assert_allclose(stability_loss(landmarks, hidden, REDNET7, SIDE), 0, atol=1e-6)

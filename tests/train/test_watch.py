@@ -15,7 +15,7 @@ from tensorboardX.record_writer import RecordWriter
 
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.protocols import Crops
-from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
+from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.train.watch import (
     Face,
     RunLog,
@@ -53,10 +53,10 @@ def scalars(run):
 
 
 def face(name="a", **changes):
-    landmarks = mean_shape(LANDMARKS_68) * 40 + 30
+    landmarks = IBUG68.shape * 40 + 30
     known = np.ones(68, bool)
     grey = np.full((64, 64, 3), 90, np.uint8)
-    return Face(name, grey, landmarks, landmarks, known, 3.25)._replace(**changes)
+    return Face(name, grey, landmarks, landmarks, known, 3.25, IBUG68)._replace(**changes)
 
 
 def test_rows_are_lines_and_events(tmp_path):
@@ -163,7 +163,8 @@ def test_shown_faces_lie_in_their_crops():
     affines = np.array([[[2.0, 0, 10], [0, 2.0, 20]], [[1.0, 0, 0], [0, 1.0, 0]]])
     truth = np.arange(2 * 68 * 2, dtype=np.float32).reshape(2, 68, 2)
     known = truth[..., 0] > 9
-    crops = Crops(["a", "b"], np.zeros((2, 8, 8, 3), np.uint8), affines, truth, known, [])
+    images, boxes = np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 4), np.float32)
+    crops = Crops(["a", "b"], images, affines, truth, known, boxes, [], IBUG68)
     shown = faces_to_show(crops, truth + 1, np.array([4.0, 8.0]))
     assert [(one.name, one.nme) for one in shown] == [("b", 8.0), ("a", 4.0)]
     np.testing.assert_array_equal(shown[0].truth, truth[1])

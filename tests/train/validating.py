@@ -38,7 +38,9 @@ def figures(data_dir: Path) -> dict[str, Any]:
         np.tile(np.eye(2, 3), (FACES, 1, 1)) * (1 + rng.random((FACES, 1, 1))),
         rng.uniform(0, 64, (FACES, 68, 2)).astype(np.float32),
         np.ones((FACES, 68), bool),
+        np.tile(np.float32([0, 0, 64, 64]), (FACES, 1)),
         [],
+        config.scheme,
     )
     windows = clip_windows("300vw", "train", margin=2.0, size=96, data_dir=data_dir)
     variables = rednet.init(config, jax.random.key(0))

@@ -19,9 +19,9 @@ from rednet_jax.data.builders.tree_300w import validation_names
 from rednet_jax.data.prepare import prepare
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.protocols import evaluate_split
+from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.landmarks.drawing import write_image
 from rednet_jax.landmarks.pts import write_pts
-from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
 from rednet_jax.model.heads import scale_confidence
 from rednet_jax.model.rednet import init
 from rednet_jax.train.experiment import Experiment, Stage
@@ -42,7 +42,7 @@ def folder(narrow, tmp_path_factory):
     tree = draw_300w(root / "tree", train=5, validation=3)
     name = validation_names()[0]
     Image.fromarray(skimage.data.astronaut()).save(tree / f"{name}.png")
-    write_pts(tree / f"{name}.pts", [222, 125] + 110 * mean_shape(LANDMARKS_68))
+    write_pts(tree / f"{name}.pts", [222, 125] + 110 * IBUG68.shape)
     prepare("300w", tree, root / "data")
     config = narrow("compact")
     run = root / "run"

@@ -7,10 +7,12 @@ Each is a `GeneratorBasedBuilder` of TensorFlow Datasets that writes ArrayRecord
 from rednet_jax.data.builders.aflw import RednetAFLW
 from rednet_jax.data.builders.base import FaceBuilder
 from rednet_jax.data.builders.clips_300vw import Rednet300VW
+from rednet_jax.data.builders.cofw import RednetCOFW
 from rednet_jax.data.builders.faces_300w import Rednet300W
 from rednet_jax.data.builders.helen import RednetHelen
 from rednet_jax.data.builders.lfw import RednetLFW
 from rednet_jax.data.builders.synthetic import RednetSynthetic
+from rednet_jax.data.builders.wflw import RednetWFLW
 from rednet_jax.data.builders.ytf68 import RednetYTF68
 
 BUILDERS: dict[str, type[FaceBuilder]] = {
@@ -20,6 +22,8 @@ BUILDERS: dict[str, type[FaceBuilder]] = {
     "lfw": RednetLFW,
     "helen": RednetHelen,
     "aflw": RednetAFLW,
+    "wflw": RednetWFLW,
+    "cofw": RednetCOFW,
     "synthetic": RednetSynthetic,
 }
 """The data sets that can be prepared, by the name that commands know them by."""

@@ -20,6 +20,8 @@ from PIL import Image
 
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.boxes import landmark_box, whole_face_box
+from rednet_jax.landmarks.builtin import IBUG68
+from rednet_jax.landmarks.schemes import Scheme
 from rednet_jax.media.images import image_errors, rgb_pixels
 
 LARGEST_BAD_SHARE = 0.05
@@ -35,6 +37,9 @@ points that machines guess beside the image included, the least is 0.75."""
 FARTHEST_OUTSIDE = 0.5
 """Longer sides of the image that a labelled point may lie outside it; those faces have at most
 0.24."""
+
+_FLAT = 0.05
+"""Sides of a face's box: points of the mean shape that spread by less lie on a line."""
 
 SMALLEST_FACE = 4.0
 """Pixels of the larger side of a face's box. In those faces it is 29 or more."""
@@ -83,6 +88,8 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
 
     Attributes:
         splits: the splits that it knows.
+        scheme: of its landmarks.
+        subsets: names of parts of its splits.
         needs_source: False for one that is generated, from no folder.
         source: the folder; None to read what was prepared.
         left_out: one line for each part that `source` does not have, or that has no labels.
@@ -95,7 +102,9 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
     # Nothing is downloaded; TFDS would look for a list of addresses beside this file.
     url_infos: ClassVar[dict[str, object]] = {}
     splits: ClassVar[tuple[str, ...]]
+    subsets: ClassVar[tuple[str, ...]] = ()
     kind: ClassVar[str] = "face"
+    scheme: Scheme = IBUG68
     # What makes a folder one of this data set, for the message where nothing of it is found.
     tree: ClassVar[str]
     needs_source: ClassVar[bool] = True
@@ -113,6 +122,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
         self.bad = BadFiles()
         self.known: set[str] = set()
         self._report = report or (lambda done, total: None)
+        self._written: dict[str, list[str]] = {}
         super().__init__(file_format="array_record", **kwargs)
 
     @property
@@ -149,6 +159,21 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
         Raises:
             RednetError: one of its files is bad.
         """
+
+    def members(self, subset: str) -> tuple[str, set[str]]:
+        """Returns the split that a subset is a part of, and the names of its samples."""
+        raise NotImplementedError(subset)
+
+    def subset_places(self) -> dict[str, tuple[str, list[int]]]:
+        """Returns for each subset its split, and the numbers of its samples there."""
+        places = {}
+        for subset in self.subsets:
+            split, names = self.members(subset)
+            written = self._written.get(split, [])
+            chosen = [number for number, name in enumerate(written) if name in names]
+            if chosen:
+                places[subset] = split, chosen
+        return places
 
     def inside(self, relative: str) -> Path:
         """Returns the path of a file below `root`.
@@ -190,7 +215,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
         return self.inside(files[0])
 
     def _features(self) -> tfds.features.FeaturesDict:
-        return face_features()
+        return face_features(self.scheme.count)
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -244,6 +269,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
             nonlocal count
             for name, sample in samples:
                 count += 1
+                self._written.setdefault(split, []).append(name)
                 yield name, serializer.serialize_example(features.encode_example(sample))
 
         try:
@@ -266,26 +292,26 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
         self.bad.check()
 
 
-def face_features() -> tfds.features.FeaturesDict:
-    """Returns the features of one face in one image, as `rednet_jax.data.samples` has them."""
+def face_features(landmarks: int) -> tfds.features.FeaturesDict:
+    """Returns the features of a face of L landmarks in one image, those of `Sample`."""
     return tfds.features.FeaturesDict(
         {
             "image": tfds.features.Image(shape=(None, None, 3)),
-            "landmarks": tfds.features.Tensor(shape=(68, 2), dtype=np.float32),
-            "labelled": tfds.features.Tensor(shape=(68,), dtype=np.bool_),
+            "landmarks": tfds.features.Tensor(shape=(landmarks, 2), dtype=np.float32),
+            "labelled": tfds.features.Tensor(shape=(landmarks,), dtype=np.bool_),
             "box": tfds.features.Tensor(shape=(4,), dtype=np.float32),
             **_name_features(),
         }
     )
 
 
-def clip_features() -> tfds.features.FeaturesDict:
-    """Returns the features of one face in T frames: a leading T, and `valid` [T]."""
+def clip_features(landmarks: int) -> tfds.features.FeaturesDict:
+    """Returns the features of a face of L landmarks in T frames: a leading T, and `valid` [T]."""
     return tfds.features.FeaturesDict(
         {
             "image": tfds.features.Sequence(tfds.features.Image(shape=(None, None, 3))),
-            "landmarks": tfds.features.Tensor(shape=(None, 68, 2), dtype=np.float32),
-            "labelled": tfds.features.Tensor(shape=(None, 68), dtype=np.bool_),
+            "landmarks": tfds.features.Tensor(shape=(None, landmarks, 2), dtype=np.float32),
+            "labelled": tfds.features.Tensor(shape=(None, landmarks), dtype=np.bool_),
             "box": tfds.features.Tensor(shape=(None, 4), dtype=np.float32),
             "valid": tfds.features.Tensor(shape=(None,), dtype=np.bool_),
             **_name_features(),
@@ -340,6 +366,8 @@ def face_example(
     landmarks: NDArray[np.float32],
     labelled: NDArray[np.bool_],
     *,
+    scheme: Scheme = IBUG68,
+    box: NDArray[np.floating] | None = None,
     identity: int = -1,
     style: str = "300w",
     where: object = None,
@@ -349,8 +377,10 @@ def face_example(
     Args:
         name: path below the source folder, without extension.
         image: the face's.
-        landmarks: float32 [68, 2] in pixels of `picture`.
-        labelled: bool [68]; the others become 0. A face without any has the whole image as box.
+        landmarks: float32 [L, 2] in pixels of `picture`.
+        labelled: bool [L]; the others become 0. A face without any has the whole image as box.
+        scheme: of the landmarks.
+        box: [4] of the face, where the data set has one; that of the landmarks if None.
         identity: number of the person.
         style: whose labelling convention the points follow.
         where: the file of the labels, for messages; the name where it is None.
@@ -358,15 +388,16 @@ def face_example(
     Raises:
         RednetError: as `check_face` does.
     """
-    check_face(where or name, landmarks, labelled, picture.size)
-    box = np.array([0, 0, picture.size[0] - 1, picture.size[1] - 1], np.float32)
-    if labelled.any():
-        box = landmark_box(landmarks, labelled)
+    check_face(where or name, landmarks, labelled, picture.size, scheme, box)
+    if box is None:
+        box = np.array([0, 0, picture.size[0] - 1, picture.size[1] - 1], np.float32)
+        if labelled.any():
+            box = landmark_box(landmarks, labelled)
     return {
         "image": picture.data,
         "landmarks": np.where(labelled[:, None], landmarks, 0).astype(np.float32),
         "labelled": labelled,
-        "box": box,
+        "box": np.asarray(box, np.float32),
         "name": name,
         "identity": identity,
         "style": style,
@@ -378,24 +409,33 @@ def check_face(
     landmarks: NDArray[np.floating],
     labelled: NDArray[np.bool_],
     size: tuple[int, int],
+    scheme: Scheme = IBUG68,
+    box: NDArray[np.floating] | None = None,
 ) -> None:
     """Refuses labels that are not of this image: of another scale, of another frame of pixels.
 
     Args:
         where: the face's name or file, for the message.
-        landmarks: [68, 2], pixels of the image.
-        labelled: bool [68]; a face without any passes.
+        landmarks: [L, 2], pixels of the image.
+        labelled: bool [L]; a face without any passes.
         size: width and height of the image in pixels.
+        scheme: of the landmarks.
+        box: [4] of the face; None where it is not known.
 
     Raises:
-        RednetError: too few points in the image, one far outside, a face of hardly any size, or all
-            points on one line.
+        RednetError: too few points in the image, one far outside, a face of hardly any size, all
+            points on one line, or one labelled point and no box.
     """
     if not labelled.any():
         return
     points = landmarks[labelled].astype(np.float64)
-    if not (points.max(0) > points.min(0)).all():
+    spread = points.max(0) - points.min(0)
+    # Landmarks that lie on one line in every face, such as those of a nose's ridge, may.
+    expected = scheme.shape[labelled].max(0) - scheme.shape[labelled].min(0)
+    if not spread.all() and (expected > _FLAT).all():
         raise RednetError(f"{where}: all points on one line, no face")
+    if not spread.any() and box is None:
+        raise RednetError(f"{where}: one labelled point and no box: the face has no size")
     image = f"the image of {size[0]} x {size[1]} pixels"
     # An image ends half a pixel beyond the centres of its last pixels.
     outside = np.maximum(-0.5 - points, points - (np.array(size) - 0.5)).max(axis=1)
@@ -404,7 +444,7 @@ def check_face(
         raise RednetError(f"{where}: {inside} of {len(points)} points lie in {image}")
     if outside.max() > FARTHEST_OUTSIDE * max(size):
         raise RednetError(f"{where}: a point lies {outside.max():.0f} pixels outside {image}")
-    box = whole_face_box(landmarks, labelled)
+    box = whole_face_box(landmarks, scheme, labelled, expected=box)
     side = float((box[2:] - box[:2]).max())
     if side < SMALLEST_FACE:
         raise RednetError(f"{where}: the face is {side:.2g} pixels large")

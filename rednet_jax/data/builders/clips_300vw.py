@@ -102,7 +102,7 @@ class Rednet300VW(FaceBuilder):
         }
 
     def _features(self) -> tfds.features.FeaturesDict:
-        return clip_features()
+        return clip_features(self.scheme.count)
 
     def _annotation_files(self, name: str) -> list[tuple[int, Path]]:
         """Returns the numbers and paths of a clip's annotations, whatever is in them."""

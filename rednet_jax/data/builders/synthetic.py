@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rednet_jax.data.builders.base import Example, FaceBuilder, Picture, face_example
+from rednet_jax.landmarks.builtin import HEAD70
 
 if TYPE_CHECKING:
     from rednet_jax.data.synthetic.generate import SyntheticConfig
@@ -30,6 +31,7 @@ class RednetSynthetic(FaceBuilder):
     """
 
     name = "rednet_synthetic"
+    scheme = HEAD70
     splits: ClassVar = ("train", "validation")
     tree: ClassVar = "generated: wants no folder"
     needs_source: ClassVar = False
@@ -60,7 +62,13 @@ class RednetSynthetic(FaceBuilder):
         # A third of the size of a PNG, since noise does not compress.
         picture.save(file, "JPEG", quality=95, subsampling=0)
         labelled = np.ones(len(landmarks), bool)
-        return face_example(name, Picture(file.getvalue(), picture.size), landmarks, labelled)
+        return face_example(
+            name,
+            Picture(file.getvalue(), picture.size),
+            landmarks,
+            labelled,
+            scheme=self.scheme,
+        )
 
 
 def config() -> SyntheticConfig:
@@ -76,7 +84,7 @@ def config() -> SyntheticConfig:
 
 @functools.cache
 def _drawer(config: SyntheticConfig) -> Draw:
-    """Returns the image [S, S, 3] and the landmarks [68, 2] of (split, face) as a function."""
+    """Returns the image [S, S, 3] and the landmarks [70, 2] of (split, face) as a function."""
     import jax
 
     from rednet_jax.data.synthetic.generate import generate

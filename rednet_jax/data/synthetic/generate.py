@@ -1,4 +1,4 @@
-"""Faces by key: images and clips with their 68 exact landmarks.
+"""Faces by key: images and clips with their exact landmarks, 70 of the scheme `head70`.
 
     draw = functools.partial(generate, SyntheticConfig())
     images, landmarks = jax.lax.map(draw, jax.random.split(jax.random.key(0), 32))
@@ -17,7 +17,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rednet_jax.data.synthetic.head import Identity, Motion, draw_identity, express
+from rednet_jax.data.synthetic.head import (
+    Identity,
+    Motion,
+    draw_identity,
+    express,
+    iris_centre,
+)
 from rednet_jax.data.synthetic.planes import computed_once
 from rednet_jax.data.synthetic.render import render
 from rednet_jax.data.synthetic.scene import Scene, draw_scene
@@ -84,7 +90,7 @@ def generate(
         arrange: as in `generate_clip`.
 
     Returns:
-        Image float32 [S, S, 3] in [0, 1], and landmarks float32 [68, 2], its pixels (x, y);
+        Image float32 [S, S, 3] in [0, 1], and landmarks float32 [70, 2], its pixels (x, y);
         some may lie outside.
     """
     images, landmarks = generate_clip(config, key, 1, arrange)
@@ -103,7 +109,7 @@ def generate_clip(
         arrange: changes pose, expression, light or grading of a frame; all else stays as drawn.
 
     Returns:
-        Images float32 [T, S, S, 3] in [0, 1], and landmarks float32 [T, 68, 2], their pixels.
+        Images float32 [T, S, S, 3] in [0, 1], and landmarks float32 [T, 70, 2], their pixels.
     """
     who, how, where, view, crop, noise = jax.random.split(key, 6)
     identity = draw_identity(who)
@@ -116,7 +122,10 @@ def generate_clip(
         features, expressed = express(identity, motion)
         camera = Camera(rotation_matrix(motion.angles), distance, -motion.offset, jnp.float32(1))
         jaw = contour(expressed, features, camera)
-        points = jnp.concatenate([jaw, lift(expressed, features, features)])
+        eyes = features[19:31].reshape(2, 6, 2)
+        irises = jnp.stack([iris_centre(eye, motion.gaze) for eye in eyes])
+        on_face = jnp.concatenate([features, irises])
+        points = jnp.concatenate([jaw, lift(expressed, features, on_face)])
         return project(camera, points), features, expressed, motion, scene, camera
 
     times = jnp.arange(frames, dtype=jnp.float32)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
+from rednet_jax.landmarks.builtin import IBUG68
 
 MIDDLE = -0.25
 """y of the ellipsoid's centre, below which the face tapers; fitted to the mean shape's jaw."""
@@ -107,7 +107,7 @@ def draw_identity(key: Array) -> Identity:
 
 def _features(n: Array, jitter: Array) -> Array:
     """Neutral points 17 to 67 [51, 2] from normal draws [17] and a little noise a point [51, 2]."""
-    points = jnp.asarray(mean_shape(LANDMARKS_68))
+    points = jnp.asarray(IBUG68.shape)
     side = jnp.sign(points[:, 0])
     brows, brow_side = points[17:27], side[17:27]
     along = jnp.abs(brows[:, 0]) - 0.23
@@ -140,6 +140,12 @@ def _features(n: Array, jitter: Array) -> Array:
     y = jnp.where(inside, 0.4 * y, y * full) + line + 0.014 * n[13] + 0.008 * n[10]
     mouth = jnp.stack([mouth[:, 0] * jnp.exp(0.09 * n[14]), y], axis=-1)
     return jnp.concatenate([brows, nose, eyes, mouth]) + 0.0025 * jitter
+
+
+def iris_centre(eye: Array, gaze: Array) -> Array:
+    """Returns the centre [2] of the iris of an eye of points [6, 2], in the face's plane."""
+    width = eye[3, 0] - eye[0, 0]
+    return (eye[0] + eye[3]) / 2 + gaze * width * jnp.array([1.0, 0.35])
 
 
 def express(identity: Identity, motion: Motion) -> tuple[Array, Identity]:

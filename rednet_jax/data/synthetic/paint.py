@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from rednet_jax.data.synthetic.head import Identity, Motion
+from rednet_jax.data.synthetic.head import Identity, Motion, iris_centre
 from rednet_jax.data.synthetic.planes import Surface, computed_once, curve, over, step
 from rednet_jax.data.synthetic.scene import TEXTURE, Scene
 from rednet_jax.landmarks.crops import sample_bilinear
@@ -205,7 +205,7 @@ def _eye(
     bag = jnp.exp(-(((y - lower - 0.035) / 0.012) ** 2)) * near
     folds = (1 - 0.3 * fold) * (1 - 0.22 * socket) * (1 - 0.12 * bag)
     ball = step(y - upper, soft) * step(lower - y, soft) * within
-    centre = middle + motion.gaze * width * jnp.array([1.0, 0.35])
+    centre = iris_centre(p, motion.gaze)
     r = jnp.sqrt((x - centre[0]) ** 2 + (y - centre[1]) ** 2)
     radius = 0.215 * width
     white = jnp.array([0.6, 0.56, 0.53]) * (1 - 0.5 * ((x - middle[0]) / width)[..., None] ** 2)

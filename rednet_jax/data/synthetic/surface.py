@@ -1,4 +1,4 @@
-"""The head's surface: where it is, and where on it the 68 points lie as a camera sees them.
+"""The head's surface: where it is, and where on it the landmarks lie as a camera sees them.
 
 It is an ellipsoid, its lower half sheared forward, so that the chin lies under the mouth and the
 frontal outline is the jaw, with bumps along the radius (nose, lips, brows, ...).
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rednet_jax.data.synthetic.head import MIDDLE, Identity
-from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
+from rednet_jax.landmarks.builtin import IBUG68
 
 _CANDIDATES = 64
 """Places on each level of the head among which the outermost is the contour."""
@@ -126,7 +126,7 @@ def contour(identity: Identity, features: Array, camera: Camera) -> Array:
     On the side turned away that is the visible contour, as 300-W's annotators marked it; on the
     other side the jaw itself, since nothing behind it is a candidate.
     """
-    neutral = jnp.asarray(mean_shape(LANDMARKS_68))[:17]
+    neutral = jnp.asarray(IBUG68.shape)[:17]
     level = (neutral[:, 1] - MIDDLE) / (neutral[8, 1] - MIDDLE)
     y = MIDDLE + identity.radii[1] * jnp.minimum(level, 0.995)
     side = jnp.sign(neutral[:, 0])

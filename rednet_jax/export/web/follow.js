@@ -2,7 +2,7 @@
 // The same as rednet_jax/landmarks/{crops,boxes}.py and rednet_jax/inference/tracker.py, so that
 // points agree, for one face within a shot: there is no detector here, and no search for shot cuts.
 //
-// An image is an ImageData. A region { box, roll } is the box [x0, y0, x1, y1] of the 68 landmarks,
+// An image is an ImageData. A region { box, roll } is the bounding box [x0, y0, x1, y1] of the face,
 // turned about its centre by roll radians, clockwise. A crop { a, b, x, c, d, y } maps its pixels to
 // those of the image: (u, v) -> (a u + b v + x, c u + d v + y); in both, pixel centres lie at integers.
 "use strict";
@@ -130,54 +130,57 @@ function boxOf(points) {
   return box;
 }
 
-// The mean face of 68 landmarks, and which of them a network finds. From a face's points it tells
-// the box of the whole face, and the roll.
+// The mean face of a scheme, and the points of a face's outline that are not landmarks. From a
+// face's landmarks it computes the bounding box of the whole face, and the roll.
 class Shape {
-  constructor({ mean_shape, from_68 }) {
+  constructor({ mean_shape, outline }) {
     this.mean = mean_shape;
-    this.places = from_68;
-    const known = from_68.map((place) => mean_shape[place]);
-    this.middle = [0, 1].map((axis) => known.reduce((sum, p) => sum + p[axis], 0) / known.length);
+    this.outline = outline;
+    const sum = (axis) => mean_shape.reduce((total, point) => total + point[axis], 0);
+    this.middle = [0, 1].map((axis) => sum(axis) / mean_shape.length);
   }
 
   // The similarity (u, v) -> (a u - b v + x, b u + a v + y) from the mean face to points, by least
-  // squares; points are a row x, y, x, y, ...
-  fitted(points) {
+  // squares; points are a row x, y, x, y, ... One landmark alone has the size of the box `before`,
+  // and no roll.
+  fitted(points, before) {
     const [p, q] = this.middle;
-    const count = this.places.length;
+    const count = this.mean.length;
     let [x, y] = [0, 0];
     for (let i = 0; i < count; i++) [x, y] = [x + points[2 * i] / count, y + points[2 * i + 1] / count];
     let [along, across, square] = [0, 0, 0];
-    this.places.forEach((place, i) => {
-      const [u, v] = [this.mean[place][0] - p, this.mean[place][1] - q];
+    this.mean.forEach((point, i) => {
+      const [u, v] = [point[0] - p, point[1] - q];
       const [s, t] = [points[2 * i] - x, points[2 * i + 1] - y];
       along += u * s + v * t;
       across += u * t - v * s;
       square += u * u + v * v;
     });
-    const [a, b] = [along / square, across / square];
+    const side = () => Math.max(before[2] - before[0], before[3] - before[1]);
+    const [a, b] = square > 0 ? [along / square, across / square] : [side(), 0];
     return { a, b, x: x - a * p + b * q, y: y - b * p - a * q };
   }
 
-  roll(points) {
-    const { a, b } = this.fitted(points);
+  roll(points, before) {
+    const { a, b } = this.fitted(points, before);
     return Math.atan2(b, a);
   }
 
-  // Where the face of these points is. It keeps a roll while that of the points is near it.
-  region(points, roll) {
-    const found = this.roll(points);
+  // Where the face of these points is; it was in the box `before`. It keeps a roll while that of the
+  // points is near it.
+  region(points, roll, before) {
+    const found = this.roll(points, before);
     const apart = found - roll;
     if (Math.abs(Math.atan2(Math.sin(apart), Math.cos(apart))) > TURN_BEYOND) roll = found;
-    return { box: this.box(points, roll), roll };
+    return { box: this.box(points, roll, before), roll };
   }
 
-  // The box of all 68 landmarks in a frame of axes turned by roll, turned back about its centre.
-  // Landmarks that the network does not find are those of the fitted mean face.
-  box(points, roll) {
-    const { a, b, x, y } = this.fitted(points);
-    const whole = this.mean.map(([u, v]) => [a * u - b * v + x, b * u + a * v + y]);
-    this.places.forEach((place, i) => (whole[place] = [points[2 * i], points[2 * i + 1]]));
+  // The box of landmarks and fitted outline in a frame of axes turned by roll, turned back about its
+  // centre.
+  box(points, roll, before) {
+    const { a, b, x, y } = this.fitted(points, before);
+    const whole = this.outline.map(([u, v]) => [a * u - b * v + x, b * u + a * v + y]);
+    this.mean.forEach((_, i) => whole.push([points[2 * i], points[2 * i + 1]]));
     const [cos, sin] = [Math.cos(roll), Math.sin(roll)];
     const upright = boxOf(whole.flatMap(([u, v]) => [cos * u + sin * v, cos * v - sin * u]));
     const [u, v] = [(upright[0] + upright[2]) / 2, (upright[1] + upright[3]) / 2];
@@ -260,7 +263,7 @@ class Follower {
   async inFrame(image, box) {
     const before = this.face;
     const region = before
-      ? this.network.shape.region(before.points, before.roll)
+      ? this.network.shape.region(before.points, before.roll, before.box)
       : { box, roll: 0 };
     this.face = await this.twice(image, region, (pixels, crop) => {
       const warp = warpBetween(crop, before?.crop ?? crop);
@@ -275,11 +278,11 @@ class Follower {
     const first = await this.look(image, region, ask);
     if (!first) return null;
     const { box } = region;
-    const found = this.network.shape.box(first.points, region.roll);
+    const found = this.network.shape.box(first.points, region.roll, box);
     const [dx, dy] = [0, 1].map((i) => Math.abs(found[i] + found[i + 2] - box[i] - box[i + 2]) / 2);
     const side = Math.max(box[2] - box[0], box[3] - box[1]);
     if (Math.max(dx, dy) <= RECROP_BEYOND * side) return first;
-    const again = this.network.shape.region(first.points, region.roll);
+    const again = this.network.shape.region(first.points, region.roll, box);
     return (await this.look(image, again, ask)) ?? first;
   }
 
@@ -292,7 +295,7 @@ class Follower {
       points.set(apply(crop, [landmarks[i], landmarks[i + 1]]), i);
     }
     const sure = confidence.reduce((sum, one) => sum + one, 0) / confidence.length;
-    const [x0, y0, x1, y1] = shape.box(points, 0);
+    const [x0, y0, x1, y1] = shape.box(points, 0, region.box);
     const [x, y, side] = [(x0 + x1) / 2, (y0 + y1) / 2, Math.max(x1 - x0, y1 - y0)];
     const inside = 0 <= x && x < image.width && 0 <= y && y < image.height;
     // Written so that NaN is no face.
@@ -301,6 +304,8 @@ class Follower {
       inside &&
       SMALLEST_FACE <= side &&
       side <= 4 * Math.max(image.width, image.height);
-    return isFace ? { points, sure, roll: region.roll, crop, state } : null;
+    return isFace
+      ? { points, sure, box: [x0, y0, x1, y1], roll: region.roll, crop, state }
+      : null;
   }
 }

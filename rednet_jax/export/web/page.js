@@ -170,7 +170,7 @@ async function look() {
   const face = moving ? await follower.inFrame(image, box) : await follower.inImage(image, box);
   if (source !== shown) return;
   times = [...times, performance.now() - begin].slice(-TIMED);
-  if (face) box = follower.network.shape.box(face.points, 0);
+  if (face) box = face.box;
   draw(face);
   say(face
     ? `One face, confidence ${face.sure.toFixed(2)}.`

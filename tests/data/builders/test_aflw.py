@@ -12,7 +12,7 @@ from data.builders.trees import LANDMARKS, PICTURE, names, read_back, save_image
 
 from rednet_jax.data.builders.aflw import SHARED, split_of
 from rednet_jax.errors import RednetError
-from rednet_jax.landmarks.schemes import LANDMARKS_68
+from rednet_jax.landmarks.builtin import IBUG68
 
 POINTS = [*SHARED, "LeftEyeCenter", "LeftEar", "NoseLeft", "MouthCenter"]
 
@@ -86,7 +86,7 @@ def test_left_and_right_are_mirror_pairs() -> None:
     for point, index in SHARED.items():
         short = point.replace("Left", "<").replace("Right", ">").translate(swap)
         mirrored = short.replace("<", "Left").replace(">", "Right")
-        assert SHARED[mirrored] == LANDMARKS_68.mirror[index]
+        assert SHARED[mirrored] == IBUG68.mirror[index]
 
 
 def test_faces_of_an_image_are_in_one_split(tmp_path, build) -> None:

@@ -137,7 +137,7 @@ def test_bad_files_are_named_counted_and_left_out(tree, tmp_path) -> None:
     causes = [
         "200.png: cannot be read (",
         "201.png: not an image",
-        "202.pts: 67 points, not 68 or 7",
+        "202.pts: 67 points, 300-W has 68",
         "203.pts: a coordinate is no place in an image",
         f"204.png: leads out of {tree}",
         "205: has no image",
@@ -180,7 +180,7 @@ def test_what_cannot_be_prepared_is_said_in_one_line(tree, tmp_path, capfd) -> N
     (tmp_path / "empty").mkdir()
     data = ["--data-dir", str(tmp_path / "data")]
     for words, line in (
-        (["coco", "--from", str(tree)], "no data set 'coco'; known: 300w"),
+        (["coco", "--from", str(tree)], "no data set 'coco'; known: folder, 300w"),
         (["300w"], "300w is prepared from the publisher's folder: give --from FOLDER"),
         (["synthetic", "--from", str(tree)], "synthetic is generated, from no folder: leave out"),
         (["300w", "--from", str(tmp_path / "none")], f"{tmp_path}/none: no such folder"),
@@ -210,7 +210,7 @@ def test_the_commands(tree, tmp_path, monkeypatch, capfd) -> None:
     assert cli.main(["data", "prepare", "300w", "--from", str(tree)]) == 0
     assert "unchanged since it was prepared: nothing to do" in capfd.readouterr().out
     assert cli.main(["data", "list"]) == 0
-    assert "300w      train 39\n" in capfd.readouterr().out
+    assert "300w      train 39 (ibug68)\n" in capfd.readouterr().out
 
 
 def test_where_prepared_data_lies(monkeypatch) -> None:

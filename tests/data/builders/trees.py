@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rednet_jax.data.prepare import Prepared
+from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.landmarks.pts import write_pts
-from rednet_jax.landmarks.schemes import LANDMARKS_68, mean_shape
 
-LANDMARKS = (mean_shape(LANDMARKS_68) * 20 + [16, 12]).astype(np.float32)
+LANDMARKS = (IBUG68.shape * 20 + [16, 12]).astype(np.float32)
 PICTURE = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
 
 Samples = list[dict[str, Any]]

@@ -1,25 +1,15 @@
-"""The command line of `rednet`: parses, and calls the command's function.
-
-Exit status: 0 done; 1 done but for the failures named on standard error, a line each; 2 what was
-asked for cannot be done, said in one line; 3 another process of the same run is gone.
-"""
+"""Options of every command of `rednet`; each parsed line names the function that runs it."""
 
 from __future__ import annotations
 
 import argparse
-import atexit
-import gc
 import inspect
-import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rednet_jax import commands
-from rednet_jax.compilation import keep_compiled
+from rednet_jax.cli import data, evaluation, exporting, faces, measuring, training
 from rednet_jax.errors import RednetError
-from rednet_jax.logs import quieten
 
 CHECKPOINT = "a released name, a safetensors file, or a run folder"
 
@@ -50,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
         one.set_defaults(run=run)
         return one
 
-    one = command("align", commands.align)
+    one = command("align", faces.align)
     one.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of them")
     _add_network(one, feedback_steps=3)
     one.add_argument(
@@ -73,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--json", metavar="OUT", help="all of each face as JSON")
     one.add_argument("--overlay", metavar="DIR", help="folder for images with landmarks drawn")
 
-    one = command("track", commands.track)
+    one = command("track", faces.track)
     one.add_argument(
         "video",
         type=_video,
@@ -104,9 +94,15 @@ def parser() -> argparse.ArgumentParser:
         "--fps", type=float, metavar="F", help="frames a second of images (default: 25)"
     )
 
-    one = command("eval", commands.evaluate)
+    one = command("eval", evaluation.evaluate)
     one.add_argument("checkpoint", nargs="?", metavar="CHECKPOINT", help=CHECKPOINT)
     one.add_argument("--predictions-in", type=Path, metavar="FILE", help="landmarks to score")
+    one.add_argument(
+        "--scheme",
+        metavar="S",
+        help="of --predictions-in: a built-in scheme or a JSON file (default: the data set's, or a "
+        "built-in one with as many landmarks)",
+    )
     one.add_argument("--data", required=True, metavar="NAME", help="the data set, such as 300w")
     one.add_argument("--split", required=True, metavar="S", help="its split, such as validation")
     _add_data_dir(one)
@@ -125,9 +121,8 @@ def parser() -> argparse.ArgumentParser:
     )
     one.add_argument(
         "--normaliser",
-        choices=("inter-ocular", "inter-pupil", "box-diagonal"),
-        default="inter-ocular",
-        help="what errors are in percent of (default: %(default)s)",
+        choices=("inter-ocular", "inter-pupil", "box", "box-diagonal"),
+        help="what errors are in percent of (default: what the landmarks' scheme names)",
     )
     _add_json(one)
     one.add_argument(
@@ -140,7 +135,7 @@ def parser() -> argparse.ArgumentParser:
         "--plot", type=Path, metavar="OUT.png", help="the cumulative distribution of the errors"
     )
 
-    one = command("calibrate", commands.calibrate)
+    one = command("calibrate", evaluation.calibrate)
     one.add_argument("checkpoint", metavar="CHECKPOINT", help=CHECKPOINT)
     one.add_argument(
         "--out",
@@ -158,7 +153,7 @@ def parser() -> argparse.ArgumentParser:
     _add_data_dir(one)
     _add_all_steps(one, "calibrate for")
 
-    one = command("train", commands.train)
+    one = command("train", training.train)
     one.add_argument("experiment", type=Path, metavar="EXPERIMENT", help="builds one Experiment")
     one.add_argument("--run-dir", type=Path, metavar="DIR", help="(default: runs/EXPERIMENT)")
     one.add_argument("--steps", type=int, metavar="N", help="stop after N steps in total")
@@ -177,6 +172,14 @@ def parser() -> argparse.ArgumentParser:
     )
     one.add_argument("--init-from", metavar="C", help=f"weights to begin with: {CHECKPOINT}")
     one.add_argument(
+        "--fresh",
+        type=lambda text: tuple(text.split(",")),
+        default=(),
+        metavar="PART,PART",
+        help="parts of the network that begin afresh beside --init-from, such as "
+        "detection,regression (a network of other landmarks needs this)",
+    )
+    one.add_argument(
         "--from-step",
         type=int,
         metavar="N",
@@ -193,7 +196,7 @@ def parser() -> argparse.ArgumentParser:
     _add_data_dir(one)
     one.set_defaults(fields={})
 
-    one = command("ablate", commands.ablate)
+    one = command("ablate", training.ablate)
     one.add_argument("file", type=Path, nargs="?", metavar="FILE", help="builds one Ablation")
     one.add_argument(
         "--runs-dir", type=Path, metavar="DIR", help="a folder a run (default: runs/ablations)"
@@ -217,18 +220,59 @@ def parser() -> argparse.ArgumentParser:
     _add_data_dir(one)
     one.set_defaults(fields={}, do=("train", "table"))
 
-    one = command("report", commands.report)
+    one = command("report", training.report)
     one.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="the folder of a run")
 
     text = "List and prepare data sets."
     one = subparsers.add_parser("data", help=text, description=text)
     verbs = one.add_subparsers(metavar="VERB", required=True)
-    _add_data_dir(command("list", commands.list_data, verbs))
-    one = command("prepare", commands.prepare_data, verbs)
-    one.add_argument("name", metavar="NAME", help="of the data set, as `rednet data list` has it")
-    one.add_argument("--from", dest="source", type=Path, metavar="FOLDER", help="the publisher's")
+    _add_data_dir(command("list", data.list_data, verbs))
+    one = command("prepare", data.prepare_data, verbs)
+    one.add_argument(
+        "data",
+        metavar="DATA",
+        help="a data set as `rednet data list` has it, or `folder` for your own images",
+    )
+    one.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="FOLDER",
+        help="the publisher's folder, or that of your images",
+    )
+    own = one.add_argument_group("your own images (DATA is `folder`)")
+    own.add_argument("--name", metavar="NAME", help="of the data set that is made")
+    own.add_argument(
+        "--scheme", metavar="S", help="of the landmarks: a built-in one or a JSON file"
+    )
+    own.add_argument(
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="CSV (name,x0,y0,...) or COCO keypoints (default: NAME.pts beside each image)",
+    )
+    own.add_argument(
+        "--split-list",
+        action="append",
+        type=_split_list,
+        metavar="SPLIT=FILE",
+        help="names of the images of a split, one a line; once for each split",
+    )
+    own.add_argument(
+        "--shares",
+        type=_shares,
+        metavar="T,V,E",
+        help="parts of train, validation and test (default: 0.8,0.1,0.1); no person is in two",
+    )
+    own.add_argument("--seed", type=int, metavar="N", help="of the random splits (default: 0)")
     _add_data_dir(one)
-    one = command("show", commands.show_data, verbs)
+    one = command("scheme", data.propose, verbs)
+    one.add_argument("source", type=Path, metavar="DIR", help="the folder of images")
+    one.add_argument("--name", required=True, metavar="NAME", help="of the scheme")
+    one.add_argument("--labels", type=Path, metavar="FILE", help="as of `rednet data prepare`")
+    one.add_argument("--out", type=Path, metavar="OUT.json", help="(default: NAME.json)")
+    one.add_argument("--sheet", type=Path, metavar="OUT.png", help="(default: NAME.png)")
+    one = command("show", data.show_data, verbs)
     one.add_argument("name", metavar="NAME", help="of the data set, as `rednet data list` has it")
     one.add_argument("--split", default="train", metavar="S", help="(default: %(default)s)")
     one.add_argument("--count", type=int, metavar="N", help="samples (default: 16; clips: 4)")
@@ -236,13 +280,13 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--out", metavar="OUT.png", help="(default: NAME_SPLIT.png)")
     _add_data_dir(one)
 
-    one = command("quickstart", commands.quickstart)
+    one = command("quickstart", faces.quickstart)
     one.add_argument(
         "--out", default="rednet_quickstart", metavar="DIR", help="(default: %(default)s)"
     )
     one.add_argument("--checkpoint", default="compact", metavar="C", help=CHECKPOINT)
 
-    one = command("export", commands.export)
+    one = command("export", exporting.export)
     one.add_argument("checkpoint", metavar="CHECKPOINT", help=CHECKPOINT)
     one.add_argument(
         "--to",
@@ -267,23 +311,23 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_data_dir(one)
 
-    one = command("import", commands.import_)
+    one = command("import", exporting.import_)
     one.add_argument("file", metavar="FILE", help="a .safetensors file of ours, or a .pth")
     one.add_argument("--out", required=True, type=Path, metavar="FILE.safetensors")
 
     measured = subparsers.add_parser("bench", help="Measure the library on this machine.")
     what = measured.add_subparsers(metavar="WHAT", required=True)
-    _add_json(command("scan", commands.bench_scan, what))
-    one = command("startup", commands.bench_startup, what)
+    _add_json(command("scan", measuring.bench_scan, what))
+    one = command("startup", measuring.bench_startup, what)
     # Times of compiling are measured; the processes that it starts have caches of their own.
     one.set_defaults(compilation_cache=False)
     _add_json(one)
-    _add_json(command("input", commands.bench_input, what))
-    _add_json(command("scaling", commands.bench_scaling, what))
-    one = command("track", commands.bench_track, what)
+    _add_json(command("input", measuring.bench_input, what))
+    _add_json(command("scaling", measuring.bench_scaling, what))
+    one = command("track", measuring.bench_track, what)
     _add_network(one, feedback_steps=1, checkpoint="compact_video")
     _add_json(one)
-    one = command("detect", commands.bench_detect, what)
+    one = command("detect", measuring.bench_detect, what)
     one.add_argument(
         "--infants",
         type=Path,
@@ -299,7 +343,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--images", type=int, metavar="N", help="of each set (default: all)")
     _add_data_dir(one)
     _add_json(one)
-    one = command("exports", commands.bench_exports, what)
+    one = command("exports", measuring.bench_exports, what)
     one.add_argument("--checkpoint", default="compact", metavar="C", help=CHECKPOINT)
     one.add_argument(
         "--out",
@@ -317,53 +361,13 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_data_dir(one)
     _add_json(one)
-    one = command("steadiness", commands.bench_steadiness, what)
+    one = command("steadiness", measuring.bench_steadiness, what)
     _add_network(one, feedback_steps=1, checkpoint="compact_video")
     one.add_argument("--data", default="300vw", metavar="NAME", help="(default: %(default)s)")
     one.add_argument("--split", default="validation", metavar="S", help="(default: %(default)s)")
     _add_data_dir(one)
     _add_json(one)
     return rednet
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command line (without the program's name) and returns its exit status."""
-    quieten()
-    _collect_seldom()
-    try:
-        rednet = parser()
-        try:
-            args, rest = rednet.parse_known_args(argv)
-        except SystemExit:
-            # Of --help alone: what cannot be parsed is a RednetError.
-            return 0
-        if "fields" in args:
-            args.fields = _fields(rest)
-        elif rest:
-            rednet.error(f"unrecognized arguments: {' '.join(rest)}")
-        keep_compiled(args.compilation_cache)
-        status: int = args.run(args)
-        return status
-    except RednetError as error:
-        commands.failed([str(error)])
-        return 2
-    except KeyboardInterrupt:
-        commands.failed(["interrupted"])
-        return 130
-    except BrokenPipeError:
-        # Whoever read our output has enough; Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-
-
-def _collect_seldom() -> None:
-    """Makes Python look for garbage less often, and not at exit.
-
-    JAX's modules and traces are hundreds of thousands of objects that stay. Searching them again
-    and again takes a quarter of the time of a short command.
-    """
-    gc.set_threshold(50_000, 10, 10)
-    atexit.register(gc.freeze)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -427,6 +431,20 @@ def _video(text: str) -> str | int:
     return int(text) if number else text
 
 
+def _split_list(text: str) -> tuple[str, Path]:
+    split, equals, path = text.partition("=")
+    if not (split and equals and path):
+        raise argparse.ArgumentTypeError(f"{text!r} is not like train=names.txt")
+    return split, Path(path)
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(word) for word in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not numbers like 0.8,0.1,0.1") from None
+
+
 def _whole_numbers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(word) for word in text.split(","))
@@ -434,8 +452,8 @@ def _whole_numbers(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"{text!r} is not whole numbers like 1,2,3") from None
 
 
-def _fields(words: Sequence[str]) -> dict[str, str]:
-    """{'field': 'value', ...} of ['--field', 'value', '--part.field=value', ...]."""
+def fields_of(words: Sequence[str]) -> dict[str, str]:
+    """Returns {'field': 'value', ...} of ['--field', 'value', '--part.field=value', ...]."""
     fields = {}
     rest = iter(words)
     for word in rest:
@@ -445,7 +463,3 @@ def _fields(words: Sequence[str]) -> dict[str, str]:
             raise RednetError(f"{word}: fields of an experiment are given as --field VALUE")
         fields[name[2:].replace("-", "_")] = given
     return fields
-
-
-if __name__ == "__main__":
-    sys.exit(main())

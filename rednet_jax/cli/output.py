@@ -1,0 +1,63 @@
+"""How commands print: results, failures, and progress on a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+
+@contextlib.contextmanager
+def progress(unit: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A progress bar on a terminal, as a function of (done, in all); nothing elsewhere."""
+    from tqdm import tqdm
+
+    with tqdm(unit=unit, disable=None, leave=False) as bar:
+
+        def report(done: int, total: int | None) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield report
+
+
+def print_result(
+    result: dict[str, Any],
+    path: str | None,
+    as_text: Callable[[dict[str, Any]], str] | None = None,
+) -> None:
+    """Prints numbers and rows of numbers, or all of it as JSON where the path is '-'."""
+    from rednet_jax.files import write_text
+
+    text = json.dumps(result, indent=2) + "\n"
+    if path == "-":
+        print(text, end="")
+        return
+    print((as_text or _rows_text)(result))
+    if path is not None:
+        write_text(path, text)
+
+
+def _rows_text(result: dict[str, Any]) -> str:
+    lines = []
+    for name, value in result.items():
+        for row in value if isinstance(value, list) else [{name: value}]:
+            if isinstance(row, dict):
+                lines.append("  ".join(f"{key} {_short(item)}" for key, item in row.items()))
+    return "\n".join(lines)
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def counts(samples: dict[str, int]) -> str:
+    return ", ".join(f"{split} {count}" for split, count in samples.items())
+
+
+def failed(failures: Sequence[str]) -> int:
+    for failure in failures:
+        print(f"rednet: {' '.join(failure.splitlines())}", file=sys.stderr)
+    return 1 if failures else 0

@@ -1,0 +1,163 @@
+"""COFW from its MATLAB files: images, 29 points with a flag each, and a box a face."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import scipy.io
+import scipy.io.matlab
+from numpy.typing import NDArray
+from PIL import Image
+
+from rednet_jax.data.builders.base import Example, FaceBuilder, Picture, face_example
+from rednet_jax.errors import RednetError
+from rednet_jax.landmarks.builtin import COFW29
+
+FILES = {
+    "train": ("COFW_train_color.mat", "COFW_train.mat"),
+    "test": ("COFW_test_color.mat", "COFW_test.mat"),
+}
+"""Of each part the file in colour, or else the one in grey."""
+
+VARIABLES = {"train": ("IsTr", "phisTr"), "test": ("IsT", "phisT")}
+
+VALIDATION_SHARE = 0.1
+
+_COLUMNS = 3 * COFW29.count
+"""Of a row of `phis`: all x, all y, and which points are occluded."""
+
+
+class RednetCOFW(FaceBuilder):
+    """COFW: 29 points on faces in photographs, many of them occluded; all of them are labelled."""
+
+    name = "rednet_cofw"
+    scheme = COFW29
+    splits: ClassVar = ("train", "validation", "test")
+    tree: ClassVar = "looked for COFW_train_color.mat, COFW_test_color.mat"
+
+    def list_splits(self) -> dict[str, list[str]]:
+        """Returns the faces of both files by number; of the first a tenth is `validation`."""
+        splits: dict[str, list[str]] = {split: [] for split in self.splits}
+        self._parts: dict[str, _Part] = {}
+        for part, names in FILES.items():
+            present = [name for name in names if (self.root / name).is_file()]
+            if not present:
+                self.left_out.append(f"{self.root / names[0]}: no such file")
+                continue
+            self._parts[part] = opened = _open(self.inside(present[0]), *VARIABLES[part])
+            for number in range(len(opened.points)):
+                name = f"{part}/{number + 1:04d}"
+                held_out = part == "train" and _share(name) < VALIDATION_SHARE
+                splits["validation" if held_out else part].append(name)
+        return splits
+
+    def read(self, name: str) -> Example:
+        """Returns one face; raises RednetError if its image or its points are bad."""
+        part, number = name.split("/")
+        opened, row = self._parts[part], int(number) - 1
+        where = f"{opened.path}: face {row + 1}"
+        pixels = opened.image(row)
+        if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or not pixels.size:
+            raise RednetError(f"{where}: no image ({pixels.dtype} {pixels.shape})")
+        if pixels.ndim == 3 and pixels.shape[2] != 3:
+            raise RednetError(f"{where}: an image of {pixels.shape[2]} channels")
+        image = Image.fromarray(pixels).convert("RGB")
+        file = io.BytesIO()
+        image.save(file, "PNG")
+        # MATLAB counts pixels from 1.
+        landmarks = opened.points[row, : 2 * COFW29.count].reshape(2, -1).T - 1
+        if not (np.abs(landmarks) < 1e6).all():
+            raise RednetError(f"{where}: a coordinate is no place in an image")
+        return face_example(
+            name,
+            Picture(file.getvalue(), image.size),
+            landmarks.astype(np.float32),
+            np.ones(COFW29.count, bool),
+            scheme=self.scheme,
+            style="",
+            where=where,
+        )
+
+
+_UNREADABLE = (
+    *(ArithmeticError, EOFError, LookupError, NotImplementedError, OSError, TypeError, ValueError),
+    *(scipy.io.matlab.MatReadError, struct.error, zlib.error),
+)
+"""What scipy raises of damaged files."""
+
+
+class _Part:
+    """An opened file: its points [N, 87], and its images one by one."""
+
+    def __init__(self, path: Path, points: NDArray[np.float64]) -> None:
+        self.path, self.points = path, points
+
+    def image(self, row: int) -> NDArray[np.uint8]:
+        """Returns the image [H, W] or [H, W, 3] of a face."""
+        raise NotImplementedError
+
+
+class _Version5(_Part):
+    def __init__(self, path: Path, images: str, points: str) -> None:
+        try:
+            found = scipy.io.loadmat(path, variable_names=[images, points])
+            self._images = np.asarray(found[images]).ravel()
+            rows = np.asarray(found[points], np.float64)
+        except _UNREADABLE as error:
+            raise RednetError(f"{path}: cannot be read ({error})") from None
+        super().__init__(path, rows)
+
+    def image(self, row: int) -> NDArray[np.uint8]:
+        return np.asarray(self._images[row])
+
+
+class _Version73(_Part):
+    """A file of MATLAB 7.3 is HDF5; arrays lie there with their axes in the opposite order."""
+
+    def __init__(self, path: Path, images: str, points: str) -> None:
+        self._name = images
+        with self._file(path) as file:
+            super().__init__(path, np.asarray(file[points], np.float64).T)
+
+    def image(self, row: int) -> NDArray[np.uint8]:
+        with self._file(self.path) as file:
+            cells = file[self._name]
+            reference = cells[()].ravel()[row]
+            return np.asarray(file[reference]).T
+
+    @contextlib.contextmanager
+    def _file(self, path: Path) -> Iterator[Any]:
+        try:
+            import h5py
+        except ImportError:
+            raise RednetError(
+                f"{path}: a file of MATLAB 7.3; do `pip install 'rednet-jax[cofw]'` to read it"
+            ) from None
+        try:
+            with h5py.File(path, "r") as file:
+                yield file
+        except (OSError, KeyError, ValueError, TypeError) as error:
+            raise RednetError(f"{path}: cannot be read ({error})") from None
+
+
+def _open(path: Path, images: str, points: str) -> _Part:
+    with path.open("rb") as file:
+        version = file.read(128)
+    # The first 512 bytes of HDF5 are MATLAB's own text.
+    kind = _Version73 if b"MATLAB 7.3" in version or version[:4] == b"\x89HDF" else _Version5
+    part = kind(path, images, points)
+    if part.points.ndim != 2 or part.points.shape[1] != _COLUMNS:
+        raise RednetError(f"{path}: {points} is {part.points.shape}, not N x {_COLUMNS}")
+    return part
+
+
+def _share(name: str) -> float:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) / 2**32

@@ -1,0 +1,228 @@
+"""A scheme proposed from labelled faces: mean shape, mirror pairs, and a sheet to check them on."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from scipy.optimize import linear_sum_assignment
+
+from rednet_jax.data.builders.own_folder import read_labels
+from rednet_jax.data.prepare import check_own_name
+from rednet_jax.detection.detector import Detection, FaceDetector, upright_box
+from rednet_jax.detection.yunet import YuNet
+from rednet_jax.errors import RednetError
+from rednet_jax.files import write_text
+from rednet_jax.landmarks.boxes import intersection_over_union, landmark_box
+from rednet_jax.landmarks.builtin import BUILTIN, IBUG68
+from rednet_jax.landmarks.crops import apply_affine, crop_image, crop_transform, invert_affine
+from rednet_jax.landmarks.drawing import COLOURS, contact_sheet, write_image
+from rednet_jax.landmarks.schemes import Scheme
+from rednet_jax.media.images import read_image
+
+FACES = 200
+"""Faces at most that the mean shape is computed from, evenly spread over the labels."""
+
+FEWEST = 5
+"""Faces that the detector has to find."""
+
+_SPANNING = 0.85
+"""Landmarks whose box overlaps that of a whole face by more span the face."""
+
+_BORDER = tuple(range(27))
+"""Landmarks of `ibug68` on the border of the face: jaw and brows."""
+
+_FARTHEST_PAIR = 0.15
+"""Sides of the face's box that a landmark may lie from the mirror image of its counterpart."""
+
+_EYE_CORNER = 0.06
+"""Sides of the face's box within which a landmark of the mean shape is taken for an eye corner."""
+
+_TILE, _COLUMNS, _SHOWN, _ROOM = 480, 4, 7, 1.4
+
+
+class Proposal(NamedTuple):
+    """What `propose_scheme` found.
+
+    Attributes:
+        scheme: to be looked at, and edited where it is wrong.
+        faces: how many the mean shape is computed from.
+        file: the scheme as JSON.
+        sheet: the image that shows it.
+    """
+
+    scheme: Scheme
+    faces: int
+    file: Path
+    sheet: Path
+
+
+class _Face(NamedTuple):
+    """A labelled face that the detector found; landmarks [L, 2] in sides of its box."""
+
+    path: Path
+    shape: NDArray[np.float64]
+    box: NDArray[np.floating]
+    roll: float
+
+
+def propose_scheme(
+    root: Path,
+    name: str,
+    *,
+    labels: Path | None = None,
+    out: Path | None = None,
+    sheet: Path | None = None,
+    detector: FaceDetector | None = None,
+    report: Callable[[int, int | None], None] = lambda done, total: None,
+) -> Proposal:
+    """Writes a scheme for labelled images, and a sheet that numbers its landmarks.
+
+    The mean shape is the median of the faces in the upright frame of their detected boxes, so that
+    crops of any scheme show the same part of a face. Mirror pairs are the landmarks that lie
+    opposite each other in it. The normaliser is the distance between the outer eye corners where
+    the scheme has them, else the box.
+
+    Args:
+        root: the folder of images.
+        name: of the scheme.
+        labels: a CSV file or COCO keypoints, as in `OwnData`; None for .pts files.
+        out: the JSON file; NAME.json in the current folder if None.
+        sheet: the PNG; NAME.png in the current folder if None.
+        detector: finds the faces; `YuNet()` if None.
+        report: called with (faces done, in all).
+
+    Raises:
+        RednetError: labels that cannot be read, too few faces that the detector finds, landmarks
+            without a counterpart on the other side, or a file that cannot be written.
+    """
+    check_own_name(name)
+    if name in BUILTIN:
+        raise RednetError(f"name: '{name}' is that of a built-in scheme")
+    detector = detector or YuNet()
+    labelled = read_labels(root, labels, None)
+    chosen = np.unique(np.linspace(0, len(labelled) - 1, FACES).round().astype(int))
+    faces = []
+    for done, place in enumerate(chosen, 1):
+        path, points = labelled[place]
+        if (face := _found(path, points, detector)) is not None:
+            faces.append(face)
+        report(done, len(chosen))
+    if len(faces) < FEWEST:
+        raise RednetError(
+            f"{labels or root}: the detector finds {len(faces)} of {len(chosen)} labelled faces; a "
+            f"mean shape needs {FEWEST}"
+        )
+    scheme = scheme_of_shapes(name, np.stack([face.shape for face in faces]))
+    file, drawn = out or Path(f"{name}.json"), sheet or Path(f"{name}.png")
+    write_text(file, _lines(scheme))
+    write_image(drawn, _sheet(scheme, faces))
+    return Proposal(scheme, len(faces), file, drawn)
+
+
+def scheme_of_shapes(name: str, shapes: NDArray[np.floating]) -> Scheme:
+    """Returns the scheme of shapes [N, L, 2], nan where not labelled, in sides of the face's box.
+
+    Raises:
+        RednetError: a landmark that is labelled in no face, or that has no counterpart.
+    """
+    if missing := np.flatnonzero(np.isnan(shapes).all((0, 2))).tolist():
+        raise RednetError(f"landmark {missing[0]} is labelled in none of {len(shapes)} faces")
+    mean = np.nanmedian(shapes, axis=0)
+    mirror = mirror_pairs(mean)
+    apart = np.linalg.norm(mean[list(mirror)] * [-1, 1] - mean, axis=1)
+    if apart.max() > _FARTHEST_PAIR:
+        raise RednetError(f"landmark {int(apart.argmax())} has no counterpart on the other side")
+    mean = (mean + mean[list(mirror)] * [-1, 1]) / 2
+    whole = landmark_box(IBUG68.shape)
+    spans = len(mean) > 1 and intersection_over_union(landmark_box(mean), whole) > _SPANNING
+    near = np.linalg.norm(mean - IBUG68.shape[36], axis=1) < _EYE_CORNER
+    # Of an eye's outline several points are near its corner, which is the outermost.
+    corner = int(np.where(near, mean[:, 0], np.inf).argmin())
+    has_corners = bool(near[corner]) and mirror[corner] != corner
+    return Scheme(
+        name=name,
+        mirror=mirror,
+        mean_shape=tuple((round(float(x), 5), round(float(y), 5)) for x, y in mean),
+        normaliser=((corner,), (mirror[corner],)) if has_corners else "box",
+        outline=() if spans else tuple(IBUG68.mean_shape[index] for index in _BORDER),
+    )
+
+
+def mirror_pairs(shape: NDArray[np.floating]) -> tuple[int, ...]:
+    """Returns for each point [L, 2] its counterpart on the other side of x = 0.
+
+    The sum of the squared distances between mirrored points and their counterparts is least. So
+    points that lie side by side keep their order, even where a part of the face is off the axis.
+    """
+    squares = (((shape * [-1, 1])[:, None] - shape[None]) ** 2).sum(-1)
+    mirror = linear_sum_assignment(squares)[1]
+    # Of a ring of three or more points, which costs no more than pairs, the nearest pairs stay.
+    free = {index for index in range(len(shape)) if mirror[mirror[index]] != index}
+    pairs = itertools.combinations_with_replacement(sorted(free), 2)
+    for one, other in sorted(pairs, key=lambda pair: squares[pair]):
+        if one in free and other in free:
+            mirror[one], mirror[other] = other, one
+            free -= {one, other}
+    return tuple(int(index) for index in mirror)
+
+
+def _found(path: Path, points: NDArray[np.floating], detector: FaceDetector) -> _Face | None:
+    """A labelled face in the frame of its detected box; None where the detector misses it."""
+    known = np.isfinite(points).all(axis=1)
+    middle = points[known].mean(0) if known.any() else np.full(2, np.nan)
+
+    def holds(face: Detection) -> bool:
+        x0, y0, x1, y1 = face.box
+        return bool(x0 <= middle[0] <= x1 and y0 <= middle[1] <= y1)
+
+    around = [face for face in detector.detect(read_image(path, upright=False)) if holds(face)]
+    if not around:
+        return None
+    box, roll = upright_box(max(around, key=lambda face: face.score))
+    upright = apply_affine(invert_affine(crop_transform(box, margin=1, size=1, roll=roll)), points)
+    return _Face(path, np.asarray(upright, np.float64), box, roll)
+
+
+def _lines(scheme: Scheme) -> str:
+    """The scheme as JSON, a field a line."""
+    fields = (f"  {json.dumps(name)}: {json.dumps(v)}" for name, v in scheme.to_json().items())
+    return "{\n" + ",\n".join(fields) + "\n}\n"
+
+
+def _sheet(scheme: Scheme, faces: Sequence[_Face]) -> NDArray[np.uint8]:
+    """The mean shape with its pairs, and faces, all landmarks numbered."""
+    blank = np.full((_TILE, _TILE, 3), 40, np.uint8)
+    tiles = [_numbered(blank, scheme.shape, scheme)]
+    captions = [f"{scheme.name}: mean of {len(faces)} faces, lines join mirror pairs"]
+    for place in np.unique(np.linspace(0, len(faces) - 1, _SHOWN).round().astype(int)):
+        face = faces[place]
+        affine = crop_transform(face.box, margin=_ROOM, size=_TILE, roll=face.roll)
+        image = crop_image(read_image(face.path, upright=False), affine, _TILE)
+        tiles.append(_numbered(image, face.shape, None))
+        captions.append(face.path.name)
+    return contact_sheet(captions, [tiles], _COLUMNS)
+
+
+def _numbered(
+    image: NDArray[np.uint8], shape: NDArray[np.floating], pairs: Scheme | None
+) -> NDArray[np.uint8]:
+    """An image with the landmarks of a shape in sides of the face's box, numbered."""
+    points = shape * (_TILE / _ROOM) + (_TILE - 1) / 2
+    drawn = Image.fromarray(image)
+    draw, font = ImageDraw.Draw(drawn), ImageFont.load_default(11)
+    for one, other in enumerate(() if pairs is None else pairs.mirror):
+        if one < other:
+            draw.line([tuple(points[one]), tuple(points[other])], fill="#707070")
+    for index, (x, y) in enumerate(points):
+        if np.isfinite(x + y):
+            colour = COLOURS[index % len(COLOURS)]
+            draw.circle((float(x), float(y)), 1.5, fill=colour)
+            draw.text((float(x) + 2, float(y) - 6), str(index), fill=colour, font=font)
+    return np.asarray(drawn)

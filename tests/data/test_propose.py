@@ -1,0 +1,112 @@
+"""A scheme proposed from labelled faces: what is read off them, and what is told where it fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from any_scheme import SCHEMES
+from hypothesis import given
+from PIL import Image
+
+from rednet_jax.data.propose import mirror_pairs, propose_scheme, scheme_of_shapes
+from rednet_jax.detection.detector import Detection
+from rednet_jax.errors import RednetError
+from rednet_jax.landmarks.boxes import landmark_box
+from rednet_jax.landmarks.builtin import (
+    AFLW19,
+    BUILTIN,
+    COFW29,
+    HEAD70,
+    IBUG68,
+    REDNET7,
+    WFLW98,
+    load_scheme,
+)
+from rednet_jax.landmarks.convert import convert
+from rednet_jax.landmarks.pts import write_pts
+from rednet_jax.landmarks.schemes import Scheme
+
+
+@pytest.mark.parametrize("scheme", BUILTIN.values(), ids=BUILTIN)
+def test_mirror_pairs_of_the_builtin_schemes(scheme: Scheme) -> None:
+    """Also where a nose or mouth lies off the axis, as on the mean of faces that look aside."""
+    assert mirror_pairs(scheme.shape) == scheme.mirror
+    assert mirror_pairs(scheme.shape + np.float32([0.004, 0])) == scheme.mirror
+
+
+@given(SCHEMES)
+def test_pairs_of_any_shape_are_pairs(scheme: Scheme) -> None:
+    mirror = mirror_pairs(scheme.shape)
+    assert [mirror[other] for other in mirror] == list(range(scheme.count))
+    apart = np.linalg.norm(scheme.shape[list(mirror)] * [-1, 1] - scheme.shape, axis=1)
+    assert apart.max() < 1e-6
+
+
+@pytest.mark.parametrize("scheme", [IBUG68, WFLW98, COFW29, AFLW19, REDNET7], ids=str)
+def test_a_scheme_of_shapes(scheme: Scheme) -> None:
+    rng = np.random.default_rng(0)
+    shapes = scheme.shape + rng.normal(0, 0.004, (60, scheme.count, 2))
+    shapes[:10, 0] = np.nan
+    found = scheme_of_shapes("mine", shapes)
+    assert found.mirror == scheme.mirror
+    np.testing.assert_allclose(found.shape, scheme.shape, atol=0.005)
+    # Outer eye corners, where the landmarks have them; an outline, where they do not span the face.
+    corners = scheme.groups or ((6,), (11,))
+    assert found.groups == corners
+    assert bool(found.outline) == bool(scheme.outline)
+
+
+def test_a_landmark_that_nobody_has_is_told() -> None:
+    shapes = np.tile(REDNET7.shape, (5, 1, 1)).astype(np.float64)
+    shapes[:, 3] = np.nan
+    with pytest.raises(RednetError, match="landmark 3 is labelled in none of 5 faces"):
+        scheme_of_shapes("mine", shapes)
+    shapes[:, 3] = -0.4, 0.1
+    with pytest.raises(RednetError, match=r"landmark \d has no counterpart on the other"):
+        scheme_of_shapes("mine", shapes)
+
+
+class ByName:
+    """A detector that finds the face where its labels are, for images of one colour each."""
+
+    def __init__(self, boxes: dict[int, np.ndarray]) -> None:
+        self.boxes = boxes
+
+    def detect(self, image: np.ndarray) -> list[Detection]:
+        box = self.boxes.get(int(image[0, 0, 0]))
+        return [] if box is None else [Detection(box, 0.9)]
+
+
+def test_from_images_to_a_file_and_a_sheet(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    boxes = {}
+    (tmp_path / "mine").mkdir()
+    for number in range(8):
+        size, place = rng.uniform(60, 120), rng.uniform(100, 140, 2)
+        points = HEAD70.shape * size + place
+        Image.new("RGB", (240, 240), (number, 9, 9)).save(tmp_path / f"mine/{number}.png")
+        write_pts(tmp_path / f"mine/{number}.pts", convert(points, HEAD70, COFW29))
+        boxes[number] = landmark_box(points)
+    del boxes[3]
+    found = propose_scheme(
+        tmp_path / "mine",
+        "mine29",
+        out=tmp_path / "mine29.json",
+        sheet=tmp_path / "sheet.png",
+        detector=ByName(boxes),
+    )
+    assert found.faces == 7 and load_scheme(found.file) == found.scheme
+    assert found.scheme.mirror == COFW29.mirror
+    # The unit is the box around the detected face, a little larger than the mean face's own.
+    low, high = IBUG68.shape.min(0), IBUG68.shape.max(0)
+    expected = (COFW29.shape - (low + high) / 2) / (high - low).max()
+    np.testing.assert_allclose(found.scheme.shape, expected, atol=0.01)
+    assert Image.open(found.sheet).size[0] > 1000
+    with pytest.raises(RednetError, match="the detector finds 0 of 8 labelled faces"):
+        propose_scheme(tmp_path / "mine", "mine29", detector=ByName({}))
+    with pytest.raises(RednetError, match="'wflw98' is that of a built-in scheme"):
+        propose_scheme(tmp_path / "mine", "wflw98")
+    with pytest.raises(RednetError, match="no labelled image"):
+        propose_scheme(tmp_path / "mine" / "nothing", "mine29")

@@ -1,0 +1,86 @@
+"""The commands of docs/own_landmarks.md, one after the other, on fewer faces and steps."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import rednet_jax
+from rednet_jax import cli
+from rednet_jax.landmarks.builtin import WFLW98, load_scheme
+from rednet_jax.landmarks.table import read_landmarks_csv
+from rednet_jax.media.video import write_video
+from rednet_jax.quickstart import portrait_clip
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "experiments" / "own_landmarks"
+FRESH = "detection,encoder/squeeze,regression/points,regression/squeeze"
+
+
+def test_the_page_and_the_experiment_name_the_same_parts() -> None:
+    page = (ROOT / "docs" / "own_landmarks.md").read_text()
+    assert f"--fresh {FRESH}" in page
+    assert f"--fresh {FRESH}" in (EXAMPLE / "experiment.py").read_text()
+    scheme = load_scheme(EXAMPLE / "mine98.json")
+    assert scheme.mirror == WFLW98.mirror and scheme.groups == WFLW98.groups
+    assert set(scheme.regions) == set(WFLW98.regions)
+    fields = set(re.findall(r"^\| `(\w+)` \|", page, re.M))
+    assert fields == set(scheme.to_json()) - {"count"}
+
+
+@pytest.mark.slow
+def test_from_labelled_images_to_an_export(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    faces = [sys.executable, str(EXAMPLE / "faces.py"), "mine", "--count", "24"]
+    subprocess.run(faces, check=True)
+    labelled = ["--labels", "mine/labels.csv"]
+    proposed = ["data", "scheme", "mine/images", *labelled, "--name", "mine98"]
+    assert cli.main(proposed) == 0
+    found, committed = load_scheme("mine98.json"), load_scheme(EXAMPLE / "mine98.json")
+    assert found.mirror == committed.mirror and found.groups == committed.groups
+    np.testing.assert_allclose(found.shape, committed.shape, atol=0.05)
+    prepared = ["--data-dir", "prepared"]
+    scheme = ["--scheme", str(EXAMPLE / "mine98.json")]
+    prepare = ["data", "prepare", "folder", "--name", "mine98", "--from", "mine/images"]
+    assert cli.main([*prepare, *labelled, *scheme, *prepared]) == 0
+    assert cli.main(["data", "show", "mine98", "--augmented", "--count", "4", *prepared]) == 0
+
+    few = ["--steps", "6", "--batch", "4", "--one_pass_steps", "3", "--evaluate_every", "3"]
+    few += ["--log_every", "1"]
+    train = ["train", str(EXAMPLE / "experiment.py"), "--run-dir", "run", *prepared, *few]
+    assert cli.main([*train, "--init-from", "compact"]) == 2
+    assert f"begin afresh: --fresh {FRESH.split(',')[0]}" in capsys.readouterr().err
+    assert cli.main([*train, "--init-from", "compact", "--fresh", FRESH]) == 0
+    told = capsys.readouterr().out
+    assert f"begins with the weights of compact; fresh: {FRESH.replace(',', ', ')}" in told
+    assert json.loads(Path("run/init_from.json").read_text())["fresh"] == FRESH.split(",")
+    # Resumed without saying it again, and refused with other parts.
+    assert cli.main([*train, "--steps", "7"]) == 0
+    other = [*train, "--init-from", "compact", "--fresh", "detection"]
+    assert cli.main(other) == 2
+    assert "began with detection, encoder/squeeze" in capsys.readouterr().err
+    config, variables = rednet_jax.load("run")
+    assert config.scheme == committed
+    released = rednet_jax.load("compact")[1]["params"]["encoder"]["stem1"]["conv"]["kernel"]
+    ours = variables["params"]["encoder"]["stem1"]["conv"]["kernel"]
+    # Of the encoder little has moved in so few steps.
+    np.testing.assert_allclose(ours, released, atol=0.05)
+
+    assert cli.main(["eval", "run", "--data", "mine98", "--split", "test", *prepared]) == 0
+    assert "inter-ocular" in capsys.readouterr().out
+    frames, _ = portrait_clip()
+    with write_video(Path("talk.mp4"), 25, frames[0].shape[1::-1]) as write:
+        for frame in frames[:5]:
+            write(frame)
+    track = ["track", "talk.mp4", "--checkpoint", "run", "--out", "talk_98.mp4"]
+    assert cli.main([*track, "--landmarks", "talk.csv"]) in (0, 1)
+    assert read_landmarks_csv("talk.csv")[1].shape[1:] == (98, 2)
+    assert cli.main(["export", "run", "--to", "stablehlo", "--out", "exported"]) == 0
+    exported = json.loads(Path("exported/export.json").read_text())
+    assert exported["scheme"] == committed.to_json()
