@@ -108,6 +108,8 @@ def initial_weights(
     try:
         found = _read(file)
         recorded = None if found is None else Initial(**found)
+        if recorded is not None:
+            recorded = recorded._replace(fresh=tuple(recorded.fresh))
     except TypeError:
         raise RednetError(f"{file}: not a record of weights") from None
     if given is None:

@@ -212,16 +212,16 @@ def check_same_network(
     told = "; ".join(
         f"model.{name} is {shown(there[name])} there, {shown(here[name])} here" for name in why
     )
-    other = _other_parts(variables, config)
-    hint = f"; parts that differ can begin afresh: --fresh {','.join(other)}" if other else ""
+    hint = ""
+    if "scheme" in why:
+        other = ",".join(_other_parts(variables, config))
+        hint = f"; parts that differ can begin afresh: --fresh {other}"
     raise RednetError(f"{checkpoint}: holds another network than the experiment's: {told}{hint}")
 
 
 def _other_parts(variables: Tree, config: RedNetConfig) -> list[str]:
-    """Layers whose arrays a checkpoint has in other shapes or not at all; none if it has others."""
+    """Layers whose arrays a checkpoint has in other shapes, or not at all."""
     here, there = by_path(shapes_of(config)), by_path(variables)
-    if not here.keys() & there.keys():
-        return []
     differing = [path for path, shape in here.items() if there.get(path) != shape]
     layers = {path.partition("/")[2].rpartition("/")[0] for path in differing}
     return sorted(layers)

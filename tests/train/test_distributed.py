@@ -244,6 +244,7 @@ def path(tmp_path_factory, narrow) -> Path:
         "from rednet_jax.train.experiment import *\n"
         "from rednet_jax.train.losses import *\n"
         "from rednet_jax.data.augment import *\n"
+        "from rednet_jax.landmarks.schemes import *\n"
         f"experiment = {experiment!r}\n"
     )
     return path
