@@ -24,8 +24,14 @@ def evaluate(args: argparse.Namespace) -> int:
 
     A data set of clips is followed frame by frame, as `rednet track` does; predictions may be a
     folder with CLIP.csv for each clip, its rows named by the frame's number from 1.
+
+    With --corrupt the frames of short bursts are corrupted, and errors, lost faces and jitter are
+    also given within bursts, in the ten frames after one, and outside.
+
+    Example: rednet eval compact_video --data 300vw --split validation --corrupt occluder
     """
     from rednet_jax.data.sources import holds_clips
+    from rednet_jax.evaluate.corrupt import parse_corruption
     from rednet_jax.evaluate.figures import figures_text
     from rednet_jax.evaluate.predictions import score_predictions
     from rednet_jax.evaluate.protocols import evaluate_split
@@ -34,7 +40,14 @@ def evaluate(args: argparse.Namespace) -> int:
 
     how = {"data_dir": args.data_dir, "normaliser": args.normaliser, "plot": args.plot}
     if args.predictions_in is not None:
-        of_checkpoints = ("checkpoint", "feedback_steps", "every", "boxes", "predictions")
+        of_checkpoints = (
+            "checkpoint",
+            "feedback_steps",
+            "every",
+            "boxes",
+            "corrupt",
+            "predictions",
+        )
         given = [name for name in of_checkpoints if getattr(args, name) is not None]
         if given:
             raise RednetError(f"{given[0].replace('_', '-')} has no use beside --predictions-in")
@@ -50,6 +63,10 @@ def evaluate(args: argparse.Namespace) -> int:
             if not clips:
                 raise RednetError(f"--every is for clips, and {args.data} holds images")
             how["every"] = args.every
+        if args.corrupt is not None:
+            if not clips:
+                raise RednetError(f"--corrupt is for clips, and {args.data} holds images")
+            how["corrupt"] = parse_corruption(args.corrupt)
         with progress("frame" if clips else "face") as report:
             result = (evaluate_clips if clips else evaluate_split)(
                 args.checkpoint,

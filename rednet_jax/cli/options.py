@@ -124,6 +124,12 @@ def parser() -> argparse.ArgumentParser:
         choices=("inter-ocular", "inter-pupil", "box", "box-diagonal"),
         help="what errors are in percent of (default: what the landmarks' scheme names)",
     )
+    one.add_argument(
+        "--corrupt",
+        metavar="KIND[:STRENGTH[:SEED]]",
+        help="of clips, corrupt bursts of 5 to 15 frames: occluder, motion-blur, dark, "
+        "low-resolution, dropped, mixed, or clean to compare with (default strength: 1, seed: 0)",
+    )
     _add_json(one)
     one.add_argument(
         "--predictions",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,13 @@ from rednet_jax.evaluate.cumulative import (
     failure_rate,
 )
 from rednet_jax.evaluate.labels import Labels
-from rednet_jax.evaluate.metrics import face_errors, jitter, part_errors
+from rednet_jax.evaluate.metrics import (
+    error_jitter,
+    face_errors,
+    frame_jitter,
+    jitter,
+    part_errors,
+)
 from rednet_jax.landmarks.normalisers import (
     Normaliser,
     default_normaliser,
@@ -51,6 +58,7 @@ def figures(
     crop_margin: float | None = None,
     plot: Path | None = None,
     name: str = "predictions",
+    parts: Mapping[str, NDArray[np.bool_]] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Measures landmarks against labels.
 
@@ -64,6 +72,7 @@ def figures(
         plot: PNG file for the cumulative error distributions; a missed face is in none of their
             steps, and fails.
         name: of what is measured, for the plot's legend.
+        parts: of clips, which frames [N] make up a part that has figures of its own, by name.
 
     Returns:
         What `rednet eval --json` holds. `split`, which says if it is used for selection. Of the
@@ -77,8 +86,11 @@ def figures(
         if each missed face counts as failed.
 
         Of clips, also `clips`, `frames` (labelled or not), `label_jitter`, and in each row, `nme`
-        being that over all frames, `nme_of_videos` and `jitter`, means of the videos' means, and
-        `per_video`. A video's interval draws blocks of `BLOCK` frames.
+        being that over all frames, `nme_of_videos`, `jitter` and `error_jitter`, means of the
+        videos' means, and `per_video`. A video's interval draws blocks of `BLOCK` frames. Error
+        jitter, that of the difference to the labels, has the labels' own jitter in it unless they
+        are exact. Where there are parts, each row has `parts`: of each `images`, `missed`, and
+        over its frames `nme`, `jitter` and `error_jitter`, with `intervals` over clips.
 
     Raises:
         RednetError: a normaliser that the landmarks do not have, no face that can be measured or
@@ -97,7 +109,7 @@ def figures(
         if not (known & there).any():
             raise RednetError(f"{labels.of}: no answer for any of {known.sum()} labelled faces")
         answered = np.where(there[:, None, None], landmarks, np.nan)
-        row = _row(labels, answered, known, normaliser)
+        row = _row(labels, answered, known, normaliser, parts)
         of_known = face_errors(answered, *_truth(labels, normaliser))[known]
         first = of_known if first is None else first
         if rows:
@@ -151,7 +163,7 @@ def figures_text(result: dict[str, Any]) -> str:
     drawn = f"{100 * interval['level']:g} %, of {interval['count']} {interval['over']} drawn again"
     plain = {**result, "interval": drawn}
     lines = [
-        _line({name: value}, {})
+        f"{name}: {_line(value, {})}" if isinstance(value, dict) else _line({name: value}, {})
         for name, value in plain.items()
         if name not in ("per_step", "provenance")
     ]
@@ -168,6 +180,9 @@ def figures_text(result: dict[str, Any]) -> str:
         if result["missed"]:
             share = f"{result['missed']} missed counted as failures"
             lines.append(f"  {share}: {_line(row['with_missed'], {})}")
+        for name, part in row.get("parts", {}).items():
+            numbers = {k: v for k, v in part.items() if k != "intervals"}
+            lines.append(f"  {name}: {_line(numbers, part['intervals'])}")
     return "\n".join(line for line in lines if line)
 
 
@@ -183,27 +198,72 @@ def _line(numbers: Mapping[str, Any], bounds: Mapping[str, list[float] | None]) 
 
 
 def _row(
-    labels: Labels, landmarks: Floats, known: NDArray[np.bool_], normaliser: Normaliser
+    labels: Labels,
+    landmarks: Floats,
+    known: NDArray[np.bool_],
+    normaliser: Normaliser,
+    parts: Mapping[str, NDArray[np.bool_]],
 ) -> dict[str, Any]:
     """The figures of one answer."""
     errors = face_errors(landmarks, *_truth(labels, normaliser))
-    parts = part_errors(landmarks, *_truth(labels, normaliser))
+    regions = part_errors(landmarks, *_truth(labels, normaliser))
     owners = np.asarray(labels.owners)
-    row = _of_faces(errors[known], {part: one[known] for part, one in parts.items()}, owners[known])
+    of_known = {region: one[known] for region, one in regions.items()}
+    row = _of_faces(errors[known], of_known, owners[known])
     if labels.clips is None:
         return row
+    steadiness = _steadiness(labels, landmarks, normaliser)
     videos = [
-        {"clip": name, **_of_video(landmarks[frames], errors[frames], known[frames], labels.scheme)}
+        {
+            "clip": name,
+            **_of_video(landmarks[frames], errors[frames], known[frames], labels.scheme),
+            "error_jitter": _mean(steadiness["error_jitter"][frames]),
+        }
         for name, frames in labels.clips
     ]
     of_videos = {
         "nme_of_videos": np.array([video["nme"] for video in videos], float),
         "jitter": np.array([video["jitter"] for video in videos], float),
+        "error_jitter": np.array([video["error_jitter"] for video in videos], float),
     }
     bounds = bootstrap_intervals(of_videos, level=LEVEL)
     row["intervals"] |= {name: _pair(one) for name, one in bounds.items()}
     means = {name: _mean(one) for name, one in of_videos.items()}
-    return {**row, **means, "per_video": videos}
+    columns = {"nme": np.where(known, errors, np.nan), **steadiness}
+    of_parts = {
+        name: {
+            "images": int((known & frames & np.isfinite(errors)).sum()),
+            "missed": int((known & frames & ~np.isfinite(errors)).sum()),
+            **_of_part({column: one[frames] for column, one in columns.items()}, owners[frames]),
+        }
+        for name, frames in parts.items()
+    }
+    return {**row, **means, **({"parts": of_parts} if parts else {}), "per_video": videos}
+
+
+def _steadiness(labels: Labels, landmarks: Floats, normaliser: Normaliser) -> dict[str, Floats]:
+    """`jitter` and `error_jitter` of each frame [N] of clips; no clip has neighbours in another."""
+    of_clips = []
+    for _, frames in labels.clips or ():
+        truth = labels._replace(
+            landmarks=labels.landmarks[frames],
+            labelled=labels.labelled[frames],
+            boxes=labels.boxes[frames],
+        )
+        track = landmarks[frames]
+        own = frame_jitter(track, labels.scheme)
+        of_clips.append((own, error_jitter(track, *_truth(truth, normaliser))))
+    own, against_truth = (np.concatenate(one) for one in zip(*of_clips, strict=True))
+    return {"jitter": own, "error_jitter": against_truth}
+
+
+def _of_part(columns: Mapping[str, Floats], owners: NDArray[np.str_]) -> dict[str, Any]:
+    """The mean of each column [F] over frames, and its interval over clips."""
+    bounds = bootstrap_intervals(columns, owners, level=LEVEL)
+    return {
+        **{name: _mean(one) for name, one in columns.items()},
+        "intervals": {name: _pair(one) for name, one in bounds.items()},
+    }
 
 
 def _of_video(

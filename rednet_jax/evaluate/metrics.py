@@ -97,15 +97,64 @@ def jitter(landmarks: Floats, scheme: Scheme, points: list[int] | None = None) -
     Returns:
         nan where no three frames follow each other, and for one landmark alone without its length.
     """
-    second = landmarks[2:] - 2 * landmarks[1:-1] + landmarks[:-2]
+    relative = _relative_jitter(landmarks, scheme)
+    counted = relative if points is None else relative[:, points]
+    finite = counted[np.isfinite(counted)]
+    return float(100 * finite.mean()) if finite.size else float("nan")
+
+
+def frame_jitter(landmarks: Floats, scheme: Scheme) -> Floats:
+    """Returns the jitter of each frame [T] of a track [T, L, 2], percent; `jitter` has the unit.
+
+    It is that of the frame and its two neighbours; nan where one of the three is nan or missing.
+    """
+    return 100 * _of_frames(_relative_jitter(landmarks, scheme), len(landmarks))
+
+
+def error_jitter(
+    landmarks: Floats,
+    truth: Floats,
+    scheme: Scheme,
+    labelled: NDArray[np.bool_] | None = None,
+    normaliser: Normaliser | None = None,
+    boxes: Floats | None = None,
+) -> Floats:
+    """Returns the jitter of each frame [T] against the truth, in percent of the true face's length.
+
+    It is the mean |e(t+1) - 2 e(t) + e(t-1)| of the errors e = landmarks - truth, so the head's own
+    motion does not count. The truth's jitter does: labels that people or machines set in each frame
+    jitter themselves, those of generated faces do not.
+
+    Args are those of `point_errors`, with landmarks [T, L, 2]. A point counts where it is labelled
+    in the frame and its two neighbours; nan is a frame without such a point.
+    """
+    labelled = np.ones(truth.shape[:-1], bool) if labelled is None else labelled
+    errors = np.where(labelled[..., None], landmarks - truth, np.nan)
+    lengths = face_lengths(truth, scheme, normaliser, labelled, boxes)[1:-1]
+    return 100 * _of_frames(_second_differences(errors) / lengths[:, None], len(landmarks))
+
+
+def _relative_jitter(landmarks: Floats, scheme: Scheme) -> Floats:
+    """|Second differences| [T-2, L] of a track, in its own lengths."""
     known: NDArray[np.bool_] = np.all(np.isfinite(landmarks), axis=-1)
     # Points that all lie on one spot have no length: what is not finite does not count.
     with np.errstate(divide="ignore", invalid="ignore"):
         lengths = face_lengths(landmarks, scheme, None, known)[1:-1]
-        relative = np.linalg.norm(second, axis=-1) / lengths[:, None]
-    counted = relative if points is None else relative[:, points]
-    finite = counted[np.isfinite(counted)]
-    return float(100 * finite.mean()) if finite.size else float("nan")
+        relative: Floats = _second_differences(landmarks) / lengths[:, None]
+    return relative
+
+
+def _second_differences(points: Floats) -> Floats:
+    """Returns |p(t+1) - 2 p(t) + p(t-1)|, [T-2, L], of points [T, L, 2]."""
+    second = points[2:] - 2 * points[1:-1] + points[:-2]
+    return np.asarray(np.linalg.norm(second, axis=-1))
+
+
+def _of_frames(differences: Floats, frames: int) -> Floats:
+    """The means [T] of second differences [T-2, L] over points; nan in the first and last frame."""
+    means = np.full(frames, np.nan)
+    means[1:-1] = _mean_of(differences, np.isfinite(differences))
+    return means
 
 
 def _mean_of(errors: Floats, labelled: NDArray[np.bool_]) -> Floats:

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rednet_jax.data.samples import ClipSample
-from rednet_jax.data.sources import read_clips
+from rednet_jax.data.sources import Split, read_clips
 from rednet_jax.detection.detector import Detection, FaceDetector
 from rednet_jax.errors import RednetError
+from rednet_jax.evaluate.corrupt import BURST_KINDS, Corruption, burst_parts, bursts, corrupted
 from rednet_jax.evaluate.figures import figures
 from rednet_jax.evaluate.labels import clip_labels
 from rednet_jax.evaluate.predictions import write_predictions
@@ -79,6 +80,7 @@ def evaluate_clips(
     boxes: Boxes = "truth",
     detector: FaceDetector | None = None,
     normaliser: Normaliser | None = None,
+    corrupt: Corruption | None = None,
     predictions: Path | None = None,
     plot: Path | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
@@ -102,16 +104,22 @@ def evaluate_clips(
         detector: for boxes 'detector', called from several threads if there are several K; the
             tracker's own if None.
         normaliser: what errors are in percent of; the scheme's own if None.
+        corrupt: what the frames of bursts show, to the detector, too; the labels stay. Bursts are
+            planned in frames of the clip, also where only one of so many is used.
         predictions: CSV file, or folder with one for each clip, for the landmarks at the largest K.
         plot: PNG file for the cumulative error distributions of all frames.
         report: called with the number of frames tracked and in all.
 
     Returns:
-        As `figures` does, a row for each K, and `provenance` as `measured_on` does.
+        As `figures` does, a row for each K, and `provenance` as `measured_on` does. Of corrupted
+        clips also `corruption` (`kind`, `strength`, `seed`, `bursts`, of a mixture those of each
+        kind, and `frames` that are corrupted), and as parts the frames `within` bursts, in the ten
+        frames `after` one, and `outside`.
 
     Raises:
-        RednetError: a K or `every` below 1, an unknown data set or split, a bad checkpoint, no
-            frame that can be measured or that has an answer, a file that cannot be written.
+        RednetError: a K or `every` below 1, an unknown data set or split, a bad checkpoint, clips
+            that are too short for a burst, no frame that can be measured or that has an answer, a
+            file that cannot be written.
     """
     check_steps(feedback_steps)
     if every < 1:
@@ -121,6 +129,10 @@ def evaluate_clips(
     check_normaliser(normaliser, config.scheme)
     clips = read_clips(data, split, data_dir)
     labels = clip_labels(f"{data} {split}", clips, config.scheme, every)
+    corruption: dict[str, Any] = {}
+    parts: dict[str, NDArray[np.bool_]] = {}
+    if corrupt is not None:
+        corruption, parts = _planned(corrupt, clips, labels.of, every)
     by_labels = LabelDetector(boxes, clips.scheme)
     trackers = {
         steps: Tracker(
@@ -139,7 +151,7 @@ def evaluate_clips(
         for tracker in trackers.values():
             tracker.reset()
         for frame in range(0, len(clip.valid), every):
-            image = clip.images[frame]
+            image = clip.images[frame] if corrupt is None else corrupted(corrupt, clip, frame)
             by_labels.frame = frame
             for steps, tracker in trackers.items():
                 found[steps].append(tracker.update(image))
@@ -159,13 +171,56 @@ def evaluate_clips(
         crop_margin=config.crop_margin,
         plot=plot,
         name=name,
+        parts=parts,
     )
     listed = ",".join(map(str, feedback_steps))
     command = eval_command(
-        name, data, split, normaliser, feedback_steps=listed, boxes=boxes, every=every
+        name,
+        data,
+        split,
+        normaliser,
+        feedback_steps=listed,
+        boxes=boxes,
+        every=every,
+        corrupt=corrupt,
     )
-    origin = measured_on(command, clips, weights=variables, labels=labels)
-    return {**result, "provenance": origin}
+    seed = 0 if corrupt is None else corrupt.seed
+    origin = measured_on(command, clips, weights=variables, labels=labels, seed=seed)
+    return {**result, **corruption, "provenance": origin}
+
+
+def _planned(
+    corrupt: Corruption, clips: Split[ClipSample], of: str, every: int
+) -> tuple[dict[str, Any], dict[str, NDArray[np.bool_]]]:
+    """Returns what is told of the bursts of clips, and which of the frames used are in which part.
+
+    Raises:
+        RednetError: no clip has a burst.
+    """
+    lengths = [(clip.name, len(clip.valid)) for clip in clips]
+    planned = [burst for clip in lengths for burst in bursts(corrupt, *clip)]
+    if not planned:
+        longest = max(frames for _, frames in lengths)
+        raise RednetError(
+            f"{of}: no clip is long enough for a burst of corrupted frames (the longest: "
+            f"{longest} frames)"
+        )
+    of_kinds: dict[str, int] = {
+        kind: sum(burst.kind == kind for burst in planned) for kind in BURST_KINDS
+    }
+    told: dict[str, Any] = {
+        "kind": corrupt.kind,
+        "strength": corrupt.strength,
+        "seed": corrupt.seed,
+        "bursts": len(planned),
+        **(of_kinds if corrupt.kind == "mixed" else {}),
+        "frames": sum(burst.stop - burst.start for burst in planned),
+    }
+    of_clips = [burst_parts(corrupt, *clip) for clip in lengths]
+    parts = {
+        part: np.concatenate([clip[part][::every] for clip in of_clips]) for part in of_clips[0]
+    }
+    return {"corruption": told}, parts
 
 
 def answers(

@@ -161,6 +161,50 @@ def test_clips_have_means_of_frames_and_of_videos():
     json.dumps(result, allow_nan=False)
 
 
+def test_parts_of_clips_have_their_own_errors_losses_and_jitter():
+    clips = [clip("one", [True] * 8), clip("two", [False] + [True] * 7)]
+    labels = clip_labels("clips", split(clips), IBUG68)
+    within = np.array([0, 0, 0, 1, 1, 1, 0, 0] * 2, bool)
+    after = np.array([0, 0, 0, 0, 0, 0, 1, 1] * 2, bool)
+    parts = {"within": within, "after": after, "outside": ~within & ~after}
+    one, two = [1, 1, 1, 5, 7, 5, 2, 4], [90, 1, 1, 9, np.nan, 9, 4, 2]
+    result = figures(labels, [(1, off([*one, *two]))], parts=parts)
+    row = result["per_step"][0]
+    of = row["parts"]
+    assert {part: (n["images"], n["missed"]) for part, n in of.items()} == {
+        "within": (5, 1),
+        "after": (4, 0),
+        "outside": (5, 0),
+    }
+    assert of["within"]["nme"] == pytest.approx((5 + 7 + 5 + 9 + 9) / 5, abs=1e-4)
+    assert of["after"]["nme"] == pytest.approx(3, abs=1e-4)
+    assert of["outside"]["nme"] == pytest.approx(1, abs=1e-4)
+    assert of["within"]["intervals"]["nme"] == pytest.approx([17 / 3, 9], abs=1e-4)
+    # |Second differences| of clip one: 0 4 2 4 1 5 in frames 1 to 6; of clip two: 89 8 only, since
+    # frame 4 has no answer and frame 7 no next one. Frame 1 has a neighbour without label, which
+    # counts for the jitter of the track and not for that of the error.
+    assert of["within"]["jitter"] == pytest.approx((2 + 4 + 1) / 3, abs=1e-3)
+    assert of["after"]["jitter"] == pytest.approx((5 + 3) / 2, abs=1e-3)
+    assert of["outside"]["jitter"] == pytest.approx((0 + 4 + 89 + 8) / 4, abs=1e-2)
+    for part in ("within", "after"):
+        assert of[part]["error_jitter"] == pytest.approx(of[part]["jitter"], abs=1e-3)
+    assert of["outside"]["error_jitter"] == pytest.approx((0 + 4 + 8) / 3, abs=1e-3)
+    assert row["per_video"][0]["error_jitter"] == pytest.approx(16 / 6, abs=1e-3)
+    json.dumps(result, allow_nan=False)
+    lines = figures_text({**result, "corruption": {"kind": "dark", "bursts": 2}}).splitlines()
+    assert "corruption: kind dark  bursts 2" in lines
+    (told,) = (line for line in lines if line.startswith("  within: "))
+    assert told.startswith("  within: images 5  missed 1  nme 7 [5.667, 9]  jitter 2.333")
+
+
+def test_a_part_without_frames_has_no_figures():
+    labels = clip_labels("clips", split([clip("one", [True] * 4)]), IBUG68)
+    nowhere = np.zeros(4, bool)
+    result = figures(labels, [(1, off([1] * 4))], parts={"after": nowhere})
+    of = result["per_step"][0]["parts"]["after"]
+    assert (of["images"], of["missed"], of["nme"], of["intervals"]["nme"]) == (0, 0, None, None)
+
+
 def test_what_has_no_figures_is_one_line():
     labels = face_labels("a split", split([sample("a"), sample("b")]), IBUG68)
     with pytest.raises(RednetError, match=r"^a split: no answer for any of 2 labelled faces$"):

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from rednet_jax.errors import RednetError
-from rednet_jax.evaluate.metrics import face_errors, jitter, part_errors, point_errors
+from rednet_jax.evaluate.metrics import (
+    error_jitter,
+    face_errors,
+    frame_jitter,
+    jitter,
+    part_errors,
+    point_errors,
+)
 from rednet_jax.landmarks.builtin import IBUG68, REDNET7
 from rednet_jax.landmarks.normalisers import face_lengths, inner_landmarks, measurable
 
@@ -184,6 +191,40 @@ def test_jitter_leaves_out_frames_without_answer_and_their_neighbours():
     assert jitter(track, IBUG68) == pytest.approx(100 * (0 + 5 + 10 + 5) / 4 / 50)
     assert np.isnan(jitter(track[:4], IBUG68))
     assert np.isnan(jitter(track[:2], IBUG68))
+
+
+def test_jitter_of_each_frame_is_that_around_it():
+    track = np.repeat(eyes_apart(50)[None], 9, axis=0)
+    track[2] = np.nan
+    track[6] += [0.0, 5.0]
+    expected = np.array([np.nan] * 4 + [0, 10, 20, 10, np.nan])
+    np.testing.assert_allclose(frame_jitter(track, IBUG68), expected, atol=1e-9)
+    assert np.nanmean(expected) == pytest.approx(jitter(track, IBUG68))
+    assert np.isnan(frame_jitter(track[:2], IBUG68)).tolist() == [True, True]
+    assert np.isnan(frame_jitter(track[:1], IBUG68)).tolist() == [True]
+
+
+def test_error_jitter_is_that_of_the_difference_to_the_truth():
+    rng = np.random.default_rng(0)
+    truth = np.repeat(eyes_apart(50)[None], 8, axis=0) + rng.normal(0, 20, (8, 1, 2))
+    truth[4:] *= 2  # the face comes nearer
+    still_wrong = truth + np.array([3.0, -7.0])
+    np.testing.assert_allclose(error_jitter(still_wrong, truth, IBUG68)[1:-1], 0, atol=1e-9)
+    shaken = truth.copy()
+    shaken[5] += [3.0, 4.0]
+    expected = [np.nan, 0, 0, 0, 5, 10, 5, np.nan]
+    np.testing.assert_allclose(error_jitter(shaken, truth, IBUG68), expected, atol=1e-9)
+    # Frames without answer, points without labels: those beside them do not count either.
+    shaken[1] = np.nan
+    labelled = np.ones(truth.shape[:-1], bool)
+    labelled[6, 10:20] = False
+    shaken[6, 10:20] = 1e6
+    expected = [np.nan, np.nan, np.nan, 0, 5, 10, 5, np.nan]
+    np.testing.assert_allclose(error_jitter(shaken, truth, IBUG68, labelled), expected, atol=1e-9)
+    # One of 68 points moves, by 10 px of 50 there and back.
+    one = truth.copy()
+    one[2, 3] += [0.0, 10.0]
+    assert error_jitter(one, truth, IBUG68)[2] == pytest.approx(40 / 68)
 
 
 def test_jitter_is_the_second_difference_of_numpy():

@@ -12,6 +12,7 @@ from rednet_jax.data.builders.faces_300w import Rednet300W
 from rednet_jax.data.builders.helen import RednetHelen
 from rednet_jax.data.builders.lfw import RednetLFW
 from rednet_jax.data.builders.synthetic import RednetSynthetic
+from rednet_jax.data.builders.synthetic_clips import RednetSyntheticClips
 from rednet_jax.data.builders.wflw import RednetWFLW
 from rednet_jax.data.builders.ytf68 import RednetYTF68
 
@@ -25,5 +26,6 @@ BUILDERS: dict[str, type[FaceBuilder]] = {
     "wflw": RednetWFLW,
     "cofw": RednetCOFW,
     "synthetic": RednetSynthetic,
+    "synthetic_clips": RednetSyntheticClips,
 }
 """The data sets that can be prepared, by the name that commands know them by."""

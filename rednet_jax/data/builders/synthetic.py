@@ -40,12 +40,7 @@ class RednetSynthetic(FaceBuilder):
     @classmethod
     def recipe(cls) -> bytes:
         """Returns how many faces there are, how far the draws go, and a digest of the generator."""
-        digest = hashlib.sha256()
-        generator = resources.files("rednet_jax.data").joinpath("synthetic")
-        for file in sorted(generator.iterdir(), key=lambda file: file.name):
-            if file.name.endswith(".py"):
-                digest.update(file.read_bytes())
-        return f"{cls.counts} {config()} {digest.hexdigest()}\n".encode()
+        return f"{cls.counts} {config()} {generator_digest()}\n".encode()
 
     def list_splits(self) -> dict[str, list[str]]:
         """Returns the names of each split's faces: the split and a number from 0."""
@@ -57,18 +52,33 @@ class RednetSynthetic(FaceBuilder):
         """Returns one face, drawn."""
         split, number = name.split("/")
         image, landmarks = _drawer(config())(self.splits.index(split), int(number))
-        picture = Image.fromarray(np.rint(image * 255).astype(np.uint8))
-        file = io.BytesIO()
-        # A third of the size of a PNG, since noise does not compress.
-        picture.save(file, "JPEG", quality=95, subsampling=0)
         labelled = np.ones(len(landmarks), bool)
         return face_example(
             name,
-            Picture(file.getvalue(), picture.size),
+            encode_drawn(image),
             landmarks,
             labelled,
             scheme=self.scheme,
         )
+
+
+def generator_digest() -> str:
+    """Returns the SHA-256 of the code that draws."""
+    digest = hashlib.sha256()
+    generator = resources.files("rednet_jax.data").joinpath("synthetic")
+    for file in sorted(generator.iterdir(), key=lambda file: file.name):
+        if file.name.endswith(".py"):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def encode_drawn(image: NDArray[np.floating]) -> Picture:
+    """Returns a drawn image [H, W, 3], values in [0, 1], as JPEG."""
+    picture = Image.fromarray(np.rint(image * 255).astype(np.uint8))
+    file = io.BytesIO()
+    # A third of the size of a PNG, since noise does not compress.
+    picture.save(file, "JPEG", quality=95, subsampling=0)
+    return Picture(file.getvalue(), picture.size)
 
 
 def config() -> SyntheticConfig:
