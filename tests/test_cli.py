@@ -108,6 +108,19 @@ WRONG = {
         "eval --predictions-in a.csv --data 300w --split full --boxes jitter",
         "boxes has no use",
     ),
+    "corrupted images": (
+        "eval W --data 300w --split full --corrupt dark",
+        "--corrupt is for clips, and 300w holds images",
+    ),
+    "unknown corruption": ("eval W --data 300vw --split a --corrupt fog", "corrupt.kind: 'fog'"),
+    "corruption without strength": (
+        "eval W --data 300vw --split a --corrupt dark:0",
+        "corrupt.strength: must be 0.05 to 4, not 0",
+    ),
+    "corruption of predictions": (
+        "eval --predictions-in a.csv --data 300vw --split a --corrupt dark",
+        "corrupt has no use beside --predictions-in",
+    ),
     "missing predictions": (
         "eval --predictions-in none.csv --data 300w --split full --data-dir .",
         "none.csv: cannot be read",

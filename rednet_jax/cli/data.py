@@ -26,12 +26,14 @@ def list_data(args: argparse.Namespace) -> int:
     from rednet_jax.data.prepare import find_prepared, own_data
 
     print(f"data folder: {data_folder(args.data_dir)}")
-    for name in (*BUILDERS, *own_data(args.data_dir)):
+    names = (*BUILDERS, *own_data(args.data_dir))
+    width = max(map(len, names))
+    for name in names:
         found = find_prepared(name, args.data_dir)
         if found is not None:
-            print(f"{name:9} {counts(found.samples)} ({found.scheme.name})")
+            print(f"{name:{width}} {counts(found.samples)} ({found.scheme.name})")
         else:
-            print(f"{name:9} not prepared ({BUILDERS[name].tree})")
+            print(f"{name:{width}} not prepared ({BUILDERS[name].tree})")
     return 0
 
 
@@ -39,7 +41,7 @@ def prepare_data(args: argparse.Namespace) -> int:
     """Build a data set from its publisher's folder, or from a folder of your own images.
 
     The cards in data/ say where to get each data set and how its folder is laid out. `synthetic`
-    needs no folder. Preparing an unchanged folder again does nothing.
+    and `synthetic_clips` need no folder. Preparing an unchanged folder again does nothing.
 
     Example: rednet data prepare 300w --from ~/300w
 

@@ -33,16 +33,16 @@ LEAST_CLEAN, MOST_CLEAN = 20, 30
 AFTER = 10
 """Frames after a burst in which a tracker recovers."""
 
-STRONGEST = 4.0
+WEAKEST, STRONGEST = 0.05, 4.0
 
 BAR = 0.25
 """Width of the occluder, in larger sides of the face's box."""
 
 BAR_LENGTH = 2.0
-"""Length of the occluder, in the same: its ends lie beside the face."""
+"""Length of the occluder, in larger sides of the face's box: its ends lie beside the face."""
 
 BLUR = 0.2
-"""Length of the motion blur's kernel, in the same."""
+"""Length of the motion blur's kernel, in larger sides of the face's box."""
 
 LIGHT = 0.03
 """Share of the light that is left in darkness."""
@@ -73,7 +73,7 @@ class Corruption:
             figures of the same frames to compare with.
         strength: factor on the occluder's width, on the length of the blur's kernel, on the
             exponent of the light that is left, and on how many times smaller the face becomes.
-            Above 0, at most `STRONGEST`; 1 where frames are dropped or clean.
+            `WEAKEST` to `STRONGEST`; 1 where frames are dropped or clean.
         seed: of every draw, 0 or more.
     """
 
@@ -84,9 +84,9 @@ class Corruption:
     def __post_init__(self) -> None:
         """Refuses what has no meaning."""
         check_fields(self, "corrupt.")
-        if not 0 < self.strength <= STRONGEST:
+        if not WEAKEST <= self.strength <= STRONGEST:
             raise RednetError(
-                f"corrupt.strength: must be above 0 and at most {STRONGEST:g}, not {self.strength}"
+                f"corrupt.strength: must be {WEAKEST:g} to {STRONGEST:g}, not {self.strength}"
             )
         if self.kind in ("dropped", "clean") and self.strength != 1:
             raise RednetError(f"corrupt.strength: {self.kind} frames have none")

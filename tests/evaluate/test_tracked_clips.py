@@ -14,7 +14,9 @@ from rednet_jax.data.builders.base import read_list
 from rednet_jax.data.prepare import prepare
 from rednet_jax.data.sources import read_clips
 from rednet_jax.errors import RednetError
+from rednet_jax.evaluate import corrupt
 from rednet_jax.evaluate import tracked_clips as module
+from rednet_jax.evaluate.corrupt import BURST_KINDS, Corruption, burst_parts, bursts, corrupted
 from rednet_jax.evaluate.predictions import score_predictions
 from rednet_jax.evaluate.tracked_clips import FACES, LabelDetector, answers, evaluate_clips
 from rednet_jax.inference.face import Face
@@ -136,6 +138,78 @@ def test_of_every_second_frame_the_others_are_not_seen(
     assert result["per_step"][0]["nme"] == pytest.approx(1, abs=1e-3)
     numbers, _ = read_landmarks_csv(points / "one.csv")
     assert numbers == [str(n) for n in range(1, FRAMES["one"] + 1, 2)]
+
+
+CORRUPTION = Corruption("mixed", 0.5, 3)
+
+
+class CorruptTracker(FakeTracker):
+    """Errs by 1 % of the face, by 5 % in bursts, and by 3 % after them; K = 2 has no answer there.
+
+    Whatever K is, it must see the corrupted frames.
+    """
+
+    every = 1
+
+    def update(self, image):
+        frame = self.frame
+        self.frame += self.every
+        np.testing.assert_array_equal(image, corrupted(CORRUPTION, self.of, frame))
+        parts = burst_parts(CORRUPTION, self.of.name, len(self.of.valid))
+        if parts["after"][frame] and self.steps == 2:
+            return []
+        truth, error = self.of.landmarks[frame], 1 + 4 * parts["within"] + 2 * parts["after"]
+        offset = error[frame] * face_lengths(truth, IBUG68) / 100
+        return [face(0, truth + np.array([offset, 0], np.float32))]
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_corrupted_frames_are_seen_by_all_and_measured_apart(
+    monkeypatch, fake, clips, data_dir, network, every
+):
+    for name, frames in {"LEAST_CLEAN": 2, "MOST_CLEAN": 3, "SHORTEST": 2, "LONGEST": 3}.items():
+        monkeypatch.setattr(corrupt, name, frames)
+    monkeypatch.setattr(corrupt, "AFTER", 2)
+    monkeypatch.setattr(CorruptTracker, "every", every)
+    monkeypatch.setattr(module, "Tracker", CorruptTracker)
+    result = evaluate_clips(
+        network,
+        "300vw",
+        "train",
+        data_dir=data_dir,
+        feedback_steps=(1, 2),
+        every=every,
+        corrupt=CORRUPTION,
+    )
+    planned = [bursts(CORRUPTION, clip.name, len(clip.valid)) for clip in clips]
+    told = result["corruption"]
+    assert (told["kind"], told["strength"], told["seed"]) == ("mixed", 0.5, 3)
+    assert told["bursts"] == sum(map(len, planned)) == sum(told[kind] for kind in BURST_KINDS)
+    assert told["frames"] == sum(burst.stop - burst.start for one in planned for burst in one)
+    one, two = (row["parts"] for row in result["per_step"])
+    for part, error in {"within": 5, "after": 3, "outside": 1}.items():
+        labelled = sum(
+            int(
+                (clip.valid & burst_parts(CORRUPTION, clip.name, len(clip.valid))[part])[
+                    ::every
+                ].sum()
+            )
+            for clip in clips
+        )
+        assert labelled and (one[part]["images"], one[part]["missed"]) == (labelled, 0)
+        assert one[part]["nme"] == pytest.approx(error, abs=1e-3)
+        lost = labelled if part == "after" else 0
+        assert (two[part]["images"], two[part]["missed"]) == (labelled - lost, lost)
+    assert two["after"]["nme"] is None
+    command = result["provenance"]["command"]
+    assert command.endswith(f"--boxes truth --every {every} --corrupt mixed:0.5:3")
+    assert result["provenance"]["seed"] == 3
+
+
+def test_clips_that_are_too_short_for_a_burst_are_one_line(data_dir, network):
+    told = r"^300vw train: no clip is long enough for a burst .* \(the longest: 12 frames\)$"
+    with pytest.raises(RednetError, match=told):
+        evaluate_clips(network, "300vw", "train", data_dir=data_dir, corrupt=CORRUPTION)
 
 
 def test_the_three_categories_of_300vw(monkeypatch, data_dir, network, tmp_path):

@@ -277,7 +277,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert cli.main([*prepares, *own, "--shares", "0.6,0.2,0.2", "--seed", "3"]) == 0
     assert "train 6, validation 2, test 2, 0 files skipped" in capsys.readouterr().out
     assert cli.main(["data", "list", "--data-dir", str(tmp_path / "d")]) == 0
-    assert "mine      train 6, validation 2, test 2 (random5-1)" in capsys.readouterr().out
+    assert "mine            train 6, validation 2, test 2 (random5-1)" in capsys.readouterr().out
     for words, reason in [
         ([*prepares, "--name", "mine"], "needs --scheme"),
         ([*prepares, "--name", "300w", "--scheme", "ibug68"], "'300w' is that of another data set"),

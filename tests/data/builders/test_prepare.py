@@ -200,8 +200,9 @@ def test_the_commands(tree, tmp_path, monkeypatch, capfd) -> None:
     (tree / "afw/note.txt").touch()
     assert cli.main(["data", "list"]) == 0
     listed = capfd.readouterr().out
-    assert "300w      not prepared (looked for afw" in listed
-    assert "synthetic not prepared (generated: wants no folder)" in listed
+    assert "300w            not prepared (looked for afw" in listed
+    assert "synthetic       not prepared (generated: wants no folder)" in listed
+    assert "synthetic_clips not prepared (generated: needs no folder)" in listed
     assert cli.main(["data", "prepare", "300w", "--from", str(tree)]) == 1
     out, err = capfd.readouterr()
     assert f"left out: {tree}/ibug: no such folder\nnot read: 1 .txt\n" in out
@@ -210,7 +211,7 @@ def test_the_commands(tree, tmp_path, monkeypatch, capfd) -> None:
     assert cli.main(["data", "prepare", "300w", "--from", str(tree)]) == 0
     assert "unchanged since it was prepared: nothing to do" in capfd.readouterr().out
     assert cli.main(["data", "list"]) == 0
-    assert "300w      train 39 (ibug68)\n" in capfd.readouterr().out
+    assert "300w            train 39 (ibug68)\n" in capfd.readouterr().out
 
 
 def test_where_prepared_data_lies(monkeypatch) -> None:
