@@ -5,7 +5,7 @@
 writes each export into a folder of FOLDER and, from what `export.json` says there,
 experiments/results/compact_parity.json. Takes the extras [onnx] and [tf], and half an hour or an
 hour on 2 cores, most of it ONNX at three passes. Exports of the same weights that FOLDER holds
-already are taken as they are, so that what was interrupted goes on.
+already are taken as they are, so that an interrupted run resumes.
 """
 
 from __future__ import annotations

@@ -219,7 +219,7 @@ def _measure(
         "name": name,
         **provenance(told["command"], told["seed"]),
         "real": measure_slices(checkpoint, data_dir=data_dir),
-        "generated": measure_generated(checkpoint, image=image),
+        "generated": measure_generated(checkpoint, sheet=image),
     }
     for what, figures in (("300w_validation", result), ("slices", slices)):
         write_text(results_dir / f"{name}_{what}.json", json.dumps(figures, indent=2) + "\n")

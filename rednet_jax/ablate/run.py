@@ -82,7 +82,7 @@ def ablate(
         data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
         out: folder of NAME.json, NAME.md and NAME.png; None for experiments/results.
         jobs: runs at a time.
-        minutes: after so many no run is begun; those that are running go on to their end.
+        minutes: after so many minutes no run is started; running ones finish.
         do: `train`, `table` or both.
         changes: to the experiment of every arm; then `out` must be named.
         say: called with a line for every run that begins or ends.
@@ -154,14 +154,14 @@ def run_all(
 ) -> None:
     """Starts a process for every run that is not measured; what fails is noted in its folder.
 
-    SIGTERM and Ctrl-C are handed on to the runs, which save themselves, and end this.
+    SIGTERM and Ctrl-C are forwarded to the runs, which save checkpoints, and end this.
 
     Args:
         ablation: whose runs.
         runs_dir: holds their folders.
         task: from an arm's name and a seed to the command that trains and measures.
         jobs: processes at a time.
-        minutes: after so many none is begun.
+        minutes: after so many none is started.
         say: called with a line for every run that begins or ends.
 
     Raises:
@@ -185,7 +185,7 @@ def run_all(
                     running.remove(one)
                     _finish(one, runs_dir, say)
                 if late and not running:
-                    say(f"{minutes:g} minutes are over: {len(waiting)} runs were not begun")
+                    say(f"{minutes:g} minutes are over: {len(waiting)} runs were not started")
                     return
                 time.sleep(_LOOK_EVERY)
         finally:

@@ -78,7 +78,7 @@ def ablate(args: argparse.Namespace) -> int:
 def report(args: argparse.Namespace) -> int:
     """Write RUN_DIR/report.html: a run's progress, curves, images and config on one page.
 
-    The page needs nothing beside it, and can be written while the run goes on.
+    The page needs nothing beside it, and can be written during the run.
 
     Example: rednet report runs/compact_300w
     """

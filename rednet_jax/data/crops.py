@@ -77,13 +77,13 @@ class FaceCrops:
 
 
 class _Face(NamedTuple):
-    """A face before it is cut, of the sample of that number; `picture()` decodes."""
+    """A face before it is cut, of the sample of that number; `decode()` reads it."""
 
     sample: int
     name: str
     style: str
     identity: int
-    picture: Callable[[], NDArray[np.uint8]]
+    decode: Callable[[], NDArray[np.uint8]]
     landmarks: NDArray[np.float32]
     labelled: NDArray[np.bool_]
     box: NDArray[np.float32]
@@ -171,7 +171,7 @@ def _cut(
 
     def cut(face: _Face) -> tuple[_Face, NDArray[np.float64], NDArray[np.uint8]]:
         affine = crop_transform(face.box, margin=margin, size=size)
-        return face, affine, crop_image(face.picture(), affine, size)
+        return face, affine, crop_image(face.decode(), affine, size)
 
     folder.mkdir()
     landmarks, labelled, affines, names, styles, identities, owners = [], [], [], [], [], [], []

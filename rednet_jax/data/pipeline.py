@@ -1,7 +1,7 @@
 """Endless training batches of cut faces: shuffled, mixed by weight, shared out to processes.
 
 What a batch holds is a function of the seed and its number alone. A process of several reads every
-so-many-th row of the same batches, and a reader that is set back to a saved state goes on exactly.
+so-many-th row of the same batches, and a reader set to a saved state continues there.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Reader(Iterator[Batch]):
         return list(map(str, self._names[first]))
 
     def get_state(self) -> dict[str, Any]:
-        """Returns the place after the last batch handed out."""
+        """Returns the position after the last returned batch."""
         return dict(self._batches.get_state())
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -111,7 +111,7 @@ def read_batches(
 ) -> Reader:
     """Opens a reader.
 
-    Each source is gone through in an order of its own that is drawn anew each time, and gives its
+    Each source is read in an order that is reshuffled in every epoch, and contributes its
     weight's share of every stretch of faces. Single faces are read from clips, too.
 
     Args:

@@ -110,7 +110,7 @@ def prepare(
         own: describes images and labels of yours.
 
     Raises:
-        RednetError: an unknown name, no folder given or one that is not wanted, a folder with no
+        RednetError: an unknown name, no folder given or one that is not needed, a folder with no
             known part of the data set, one where more than 5 % are bad, or a data folder that
             cannot be written.
     """

@@ -51,7 +51,7 @@ class Proposal(NamedTuple):
     """What `propose_scheme` found.
 
     Attributes:
-        scheme: to be looked at, and edited where it is wrong.
+        scheme: check it on the sheet, and edit the file where it is wrong.
         faces: how many the mean shape is computed from.
         file: the scheme as JSON.
         sheet: the image that shows it.

@@ -1,4 +1,4 @@
-"""What every reader hands out: labelled faces, in images and in the frames of clips."""
+"""What every reader returns: labelled faces, in images and in the frames of clips."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

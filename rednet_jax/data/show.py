@@ -38,7 +38,7 @@ LONGEST = 50
 _BLANK = np.full((TILE, TILE, 3), 40, np.uint8)
 
 S = TypeVar("S")
-Picture = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 Report = Callable[[int, int | None], None]
 
 
@@ -54,7 +54,7 @@ class _Cut(NamedTuple):
     """
 
     name: str
-    image: Picture
+    image: Pixels
     landmarks: NDArray[np.float32]
     labelled: NDArray[np.bool_]
     affine: NDArray[np.float32]
@@ -150,7 +150,7 @@ def _cut_clip(clip: ClipSample, scheme: Scheme, *, near: bool) -> list[_Cut]:
 
 def _cut(
     name: str,
-    picture: Picture,
+    whole: Pixels,
     landmarks: NDArray[np.float32],
     labelled: NDArray[np.bool_],
     box: NDArray[np.float32],
@@ -158,11 +158,11 @@ def _cut(
 ) -> _Cut:
     affine = crop_transform(box, margin=margin, size=TILE)
     points = apply_affine(invert_affine(affine), landmarks).astype(np.float32)
-    image = crop_image(picture, affine, TILE)
+    image = crop_image(whole, affine, TILE)
     return _Cut(name, image, points, labelled, affine.astype(np.float32))
 
 
-def _draw_faces(cuts: Sequence[_Cut], scheme: Scheme) -> list[list[Picture]]:
+def _draw_faces(cuts: Sequence[_Cut], scheme: Scheme) -> list[list[Pixels]]:
     """Returns DRAWS rows of the cuts, augmented; blank where training leaves a face out."""
     draw = jax.jit(
         functools.partial(
@@ -179,7 +179,7 @@ def _draw_faces(cuts: Sequence[_Cut], scheme: Scheme) -> list[list[Picture]]:
     return rows
 
 
-def _draw_clips(cuts: Sequence[_Cut], scheme: Scheme) -> list[list[Picture]]:
+def _draw_clips(cuts: Sequence[_Cut], scheme: Scheme) -> list[list[Pixels]]:
     """Returns DRAWS rows of the cuts, augmented, every COLUMNS of them as one clip."""
     draw = jax.jit(
         functools.partial(
@@ -204,7 +204,7 @@ def _draw_clips(cuts: Sequence[_Cut], scheme: Scheme) -> list[list[Picture]]:
 
 def _tiles(
     scheme: Scheme, images: jax.Array, landmarks: jax.Array, labelled: jax.Array
-) -> list[Picture]:
+) -> list[Pixels]:
     """Returns N tiles: the images [N, SIZE, SIZE, 3] enlarged, with landmarks drawn."""
     scale = TILE / SIZE
     tiles = []

@@ -1,6 +1,6 @@
 """Intervals for a mean error, and for how much one network errs more than another, by bootstrap.
 
-Faces are drawn again at random, with replacement, and the mean is taken of what was drawn, many
+Faces are resampled at random, with replacement, and the mean of each sample is computed, many
 times; the interval holds the middle of those means (percentile bootstrap). Faces of one person or
 frames of one clip err together, so they are drawn together, as a group. Of n groups (or faces, or
 seeds) n - 1 are drawn, which makes the spread of the means right however small n is; n of n would

@@ -32,7 +32,7 @@ WINDOWS, FRAMES = 2, 32
 """So many stretches of so many frames, evenly spaced, stand for a clip."""
 
 _SMALLEST = 4.0
-"""Pixels of the image. Points that lie closer together than this are no face to go on from."""
+"""Pixels of the image. Points that lie closer together than this do not say where the face is."""
 
 
 class ClipWindows(NamedTuple):

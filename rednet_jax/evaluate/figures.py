@@ -160,7 +160,7 @@ def figures_text(result: dict[str, Any]) -> str:
     Of clips each video has a line, of the row of the largest K.
     """
     interval = result["interval"]
-    drawn = f"{100 * interval['level']:g} %, of {interval['count']} {interval['over']} drawn again"
+    drawn = f"{100 * interval['level']:g} %, of {interval['count']} {interval['over']} resampled"
     plain = {**result, "interval": drawn}
     lines = [
         f"{name}: {_line(value, {})}" if isinstance(value, dict) else _line({name: value}, {})

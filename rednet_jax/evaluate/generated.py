@@ -98,12 +98,12 @@ def draw_setting(setting: Setting, faces: int = FACES) -> Split[Sample]:
         np.float32(np.nan if setting.stops is None else setting.stops),
         faces,
     )
-    pictures = np.rint(np.asarray(images) * 255).astype(np.uint8)
+    pixels = np.rint(np.asarray(images) * 255).astype(np.uint8)
     points = np.asarray(landmarks)
 
     def sample(face: int) -> Sample:
         return Sample(
-            image=pictures[face],
+            image=pixels[face],
             landmarks=points[face],
             labelled=np.ones(len(points[face]), bool),
             box=landmark_box(points[face]),
@@ -144,7 +144,7 @@ def measure_generated(
     settings: Sequence[Setting] = SETTINGS,
     faces: int = FACES,
     feedback_steps: Sequence[int] = (1, 3),
-    picture: Path | None = None,
+    sheet: Path | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """Measures a checkpoint of 68 points on generated faces, boxes around their exact points.
@@ -203,8 +203,8 @@ def measure_generated(
         captions.append(f"{samples.split}: {own[worst]:.0f} %")
         tiles.append(_tile(samples[worst], answers[-1, worst], config.scheme))
         report(done, len(settings))
-    if picture is not None:
-        write_image(picture, contact_sheet(captions, [tiles], _COLUMNS))
+    if sheet is not None:
+        write_image(sheet, contact_sheet(captions, [tiles], _COLUMNS))
     return {
         "faces": faces,
         "seed": SEED,

@@ -66,7 +66,7 @@ _THIRDS = {
 def typology_angle(colours: NDArray[np.uint8]) -> Floats:
     """Returns the angle ITA [...], degrees, of sRGB colours uint8 [..., 3].
 
-    Where b* is below 0 the angle goes on beyond 90 degrees, where the plain arc tangent would jump.
+    Where b* is below 0 the angle exceeds 90 degrees, where the plain arc tangent would jump.
     """
     lab = rgb2lab(colours, illuminant="D65", observer="2")
     angle: Floats = np.degrees(np.arctan2(lab[..., 0] - 50, lab[..., 2]))
@@ -187,7 +187,7 @@ def measure_slices(
         feedback_steps: every K to measure.
         boxes: every way to cut the crops.
         detector: for boxes 'detector'; `YuNet()` if None.
-        report: called with the number of faces cut and in all, for each of `boxes` anew.
+        report: called with the number of faces cut and in all, for each of `boxes` from 0.
 
     Returns:
         `split`, `normaliser`, `level` and `over` (of the intervals), `without_tone` (faces of no

@@ -87,6 +87,6 @@ def _generated() -> list[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
     draw = functools.partial(generate, SyntheticConfig(size=256, margin=2.15))
     keys = jax.random.split(jax.random.key(0), CROPS)
     images, landmarks = jax.jit(lambda keys: jax.lax.map(draw, keys))(keys)
-    pictures = np.rint(np.asarray(images) * 255).astype(np.uint8)
+    pixels = np.rint(np.asarray(images) * 255).astype(np.uint8)
     boxes = map(landmark_box, np.asarray(landmarks))
-    return list(zip(pictures, boxes, strict=True))
+    return list(zip(pixels, boxes, strict=True))

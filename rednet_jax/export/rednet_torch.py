@@ -234,7 +234,7 @@ class RedNet(nn.Module):
     def _frame(
         self, crops: Tensor, state: State, *, recurrent: bool
     ) -> tuple[Tensor, Tensor, State]:
-        """K passes over one frame: z goes on from pass to pass, the LSTM from frame to frame."""
+        """K passes over one frame: z is carried from pass to pass, the LSTM from frame to frame."""
         z, hidden, cell, passes, begin = state
         memory = after = (hidden, cell) if recurrent else None
         images = crops / 255 if crops.dtype == torch.uint8 else crops.float()
@@ -882,7 +882,7 @@ def next_crop(config: Config, mean_shape: Tensor, landmarks: Tensor) -> Tensor:
         spread = torch.ones_like(middle[:, 0, 0])
     else:
         spread = ((apart**2).sum((1, 2)) / (shape_apart**2).sum()).sqrt()
-    # Far larger or smaller, the points are no face to go by.
+    # Far larger or smaller, the points do not say where the face is.
     cosine, sine = spread.clamp(0.25, 4.0), torch.zeros_like(spread)
     if config.recrop == "similarity" and config.landmarks > 1:
         along = (apart * shape_apart).sum((1, 2))

@@ -60,7 +60,7 @@ NEWCOMERS_EVERY = 21
 about so many frames: within a second of video."""
 
 SEARCHED_BESIDE = 3
-"""Frames that go by while a search runs beside the network, always as many: what is found does not
+"""Frames during which a search runs beside the network, always as many: what is found does not
 depend on the machine's speed."""
 
 REMEMBERED = 50

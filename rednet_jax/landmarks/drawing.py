@@ -33,7 +33,7 @@ def draw_landmarks(
 ) -> NDArray[np.uint8]:
     """Returns a copy of an image with landmarks drawn into it.
 
-    Lines and dots grow with the face, so that they can be told apart on 100 px as on 1,000.
+    Lines and dots scale with the face, so that they are distinct at 100 px and at 1,000.
 
     Args:
         image: RGB uint8 [H, W, 3].

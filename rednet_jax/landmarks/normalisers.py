@@ -128,7 +128,7 @@ def measurable(
     *,
     boxed: bool = False,
 ) -> NDArray[np.bool_]:
-    """Returns which faces [...] of labels [..., L] have all that their length is taken of.
+    """Returns which faces [...] of labels [..., L] have all landmarks that their length needs.
 
     Args:
         labelled: bool [..., L].

@@ -26,7 +26,7 @@ what enters it; what training then makes of it is training's own."""
 
 
 class Encoded(NamedTuple):
-    """What one pass of an encoder hands on.
+    """What one pass of an encoder returns.
 
     Attributes:
         code: C, [B, h, w, code_width]; the first half of the channels is C_id, the second C_pe.

@@ -123,11 +123,11 @@ class RedNet(nnx.Module):
             stem: of `stem`.
             z: the feedback map, [B, feedback_size, feedback_size, feedback_channels].
             memory: f_tRNN's state after the last frame, or None to leave f_tRNN out.
-            coarse_logits: of `detect_coarse`, handed through.
+            coarse_logits: of `detect_coarse`, passed through.
             mode: of normalisation.
             head: the same for the detection head, which a coarse pass does not visit.
-            crop: handed through.
-            coarse_crop: handed through.
+            crop: passed through.
+            coarse_crop: passed through.
 
         Returns:
             The pass's output, and f_tRNN's state after this frame if this pass is its last.

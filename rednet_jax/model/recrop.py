@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from rednet_jax.landmarks.crops import apply_affine, compose_affine, invert_affine, warp
 from rednet_jax.model.config import RedNetConfig
 
-# Sides of a crop in those of the first one: beyond them points are no face to go by.
+# Sides of a crop in those of the first one: beyond them points do not say where the face is.
 _SMALLEST, _LARGEST = 0.25, 4.0
 
 
@@ -29,7 +29,7 @@ def next_crop(config: RedNetConfig, landmarks: jax.Array) -> jax.Array:
     """Returns the crop [B, 2, 3] in which the points lie as those of the mean shape do.
 
     Their centroid, their spread about it and, with 'similarity', their rotation (least squares)
-    become those of the mean shape. Spread and centroid are taken of all points, so that one wrong
+    become those of the mean shape. Spread and centroid are those of all points, so that one wrong
     point moves the crop little, and a turned head, narrower than the mean shape, does not enlarge
     it. One landmark alone keeps scale and rotation of the first crop. No gradient passes: a crop is
     a choice of what to look at.

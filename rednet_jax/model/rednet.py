@@ -223,7 +223,7 @@ def align_image(
         feedback_steps: K, any number from 1 on, whatever the network was trained with.
         train: normalise by the batch's moments and return moved batch statistics.
         loss: called inside the loop at each pass, so that the maps of all passes need not be kept.
-        targets: tree of [B, ...] handed to `loss`.
+        targets: tree of [B, ...] passed to `loss`.
         remat: recompute each pass in the gradient, for about one forward pass more: memory grows
             with K by the carried map alone.
         scan: runs the loop; for tests and measurements.

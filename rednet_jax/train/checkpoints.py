@@ -137,7 +137,7 @@ class Checkpoints:
         return max(self._steps(), default=None)
 
     def save(self, step: int, state: TrainState, reader: dict[str, Any], nme: float) -> None:
-        """Copies the state off the device and writes it while training goes on.
+        """Copies the state off the device and writes it while training continues.
 
         Args:
             step: number of the checkpoint.
@@ -184,7 +184,7 @@ class Checkpoints:
 
         Args:
             like: as in `load`.
-            from_step: the step to go on from; None for the newest.
+            from_step: the step to resume from; None for the newest.
 
         Returns:
             The checkpoint, or None where there is none at all.
@@ -253,8 +253,8 @@ class Checkpoints:
         if told != {"step": step}:
             return False
         _warn(
-            f"{self._folder}: the run was taken back to step {step} before and goes on where it "
-            f"is; delete {self._folder / WENT_BACK} to take it back again"
+            f"{self._folder}: the run went back to step {step} before, and resumes from its newest "
+            f"checkpoint; delete {self._folder / WENT_BACK} to go back again"
         )
         return True
 
@@ -282,7 +282,7 @@ class Checkpoints:
                 aside = self._folder / f"{step}.{kind}-{number}"
             with writing(folder):
                 folder.rename(aside)
-            _warn(f"{folder}: {reason}; kept as {aside.name}; the run goes on from step {resumed}")
+            _warn(f"{folder}: {reason}; kept as {aside.name}; the run resumes from step {resumed}")
         if steps and jax.process_count() > 1:
             multihost_utils.sync_global_devices("checkpoints set aside")
 

@@ -34,7 +34,7 @@ class Demonstration(NamedTuple):
     Attributes:
         run_dir: its folder.
         experiment: the file that describes it.
-        resumed_at: steps done by the checkpoint that the second part went on from.
+        resumed_at: steps done by the checkpoint that the second part resumed from.
         losses: of the last batch of each part.
         nmes: validation NME of the averaged weights at the end of each part, percent.
     """

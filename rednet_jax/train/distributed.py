@@ -72,7 +72,7 @@ def _host_and_port(text: str) -> tuple[str, int]:
 
 def _many_were_started() -> bool:
     """Whether SLURM's srun, or GKE on TPUs, started several processes and this is one of them."""
-    # SLURM_NTASKS, which JAX goes by, is also set in the shell of an allocation, where none was.
+    # SLURM_NTASKS, which JAX reads, is also set in the shell of an allocation, where none was.
     tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
     hosts = os.environ.get("TPU_PROCESS_ADDRESSES") or os.environ.get("TPU_WORKER_HOSTNAMES", "")
     slices = os.environ.get("MEGASCALE_NUM_SLICES", "1")

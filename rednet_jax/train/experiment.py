@@ -30,7 +30,7 @@ class DataConfig:
     """Prepared data sets that are trained on, mixed.
 
     Attributes:
-        train: NAME/SPLIT of each; where single faces are wanted, every labelled frame of a clip is
+        train: NAME/SPLIT of each; where single faces are read, every labelled frame of a clip is
             one; where clips are, an image is one that shows it in every frame.
         weights: of each of `train`; a weight's part of their sum is its part of every batch, or
             of some batches where the parts do not come out even.
@@ -146,8 +146,8 @@ class OptimiserConfig:
 class Stage:
     """A stretch of training with data, losses and a schedule of its own.
 
-    The weights, their average and the batch statistics go on from the stage before; the optimiser
-    starts anew.
+    Weights, averaged weights and batch statistics continue from the previous stage; the optimiser
+    is reinitialised.
 
     Attributes:
         name: of the stage, for people and for changes from the command line.
@@ -175,7 +175,7 @@ class Stage:
         one_pass_steps: the first so many steps run a single pass of the feedback loop: while its
             maps say little, a second pass costs its time and teaches nothing.
         batch: faces, or clips, a step.
-        accumulate: parts of a batch that are gone through one after the other, and whose gradients
+        accumulate: parts of a batch that are computed one after the other, and whose gradients
             are averaged: less memory, and batch moments of the parts.
     """
 
@@ -224,11 +224,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """How the devices of all processes are laid out.
+    """The mesh of the devices of all processes.
 
     Attributes:
-        data: parts of a batch that are worked on at the same time.
-        fsdp: the same, and over these large parameters and their moments are laid out, too.
+        data: parts of a batch that are computed in parallel.
+        fsdp: the same; large parameters and optimiser state are sharded over these devices, too.
     """
 
     data: int = 1
@@ -253,7 +253,7 @@ class Experiment:
     Attributes:
         name: of the run, for people.
         model: the network; its `feedback_steps` is the number of passes trained with.
-        stages: gone through one after the other.
+        stages: trained one after the other.
         seed: of the initial weights, the order of the faces and every draw.
         compute: dtype of activations; parameters, statistics and losses are float32 in any case.
         mesh: of devices; a run may be resumed on another, unless a stage's `batch_statistics` are

@@ -139,7 +139,7 @@ def _is_free(name: str, experiment: Experiment) -> bool:
 def changed_data(run_dir: Path, data: dict[str, dict[str, str]]) -> list[str]:
     """Returns the splits that differ from those of the run's last start, as `STAGE: train SPLIT`.
 
-    They do not stop a run: whoever mends a label that broke it resumes with data that differ.
+    They do not stop a run: a user who corrects a label resumes with data that differ.
 
     Args:
         run_dir: the run's folder.

@@ -36,7 +36,7 @@ class BatchReader(Protocol):
         ...
 
     def get_state(self) -> dict[str, Any]:
-        """Returns the place after the last batch handed out."""
+        """Returns the position after the last returned batch."""
         ...
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -62,7 +62,7 @@ class GeneratedReader(Iterator[GeneratedRows]):
         return [f"generated face {row}" for row in batch.row]
 
     def get_state(self) -> dict[str, Any]:
-        """Returns how many batches were handed out."""
+        """Returns how many batches were returned."""
         return {"next_index": self._done}
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -93,7 +93,7 @@ class Inputs:
         )
         for line in told if jax.process_index() == 0 else ():
             print(line, flush=True)
-        # The same classes in all stages, so that a later one goes on with f_CLS.
+        # The same classes in all stages, so that a later stage continues to train f_CLS.
         self._people = np.unique(
             np.concatenate(
                 [np.empty(0, np.int64)]
@@ -106,7 +106,7 @@ class Inputs:
         )
         if len(self._people) > experiment.model.identities:
             raise RednetError(
-                f"{len(self._people)} people to be told apart, and model.identities is "
+                f"{len(self._people)} people to classify, and model.identities is "
                 f"{experiment.model.identities}"
             )
 

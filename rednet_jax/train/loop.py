@@ -1,4 +1,4 @@
-"""The training loop: a run folder is begun or resumed, steps are run, watched and saved."""
+"""The training loop: starts or resumes a run folder, runs steps, watches and saves them."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def train(
             that is started again needs it no more, and refuses another one.
         fresh: parts of the network, such as `detection`, that begin with fresh weights beside
             those of `init_from`.
-        from_step: go on from this checkpoint, once, and set newer ones aside; None for the newest
+        from_step: resume from this checkpoint, once, and set newer ones aside; None for the newest
             that is intact.
         profile: write a trace of so many steps, after the first two of this call, to RUN/profile.
 
@@ -318,7 +318,7 @@ def _resumed(found: int, last: int, experiment: Experiment) -> str:
         return f"finished, all {experiment.steps} steps are done"
     if found >= last:
         return f"step {found} is done, no step is left of --steps {last}"
-    return f"goes on at step {found}"
+    return f"resumes at step {found}"
 
 
 def _first_step_like(experiment: Experiment, number: int) -> int:
@@ -399,7 +399,7 @@ def _read_out(
 
 
 def _broken(what: str, checkpoints: Checkpoints) -> RednetError:
-    """A run that cannot go on, and where it can be taken up again."""
+    """A run that cannot continue, and where it can be resumed."""
     kept = checkpoints.latest
     where = "no checkpoint yet" if kept is None else f"last good checkpoint: step {kept}"
     return RednetError(f"{what}; {where}")

@@ -1,7 +1,7 @@
 """A step on many devices: one program over a mesh (`jax.jit`), or one a device (`jax.pmap`).
 
 Either way each device runs the loop on its own part of the batch, and says itself what it needs of
-the others. Left to find that out, XLA gathers every kernel anew at every pass backwards, and sums
+the others. Left to find that out, XLA gathers every kernel again at every backward pass, and sums
 the gradients of every pass over all devices before it adds them up.
 """
 
@@ -88,7 +88,7 @@ def devices(experiment: Experiment, parallel: Parallel) -> Devices:
 
 
 class Sharded:
-    """`jax.jit` over the mesh: large parameters are laid out along `fsdp`, gathered once a step."""
+    """`jax.jit` over the mesh: large parameters are sharded over `fsdp`, gathered once a step."""
 
     def __init__(self, experiment: Experiment) -> None:
         """Of the experiment's mesh."""

@@ -105,7 +105,7 @@ def _wait_for_others(place: Place) -> tuple[Peers, int]:
             if number is None:
                 connection.close()
             else:
-                # One that comes again was started anew.
+                # A process that connects again was restarted.
                 peers[number] = connection
     with _listening(0) as free:
         service: int = free.getsockname()[1]
@@ -213,7 +213,7 @@ class Watch:
             self._tell(gone)
         time.sleep(GRACE_SECONDS)
         told = f"{self._place}: process {gone} is gone"
-        end(f"{told}; started again, all go on at the last checkpoint", LOST)
+        end(f"{told}; restart all processes to resume from the last checkpoint", LOST)
 
 
 def relay_to(address: tuple[str, int]) -> int:

@@ -90,7 +90,7 @@ def write_report(run_dir: Path) -> Path:
     """Writes RUN/report.html, of what the run has left so far, and returns its path.
 
     Args:
-        run_dir: the folder of a run that is finished, was left, or still goes on.
+        run_dir: the folder of a run that is finished, stopped, or still running.
 
     Raises:
         RednetError: the folder is no run's, or the page cannot be written.

@@ -49,7 +49,7 @@ def make_mesh(config: MeshConfig) -> Mesh:
 
 
 def partition_spec(path: str, shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
-    """Returns how an array is laid out.
+    """Returns how an array is sharded.
 
     Args:
         path: its keys with slashes.
@@ -78,7 +78,7 @@ def shardings(mesh: Mesh, tree: Any) -> Any:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Returns how the first axis of a batch is laid out: over both axes of the mesh."""
+    """Returns how the first axis of a batch is sharded: over both axes of the mesh."""
     return NamedSharding(mesh, P(("data", "fsdp")))
 
 

@@ -23,7 +23,7 @@ Tree = Any
 
 
 class TrainState(NamedTuple):
-    """A pytree; all of it goes into a checkpoint, and nothing else is needed to go on.
+    """A pytree; all of it goes into a checkpoint, and nothing else is needed to resume.
 
     Attributes:
         step: int32 [], optimiser steps done.
@@ -249,7 +249,7 @@ def with_weights(
     found, variables = store.load(checkpoint)
     check_same_network(checkpoint, found, variables, config, fresh)
     if store.fingerprint(variables) != fingerprint:
-        raise RednetError(f"{checkpoint}: holds other weights than when the run was begun")
+        raise RednetError(f"{checkpoint}: holds other weights than when the run started")
     if fresh:
         loaded = store.flat(variables)
         own = store.flat({"params": state.params, "batch_stats": state.batch_stats})

@@ -77,7 +77,7 @@ so mean and median are of those found; above 8 % and 10 %, and in the area, it c
 |---|---|---|---|---|---|---|---|---|
 {_rows(result["results"])}
 
-NME by part of the face, with 95 % intervals ({truth["interval"]["over"]} drawn again):
+NME by part of the face, with 95 % intervals ({truth["interval"]["over"]} resampled):
 
 {_parts([(truth, 1), (truth, 3), (detector, 3)])}
 

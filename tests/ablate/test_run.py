@@ -77,7 +77,7 @@ def test_after_the_minutes_none_is_begun(tmp_path):
     lines = []
     run_all(tiny(), tmp_path, tasks, minutes=0, say=lines.append)
     assert tasks.asked == []
-    assert lines[-1] == "0 minutes are over: 6 runs were not begun"
+    assert lines[-1] == "0 minutes are over: 6 runs were not started"
 
 
 def test_whoever_is_interrupted_asks_its_runs_to_stop(tmp_path):
@@ -124,7 +124,7 @@ def test_a_run_that_was_stopped_goes_on_and_is_measured(tmp_path, capsys):
     folder = tmp_path / "runs" / run.folder
     train(run.experiment, folder, steps=1)
     assert worker.work(told(tmp_path, "short", 1))
-    assert "goes on at step 1" in capsys.readouterr().out
+    assert "resumes at step 1" in capsys.readouterr().out
     measured = json.loads((folder / "measured.json").read_text())
     (faces,) = measured["pictures"]["errors"].values()
     assert {len(faces["regression"]), len(faces["maps"])} == {4}
@@ -153,7 +153,7 @@ def test_the_whole_in_processes_of_its_own(tmp_path):
     outcome = ablate(
         file, runs_dir=runs_dir, out=tmp_path / "out", jobs=2, minutes=0.01, say=lines.append
     )
-    assert lines[-1].endswith("4 runs were not begun")
+    assert lines[-1].endswith("4 runs were not started")
     (failure,) = outcome.failures
     assert failure.startswith("short, seed 0: failed: ")
     assert "the folder holds another run" in failure

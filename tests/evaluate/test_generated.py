@@ -88,7 +88,7 @@ def test_rows_are_those_of_the_faces_drawn(drawn, narrow, monkeypatch, tmp_path)
     settings = [Setting("nothing", 0), Setting("yaw", 45, (45, 0, 0))]
     out = tmp_path / "worst.png"
     network = narrow("compact"), {}
-    found = measure_generated(network, settings=settings, faces=FACES, picture=out)
+    found = measure_generated(network, settings=settings, faces=FACES, sheet=out)
     assert out.read_bytes().startswith(b"\x89PNG")
     told = [(row["varied"], row["value"]) for row in found["settings"]]
     assert told == [("nothing", 0), ("yaw", 45)]

@@ -142,7 +142,7 @@ def test_a_damaged_newest_checkpoint_is_set_aside_for_the_one_before(two, capfd,
         assert (step, place) == (5, {"next_index": 5}) and same(state, some_state(5.0))
         (line,) = told_on_stderr(capfd)
         pattern = rf"rednet: warning: {two}/6: damaged \(.*{cause}.*\); kept as 6.damaged; "
-        assert re.fullmatch(pattern + "the run goes on from step 5", line)
+        assert re.fullmatch(pattern + "the run resumes from step 5", line)
         checkpoints.save(6, some_state(6.0), PLACE, 1.0)
         assert checkpoints.latest == 6
     assert names(two) == ["5", "6", "6.damaged"]
@@ -220,7 +220,7 @@ def test_a_run_is_taken_back_once(two, capfd):
             checkpoints.resume(like, from_step=4)
         assert checkpoints.resume(like, from_step=5).step == 5
         (line,) = told_on_stderr(capfd)
-        assert line.endswith("/6: superseded; kept as 6.superseded; the run goes on from step 5")
+        assert line.endswith("/6: superseded; kept as 6.superseded; the run resumes from step 5")
         checkpoints.save(7, some_state(7.0), PLACE, 1.0)
     # The same command, queued again, goes on; without its file the run is taken back again.
     with Checkpoints(two, keep=2) as checkpoints:

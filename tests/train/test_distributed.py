@@ -338,14 +338,14 @@ def test_a_run_of_two_that_is_killed_and_preempted_ends_like_one_that_was_not(
         assert processes.statuses() == [0, 0]
         begun, stopped = (
             int(re.search(told, processes.out(0))[1])
-            for told in (r"goes on at step (\d+)", r"step (\d+): asked to stop, saved")
+            for told in (r"resumes at step (\d+)", r"step (\d+): asked to stop, saved")
         )
         assert begun < stopped < STEPS
         state_at(path, run, stopped)
 
     with train(run, data_dir, *mesh) as processes:
         assert processes.statuses() == [0, 0]
-        assert f"goes on at step {stopped}" in processes.out(0)
+        assert f"resumes at step {stopped}" in processes.out(0)
     both = (jax.tree.leaves(state_at(path, folder, STEPS)) for folder in (run, whole))
     assert all(map(np.array_equal, *both)), "not bit for bit the run that was not stopped"
 

@@ -72,7 +72,7 @@ def test_a_run_that_is_killed_twenty_times_loses_only_steps_since_its_checkpoint
         process.send_signal(signal.SIGKILL)
         process.wait()
         if newest and not early:
-            assert f"goes on at step {newest}\n" in told.read_text()
+            assert f"resumes at step {newest}\n" in told.read_text()
         names = os.listdir(run / "checkpoints")
         whole = [int(name) for name in names if name.isdecimal()]
         cut_short += len(whole) < len(names)

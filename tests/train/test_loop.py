@@ -118,7 +118,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_with_the_same_
     starts = [json.loads(line) for line in (tmp_path / "run" / "environment.jsonl").open()]
     assert [start["init_from"]["checkpoint"] for start in starts] == [weights]
     monkeypatch.setattr(loop._Run, "to", run)
-    with pytest.raises(RednetError, match="holds other weights than when the run was begun"):
+    with pytest.raises(RednetError, match="holds other weights than when the run started"):
         (tmp_path / "run" / "init_from.json").write_text(
             json.dumps({"checkpoint": weights, "fingerprint": "0"})
         )
@@ -235,10 +235,10 @@ def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
     (run / "checkpoints" / "20" / "metrics" / "metrics").write_text("")
     assert_same(train(experiment, run, data_dir=data_dir), finished.state)
     told = capsys.readouterr()
-    assert f"goes on at step {older}\n" in told.out
+    assert f"resumes at step {older}\n" in told.out
     assert told.err.strip() == (
         f"rednet: warning: {run}/checkpoints/20: damaged (metrics/metrics is not JSON); "
-        f"kept as 20.damaged; the run goes on from step {older}"
+        f"kept as 20.damaged; the run resumes from step {older}"
     )
     assert rows(run) == rows(finished.folder)
     assert (run / "checkpoints" / "20" / DIGESTS).exists()
@@ -286,7 +286,7 @@ def test_progress_is_told(experiment, data_dir, tmp_path, capsys):
     assert "300w/train: 6 faces" in lines
     compiled = [line for line in lines if "compiling" in line]
     assert [line.split(":")[0] for line in compiled] == ["step 1", "step 11", "step 13"]
-    assert any("goes on at step 12" in line for line in lines)
+    assert any("resumes at step 12" in line for line in lines)
     train(experiment, tmp_path, data_dir=data_dir, steps=14)
     line = capsys.readouterr().out.splitlines()[-1]
     assert line == f"{tmp_path}: step 14 is done, no step is left of --steps 14"

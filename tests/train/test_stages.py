@@ -205,7 +205,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_compiled(
     frozen = dataclasses.replace(OPTIMISER, frozen=("encodr",))
     assert "people: optimiser: 'encodr' is no part" in refused(optimiser=frozen)
     few = dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, identities=3))
-    with pytest.raises(RednetError, match=r"4 people to be told apart, and model\.identities is 3"):
+    with pytest.raises(RednetError, match=r"4 people to classify, and model\.identities is 3"):
         train(few, tmp_path, data_dir=data_dir)
 
 

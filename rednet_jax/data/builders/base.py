@@ -327,7 +327,7 @@ def _name_features() -> dict[str, Any]:
     }
 
 
-class Picture(NamedTuple):
+class StoredImage(NamedTuple):
     """An image as it is stored.
 
     Attributes:
@@ -339,7 +339,7 @@ class Picture(NamedTuple):
     size: tuple[int, int]
 
 
-def read_image_file(path: Path) -> Picture:
+def read_image_file(path: Path) -> StoredImage:
     """Returns an image's own bytes; in another mode or format than RGB JPEG or PNG, as RGB PNG.
 
     Images are not turned by their EXIF data: labels are in pixels as stored.
@@ -353,16 +353,16 @@ def read_image_file(path: Path) -> Picture:
             plain = image.mode == "RGB" and "transparency" not in image.info
             if plain and image.format in ("JPEG", "PNG"):
                 image.load()
-                return Picture(data, image.size)
+                return StoredImage(data, image.size)
             pixels = Image.fromarray(rgb_pixels(image, upright=False))
     file = io.BytesIO()
     pixels.save(file, "PNG")
-    return Picture(file.getvalue(), pixels.size)
+    return StoredImage(file.getvalue(), pixels.size)
 
 
 def face_example(
     name: str,
-    picture: Picture,
+    image: StoredImage,
     landmarks: NDArray[np.float32],
     labelled: NDArray[np.bool_],
     *,
@@ -377,7 +377,7 @@ def face_example(
     Args:
         name: path below the source folder, without extension.
         image: the face's.
-        landmarks: float32 [L, 2] in pixels of `picture`.
+        landmarks: float32 [L, 2] in pixels of `image`.
         labelled: bool [L]; the others become 0. A face without any has the whole image as box.
         scheme: of the landmarks.
         box: [4] of the face, where the data set has one; that of the landmarks if None.
@@ -388,13 +388,13 @@ def face_example(
     Raises:
         RednetError: as `check_face` does.
     """
-    check_face(where or name, landmarks, labelled, picture.size, scheme, box)
+    check_face(where or name, landmarks, labelled, image.size, scheme, box)
     if box is None:
-        box = np.array([0, 0, picture.size[0] - 1, picture.size[1] - 1], np.float32)
+        box = np.array([0, 0, image.size[0] - 1, image.size[1] - 1], np.float32)
         if labelled.any():
             box = landmark_box(landmarks, labelled)
     return {
-        "image": picture.data,
+        "image": image.data,
         "landmarks": np.where(labelled[:, None], landmarks, 0).astype(np.float32),
         "labelled": labelled,
         "box": np.asarray(box, np.float32),

@@ -17,7 +17,7 @@ import scipy.io.matlab
 from numpy.typing import NDArray
 from PIL import Image
 
-from rednet_jax.data.builders.base import Example, FaceBuilder, Picture, face_example
+from rednet_jax.data.builders.base import Example, FaceBuilder, StoredImage, face_example
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.builtin import COFW29
 
@@ -78,7 +78,7 @@ class RednetCOFW(FaceBuilder):
             raise RednetError(f"{where}: a coordinate is no place in an image")
         return face_example(
             name,
-            Picture(file.getvalue(), image.size),
+            StoredImage(file.getvalue(), image.size),
             landmarks.astype(np.float32),
             np.ones(COFW29.count, bool),
             scheme=self.scheme,

@@ -70,8 +70,8 @@ class RednetHelen(FaceBuilder):
             labelled = np.ones(len(landmarks), bool)
             return face_example(name, read_image_file(image), landmarks, labelled, where=labels)
         assert self._machine is not None
-        picture = read_image_file(self.inside(self._file[name]))
-        return face_example(name, picture, *self._machine.face(self._file[name], picture.size))
+        stored = read_image_file(self.inside(self._file[name]))
+        return face_example(name, stored, *self._machine.face(self._file[name], stored.size))
 
     def _split(self, names: list[str]) -> dict[str, list[str]]:
         # The publisher's list of test images, where all lie in one folder.

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rednet_jax.data.builders.base import Example, FaceBuilder, Picture, face_example
+from rednet_jax.data.builders.base import Example, FaceBuilder, face_example
 from rednet_jax.landmarks.builtin import HEAD70
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class RednetSynthetic(FaceBuilder):
     name = "rednet_synthetic"
     scheme = HEAD70
     splits: ClassVar = ("train", "validation")
-    tree: ClassVar = "generated: wants no folder"
+    tree: ClassVar = "generated: needs no folder"
     needs_source: ClassVar = False
     counts: ClassVar[dict[str, int]] = {"train": 2000, "validation": 200}
 
@@ -72,13 +72,13 @@ def generator_digest() -> str:
     return digest.hexdigest()
 
 
-def encode_drawn(image: NDArray[np.floating]) -> Picture:
+def encode_drawn(image: NDArray[np.floating]) -> StoredImage:
     """Returns a drawn image [H, W, 3], values in [0, 1], as JPEG."""
-    picture = Image.fromarray(np.rint(image * 255).astype(np.uint8))
+    pixels = Image.fromarray(np.rint(image * 255).astype(np.uint8))
     file = io.BytesIO()
     # A third of the size of a PNG, since noise does not compress.
-    picture.save(file, "JPEG", quality=95, subsampling=0)
-    return Picture(file.getvalue(), picture.size)
+    pixels.save(file, "JPEG", quality=95, subsampling=0)
+    return StoredImage(file.getvalue(), pixels.size)
 
 
 def config() -> SyntheticConfig:

@@ -143,11 +143,11 @@ def generate_clip(
         expressed, motion, scene, features, camera, grain = computed_once(
             (expressed, motion, scene, features, camera, grain)
         )
-        picture = render(expressed, motion, scene, features, camera, grain, config.size)
-        return picture, landmarks
+        image = render(expressed, motion, scene, features, camera, grain, config.size)
+        return image, landmarks
 
-    pictures: tuple[Array, Array] = jax.lax.map(frame, (times, every))
-    return pictures
+    clip: tuple[Array, Array] = jax.lax.map(frame, (times, every))
+    return clip
 
 
 def _crop(config: SyntheticConfig, key: Array, points: Array) -> Array:

@@ -201,7 +201,7 @@ def test_the_commands(tree, tmp_path, monkeypatch, capfd) -> None:
     assert cli.main(["data", "list"]) == 0
     listed = capfd.readouterr().out
     assert "300w            not prepared (looked for afw" in listed
-    assert "synthetic       not prepared (generated: wants no folder)" in listed
+    assert "synthetic       not prepared (generated: needs no folder)" in listed
     assert "synthetic_clips not prepared (generated: needs no folder)" in listed
     assert cli.main(["data", "prepare", "300w", "--from", str(tree)]) == 1
     out, err = capfd.readouterr()
