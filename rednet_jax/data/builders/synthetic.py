@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rednet_jax.data.builders.base import Example, FaceBuilder, face_example
+from rednet_jax.data.builders.base import Example, FaceBuilder, StoredImage, face_example
 from rednet_jax.landmarks.builtin import HEAD70
 
 if TYPE_CHECKING:
