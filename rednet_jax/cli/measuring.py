@@ -137,3 +137,39 @@ def bench_steadiness(args: argparse.Namespace) -> int:
         )
     print_result(result, args.json)
     return 0
+
+
+def bench_layers(args: argparse.Namespace) -> int:
+    """Where the time of one pass goes, by part and by layer, beside a matrix product.
+
+    Nothing else should run. Layers are read from the network itself, whatever its shape.
+
+    Example: rednet bench layers --json layers.json
+    """
+    from rednet_jax.bench.layers import bench_layers
+
+    with progress("batch") as report:
+        result = bench_layers(args.checkpoint, batches=args.batch, report=report)
+    print_result(result, args.json)
+    return 0
+
+
+def bench_torch(args: argparse.Namespace) -> int:
+    """Inference and the training step, in JAX and in PyTorch; outputs are compared first.
+
+    Needs the extra [torch]. MediaPipe's face mesh is timed, too, if it is installed. Nothing else
+    should run; compiling takes minutes.
+
+    Example: rednet bench torch --json torch.json
+    """
+    from rednet_jax.bench.pytorch import bench_torch
+
+    with progress("row") as report:
+        result = bench_torch(
+            args.checkpoint,
+            batches=args.batch,
+            feedback_steps=args.feedback_steps,
+            report=report,
+        )
+    print_result(result, args.json)
+    return 0

@@ -373,6 +373,19 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--split", default="validation", metavar="S", help="(default: %(default)s)")
     _add_data_dir(one)
     _add_json(one)
+    one = command("layers", measuring.bench_layers, what)
+    one.add_argument(
+        "--checkpoint", default="compact", metavar="C", help=f"{CHECKPOINT} (default: %(default)s)"
+    )
+    _add_batch(one)
+    _add_json(one)
+    one = command("torch", measuring.bench_torch, what)
+    one.add_argument(
+        "--checkpoint", default="compact", metavar="C", help=f"{CHECKPOINT} (default: %(default)s)"
+    )
+    _add_batch(one)
+    _add_all_steps(one, "measure")
+    _add_json(one)
     return rednet
 
 
@@ -409,6 +422,16 @@ def _add_all_steps(
         default=default,
         metavar="K,K",
         help=f"every K to {verb} (default: 1,2,3)",
+    )
+
+
+def _add_batch(one: argparse.ArgumentParser) -> None:
+    one.add_argument(
+        "--batch",
+        type=_whole_numbers,
+        default=(1, 32),
+        metavar="B,B",
+        help="every batch size to measure (default: 1,32)",
     )
 
 

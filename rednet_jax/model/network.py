@@ -64,8 +64,9 @@ _HALVES: dict[Architecture, tuple[Callable[..., Encoder], Callable[..., Decoder]
 class RedNet(nnx.Module):
     """The layers of a preset, called pass by pass by `rednet_jax.model.rednet`.
 
-    The names of operations tell the part that they belong to, for traces: `encoder`, `recurrent`,
-    `decoder` or `heads`.
+    The names of operations tell the part that they belong to, for traces: `encoder` (the stem
+    `encoder/stem`), `recurrent`, `decoder` or `heads` (`heads/detection`, `heads/regression`,
+    `heads/identity`).
     """
 
     def __init__(self, config: RedNetConfig, draw: Draw) -> None:
@@ -86,7 +87,7 @@ class RedNet(nnx.Module):
 
     def stem(self, images: jax.Array, mode: Mode) -> jax.Array:
         """Returns what of the encoder depends on the image alone."""
-        with jax.named_scope("encoder"):
+        with jax.named_scope("encoder"), jax.named_scope("stem"):
             return self.encoder.stem(images, mode)
 
     def detect_coarse(
@@ -138,11 +139,13 @@ class RedNet(nnx.Module):
         with jax.named_scope("decoder"):
             features = self.decoder(code, encoded, mode)
         with jax.named_scope("heads"):
-            logits = self.detection(features, head)
+            with jax.named_scope("detection"):
+                logits = self.detection(features, head)
             if self.regression is not None:
                 wide_maps = jax.nn.softmax(logits, axis=-1)
                 maps = wide_maps.astype(code.dtype)
-                landmarks, confidence = self.regression(maps, code, encoded, mode)
+                with jax.named_scope("regression"):
+                    landmarks, confidence = self.regression(maps, code, encoded, mode)
                 # Of the unrounded maps: bfloat16 has steps of a quarter of a map pixel beyond 32.
                 map_landmarks = to_crop_pixels(
                     soft_argmax(wide_maps[..., 1:]), self.config.image_size, self.config.map_size
@@ -152,13 +155,15 @@ class RedNet(nnx.Module):
                 maps = jax.nn.sigmoid(logits).astype(code.dtype)
                 landmarks, confidence = self.readout(logits)
                 map_landmarks = landmarks
+            with jax.named_scope("identity"):
+                identity_logits = self.identity(identity_code)
             output = PassOutput(
                 logits=logits,
                 response_maps=maps,
                 map_landmarks=map_landmarks,
                 landmarks=landmarks,
                 confidence_logits=confidence,
-                identity_logits=self.identity(identity_code),
+                identity_logits=identity_logits,
                 coarse_logits=coarse_logits,
                 crop=crop,
                 coarse_crop=coarse_crop,

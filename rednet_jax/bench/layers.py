@@ -1,0 +1,391 @@
+"""Where the time of one pass goes: by part and by layer, beside what the machine reaches.
+
+Parts and layers are read from the traced network: a network of another shape needs no change here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
+
+from rednet_jax.bench.machine import (
+    Machine,
+    Timing,
+    check_batches,
+    measure_machine,
+    milliseconds,
+    portrait_crops,
+)
+from rednet_jax.bench.scan import python_loop
+from rednet_jax.evaluate.provenance import provenance
+from rednet_jax.model import rednet
+from rednet_jax.model.config import RedNetConfig
+from rednet_jax.weights.store import load
+
+OTHER = "other"
+"""The part of operations outside of all named scopes: pixels to floating point."""
+
+_LAYERS = ("conv_general_dilated", "dot_general")
+_CALLS = {
+    "jit": "jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+}
+"""Operations that only call others, and the parameter that holds what they call. A loop is none:
+it stays one operation, and layers inside it are not told apart."""
+
+Row = dict[str, Any]
+
+
+class Layer(NamedTuple):
+    """A convolution or a matrix product of a program.
+
+    Attributes:
+        name: path of its kernel in the parameters; the part where its operands are no parameters.
+        part: that it belongs to.
+        shapes: of operands and result.
+        flops: of `operation_flops`.
+        operation: in the program.
+    """
+
+    name: str
+    part: str
+    shapes: str
+    flops: int
+    operation: JaxprEqn
+
+
+class Alone(NamedTuple):
+    """Some operations of a program, compiled as a program of their own.
+
+    Attributes:
+        run: from the values of `taken` to those of `given`.
+        taken: variables of the whole program that they use.
+        given: variables that they compute for the rest of the program or its outputs.
+    """
+
+    run: Callable[..., list[jax.Array]]
+    taken: list[Var]
+    given: list[Var]
+
+
+class Program:
+    """A traced function as one list of operations, without those that its outputs do not need.
+
+    Attributes:
+        operations: in the order in which they run.
+        layers: the convolutions and matrix products among them.
+        parts: names of all parts, in the order in which they first run.
+    """
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Traces a function.
+
+        Args:
+            function: of trees of arrays.
+            arguments: that it is traced for; paths in the first one name the layers.
+        """
+        closed = jax.make_jaxpr(function)(*arguments)
+        flat = jax.make_jaxpr(functools.partial(_evaluate, closed))(*jax.tree.leaves(arguments))
+        self._jaxpr: Jaxpr = flat.jaxpr
+        self._constants = flat.consts
+        self.operations = _needed(self._jaxpr)
+        names = {
+            var: jax.tree_util.keystr(path, simple=True, separator="/")
+            for var, (path, _) in zip(
+                self._jaxpr.invars, jax.tree.leaves_with_path(arguments[0]), strict=False
+            )
+        }
+        for operation in self.operations:
+            sources = _variables(operation)
+            if len(sources) == 1 and sources[0] in names:
+                names |= dict.fromkeys(operation.outvars, names[sources[0]])
+        self.layers = [
+            _layer(operation, names)
+            for operation in self.operations
+            if operation.primitive.name in _LAYERS
+        ]
+        self.parts = list(dict.fromkeys(map(part_of, self.operations)))
+
+    def values(self, wanted: Sequence[Any], *arguments: Any) -> list[jax.Array]:
+        """Returns the values of variables of the program, run with these arguments."""
+        taken = [*self._jaxpr.constvars, *self._jaxpr.invars]
+        run = jax.jit(_function(self._jaxpr, self.operations, taken, wanted))
+        values: list[jax.Array] = run(*self._constants, *jax.tree.leaves(arguments))
+        return values
+
+    def outputs(self, *arguments: Any) -> list[jax.Array]:
+        """Returns the leaves of what the function returns."""
+        return self.values(self._jaxpr.outvars, *arguments)
+
+    def part(self, name: str) -> Alone:
+        """Returns the operations of a part."""
+        return self._alone([one for one in self.operations if part_of(one) == name])
+
+    def layer(self, layer: Layer) -> Alone:
+        """Returns the operation of a layer."""
+        return self._alone([layer.operation])
+
+    def _alone(self, inside: list[JaxprEqn]) -> Alone:
+        made = dict.fromkeys(var for one in inside for var in one.outvars)
+        taken = dict.fromkeys(var for one in inside for var in _variables(one))
+        others = {id(one) for one in self.operations} - {id(one) for one in inside}
+        elsewhere = {var for one in self.operations if id(one) in others for var in _variables(one)}
+        elsewhere |= {var for var in self._jaxpr.outvars if isinstance(var, Var)}
+        inputs = [var for var in taken if var not in made]
+        given = [var for var in made if var in elsewhere]
+        return Alone(jax.jit(_function(self._jaxpr, inside, inputs, given)), inputs, given)
+
+
+def bench_layers(
+    checkpoint: str | tuple[RedNetConfig, dict[str, Any]] = "compact",
+    *,
+    batches: Sequence[int] = (1, 32),
+    timing: Timing | None = None,
+    report: Callable[[int, int | None], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Measures the step of a stream at K = 1, its parts, and each of its layers.
+
+    Each part and layer is compiled alone and run with the values that it sees in the network. What
+    a call of a compiled program costs is taken off the time of both, not off the whole step's.
+
+    Args:
+        checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
+        batches: faces that go through the network together; each number is measured.
+        timing: how often each is run.
+        report: called with (batches measured, batches in all).
+
+    Returns:
+        `machine`: a `Machine`. `steps`, a row for each batch: `ms` of the whole step from uint8
+        crops to points and the next state, `ms_per_face`, `of_product` (the step's time in those of
+        the matrix product), `gflop` and `gflop_per_s`, `layers_ms` (of all layers), `rest_ms` (ms
+        without them) and `rest_share`. `parts`: `batch`, `part`, `ms`, `share_of_step`, `gflop`,
+        `layers_ms` and `rest_ms`. `layers`: `batch`, `part`, `layer`, `shapes` (operands and
+        result), `gflop` (pixels of padding counted), `ms`, `gflop_per_s`, `share_of_product` (rate
+        in that of the matrix product) and `share_of_step`. `provenance`.
+
+    Raises:
+        RednetError: a checkpoint that cannot be read, or a batch below 1.
+    """
+    check_batches(batches)
+    timing = timing or Timing()
+    config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
+    variables = jax.device_put(variables)
+    machine = measure_machine(timing)
+    steps: list[Row] = []
+    parts: list[Row] = []
+    layers: list[Row] = []
+    for done, batch in enumerate(batches):
+        report(done, len(batches))
+        whole, of_parts, of_layers = _measured(config, variables, batch, machine, timing)
+        steps.append({"batch": batch, **whole})
+        parts += [{"batch": batch, **row} for row in of_parts]
+        layers += [{"batch": batch, **row} for row in of_layers]
+    name = checkpoint if isinstance(checkpoint, str) else "CHECKPOINT"
+    numbers = ",".join(map(str, batches))
+    return {
+        "checkpoint": name,
+        "feedback_steps": 1,
+        "timing": timing._asdict(),
+        "machine": machine._asdict(),
+        "steps": steps,
+        "parts": parts,
+        "layers": layers,
+        "provenance": provenance(
+            f"rednet bench layers --checkpoint {name} --batch {numbers}", seed=0
+        ),
+    }
+
+
+def step(
+    config: RedNetConfig,
+    variables: dict[str, Any],
+    state: rednet.State,
+    crops: jax.Array,
+    warps: jax.Array,
+    *,
+    scan: rednet.Scan = jax.lax.scan,
+) -> tuple[jax.Array, jax.Array, rednet.State]:
+    """Returns landmarks, confidence and next state of crops uint8 [B, S, S, 3] at K = 1."""
+    images = crops.astype(jnp.float32) / 255
+    out, state = rednet.step(config, variables, state, images, warps, feedback_steps=1, scan=scan)
+    return out.landmarks, out.confidence, state
+
+
+def step_arguments(
+    config: RedNetConfig, variables: dict[str, Any], batch: int
+) -> tuple[dict[str, Any], rednet.State, jax.Array, jax.Array]:
+    """Returns what `step` takes after its config: crops of a portrait, and the initial state."""
+    warps = jnp.tile(jnp.eye(2, 3), (batch, 1, 1))
+    crops = jnp.asarray(portrait_crops(config, batch))
+    return variables, rednet.initial_state(config, batch), crops, warps
+
+
+def operation_flops(operation: JaxprEqn) -> int:
+    """Returns the floating-point operations of a convolution or matrix product.
+
+    They are two for each product, and pixels of the padding are counted as if they were the
+    image's: they are multiplied, too. Zeros between the pixels of a dilated image are not counted.
+    """
+    left, right = map(_shape, operation.invars)
+    result = math.prod(_shape(operation.outvars[0]))
+    if operation.primitive.name == "dot_general":
+        (contracted, _), _ = operation.params["dimension_numbers"]
+        summed: int = math.prod(left[axis] for axis in contracted)
+        return 2 * result * summed
+    outputs: int = operation.params["dimension_numbers"].rhs_spec[0]
+    zeros: int = math.prod(operation.params["lhs_dilation"])
+    kernel = math.prod(right) // right[outputs]
+    return 2 * result * kernel // zeros
+
+
+def part_of(operation: JaxprEqn) -> str:
+    """Returns the named scopes that an operation stands in, two at most, as `heads/regression`."""
+    scopes = re.match(r"(\w+(?:/\w+)?(?=/|$))?", str(operation.source_info.name_stack))
+    return (scopes and scopes[1]) or OTHER
+
+
+def _layer(operation: JaxprEqn, names: dict[Var, str]) -> Layer:
+    part = part_of(operation)
+    operands = [names[var] for var in operation.invars if isinstance(var, Var) and var in names]
+    name = operands[0].removeprefix("params/").removesuffix("/kernel") if operands else part
+    shapes = ["x".join(map(str, _shape(v))) for v in (*operation.invars, *operation.outvars)]
+    return Layer(
+        name,
+        part,
+        f"{shapes[0]} * {shapes[1]} -> {shapes[2]}",
+        operation_flops(operation),
+        operation,
+    )
+
+
+def _measured(
+    config: RedNetConfig, variables: dict[str, Any], batch: int, machine: Machine, timing: Timing
+) -> tuple[Row, list[Row], list[Row]]:
+    """Returns the row of a batch's whole step, and those of its parts and layers."""
+    arguments = step_arguments(config, variables, batch)
+    compiled = jax.jit(functools.partial(step, config))
+    whole = milliseconds(functools.partial(compiled, *arguments), timing)
+    program = Program(functools.partial(step, config, scan=python_loop), *arguments)
+    parts = [program.part(name) for name in program.parts]
+    layers = [program.layer(layer) for layer in program.layers]
+    taken = list(dict.fromkeys(var for one in (*parts, *layers) for var in one.taken))
+    values = dict(zip(taken, program.values(taken, *arguments), strict=True))
+
+    def timed(one: Alone) -> float:
+        inputs = [values[var] for var in one.taken]
+        ms = milliseconds(functools.partial(one.run, *inputs), timing)
+        # A call's own time varies, too.
+        return max(ms - machine.call_ms, 1e-6)
+
+    # Layers of the same operation and shapes are timed once.
+    times: dict[tuple[str, str], float] = {}
+    of_layers: list[Row] = []
+    for layer, one in zip(program.layers, layers, strict=True):
+        key = layer.shapes, str(layer.operation.params)
+        if key not in times:
+            times[key] = timed(one)
+        ms = times[key]
+        rate = layer.flops / ms / 1e6
+        of_layers.append(
+            {
+                "part": layer.part,
+                "layer": layer.name,
+                "shapes": layer.shapes,
+                "gflop": layer.flops / 1e9,
+                "ms": ms,
+                "gflop_per_s": rate,
+                "share_of_product": rate / machine.gflop_per_s,
+                "share_of_step": ms / whole,
+            }
+        )
+    of_parts: list[Row] = []
+    for part, one in zip(program.parts, parts, strict=True):
+        own = [row for row in of_layers if row["part"] == part]
+        ms, within = timed(one), sum(row["ms"] for row in own)
+        of_parts.append(
+            {
+                "part": part,
+                "ms": ms,
+                "share_of_step": ms / whole,
+                "gflop": sum(row["gflop"] for row in own),
+                "layers_ms": within,
+                "rest_ms": ms - within,
+            }
+        )
+    gflop = sum(row["gflop"] for row in of_layers)
+    within = sum(row["ms"] for row in of_layers)
+    of_step = {
+        "ms": whole,
+        "ms_per_face": whole / batch,
+        "of_product": whole / machine.product_ms,
+        "gflop": gflop,
+        "gflop_per_s": 1e3 * gflop / whole,
+        "layers_ms": within,
+        "rest_ms": whole - within,
+        "rest_share": (whole - within) / whole,
+    }
+    return of_step, of_parts, of_layers
+
+
+def _variables(operation: JaxprEqn) -> list[Var]:
+    """Returns what an operation takes and is no number in the program itself."""
+    return list(dict.fromkeys(var for var in operation.invars if isinstance(var, Var)))
+
+
+def _shape(var: Any) -> tuple[int, ...]:
+    shape: tuple[int, ...] = var.aval.shape
+    return shape
+
+
+def _evaluate(closed: ClosedJaxpr, *inputs: Any) -> list[Any]:
+    """Runs a program operation by operation, within what it calls, too."""
+    jaxpr = closed.jaxpr
+    values = dict(zip(jaxpr.constvars, closed.consts, strict=True))
+    values |= dict(zip(jaxpr.invars, inputs, strict=True))
+
+    def read(var: Any) -> Any:
+        return var.val if isinstance(var, Literal) else values[var]
+
+    for operation in jaxpr.eqns:
+        name = operation.primitive.name
+        if name in _CALLS:
+            scope = str(operation.source_info.name_stack)
+            with jax.named_scope(scope) if scope else contextlib.nullcontext():
+                results = _evaluate(operation.params[_CALLS[name]], *map(read, operation.invars))
+        else:
+            taken = _variables(operation)
+            alone = _function(jaxpr, [operation], taken, operation.outvars)
+            results = alone(*map(read, taken))
+        values |= zip(operation.outvars, results, strict=True)
+    return [read(var) for var in jaxpr.outvars]
+
+
+def _function(
+    jaxpr: Jaxpr, operations: Sequence[JaxprEqn], inputs: Sequence[Var], outputs: Sequence[Any]
+) -> Callable[..., list[Any]]:
+    """Returns some operations of a program as a function of the variables that they take."""
+    part = jaxpr.replace(
+        constvars=[], invars=list(inputs), outvars=list(outputs), eqns=list(operations)
+    )
+    function: Callable[..., list[Any]] = jaxpr_as_fun(ClosedJaxpr(part, []))
+    return function
+
+
+def _needed(jaxpr: Jaxpr) -> list[JaxprEqn]:
+    """Returns the operations that the outputs depend on."""
+    wanted = {var for var in jaxpr.outvars if isinstance(var, Var)}
+    needed = []
+    for operation in reversed(jaxpr.eqns):
+        if wanted & set(operation.outvars):
+            needed.append(operation)
+            wanted |= set(_variables(operation))
+    return needed[::-1]

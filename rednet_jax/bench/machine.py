@@ -1,0 +1,111 @@
+"""What benchmarks of the network share: timing of calls, the machine's rates, crops of a face."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from rednet_jax.errors import RednetError
+from rednet_jax.landmarks.crops import crop_image
+from rednet_jax.model.config import RedNetConfig
+from rednet_jax.quickstart import SIDE, portrait_clip
+
+PRODUCT = 2048
+"""Side of the matrices whose product is measured."""
+
+COPIED = 64 * 2**20
+"""Bytes of the array whose copy is measured: more than caches hold."""
+
+
+class Timing(NamedTuple):
+    """How often something is run.
+
+    Attributes:
+        rounds: of calls; the fastest round counts.
+        seconds: that a round takes about; it has three calls at least, and their median counts.
+    """
+
+    rounds: int = 5
+    seconds: float = 0.1
+
+
+class Machine(NamedTuple):
+    """What this machine reaches, measured.
+
+    Attributes:
+        product_ms: of a product of two float32 matrices of 2048 x 2048.
+        gflop_per_s: of that product.
+        copy_gb_per_s: bytes read and written by the copy of an array, 10^9 a second.
+        call_ms: of a compiled program that adds two numbers: what a call costs.
+    """
+
+    product_ms: float
+    gflop_per_s: float
+    copy_gb_per_s: float
+    call_ms: float
+
+
+def milliseconds(run: Callable[[], Any], timing: Timing) -> float:
+    """Returns the time of a call in ms: the median of a round's calls, in the fastest round.
+
+    Args:
+        run: returns what is waited for: JAX arrays, or anything that is computed when it returns.
+        timing: how often it is run.
+    """
+    jax.block_until_ready(run())
+    calls = max(3, round(timing.seconds / max(_seconds(run), 1e-9)))
+    return 1e3 * min(
+        statistics.median(_seconds(run) for _ in range(calls)) for _ in range(timing.rounds)
+    )
+
+
+def measure_machine(timing: Timing) -> Machine:
+    """Measures the rates of JAX's default device in float32."""
+    keys = jax.random.split(jax.random.key(0))
+    left, right = (jax.random.normal(key, (PRODUCT, PRODUCT)) for key in keys)
+    product = jax.jit(jnp.matmul)
+    copied = jnp.ones(COPIED // 4)
+    # A negation, because a compiler may leave a copy out.
+    negated = jax.jit(jnp.negative)
+    one, add = jnp.ones(()), jax.jit(jnp.add)
+    product_ms = milliseconds(lambda: product(left, right), timing)
+    copy_ms = milliseconds(lambda: negated(copied), timing)
+    return Machine(
+        product_ms,
+        2 * PRODUCT**3 / product_ms / 1e6,
+        2 * COPIED / copy_ms / 1e6,
+        milliseconds(lambda: add(one, one), timing),
+    )
+
+
+def check_batches(batches: Sequence[int]) -> None:
+    """Refuses batches without a face.
+
+    Raises:
+        RednetError: a number is below 1.
+    """
+    if min(batches) < 1:
+        raise RednetError(f"batch is {min(batches)}; at least one face must be measured")
+
+
+def portrait_crops(config: RedNetConfig, count: int) -> NDArray[np.uint8]:
+    """Returns crops uint8 [count, S, S, 3] of a portrait that moves, S = config.input_size."""
+    size = config.input_size
+    scale = SIDE / size
+    shift = (scale - 1) / 2
+    affine = np.array([[scale, 0, shift], [0, scale, shift]])
+    frames, _ = portrait_clip()
+    return np.stack([crop_image(frames[i % len(frames)], affine, size) for i in range(count)])
+
+
+def _seconds(run: Callable[[], Any]) -> float:
+    begin = time.perf_counter()
+    jax.block_until_ready(run())
+    return time.perf_counter() - begin

@@ -1,0 +1,103 @@
+"""`bench torch` on a narrow network: what is timed is the same network, or it is refused."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import jax
+import numpy as np
+import pytest
+
+from rednet_jax.bench import pytorch
+from rednet_jax.bench.machine import Timing
+from rednet_jax.bench.pytorch import bench_torch
+from rednet_jax.errors import RednetError
+from rednet_jax.model.rednet import init
+
+pytest.importorskip("torch", reason="torch is not installed: the extra [torch]")
+
+pytestmark = pytest.mark.extras
+
+QUICK = Timing(rounds=1, seconds=0.0)
+SMALL = {"timing": QUICK, "compiled": False, "training_batch": 2}
+
+
+@pytest.fixture(scope="module")
+def moved(narrow):
+    """A network with re-crops, in which feedback and regression are not as they begin."""
+    config = narrow("compact", recrop="similarity", context=1.5)
+    variables = init(config, jax.random.key(0))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: np.asarray(leaf) + 0.02 * rng.standard_normal(leaf.shape, np.float32),
+        variables["params"],
+    )
+    return config, {**variables, "params": params}
+
+
+def test_rows_of_all_runtimes(moved):
+    result = bench_torch(moved, batches=(2,), feedback_steps=(2,), training_steps=(2,), **SMALL)
+    names = ["jax", "torch, eager", "torch, eager, channels_last"]
+    rows = [(row["batch"], row["feedback_steps"], row["runtime"]) for row in result["inference"]]
+    assert rows == [(2, 2, name) for name in names]
+    assert all(row["difference_px"] <= 0.01 for row in result["inference"])
+    # Of the second pass, so that the gradient of two passes is compared, too.
+    trained = [(row["feedback_steps"], row["runtime"]) for row in result["training"]]
+    both = ["jax", "jax, passes unrolled", *names[1:], "jax, train_step"]
+    assert trained == [(2, name) for name in both]
+    for row in result["inference"] + result["training"]:
+        assert row["ms"] > 0 and row["of_product"] > 0
+        assert (row["over_jax"] == 1) == (row["runtime"] == "jax")
+    found = importlib.util.find_spec("mediapipe") is not None
+    left_out = [row["runtime"] for row in result["left_out"]]
+    assert found or left_out == ["mediapipe"]
+    assert result["provenance"]["versions"]["torch"]
+    command = "rednet bench torch --checkpoint CHECKPOINT --batch 2 --feedback-steps 2"
+    assert result["provenance"]["command"] == command
+
+
+def test_another_network_is_refused(moved, monkeypatch):
+    answers = pytorch.answer_crops
+    monkeypatch.setattr(
+        pytorch, "answer_crops", lambda *given: (answers(*given)[0] + 0.02, answers(*given)[1])
+    )
+    with pytest.raises(RednetError, match=r"torch, eager: points differ from JAX's by 0\.02"):
+        bench_torch(moved, batches=(2,), feedback_steps=(2,), training_steps=(), **SMALL)
+
+
+def test_another_gradient_is_refused(moved, monkeypatch):
+    monkeypatch.setattr(
+        pytorch, "_torch_step", lambda *given, **options: lambda: (np.float32(1), np.float32(1))
+    )
+    with pytest.raises(RednetError, match="torch, eager: loss and gradient's norm differ"):
+        bench_torch(moved, batches=(), feedback_steps=(), training_steps=(2,), **SMALL)
+
+
+def test_what_cannot_be_compiled_is_left_out(moved, monkeypatch):
+    import torch
+
+    def refuse(*given, **options):
+        def call(crops):
+            raise RuntimeError("no compiler here\nbut a long tale")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    result = bench_torch(
+        moved,
+        batches=(2,),
+        feedback_steps=(1, 2),
+        training_steps=(),
+        **{**SMALL, "compiled": True},
+    )
+    assert {"runtime": "torch.compile", "left_out": "no compiler here"} in result["left_out"]
+    assert len(result["inference"]) == 6
+
+
+def test_points_of_the_journal_form_have_no_gradient(narrow):
+    config = narrow("ijcv_resnet")
+    result = bench_torch(
+        (config, init(config, jax.random.key(0))), batches=(), feedback_steps=(), **SMALL
+    )
+    assert result["training"] == []
+    assert "training" in [row["runtime"] for row in result["left_out"]]
