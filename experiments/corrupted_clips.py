@@ -5,7 +5,7 @@
 does `rednet eval compact_video --data 300vw --split validation --corrupt KIND` for every kind, also
 `clean`, which is the same frames as they are, and the same on synthetic_clips, whose labels are
 exact. It writes experiments/results/compact_video_corrupt.json and a table beside it. Both data
-sets must be prepared. 2 CPU cores, shared with other work: about 25 minutes.
+sets must be prepared. 2 CPU cores, shared with other work: 16 minutes.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def _page(checkpoint: str, of_data: dict[str, dict[str, Any]]) -> str:
             "",
             f"{corruption['frames']} frames in {corruption['bursts']} bursts, the same for every "
             "kind. NME and jitter are in percent of the inter-ocular distance, with 95 % intervals "
-            "over clips; lost frames are labelled ones without an answer.",
+            "over clips. Lost frames are labelled ones without an answer; they have no error, so a "
+            "tracker that gives up hard frames has a lower NME.",
             "",
             "| kind | frames | lost | NME | jitter | jitter against labels |",
             "|---|---|---|---|---|---|",
