@@ -44,8 +44,8 @@ def train(args: argparse.Namespace) -> int:
 def ablate(args: argparse.Namespace) -> int:
     """Train an ablation's arms over its seeds, measure them alike, and decide its claims.
 
-    What is measured already is not trained again, also by another ablation file; what was stopped
-    goes on. OUT gets NAME.json, NAME.md and NAME.png. Any field of the experiments is an option,
+    Runs that are measured, also by another ablation file, are not trained again; interrupted runs
+    resume. OUT gets NAME.json, NAME.md and NAME.png. Any field of the experiments is an option,
     as in `rednet train`; then --out must be named.
 
     Example: rednet ablate experiments/ablation_losses.py --data-dir DIR --jobs 2 --minutes 50

@@ -102,7 +102,7 @@ def score_predictions(
             that can be measured, a plot that cannot be written.
     """
     path = Path(path)
-    # A file that cannot be read is told before a split is.
+    # So that a file that cannot be read is reported before the split is read.
     count = _count(path)
     of = f"{data} {split}"
     samples: Split[Any]
@@ -139,7 +139,7 @@ def _count(path: Path) -> int:
 def _scheme(count: int, of_data: Scheme) -> Scheme:
     """The data set's scheme, or a built-in one with as many landmarks that it gives."""
     known = [of_data, *BUILTIN.values()]
-    # Another number of columns than any scheme has is told by the file's reader, with its line.
+    # The file's reader reports a number of columns that no scheme has, with its line.
     fitting = (one for one in known if one.count == count and converts(of_data, one))
     return next(fitting, of_data)
 

@@ -192,7 +192,7 @@ def evaluate_clips(
 def _planned(
     corrupt: Corruption, clips: Split[ClipSample], of: str, every: int
 ) -> tuple[dict[str, Any], dict[str, NDArray[np.bool_]]]:
-    """Returns what is told of the bursts of clips, and which of the frames used are in which part.
+    """Returns what results say of the bursts, and which of the frames used are in which part.
 
     Raises:
         RednetError: no clip has a burst.

@@ -180,7 +180,7 @@ def test_where_one_is_killed_the_other_ends(tmp_path, victim):
         processes.kill(victim)
         statuses = processes.statuses(SOON)
         assert (statuses[victim], statuses[other]) == (-signal.SIGKILL, LOST)
-        told = f"process {other} of 2: process {victim} is gone; started again"
+        told = f"process {other} of 2: process {victim} is gone; restart all"
         assert_told(processes.errors(other), told)
 
 
