@@ -75,9 +75,9 @@ def calibrated_by_a_known_line(checkpoint, out, *, data_dir):
     return {"slope": slope, "intercept": intercept, **ece}
 
 
-def measured_on_no_face(checkpoint, *, image):
+def measured_on_no_face(checkpoint, *, sheet):
     """The generator takes long to compile, and has tests of its own."""
-    write_image(image, np.zeros((1, 1, 3), np.uint8))
+    write_image(sheet, np.zeros((1, 1, 3), np.uint8))
     rows = []
     for varied, value, nme, above in (("nothing", 0, 4, 0.0), ("yaw", -60, 30, 96.0)):
         step = {"feedback_steps": 1, "nme": nme + 0.123, "interval": [nme - 1.0, nme + 1.0]}
