@@ -196,8 +196,9 @@ def test_from_a_folder_to_an_export(count: int, narrow, tmp_path: Path) -> None:
     frames = rednet_jax.track([image] * 3, (config, sure), detector=Everywhere())
     tracked = [frame.faces for frame in frames]
     assert all(faces[0].landmarks.shape == (count, 2) for faces in tracked)
-    # Three steps on noise leave maps full of ties, by which the check of other exports cannot judge
-    # them; `end_to_end/test_own_landmarks.py` exports a trained network of 98 landmarks.
+    # Weights alone: after three steps on noise the check of StableHLO refused the networks of 2 and
+    # 200 landmarks, because of states that differ by more than 1e-4; the cause is not known yet.
+    # `end_to_end/test_own_landmarks.py` exports a network of 98 landmarks to StableHLO.
     export_safetensors(tmp_path / "run", tmp_path / "export")
     told = json.loads((tmp_path / "export/export.json").read_text())
     assert told["scheme"] == scheme.to_json()

@@ -168,8 +168,8 @@ def test_an_optimiser_is_any_transformation_of_optax(transformation) -> None:
     assert changed("decoder") and not changed("encoder")
 
 
-class Told:
-    """A detector that finds one face, where it is told."""
+class Fixed:
+    """A detector that returns one face with a given box."""
 
     def __init__(self, box: np.ndarray) -> None:
         self.box = box
@@ -180,7 +180,7 @@ class Told:
 
 def test_a_detector_is_a_value(portrait) -> None:
     (found,) = rednet_jax.align(portrait, feedback_steps=1)
-    detector = Told(found.box + np.float32([2, 0, 2, 0]))
+    detector = Fixed(found.box + np.float32([2, 0, 2, 0]))
     (face,) = rednet_jax.align(portrait, feedback_steps=1, detector=detector)
     np.testing.assert_array_equal(face.box, detector.box)
     assert face.score == 0.7

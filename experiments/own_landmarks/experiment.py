@@ -4,7 +4,7 @@
         --init-from compact \
         --fresh detection,encoder/squeeze,regression/points,regression/squeeze
 
-Hardware: 2 CPU cores, alone: about 15 minutes.
+Hardware: any; it was not timed on a quiet machine.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A scheme proposed from labelled faces: what is read off them, and what is told where it fails."""
+"""A scheme proposed from labelled faces: mirror pairs, mean shape, outline, and its errors."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ def test_coco_keypoints(tmp_path: Path) -> None:
 
 
 def test_one_landmark_needs_a_box(tmp_path: Path) -> None:
-    """The box gives the face its size; without one there is none, and the face is told."""
+    """The box gives the face its size; a face without a box is refused."""
     one = random_scheme(1, seed=0)
     root = add_images(tmp_path / "mine", ["a.png", "b.png"])
     box = {"box_x0": 40, "box_y0": 30, "box_x1": 100, "box_y1": 110}
