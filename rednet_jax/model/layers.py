@@ -19,6 +19,11 @@ AxisName = str | tuple[str, ...]
 """Of the mapped axes that a batch lies on."""
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
+_PIXELS_OF_A_PART = 8192
+"""Of images whose kernel gradient is taken at once: two maps of 64 x 64, for a cache of 2 MB."""
+_SMALL_MAP = 64
+"""Pixels of a map up to which the kernel gradient is as fast as a convolution."""
+
 _MOMENTUM = 0.9
 _EPSILON = 1e-5
 SAVED = "convolved"
@@ -69,7 +74,8 @@ def convolve(images: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array
 
     XLA's CPU backend runs a convolution fast in one layout alone, and does not bring others into it
     inside a loop; JAX's own gradient of a convolution has two others, 30 to 50 times slower there.
-    So on the CPU both gradients are written as convolutions of the fast layout.
+    So on the CPU the gradient of the images is written as a convolution of the fast layout, and
+    that of the kernel as matrix products, or on small maps as such a convolution.
 
     Args:
         images: [B, H, W, C].
@@ -132,6 +138,8 @@ def _gradients_on_cpu(
         lhs_dilation=(stride, stride),
         dimension_numbers=_LAYOUT,
     )
+    if stride == 1 and math.prod(sizes) > _SMALL_MAP:
+        return in_images, _kernel_gradient(images, gradient, side)
     in_kernel = lax.conv_general_dilated(
         images.transpose(3, 1, 2, 0),
         gradient.transpose(1, 2, 0, 3),
@@ -141,6 +149,49 @@ def _gradients_on_cpu(
         dimension_numbers=_LAYOUT,
     )
     return in_images, in_kernel.transpose(1, 2, 0, 3)
+
+
+def _kernel_gradient(images: jax.Array, gradient: jax.Array, side: int) -> jax.Array:
+    """Gradient of the kernel [k, k, C, D] of a convolution of stride 1, as matrix products.
+
+    As a convolution its result is k x k pixels: XLA's CPU backend runs it on one core and reads
+    the whole batch from memory. Products of a few images at a time stay in the caches: 6 times
+    faster at 64 x 64 pixels, twice at 16 x 16.
+    """
+    batch, height, width, inputs = images.shape
+    outputs, half = gradient.shape[-1], side // 2
+    accumulated = jnp.promote_types(images.dtype, jnp.float32)
+
+    def of_part(part: tuple[jax.Array, jax.Array]) -> jax.Array:
+        images, gradient = part
+        padded = jnp.pad(images, ((0, 0), (half, half), (half, half), (0, 0)))
+        reach = width + side - 1
+        wider = jnp.pad(gradient, ((0, 0), (0, 0), (side - 1, side - 1), (0, 0)))
+        # Pixel (h, u) of the padded images meets, for column j of the kernel, gradient (h, u - j).
+        shifted = jnp.concatenate(
+            [wider[:, :, side - 1 - j : side - 1 - j + reach] for j in range(side)], axis=-1
+        ).reshape(-1, side * outputs)
+        rows = [
+            jnp.matmul(
+                padded[:, i : i + height].reshape(-1, inputs).T,
+                shifted,
+                preferred_element_type=accumulated,
+            )
+            for i in range(side)
+        ]
+        return jnp.stack(rows).reshape(side, inputs, side, outputs).transpose(0, 2, 1, 3)
+
+    most = max(_PIXELS_OF_A_PART // (height * width), 1)
+    size = max(n for n in range(1, batch + 1) if batch % n == 0 and n <= most)
+    parts = jax.tree.map(
+        lambda x: x.reshape(batch // size, size, *x.shape[1:]), (images, gradient)
+    )
+    whole, _ = lax.scan(
+        lambda total, part: (total + of_part(part), None),
+        jnp.zeros((side, side, inputs, outputs), accumulated),
+        parts,
+    )
+    return whole.astype(images.dtype)
 
 
 class Conv(nnx.Module):
