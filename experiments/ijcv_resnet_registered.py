@@ -12,9 +12,10 @@ times that a step, so 90 PFLOP in all: two and a half hours at 10 TFLOP/s. That 
 network's accuracy was not measured, and no GPU has run it.
 
 Tried on 2 CPU cores under a load of 8 to 13 from other work: 20 steps at full size in crops and
-widths, one pass each as in the first half of the first stage, with `--steps 20 --batch 4
---log-every 1`. Loss 620.6 at the first step, 586.2 at the last, 649.1 as the highest in between,
-the rate still at 4 % of its height; gradients finite, of norm 739 to 944 before they were clipped.
+widths, one pass each as in the first half of the first stage, with `--stop-after 20
+--batch 4 --log-every 1`. Loss 620.6 at the first step, 586.2 at the last, 649.1 as the highest in
+between, the rate still at 4 % of its height; gradients finite, of norm 739 to 944 before they were
+clipped.
 The first step took 12 minutes, nearly all to compile, the others 55 to 89 s; memory 6.4 GB at most.
 The validation that follows the last step was not seen to its end: within five minutes the process
 was gone without a message. Other work shared the machine's 23 GB; whether they ran out is not

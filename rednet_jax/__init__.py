@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rednet_jax.weights.store import load as load
     from rednet_jax.weights.store import write_weights as save  # noqa: F401
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "RedNetConfig": "rednet_jax.model.config",

@@ -163,7 +163,7 @@ def test_from_a_folder_to_an_export(count: int, narrow, tmp_path: Path) -> None:
     experiment = rednet_jax.Experiment(
         name="any", model=model, stages=(stage,), evaluate_every=3, log_every=1
     )
-    train(experiment, tmp_path / "run", data_dir=tmp_path / "data", steps=2)
+    train(experiment, tmp_path / "run", data_dir=tmp_path / "data", stop_after=2)
     train(experiment, tmp_path / "run", data_dir=tmp_path / "data")
     rows = [json.loads(row) for row in (tmp_path / "run/metrics.jsonl").open()]
     assert all(np.isfinite(row["loss"]) for row in rows if "loss" in row)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import tomllib
 from pathlib import Path
 
 import jax
@@ -26,6 +28,7 @@ from rednet_jax.quickstart import Quickstart, portrait_path
 from rednet_jax.train import demonstration, loop
 from rednet_jax.weights.store import load, write_torch_weights, write_weights
 
+ROOT = Path(__file__).parents[1]
 PORTRAIT = str(portrait_path())
 
 
@@ -176,21 +179,47 @@ def test_what_is_wrong_is_one_line_and_status_2(
     assert list(here.iterdir()) == []
 
 
-BENCHES = [f"bench {what}" for what in ("scan", "input", "scaling", "track", "steadiness")]
-
-
-def test_help_of_every_command_has_an_example(run):
-    status, out, errors = run("--help")
+def help_of_commands(run, *words) -> dict[str, str]:
+    """The help of every command below some words, as it is typed."""
+    status, text, errors = run(*words, "--help")
     assert (status, errors) == (0, [])
-    for command in "align", "track", "eval", "train", "report", "quickstart", "export", "import":
-        assert command in out
-        status, text, errors = run(command, "--help")
-        assert (status, errors) == (0, [])
-        assert f"Example: rednet {command} " in text
-    for verb in ("data list", "data prepare", "data show", *BENCHES):
-        status, text, errors = run(*verb.split(), "--help")
-        assert (status, errors) == (0, [])
-        assert f"Example: rednet {verb}" in text
+    listed = re.search(r"^commands:\n.*\n((?:  .*\n)+)", text, re.M)
+    if listed is None:
+        return {" ".join(words): text}
+    names = re.findall(r"^    (\S+)", listed[1], re.M)
+    assert names
+    return {
+        name: one for word in names for name, one in help_of_commands(run, *words, word).items()
+    }
+
+
+def test_help_of_every_command_groups_its_options_and_has_an_example(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "10000")
+    helps = help_of_commands(run)
+    assert {"align", "data prepare", "bench torch"} <= set(helps)
+    for command, text in helps.items():
+        assert f"Example: rednet {command}" in text
+        assert "\noptions:" not in text and "\ngeneral:" in text
+        for option in re.findall(r"^  (--.*(?:\n {9,}.*)*)$", text, re.M):
+            assert "(default: " in option or "(required" in option, f"{command}: {option}"
+
+
+def test_version_names_what_a_report_of_a_fault_needs(run):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    status, out, errors = run("--version")
+    assert (status, errors) == (0, [])
+    devices = f"cpu x{jax.device_count()}"
+    assert out == f"rednet_jax {project['version']} (jax {jax.__version__}, devices: {devices})\n"
+
+
+def test_version_is_told_where_no_device_can_be_used(run, monkeypatch):
+    def fail():
+        raise RuntimeError("Unable to initialize backend 'tpu':\nno TPU")
+
+    monkeypatch.setattr(jax, "devices", fail)
+    status, out, errors = run("--version")
+    assert (status, errors) == (0, [])
+    assert out.endswith("devices: none (Unable to initialize backend 'tpu': no TPU))\n")
 
 
 def test_a_quick_start_whose_training_fails_keeps_the_rest(here, run, monkeypatch):
@@ -303,7 +332,7 @@ def test_train_hands_over_folder_steps_and_fields(here, run, monkeypatch):
     )
     calls = []
     monkeypatch.setattr(loop, "train", lambda *args, **options: calls.append((args, options)))
-    words = "--steps", 7, "--batch", 6, "--optimiser.learning-rate=1e-3", "--seed", 5
+    words = "--stop-after", 7, "--batch", 6, "--optimiser.learning-rate=1e-3", "--seed", 5
     words += "--mesh", "data=3,fsdp=2"
     assert run("train", "tiny.py", *words)[0] == 0
     assert run("train", "tiny.py", "--run-dir", "r", "--data-dir", "d")[0] == 0
@@ -314,7 +343,7 @@ def test_train_hands_over_folder_steps_and_fields(here, run, monkeypatch):
     assert str(folder) == "runs/tiny"
     assert options == {
         "data_dir": None,
-        "steps": 7,
+        "stop_after": 7,
         "parallel": "jit",
         "init_from": None,
         "from_step": None,
@@ -322,7 +351,7 @@ def test_train_hands_over_folder_steps_and_fields(here, run, monkeypatch):
         "profile": 0,
     }
     (_, folder), options = calls[1]
-    assert (str(folder), str(options["data_dir"]), options["steps"]) == ("r", "d", None)
+    assert (str(folder), str(options["data_dir"]), options["stop_after"]) == ("r", "d", None)
     for mesh in ("data", "data=x", "model=2", "data=2;fsdp=2"):
         assert run("train", "tiny.py", "--mesh", mesh)[0] == 2
 

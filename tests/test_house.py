@@ -110,3 +110,12 @@ def test_align_imports_nothing_of_data_sets_videos_or_training() -> None:
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
     unused = {"tensorflow_datasets", "grain", "orbax", "av", "matplotlib", "skimage"}
     assert not loaded & unused
+
+
+def test_one_version_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert rednet_jax.__version__ == project["version"]
+    cited = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.M)
+    assert cited is not None and cited[1] == project["version"]
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(r"^## (\S+)", changes, re.M)[1] == project["version"]

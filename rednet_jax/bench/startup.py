@@ -42,7 +42,7 @@ def _align(folder: Path) -> float:
 def _smoke(folder: Path) -> float:
     """Until the first step's metrics are written; the process then continues to its validation."""
     run_dir = Path(tempfile.mkdtemp(dir=folder)) / "run"
-    words = [*_REDNET, "train", str(smoke_path()), "--run-dir", str(run_dir), "--steps", "1"]
+    words = [*_REDNET, "train", str(smoke_path()), "--run-dir", str(run_dir), "--stop-after", "1"]
     return _seconds(folder, words, until=run_dir / METRICS)
 
 

@@ -7,8 +7,10 @@ here may import jax before it is needed, so that `rednet --help` answers at once
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rednet_jax.cli import shared, values
 from rednet_jax.cli.output import counts, failed, progress
 from rednet_jax.errors import RednetError
 
@@ -16,8 +18,102 @@ if TYPE_CHECKING:
     from rednet_jax.data.builders.own_folder import OwnData
 
 
+def add_commands(commands: shared.Commands) -> None:
+    """Adds `data`, which has commands itself."""
+    verbs = commands.group("data", "List, prepare and draw data sets.", "VERB")
+    with verbs.add("list", list_data) as one:
+        shared.add_data_dir(one.add_argument_group("data"))
+    with verbs.add("prepare", prepare_data) as one:
+        one.add_argument(
+            "data",
+            metavar="DATA",
+            help="a name that `rednet data list` prints, or `folder` for your own images",
+        )
+        one.add_argument_group("input").add_argument(
+            "--from",
+            dest="source",
+            type=Path,
+            metavar="FOLDER",
+            help="folder as its publisher distributes it, or of your own images "
+            "(required, but for synthetic data)",
+        )
+        own = one.add_argument_group("your own images (DATA is `folder`)")
+        own.add_argument("--name", metavar="NAME", help="name for the data set (required)")
+        own.add_argument(
+            "--scheme",
+            metavar="S",
+            help="landmark scheme of the labels: a built-in name or a JSON file (required)",
+        )
+        own.add_argument(
+            "--labels",
+            type=Path,
+            metavar="FILE",
+            help="CSV file (name,x0,y0,...) or COCO keypoints (default: NAME.pts beside each "
+            "image)",
+        )
+        own.add_argument(
+            "--split-list",
+            action="append",
+            type=values.split_list,
+            metavar="SPLIT=FILE",
+            help="text file with the names of the images of a split, one per line; may be repeated "
+            "(default: random splits)",
+        )
+        own.add_argument(
+            "--shares",
+            type=values.shares,
+            metavar="T,V,E",
+            help="shares of train, validation and test in random splits, where no person is in two "
+            "(default: 0.8,0.1,0.1)",
+        )
+        own.add_argument(
+            "--seed", type=int, metavar="N", help="seed of the random splits (default: 0)"
+        )
+        shared.add_data_dir(one.add_argument_group("output"))
+    with verbs.add("scheme", propose) as one:
+        one.add_argument("source", type=Path, metavar="DIR", help="folder of labelled images")
+        one.add_argument_group("input").add_argument(
+            "--labels",
+            type=Path,
+            metavar="FILE",
+            help="CSV file (name,x0,y0,...) or COCO keypoints (default: NAME.pts beside each "
+            "image)",
+        )
+        output = one.add_argument_group("output")
+        output.add_argument(
+            "--name", required=True, metavar="NAME", help="name of the scheme (required)"
+        )
+        output.add_argument(
+            "--out", type=Path, metavar="OUT.json", help="the scheme (default: NAME.json)"
+        )
+        output.add_argument(
+            "--sheet",
+            type=Path,
+            metavar="OUT.png",
+            help="image of the numbered landmarks (default: NAME.png)",
+        )
+    with verbs.add("show", show_data) as one:
+        one.add_argument("name", metavar="NAME", help="a name that `rednet data list` prints")
+        samples = one.add_argument_group("samples")
+        samples.add_argument(
+            "--split", default="train", metavar="S", help="split (default: %(default)s)"
+        )
+        samples.add_argument(
+            "--count", type=int, metavar="N", help="number of samples (default: 16; of clips 4)"
+        )
+        samples.add_argument(
+            "--augmented",
+            action="store_true",
+            help="add two augmented draws below each sample (default: off)",
+        )
+        shared.add_data_dir(samples)
+        one.add_argument_group("output").add_argument(
+            "--out", metavar="OUT.png", help="the image (default: NAME_SPLIT.png)"
+        )
+
+
 def list_data(args: argparse.Namespace) -> int:
-    """Name the data sets that can be prepared, and those that are.
+    """List the data sets that can be prepared, and those that are.
 
     Example: rednet data list
     """
@@ -38,10 +134,11 @@ def list_data(args: argparse.Namespace) -> int:
 
 
 def prepare_data(args: argparse.Namespace) -> int:
-    """Build a data set from its publisher's folder, or from a folder of your own images.
+    """Prepare a data set as records, from its publisher's folder or from your own images.
 
-    The cards in data/ say where to get each data set and how its folder is laid out. `synthetic`
-    and `synthetic_clips` need no folder. Preparing an unchanged folder again does nothing.
+    The cards in data/ say where each data set is published and how its folder is laid out.
+    `synthetic` and `synthetic_clips` are generated and need no folder. Preparing an unchanged
+    folder again does nothing.
 
     Example: rednet data prepare 300w --from ~/300w
 
@@ -88,11 +185,11 @@ def _own(args: argparse.Namespace) -> tuple[str, OwnData]:
 
 
 def propose(args: argparse.Namespace) -> int:
-    """Propose a scheme for labelled images: mean shape, mirror pairs, normaliser.
+    """Propose a landmark scheme for labelled images: mean shape, mirror pairs and normaliser.
 
-    Writes the scheme as JSON and a sheet on which its landmarks are numbered. Look at the sheet,
-    and edit the file where a pair is wrong; name parts there, so that they are drawn as lines and
-    have errors of their own.
+    Writes the scheme as JSON and an image of its numbered landmarks. Check the image, and correct
+    wrong pairs in the JSON file. Parts that are named there are drawn as lines and have their own
+    errors in evaluation.
 
     Example: rednet data scheme ~/mine --labels labels.csv --name mine98
     """
@@ -118,7 +215,7 @@ def propose(args: argparse.Namespace) -> int:
 
 
 def show_data(args: argparse.Namespace) -> int:
-    """Draw landmarks into samples of a prepared data set, side by side in one image.
+    """Draw samples of a prepared data set with their landmarks in one image.
 
     Example: rednet data show 300w --split validation --augmented
     """

@@ -7,26 +7,123 @@ here may import jax before it is needed, so that `rednet --help` answers at once
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
+from rednet_jax.cli import shared
 from rednet_jax.cli.output import print_result, progress
 from rednet_jax.errors import RednetError
 
 
+def add_commands(commands: shared.Commands) -> None:
+    """Adds `eval` and `calibrate`."""
+    with commands.add("eval", evaluate) as one:
+        one.add_argument("checkpoint", nargs="?", metavar="CHECKPOINT", help=shared.CHECKPOINT)
+        data = one.add_argument_group("data")
+        data.add_argument(
+            "--data",
+            required=True,
+            metavar="NAME",
+            help="a prepared data set, such as 300w (required)",
+        )
+        data.add_argument(
+            "--split", required=True, metavar="S", help="its split, such as validation (required)"
+        )
+        shared.add_data_dir(data)
+        network = one.add_argument_group("network (with CHECKPOINT)")
+        shared.add_all_steps(network, "measure", default=None)
+        network.add_argument(
+            "--boxes",
+            choices=("truth", "detector", "jitter", "jitter-hard"),
+            help="where faces are cropped: around the labels, in the box of the detector, or "
+            "around the labels displaced at random, by 6 %% (jitter) or 12 %% (jitter-hard) of the "
+            "side of the box (default: truth)",
+        )
+        network.add_argument(
+            "--every",
+            type=int,
+            metavar="N",
+            help="for clips: track only every Nth frame, so that heads move faster (default: 1)",
+        )
+        network.add_argument(
+            "--corrupt",
+            metavar="KIND[:STRENGTH[:SEED]]",
+            help="for clips: corrupt bursts of 5 to 15 frames by occluder, motion-blur, dark, "
+            "low-resolution, dropped or mixed; clean gives the same figures without corruption "
+            "(default: no bursts; default strength 1, seed 0)",
+        )
+        predictions = one.add_argument_group("predictions (in place of CHECKPOINT)")
+        predictions.add_argument(
+            "--predictions-in",
+            type=Path,
+            metavar="FILE",
+            help="CSV file of landmarks to score (default: those of CHECKPOINT)",
+        )
+        predictions.add_argument(
+            "--scheme",
+            metavar="S",
+            help="landmark scheme of the file: a built-in name or a JSON file (default: that of "
+            "the data set, else the built-in one with as many landmarks)",
+        )
+        metric = one.add_argument_group("metric")
+        metric.add_argument(
+            "--normaliser",
+            choices=("inter-ocular", "inter-pupil", "box", "box-diagonal"),
+            help="length that errors are divided by (default: what the landmark scheme names)",
+        )
+        output = one.add_argument_group("output")
+        shared.add_json_option(output)
+        output.add_argument(
+            "--predictions",
+            type=Path,
+            metavar="OUT.csv",
+            help="landmarks of the largest K; for clips a folder or a CSV file "
+            "(default: not written)",
+        )
+        output.add_argument(
+            "--plot",
+            type=Path,
+            metavar="OUT.png",
+            help="cumulative distribution of the errors (default: not written)",
+        )
+    with commands.add("calibrate", calibrate) as one:
+        one.add_argument("checkpoint", metavar="CHECKPOINT", help=shared.CHECKPOINT)
+        data = one.add_argument_group("data")
+        data.add_argument(
+            "--data",
+            default="300w",
+            metavar="NAME",
+            help="a prepared data set (default: %(default)s)",
+        )
+        data.add_argument(
+            "--split", default="validation", metavar="S", help="its split (default: %(default)s)"
+        )
+        shared.add_data_dir(data)
+        shared.add_all_steps(one.add_argument_group("network"), "calibrate for")
+        one.add_argument_group("output").add_argument(
+            "--out",
+            type=Path,
+            default=Path("calibrated"),
+            metavar="DIR",
+            help="folder for the calibrated weights, reliability.png and calibration.json "
+            "(default: %(default)s)",
+        )
+
+
 def evaluate(args: argparse.Namespace) -> int:
-    """Measure the error of a checkpoint, or of anyone's predictions, on a split of a data set.
+    """Measure the error of a checkpoint, or of any landmarks in a file, on a split of a data set.
 
     Example: rednet eval compact --data 300w --split validation --data-dir DIR --json result.json
 
-    Predictions are a CSV file, name,x0,y0,x1,y1,..., in pixels of the whole image; a row of nan
-    is no answer. --predictions writes such a file.
+    Predictions are a CSV file, name,x0,y0,x1,y1,..., in pixels of the whole image, 0-based. A row
+    of nan is a missed face. --predictions writes such a file.
 
     Example: rednet eval --predictions-in points.csv --data 300w --split validation
 
-    A data set of clips is followed frame by frame, as `rednet track` does; predictions may be a
-    folder with CLIP.csv for each clip, its rows named by the frame's number from 1.
+    Clips are tracked frame by frame, as `rednet track` does. Predictions of clips may be a folder
+    with one CLIP.csv per clip, whose rows are named by the number of the frame, from 1.
 
-    With --corrupt the frames of short bursts are corrupted, and errors, lost faces and jitter are
-    also given within bursts, in the ten frames after one, and outside.
+    With --corrupt, bursts of frames are corrupted, and error, lost faces and jitter are also given
+    within the bursts, in the ten frames after each, and outside.
 
     Example: rednet eval compact_video --data 300vw --split validation --corrupt occluder
     """
@@ -83,9 +180,10 @@ def evaluate(args: argparse.Namespace) -> int:
 
 
 def calibrate(args: argparse.Namespace) -> int:
-    """Make a checkpoint's confidence mean what it says: of points said to be right with p, p are.
+    """Calibrate the confidence of a checkpoint by Platt scaling on a validation split.
 
-    DIR gets the weights, whose landmarks stay as they are, reliability.png and calibration.json.
+    Afterwards, of the landmarks with confidence p a share p lies within 5 % of the inter-ocular
+    distance. The scaling is folded into the weights; the landmarks do not change.
 
     Example: rednet calibrate runs/compact --data-dir DIR --out calibrated
     """

@@ -7,13 +7,64 @@ here may import jax before it is needed, so that `rednet --help` answers at once
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+
+from rednet_jax.cli import shared
+
+
+def add_commands(commands: shared.Commands) -> None:
+    """Adds `export` and `import`."""
+    with commands.add("export", export) as one:
+        one.add_argument("checkpoint", metavar="CHECKPOINT", help=shared.CHECKPOINT)
+        target = one.add_argument_group("target")
+        target.add_argument(
+            "--to",
+            dest="target",
+            required=True,
+            choices=("safetensors", "stablehlo", "torch", "onnx", "savedmodel", "litert", "web"),
+            help="safetensors: weights for this library; stablehlo: jax.export; torch: a PyTorch "
+            "module that needs no JAX; onnx: two graphs, for images and for streams; savedmodel: "
+            "TensorFlow; litert: .tflite, one face; web: a page that runs the ONNX graphs in the "
+            "browser (required)",
+        )
+        target.add_argument(
+            "--feedback-steps",
+            type=int,
+            metavar="K",
+            help="feedback passes of the network over each face (default: as many as in training)",
+        )
+        target.add_argument(
+            "--dtype",
+            choices=("float32", "float16"),
+            default="float32",
+            help="of the stored convolution kernels (default: %(default)s)",
+        )
+        target.add_argument(
+            "--runtime",
+            type=Path,
+            metavar="FOLDER",
+            help="the folder node_modules/onnxruntime-web (required for web)",
+        )
+        shared.add_data_dir(one.add_argument_group("data (for the comparison)"))
+        one.add_argument_group("output").add_argument(
+            "--out", required=True, type=Path, metavar="DIR", help="folder for the files (required)"
+        )
+    with commands.add("import", import_) as one:
+        one.add_argument("file", metavar="FILE", help="a .safetensors file or a .pth file")
+        one.add_argument_group("output").add_argument(
+            "--out",
+            required=True,
+            type=Path,
+            metavar="FILE.safetensors",
+            help="the checkpoint to write (required)",
+        )
 
 
 def export(args: argparse.Namespace) -> int:
-    """Write a checkpoint in another form, and check it against the network it came from.
+    """Export a checkpoint to another format, and compare the export with the network.
 
-    Landmarks are compared on 64 crops and on four streams of 30 frames: real faces where 300w is
-    prepared, else generated ones. If they differ, no file is left. A folder holds one export.
+    Landmarks are compared on 64 crops and four streams of 30 frames, of real faces where 300w is
+    prepared, else of generated ones. If they differ, nothing is written. A folder holds one export.
 
     Example: rednet export compact_video --to torch --out exported --feedback-steps 1
     """
@@ -44,10 +95,10 @@ def export(args: argparse.Namespace) -> int:
 
 
 def import_(args: argparse.Namespace) -> int:
-    """Make a checkpoint of weights from PyTorch, and say what became of every array.
+    """Convert PyTorch weights to a checkpoint, and list what became of every array.
 
-    Takes what `rednet export --to torch` wrote, and torchvision's VGG-16-BN and ResNet-50, whose
-    convolutions become the encoder of eccv_vgg and ijcv_resnet: begin a run with --init-from.
+    Reads what `rednet export --to torch` writes, and torchvision's VGG-16-BN and ResNet-50, whose
+    convolutions become the encoder of eccv_vgg or ijcv_resnet, for `rednet train --init-from`.
 
     Example: rednet import vgg16_bn.pth --out vgg16_bn.safetensors
     """

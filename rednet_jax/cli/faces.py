@@ -9,16 +9,121 @@ from __future__ import annotations
 import argparse
 import sys
 
+from rednet_jax.cli import shared, values
 from rednet_jax.cli.output import failed, progress
 from rednet_jax.errors import RednetError
+
+
+def add_commands(commands: shared.Commands) -> None:
+    """Adds `align` and `track`."""
+    with commands.add("align", align) as one:
+        one.add_argument("images", nargs="+", metavar="IMAGE", help="image files or folders")
+        shared.add_network(one, feedback_steps=3)
+        of_faces = one.add_argument_group("faces")
+        of_faces.add_argument(
+            "--faces",
+            type=values.face_count,
+            default=1,
+            metavar="N|all",
+            help="largest number of faces per image, the most prominent first "
+            "(default: %(default)s)",
+        )
+        of_faces.add_argument(
+            "--min-confidence",
+            type=float,
+            metavar="P",
+            help="leave out faces whose mean confidence over the landmarks is lower (default: 0.1)",
+        )
+        of_faces.add_argument(
+            "--boxes",
+            metavar="FILE",
+            help="CSV file of face boxes, name,x0,y0,x1,y1, one row per face, in place of the "
+            "detector (default: detect faces)",
+        )
+        output = one.add_argument_group("output")
+        output.add_argument(
+            "--csv",
+            metavar="OUT",
+            help="table of landmarks in image pixels; - is standard output "
+            "(default: - if no other output is named)",
+        )
+        output.add_argument(
+            "--json",
+            metavar="OUT",
+            help="landmarks, confidences, boxes and scores as JSON (default: not written)",
+        )
+        output.add_argument(
+            "--overlay",
+            metavar="DIR",
+            help="folder for copies of the images with landmarks drawn (default: not written)",
+        )
+    with commands.add("track", track) as one:
+        one.add_argument(
+            "video",
+            type=values.video,
+            metavar="VIDEO",
+            help="a video file, a folder of images, numbered images such as frame_%%04d.png, or "
+            "the number of a camera, such as 0",
+        )
+        one.add_argument_group("input").add_argument(
+            "--fps",
+            type=float,
+            metavar="F",
+            help="frames per second of a folder or of numbered images (default: 25)",
+        )
+        shared.add_network(one, feedback_steps=1, checkpoint="compact_video")
+        tracking = one.add_argument_group("tracking")
+        tracking.add_argument(
+            "--faces",
+            type=int,
+            default=1,
+            metavar="N",
+            help="largest number of faces to track (default: %(default)s)",
+        )
+        tracking.add_argument(
+            "--smooth",
+            action=argparse.BooleanOptionalAction,
+            help="one-euro filter over the landmarks (default: on, unless the network was trained "
+            "on clips)",
+        )
+        output = one.add_argument_group(
+            "output",
+            "Without any of these, the video and the table are written to the current folder.",
+        )
+        output.add_argument(
+            "--out", metavar="OUT.mp4", help="the video with landmarks drawn (default: see above)"
+        )
+        output.add_argument(
+            "--landmarks",
+            metavar="OUT.csv",
+            help="table of landmarks, one row per frame; - is standard output (default: see above)",
+        )
+        output.add_argument(
+            "--jsonl",
+            metavar="OUT",
+            help="all faces as JSON, one line per frame; - is standard output "
+            "(default: not written)",
+        )
+
+
+def add_quickstart(commands: shared.Commands) -> None:
+    """Adds `quickstart`."""
+    with commands.add("quickstart", quickstart) as one:
+        shared.add_checkpoint(one.add_argument_group("network"))
+        one.add_argument_group("output").add_argument(
+            "--out",
+            default="rednet_quickstart",
+            metavar="DIR",
+            help="folder for all files (default: %(default)s)",
+        )
 
 
 def align(args: argparse.Namespace) -> int:
     """Find faces and their landmarks in images.
 
-    The table has a row for each face: name, face, score of the detector, mean confidence, x0, y0,
-    ... in image pixels; a row of nan is an image without a face. Images are turned upright by their
-    EXIF orientation. Ctrl-C ends the work early: what was found until then is written.
+    The table has one row per face: name of the image, number of the face, score of the detector,
+    mean confidence, and the landmarks x0, y0, ... in image pixels. A row of nan is an image without
+    a face. EXIF orientation is applied. Ctrl-C stops early and writes what was found.
 
     Example: rednet align group.jpg --faces all --csv landmarks.csv --overlay drawn
     """
@@ -53,9 +158,9 @@ def align(args: argparse.Namespace) -> int:
 
 
 def track(args: argparse.Namespace) -> int:
-    """Follow faces through a video, numbered images, or a camera's images until Ctrl-C.
+    """Track faces through a video, numbered images, or the frames of a camera.
 
-    Ctrl-C ends a video early: what was tracked until then is written.
+    Ctrl-C stops a camera or a file, and writes what was tracked.
 
     Example: rednet track talk.mp4 --out talk_landmarks.mp4 --landmarks talk.csv
     """
@@ -87,10 +192,11 @@ def track(args: argparse.Namespace) -> int:
 
 
 def quickstart(args: argparse.Namespace) -> int:
-    """See it work: a portrait tracked at K = 1, 2, 3, and training, stopped and resumed.
+    """Demonstrate tracking with 1, 2 and 3 feedback passes, and sharded training.
 
-    The portrait is moved by code, and training is on generated faces, on a mesh of 4 virtual CPU
-    devices: nothing is downloaded or prepared. Takes a minute or two, mostly to compile.
+    Tracks a portrait that is moved by code. Then trains a small network on generated faces over a
+    2x2 mesh of virtual CPU devices, stops it, and resumes from the checkpoint. Needs no download
+    and no prepared data. Takes a minute or two, most of it to compile.
 
     Example: rednet quickstart --out rednet_quickstart
     """

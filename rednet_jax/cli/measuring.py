@@ -7,12 +7,97 @@ here may import jax before it is needed, so that `rednet --help` answers at once
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
+from rednet_jax.cli import shared, values
 from rednet_jax.cli.output import print_result, progress
 
 
+def add_commands(commands: shared.Commands) -> None:
+    """Adds `bench`, which has commands itself."""
+    what = commands.group("bench", "Measure the speed of the library on this machine.", "WHAT")
+    with what.add("scan", bench_scan) as one:
+        shared.add_json(one)
+    with what.add("startup", bench_startup) as one:
+        # Times of compiling are measured; the processes that it starts have caches of their own.
+        one.set_defaults(compilation_cache=False)
+        shared.add_json(one)
+    with what.add("input", bench_input) as one:
+        shared.add_json(one)
+    with what.add("scaling", bench_scaling) as one:
+        shared.add_json(one)
+    with what.add("track", bench_track) as one:
+        shared.add_network(one, feedback_steps=1, checkpoint="compact_video")
+        shared.add_json(one)
+    with what.add("detect", bench_detect) as one:
+        data = one.add_argument_group("data")
+        data.add_argument(
+            "--infants",
+            type=Path,
+            metavar="DIR",
+            help="labelled photographs of infants: NAME.jpg, NAME.pts and groups.csv "
+            "(default: not measured)",
+        )
+        data.add_argument(
+            "--without-faces",
+            type=Path,
+            metavar="DIR",
+            help="images without a face, added to 200 generated ones (default: none)",
+        )
+        data.add_argument(
+            "--images", type=int, metavar="N", help="images of each set (default: all)"
+        )
+        shared.add_data_dir(data)
+        shared.add_json(one)
+    with what.add("exports", bench_exports) as one:
+        network = one.add_argument_group("network")
+        shared.add_checkpoint(network)
+        network.add_argument(
+            "--feedback-steps",
+            type=values.whole_numbers,
+            default=(1, 3),
+            metavar="K,K",
+            help="numbers of feedback passes to measure (default: 1,3)",
+        )
+        shared.add_data_dir(one.add_argument_group("data"))
+        output = one.add_argument_group("output")
+        output.add_argument(
+            "--out",
+            required=True,
+            type=Path,
+            metavar="DIR",
+            help="folder for the exports; those that it has are not written again (required)",
+        )
+        shared.add_json_option(output)
+    with what.add("steadiness", bench_steadiness) as one:
+        shared.add_network(one, feedback_steps=1, checkpoint="compact_video")
+        data = one.add_argument_group("data")
+        data.add_argument(
+            "--data",
+            default="300vw",
+            metavar="NAME",
+            help="a prepared data set of clips (default: %(default)s)",
+        )
+        data.add_argument(
+            "--split", default="validation", metavar="S", help="its split (default: %(default)s)"
+        )
+        shared.add_data_dir(data)
+        shared.add_json(one)
+    with what.add("layers", bench_layers) as one:
+        network = one.add_argument_group("network")
+        shared.add_checkpoint(network)
+        shared.add_batch(network)
+        shared.add_json(one)
+    with what.add("torch", bench_torch) as one:
+        network = one.add_argument_group("network")
+        shared.add_checkpoint(network)
+        shared.add_batch(network)
+        shared.add_all_steps(network, "measure")
+        shared.add_json(one)
+
+
 def bench_scan(args: argparse.Namespace) -> int:
-    """The nested scans against the same loops unrolled, and the time of one frame.
+    """Compare the nested lax.scans with the same loops unrolled, and time one frame.
 
     Example: rednet bench scan --json scan.json
     """
@@ -23,10 +108,10 @@ def bench_scan(args: argparse.Namespace) -> int:
 
 
 def bench_startup(args: argparse.Namespace) -> int:
-    """How long commands take to start, and compile time against passes and frames.
+    """Time the start of commands, and compilation by number of passes and frames.
 
-    Each start is measured in fresh processes, without and with what the first one compiled.
-    Takes minutes; nothing else should run.
+    Each command runs in a new process, without and then with the compilation cache. Takes
+    minutes; run nothing else at the same time.
 
     Example: rednet bench startup --json startup.json
     """
@@ -39,7 +124,7 @@ def bench_startup(args: argparse.Namespace) -> int:
 
 
 def bench_input(args: argparse.Namespace) -> int:
-    """Reading and augmenting faces, alone and in front of training steps.
+    """Time the input pipeline (reading and augmentation), alone and with training steps.
 
     Example: rednet bench input --json input.json
     """
@@ -50,9 +135,10 @@ def bench_input(args: argparse.Namespace) -> int:
 
 
 def bench_scaling(args: argparse.Namespace) -> int:
-    """What a training step computes and sends on 1, 8, 64 and 256 devices; takes minutes.
+    """Count the operations and bytes sent of a training step on 1, 8, 64 and 256 devices.
 
-    It is counted in the compiled program; its time on H100 and TPU v5p is an estimate.
+    They are counted in the compiled program; the times on H100 and TPU v5p are estimates. Takes
+    minutes.
 
     Example: rednet bench scaling --json scaling.json
     """
@@ -65,9 +151,9 @@ def bench_scaling(args: argparse.Namespace) -> int:
 
 
 def bench_track(args: argparse.Namespace) -> int:
-    """A frame of video: decoding, detection, network, encoding, and all of it end to end.
+    """Time one frame of video: decoding, detection, network, encoding, and end to end.
 
-    The clip is drawn by code: a portrait, several times, moving.
+    The clip is generated: copies of a portrait that move.
 
     Example: rednet bench track --json track.json
     """
@@ -78,9 +164,9 @@ def bench_track(args: argparse.Namespace) -> int:
 
 
 def bench_detect(args: argparse.Namespace) -> int:
-    """Faces found and aligned, rolled, small and dark; false alarms; milliseconds an image.
+    """Measure the detector by roll, size and brightness of faces: found, false alarms, time.
 
-    Composites are made of the validation images of 300-W.
+    The images are made from the validation images of 300-W.
 
     Example: rednet bench detect --data-dir DIR --json detect.json
     """
@@ -99,9 +185,9 @@ def bench_detect(args: argparse.Namespace) -> int:
 
 
 def bench_exports(args: argparse.Namespace) -> int:
-    """A frame's time in every form that a checkpoint is exported to, and in JAX itself.
+    """Time one frame in every export format, and in JAX itself.
 
-    Exports what does not lie in the folder yet, which takes minutes each.
+    Exports that the folder does not have are written first, which takes minutes each.
 
     Example: rednet bench exports --out exported --json exports.json
     """
@@ -120,7 +206,7 @@ def bench_exports(args: argparse.Namespace) -> int:
 
 
 def bench_steadiness(args: argparse.Namespace) -> int:
-    """Error and jitter in labelled clips: each frame alone, and with what the network carries.
+    """Measure error and jitter in labelled clips, with and without state carried over frames.
 
     Example: rednet bench steadiness --data-dir DIR --json steadiness.json
     """
@@ -140,9 +226,9 @@ def bench_steadiness(args: argparse.Namespace) -> int:
 
 
 def bench_layers(args: argparse.Namespace) -> int:
-    """Where the time of one pass goes, by part and by layer, beside a matrix product.
+    """Time one pass by part and by layer, beside a matrix product of the same machine.
 
-    Nothing else should run. Layers are read from the network itself, whatever its shape.
+    Run nothing else at the same time.
 
     Example: rednet bench layers --json layers.json
     """
@@ -155,10 +241,10 @@ def bench_layers(args: argparse.Namespace) -> int:
 
 
 def bench_torch(args: argparse.Namespace) -> int:
-    """Inference and the training step, in JAX and in PyTorch; outputs are compared first.
+    """Time inference and the training step in JAX and in PyTorch, after comparing outputs.
 
-    Needs the extra [torch]. MediaPipe's face mesh is timed, too, if it is installed. Nothing else
-    should run; compiling takes minutes.
+    Needs the extra [torch]. MediaPipe's face mesh is also timed if it is installed. Run nothing
+    else at the same time; compilation takes minutes.
 
     Example: rednet bench torch --json torch.json
     """

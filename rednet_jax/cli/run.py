@@ -12,8 +12,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from rednet_jax.cli.options import fields_of, parser
+from rednet_jax.cli.options import parser
 from rednet_jax.cli.output import failed
+from rednet_jax.cli.values import fields_of
 from rednet_jax.compilation import keep_compiled
 from rednet_jax.errors import RednetError
 from rednet_jax.logs import quieten
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             args, rest = rednet.parse_known_args(argv)
         except SystemExit:
-            # Of --help alone: what cannot be parsed is a RednetError.
+            # Of --help and --version alone: what cannot be parsed is a RednetError.
             return 0
         if "fields" in args:
             args.fields = fields_of(rest)

@@ -9,16 +9,177 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from rednet_jax.cli import shared, values
 from rednet_jax.cli.output import failed
 from rednet_jax.errors import RednetError
 
 
+def add_commands(commands: shared.Commands) -> None:
+    """Adds `train`, `ablate` and `report`."""
+    with commands.add("train", train) as one:
+        one.add_argument(
+            "experiment",
+            type=Path,
+            metavar="EXPERIMENT",
+            help="Python file that builds one rednet_jax.Experiment",
+        )
+        run = one.add_argument_group("run")
+        run.add_argument(
+            "--run-dir",
+            type=Path,
+            metavar="DIR",
+            help="folder for checkpoints, metrics and report (default: runs/EXPERIMENT)",
+        )
+        run.add_argument(
+            "--stop-after",
+            type=int,
+            metavar="N",
+            help="save a checkpoint and stop after step N, counted from the first step of the run; "
+            "schedules do not change (default: the last step)",
+        )
+        run.add_argument(
+            "--from-step",
+            type=int,
+            metavar="N",
+            help="resume from the checkpoint of step N and set newer ones aside "
+            "(default: the newest intact checkpoint)",
+        )
+        run.add_argument(
+            "--profile",
+            type=int,
+            default=0,
+            metavar="N",
+            help="trace N steps with jax.profiler (default: %(default)s)",
+        )
+        weights = one.add_argument_group("initial weights")
+        weights.add_argument(
+            "--init-from",
+            metavar="CHECKPOINT",
+            help=f"{shared.CHECKPOINT} (default: random weights from the seed)",
+        )
+        weights.add_argument(
+            "--fresh",
+            type=values.parts,
+            default=(),
+            metavar="PART,PART",
+            help="parts of the network that keep random weights with --init-from, such as "
+            "detection,regression; a network of other landmarks needs this (default: none)",
+        )
+        shared.add_data_dir(one.add_argument_group("data"))
+        devices = one.add_argument_group("devices")
+        devices.add_argument(
+            "--mesh",
+            type=values.mesh,
+            default={},
+            metavar="data=N,fsdp=M",
+            help="mesh of N x M devices: the batch is sharded over both axes, large parameters and "
+            "optimiser state over fsdp (default: that of the experiment)",
+        )
+        devices.add_argument(
+            "--parallel",
+            choices=("jit", "pmap"),
+            default="jit",
+            help="one program over the mesh, or one per device (default: %(default)s)",
+        )
+        processes = one.add_argument_group(
+            "several processes", "Processes started by srun or on GKE need none of these."
+        )
+        processes.add_argument(
+            "--coordinator",
+            metavar="HOST:PORT",
+            help="address of process 0, or auto for what SLURM, Open MPI or a TPU pod announces "
+            "(default: auto where srun or GKE started several processes)",
+        )
+        processes.add_argument(
+            "--processes",
+            type=int,
+            metavar="N",
+            help="number of processes (default: from the environment, else 1)",
+        )
+        processes.add_argument(
+            "--process-id",
+            type=int,
+            metavar="I",
+            help="number of this process, from 0 (default: from the environment)",
+        )
+        _add_fields(one, "For one stage of several, its name comes first: --clips.batch 8.")
+        one.set_defaults(fields={})
+    with commands.add("ablate", ablate) as one:
+        one.add_argument(
+            "file",
+            type=Path,
+            nargs="?",
+            metavar="FILE",
+            help="Python file that builds one Ablation; not needed with --index",
+        )
+        runs = one.add_argument_group("runs")
+        runs.add_argument(
+            "--runs-dir",
+            type=Path,
+            metavar="DIR",
+            help="folder with a folder for each run (default: runs/ablations)",
+        )
+        runs.add_argument(
+            "--jobs",
+            type=int,
+            default=1,
+            metavar="N",
+            help="runs that train at the same time (default: %(default)s)",
+        )
+        runs.add_argument(
+            "--minutes",
+            type=float,
+            metavar="M",
+            help="start no further run after M minutes (default: no limit)",
+        )
+        part = runs.add_mutually_exclusive_group()
+        part.add_argument(
+            "--train-only",
+            dest="do",
+            action="store_const",
+            const=("train",),
+            help="train and measure, without the table (default: both)",
+        )
+        part.add_argument(
+            "--table-only",
+            dest="do",
+            action="store_const",
+            const=("table",),
+            help="make the table of runs that are measured (default: both)",
+        )
+        shared.add_data_dir(one.add_argument_group("data"))
+        output = one.add_argument_group("output")
+        output.add_argument(
+            "--out",
+            type=Path,
+            metavar="DIR",
+            help="folder for NAME.json, NAME.md and NAME.png (default: experiments/results)",
+        )
+        output.add_argument(
+            "--index",
+            type=Path,
+            metavar="DIR",
+            help="write DIR/README.md, an index of all results in DIR (default: not written)",
+        )
+        _add_fields(one, "They apply to all arms, and need --out.")
+        one.set_defaults(fields={}, do=("train", "table"))
+    with commands.add("report", report) as one:
+        one.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder of a run")
+
+
+def _add_fields(one: argparse.ArgumentParser, more: str) -> None:
+    one.add_argument_group(
+        "fields of the experiment",
+        "Every field is an option, --FIELD VALUE or --PART.FIELD VALUE, such as --seed 1 or\n"
+        f"--optimiser.learning-rate 1e-3 (default: as in the file).\n{more}",
+    )
+
+
 def train(args: argparse.Namespace) -> int:
-    """Train what an experiment file describes; with the same run folder, go on where it was left.
+    """Train the network that an experiment file describes, or resume its run.
 
-    Any field of the experiment is an option: --field VALUE, --part.field VALUE.
-
-    Several processes that srun or GKE started join by themselves; see experiments/launch/.
+    The same command with the same run folder resumes from the newest checkpoint, bit for bit.
+    SIGTERM saves a checkpoint and stops. For several processes see experiments/launch/.
 
     Example: rednet train experiments/compact_300w.py --data-dir DIR --run-dir RUN --batch 32
     """
@@ -31,7 +192,7 @@ def train(args: argparse.Namespace) -> int:
             load_experiment(args.experiment, {**args.mesh, **args.fields}),
             args.run_dir or Path("runs") / args.experiment.stem,
             data_dir=args.data_dir,
-            steps=args.steps,
+            stop_after=args.stop_after,
             parallel=args.parallel,
             init_from=args.init_from,
             fresh=args.fresh,
@@ -42,11 +203,10 @@ def train(args: argparse.Namespace) -> int:
 
 
 def ablate(args: argparse.Namespace) -> int:
-    """Train an ablation's arms over its seeds, measure them alike, and decide its claims.
+    """Train the arms of an ablation with several seeds, measure them, and test its claims.
 
-    Runs that are measured, also by another ablation file, are not trained again; interrupted runs
-    resume. OUT gets NAME.json, NAME.md and NAME.png. Any field of the experiments is an option,
-    as in `rednet train`; then --out must be named.
+    A run that is measured is not trained again, even if another ablation file trained it;
+    interrupted runs resume. The results are a table with intervals, a plot and JSON.
 
     Example: rednet ablate experiments/ablation_losses.py --data-dir DIR --jobs 2 --minutes 50
     """
@@ -76,9 +236,9 @@ def ablate(args: argparse.Namespace) -> int:
 
 
 def report(args: argparse.Namespace) -> int:
-    """Write RUN_DIR/report.html: a run's progress, curves, images and config on one page.
+    """Write RUN_DIR/report.html: progress, curves, images and configuration of a run.
 
-    The page needs nothing beside it, and can be written during the run.
+    The page is one file, and can be written during the run.
 
     Example: rednet report runs/compact_300w
     """

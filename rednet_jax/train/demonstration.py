@@ -106,7 +106,7 @@ def _train_twice(run_dir: Path) -> None:
     mesh = {f"mesh.{axis}": str(size) for axis, size in MESH.items()}
     experiment = load_experiment(smoke_path(), mesh)
     for steps in STOPPED, RESUMED:
-        train(experiment, run_dir, steps=steps)
+        train(experiment, run_dir, stop_after=steps)
 
 
 if __name__ == "__main__":

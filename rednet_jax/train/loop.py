@@ -67,7 +67,7 @@ def train(
     run_dir: Path,
     *,
     data_dir: Path | None = None,
-    steps: int | None = None,
+    stop_after: int | None = None,
     parallel: Parallel = "jit",
     init_from: str | None = None,
     fresh: Sequence[str] = (),
@@ -87,7 +87,8 @@ def train(
         experiment: what to train.
         run_dir: the run's folder, made if need be.
         data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
-        steps: stop after so many optimiser steps in total and save there; changes no schedule.
+        stop_after: stop after so many optimiser steps in total and save there; changes no
+            schedule.
         parallel: one program over the mesh (`jit`), or one a device (`pmap`).
         init_from: checkpoint whose weights a new run begins with. The run folder records it: a run
             that is started again needs it no more, and refuses another one.
@@ -108,7 +109,7 @@ def train(
     """
     state: TrainState
     options = {
-        "steps": steps,
+        "stop-after": stop_after,
         "parallel": parallel,
         "init-from": init_from,
         "fresh": list(fresh),
@@ -121,9 +122,9 @@ def train(
     check_alike(
         experiment.to_json() | {f"--{name}": value for name, value in options.items()} | code
     )
-    if steps is not None and steps < 1:
-        raise RednetError(f"--steps must be at least 1, not {steps}")
-    last = experiment.steps if steps is None else min(steps, experiment.steps)
+    if stop_after is not None and stop_after < 1:
+        raise RednetError(f"--stop-after must be at least 1, not {stop_after}")
+    last = experiment.steps if stop_after is None else min(stop_after, experiment.steps)
     check_parts(experiment)
     placed = devices(experiment, parallel)
     if unused := jax.devices()[experiment.mesh.devices :]:
@@ -317,7 +318,7 @@ def _resumed(found: int, last: int, experiment: Experiment) -> str:
     if found >= experiment.steps:
         return f"finished, all {experiment.steps} steps are done"
     if found >= last:
-        return f"step {found} is done, no step is left of --steps {last}"
+        return f"step {found} is done, no step is left of --stop-after {last}"
     return f"resumes at step {found}"
 
 

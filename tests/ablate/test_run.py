@@ -122,7 +122,7 @@ def told(folder, arm, seed):
 def test_a_run_that_was_stopped_goes_on_and_is_measured(tmp_path, capsys):
     run = run_of(tiny().arm("short"), 1)
     folder = tmp_path / "runs" / run.folder
-    train(run.experiment, folder, steps=1)
+    train(run.experiment, folder, stop_after=1)
     assert worker.work(told(tmp_path, "short", 1))
     assert "resumes at step 1" in capsys.readouterr().out
     measured = json.loads((folder / "measured.json").read_text())

@@ -51,7 +51,7 @@ def test_from_labelled_images_to_an_export(tmp_path, monkeypatch, capsys) -> Non
     assert cli.main([*prepare, *labelled, *scheme, *prepared]) == 0
     assert cli.main(["data", "show", "mine98", "--augmented", "--count", "4", *prepared]) == 0
 
-    few = ["--steps", "6", "--batch", "4", "--one_pass_steps", "3", "--evaluate_every", "3"]
+    few = ["--stop-after", "6", "--batch", "4", "--one_pass_steps", "3", "--evaluate_every", "3"]
     few += ["--log_every", "1"]
     train = ["train", str(EXAMPLE / "experiment.py"), "--run-dir", "run", *prepared, *few]
     assert cli.main([*train, "--init-from", "compact"]) == 2
@@ -61,7 +61,7 @@ def test_from_labelled_images_to_an_export(tmp_path, monkeypatch, capsys) -> Non
     assert f"begins with the weights of compact; fresh: {FRESH.replace(',', ', ')}" in told
     assert json.loads(Path("run/init_from.json").read_text())["fresh"] == FRESH.split(",")
     # Resumed without saying it again, and refused with other parts.
-    assert cli.main([*train, "--steps", "7"]) == 0
+    assert cli.main([*train, "--stop-after", "7"]) == 0
     other = [*train, "--init-from", "compact", "--fresh", "detection"]
     assert cli.main(other) == 2
     assert "began with detection, encoder/squeeze" in capsys.readouterr().err

@@ -268,11 +268,19 @@ def test_processes_that_were_told_different_things_refuse_to_train(path, data_di
     run, other = tmp_path / "run", tmp_path / "other"
     options: list[Sequence[object]] = [["--data-dir", data_dir], ["--data-dir", data_dir]]
     if what == "options":
-        options[1] = [*options[1], "--batch", 12, "--optimiser.learning_rate", 0.1, "--steps", 4]
+        options[1] = [
+            *options[1],
+            "--batch",
+            12,
+            "--optimiser.learning_rate",
+            0.1,
+            "--stop-after",
+            4,
+        ]
         named = [
             "stages[0].optimiser.learning_rate is 0.1, not 0.0002",
             "stages[0].batch is 12, not 8",
-            "--steps is 4, not None",
+            "--stop-after is 4, not None",
         ]
     else:
         options[1] = ["--data-dir", prepare_300w(other, train=5, validation=3)]
@@ -351,7 +359,7 @@ def test_a_run_of_two_that_is_killed_and_preempted_ends_like_one_that_was_not(
 
     # What two began goes on in one; sums in another order differ by rounding.
     experiment = dataclasses.replace(load_experiment(path), mesh=MeshConfig(data=4))
-    loop.train(experiment, single, data_dir=data_dir, steps=begun + 4)
+    loop.train(experiment, single, data_dir=data_dir, stop_after=begun + 4)
     here, there = (losses(folder) for folder in (single, whole))
     assert max(here) == begun + 4
     np.testing.assert_allclose(

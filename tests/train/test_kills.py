@@ -85,7 +85,7 @@ def test_a_run_that_is_killed_twenty_times_loses_only_steps_since_its_checkpoint
 
     end = newest + 3
     for folder in (run, tmp_path / "alone"):
-        assert start(folder, "--steps", str(end)).wait() == 0
+        assert start(folder, "--stop-after", str(end)).wait() == 0
     states = []
     for folder in (run, tmp_path / "alone"):
         assert saved(folder)[-1] == end

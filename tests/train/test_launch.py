@@ -10,7 +10,7 @@ import pytest
 from jax._src.clusters import cloud_tpu_cluster, cluster
 
 from rednet_jax import cli
-from rednet_jax.cli import options
+from rednet_jax.cli import values
 from rednet_jax.errors import RednetError
 from rednet_jax.train.distributed import find_place
 from rednet_jax.train.load import load_experiment
@@ -107,6 +107,6 @@ def test_the_commands_of_launch_files_are_understood(file, monkeypatch):
     assert commands
     for command in commands:
         args, rest = cli.parser().parse_known_args(["train", *shlex.split(command)])
-        load_experiment(args.experiment, {**args.mesh, **options.fields_of(rest)})
+        load_experiment(args.experiment, {**args.mesh, **values.fields_of(rest)})
         if args.coordinator != "auto":
             find_place(args.coordinator, args.processes, args.process_id)

@@ -161,7 +161,7 @@ def test_a_run_that_was_stopped_ends_bit_for_bit_like_one_that_was_not(
     """On the border of one pass and two, and off every interval."""
     before = compilations(experiment)
     for stop in stops:
-        state = train(experiment, tmp_path, data_dir=data_dir, steps=stop)
+        state = train(experiment, tmp_path, data_dir=data_dir, stop_after=stop)
         assert int(state.step) == stop and saved(tmp_path)[-1] == stop
     state = train(experiment, tmp_path, data_dir=data_dir)
     assert_same(state, finished.state)
@@ -183,7 +183,7 @@ def test_steps_beyond_the_end_and_below_what_was_done_change_nothing(
     starts = (finished.folder / "environment.jsonl").read_text()
     for steps in (3, 20, 100):
         assert_same(
-            train(experiment, finished.folder, data_dir=data_dir, steps=steps), finished.state
+            train(experiment, finished.folder, data_dir=data_dir, stop_after=steps), finished.state
         )
     assert rows(finished.folder) == before
     assert (finished.folder / "environment.jsonl").read_text() == starts
@@ -201,7 +201,7 @@ def test_devices_that_the_mesh_leaves_out_are_named(experiment, tmp_path, capsys
 
 
 def test_lines_of_steps_that_are_run_again_are_cut(finished, experiment, data_dir, tmp_path):
-    train(experiment, tmp_path, data_dir=data_dir, steps=10)
+    train(experiment, tmp_path, data_dir=data_dir, stop_after=10)
     with (tmp_path / "metrics.jsonl").open("a") as file:
         # A run that came to step 12 and was killed before its next checkpoint, in mid-line.
         file.write('{"step": 12, "loss": 99.0}\n{"step": 1')
@@ -216,9 +216,9 @@ def test_the_best_is_remembered_across_a_restart(
     step = iter(told)
     monkeypatch.setattr(validation, "validation_nme", lambda *_: told[next(step)])
     best = tmp_path / "best.safetensors"
-    train(experiment, tmp_path, data_dir=data_dir, steps=5)
+    train(experiment, tmp_path, data_dir=data_dir, stop_after=5)
     first = best.read_bytes()
-    train(experiment, tmp_path, data_dir=data_dir, steps=15)
+    train(experiment, tmp_path, data_dir=data_dir, stop_after=15)
     assert best.read_bytes() == first and saved(tmp_path) == [5, 15]
     train(experiment, tmp_path, data_dir=data_dir)
     assert best.read_bytes() != first and saved(tmp_path) == [20]
@@ -280,16 +280,16 @@ def test_two_jobs_do_not_write_to_one_folder(finished, experiment, data_dir, tmp
 
 
 def test_progress_is_told(experiment, data_dir, tmp_path, capsys):
-    train(experiment, tmp_path, data_dir=data_dir, steps=12)
-    train(experiment, tmp_path, data_dir=data_dir, steps=14)
+    train(experiment, tmp_path, data_dir=data_dir, stop_after=12)
+    train(experiment, tmp_path, data_dir=data_dir, stop_after=14)
     lines = capsys.readouterr().out.splitlines()
     assert "300w/train: 6 faces" in lines
     compiled = [line for line in lines if "compiling" in line]
     assert [line.split(":")[0] for line in compiled] == ["step 1", "step 11", "step 13"]
     assert any("resumes at step 12" in line for line in lines)
-    train(experiment, tmp_path, data_dir=data_dir, steps=14)
+    train(experiment, tmp_path, data_dir=data_dir, stop_after=14)
     line = capsys.readouterr().out.splitlines()[-1]
-    assert line == f"{tmp_path}: step 14 is done, no step is left of --steps 14"
+    assert line == f"{tmp_path}: step 14 is done, no step is left of --stop-after 14"
     told = next(line for line in lines if line.startswith("step 5/20"))
     assert "validation nme" in told and "frames/s" in told
 
@@ -351,15 +351,15 @@ def test_data_that_is_not_there_claims_no_folder(experiment, data_dir, tmp_path,
 
 
 def test_no_steps_at_all_are_refused(experiment, data_dir, tmp_path):
-    assert "--steps" in refused(experiment, tmp_path / "run", data_dir, steps=0)
+    assert "--stop-after" in refused(experiment, tmp_path / "run", data_dir, stop_after=0)
 
 
 def test_a_trace_holds_the_steps_that_were_asked_for(experiment, data_dir, tmp_path, capsys):
-    train(experiment, tmp_path, data_dir=data_dir, steps=5, profile=2)
+    train(experiment, tmp_path, data_dir=data_dir, stop_after=5, profile=2)
     assert f"{tmp_path / 'profile'}: trace of steps 3 to 4" in capsys.readouterr().out
     (trace,) = (tmp_path / "profile").rglob("*.xplane.pb")
     assert b"step_num" in trace.read_bytes()
-    text = refused(experiment, tmp_path, data_dir, steps=8, profile=2)
+    text = refused(experiment, tmp_path, data_dir, stop_after=8, profile=2)
     assert text.startswith("--profile 2 takes 4 steps") and text.endswith("3 are left to run")
     assert "--profile must be" in refused(experiment, tmp_path, data_dir, profile=-1)
 
@@ -388,7 +388,7 @@ def test_a_poisoned_label_stops_the_run_and_is_named(
     experiment, data_dir, tmp_path, monkeypatch, start, last_good
 ):
     if start:
-        train(experiment, tmp_path, data_dir=data_dir, steps=start)
+        train(experiment, tmp_path, data_dir=data_dir, stop_after=start)
     face = "helen/trainset/face4"
     poisoned(monkeypatch, face)
     text = refused(experiment, tmp_path, data_dir)
@@ -398,7 +398,9 @@ def test_a_poisoned_label_stops_the_run_and_is_named(
     assert all(np.isfinite(row["loss"]) for row in rows(tmp_path) if "loss" in row)
     # With the label mended it goes on from there.
     monkeypatch.undo()
-    assert int(train(experiment, tmp_path, data_dir=data_dir, steps=start + 2).step) == start + 2
+    assert (
+        int(train(experiment, tmp_path, data_dir=data_dir, stop_after=start + 2).step) == start + 2
+    )
 
 
 def test_a_step_that_breaks_for_all_faces_names_a_few(tmp_path):

@@ -173,14 +173,14 @@ def test_resumed_runs_end_bit_for_bit_like_the_uninterrupted_one(
     finished, experiment, data_dir, tmp_path, stops
 ):
     for stop in stops:
-        assert int(train(experiment, tmp_path, data_dir=data_dir, steps=stop).step) == stop
+        assert int(train(experiment, tmp_path, data_dir=data_dir, stop_after=stop).step) == stop
     assert_same(train(experiment, tmp_path, data_dir=data_dir), finished[1])
 
 
 def test_a_run_can_begin_with_the_weights_of_another(finished, experiment, data_dir, tmp_path):
     weights = finished[0] / "best.safetensors"
     alone = dataclasses.replace(experiment, stages=experiment.stages[1:])
-    train(alone, tmp_path / "run", data_dir=data_dir, steps=1, init_from=str(weights))
+    train(alone, tmp_path / "run", data_dir=data_dir, stop_after=1, init_from=str(weights))
     state = at(tmp_path / "run", alone, 1)
     given = load(str(weights))[1]
     # The first stage here has the encoder frozen.

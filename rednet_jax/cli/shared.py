@@ -1,0 +1,134 @@
+"""How a command is added, and the options that several commands have."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from rednet_jax.cli import values
+
+CHECKPOINT = "a released network (compact, compact_video), a .safetensors file, or a run folder"
+
+# What options are added to: a parser or one of its groups.
+Options = argparse._ActionsContainer
+
+
+class Commands:
+    """The commands of a parser.
+
+    Args:
+        parser: of `rednet`, or of one of its commands that has commands itself.
+        metavar: how usage names the choice.
+        title: of their list in the help.
+    """
+
+    def __init__(self, parser: argparse.ArgumentParser, metavar: str, title: str) -> None:
+        self._parsers = parser.add_subparsers(metavar=metavar, title=title, required=True)
+
+    @contextlib.contextmanager
+    def add(
+        self, name: str, run: Callable[[argparse.Namespace], int]
+    ) -> Iterator[argparse.ArgumentParser]:
+        """Yields the parser of a command, for its options; general ones follow at the end.
+
+        Args:
+            name: of the command.
+            run: runs it and returns its exit status; its docstring is the command's help.
+        """
+        text = inspect.getdoc(run) or ""
+        one: argparse.ArgumentParser = self._parsers.add_parser(
+            name,
+            help=text.splitlines()[0],
+            description=text,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            # A shortened option could be meant as a field of an experiment.
+            allow_abbrev=False,
+            add_help=False,
+        )
+        yield one
+        general = one.add_argument_group("general")
+        general.add_argument("-h", "--help", action="help", help="print this text and exit")
+        general.add_argument(
+            "--no-compilation-cache",
+            dest="compilation_cache",
+            action="store_false",
+            help="compile every program, and keep none for the next command "
+            "(default: programs are kept in the folder of prepared data)",
+        )
+        one.set_defaults(run=run)
+
+    def group(self, name: str, text: str, metavar: str) -> Commands:
+        """Adds a command that has commands itself, and returns these."""
+        one = self._parsers.add_parser(name, help=text, description=text, add_help=False)
+        commands = Commands(one, metavar, "commands")
+        general = one.add_argument_group("general")
+        general.add_argument("-h", "--help", action="help", help="print this text and exit")
+        return commands
+
+
+def add_checkpoint(options: Options, default: str = "compact") -> None:
+    options.add_argument(
+        "--checkpoint",
+        default=default,
+        metavar="CHECKPOINT",
+        help=f"{CHECKPOINT} (default: %(default)s)",
+    )
+
+
+def add_network(
+    one: argparse.ArgumentParser, feedback_steps: int, checkpoint: str = "compact"
+) -> None:
+    network = one.add_argument_group("network")
+    add_checkpoint(network, checkpoint)
+    network.add_argument(
+        "--feedback-steps",
+        type=int,
+        default=feedback_steps,
+        metavar="K",
+        help="feedback passes of the network over each face (default: %(default)s)",
+    )
+
+
+def add_all_steps(options: Options, verb: str, default: tuple[int, ...] | None = (1, 2, 3)) -> None:
+    options.add_argument(
+        "--feedback-steps",
+        type=values.whole_numbers,
+        default=default,
+        metavar="K,K",
+        help=f"numbers of feedback passes to {verb} (default: 1,2,3"
+        f"{'; for clips 1' if default is None else ''})",
+    )
+
+
+def add_batch(options: Options) -> None:
+    options.add_argument(
+        "--batch",
+        type=values.whole_numbers,
+        default=(1, 32),
+        metavar="B,B",
+        help="batch sizes to measure (default: 1,32)",
+    )
+
+
+def add_data_dir(options: Options) -> None:
+    options.add_argument(
+        "--data-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder of prepared data (default: $REDNET_JAX_DATA, else ~/.cache/rednet_jax)",
+    )
+
+
+def add_json(one: argparse.ArgumentParser) -> None:
+    add_json_option(one.add_argument_group("output"))
+
+
+def add_json_option(options: Options) -> None:
+    options.add_argument(
+        "--json",
+        metavar="OUT",
+        help="all figures as JSON; - writes them to standard output (default: not written)",
+    )
