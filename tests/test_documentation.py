@@ -1,60 +1,132 @@
-"""README and docs: commands parse, links lead somewhere, and Python blocks run."""
+"""README and docs: commands and their options exist, links lead somewhere, Python blocks run."""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import json
 import re
 import shlex
+import shutil
+from fnmatch import fnmatch
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
+import rednet_jax as rednet
+from rednet_jax import cli
 from rednet_jax.cli import options
+from rednet_jax.cli.values import fields_of
 from rednet_jax.media.video import write_video
 from rednet_jax.quickstart import portrait_clip
+from rednet_jax.train.load import load_experiment
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 
-pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+
+RUN = [
+    "README.md",
+    "docs/tutorials/five_minutes.md",
+    "docs/tutorials/ablate.md",
+    "docs/guides/inference.md",
+    "docs/explanations/two_scans.md",
+    "docs/explanations/batch_statistics.md",
+    "docs/explanations/recropping.md",
+    "docs/reference/rednet_jax.md",
+]
+RUN_SLOWLY = [
+    "docs/tutorials/train.md",
+    "docs/explanations/memory.md",
+    "docs/tutorials/export.md",
+    "docs/guides/export.md",
+]
+RUN_ELSEWHERE = ["docs/tutorials/own_landmarks.md"]
+"""By `tests/end_to_end/test_own_landmarks.py`, with the run that the page's commands make."""
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.M | re.S)
+    found = re.findall(r"^```(\S*)\n(.*?)^```$", page.read_text(), re.M | re.S)
+    return [text for kind, text in found if kind == language]
 
 
 def commands(page: Path) -> list[list[str]]:
     """The words of every `rednet` command of a page, continued lines joined."""
     lines = "\n".join(blocks(page, "")).replace("\\\n", " ").splitlines()
-    found = [re.search(r"(?:^|/)rednet (.*)$", line) for line in lines]
+    found = [re.search(r"(?:^|/|\s)rednet (.*)$", line) for line in lines]
     return [shlex.split(one[1]) for one in found if one is not None]
 
 
+def check_command(words: list[str]) -> None:
+    args, rest = options.parser().parse_known_args(words)
+    assert callable(args.run), words
+    # Fields of an experiment are given to train and ablate alone.
+    assert not rest or "fields" in args, rest
+    if "experiment" in args:
+        load_experiment(ROOT / args.experiment, {**args.mesh, **fields_of(rest)})
+    elif rest:
+        raise AssertionError(f"fields of an experiment that the test does not load: {rest}")
+
+
 @pages
-def test_commands_parse(page: Path) -> None:
-    found = commands(page)
-    assert found
-    for words in found:
-        args, rest = options.parser().parse_known_args(words)
-        assert callable(args.run), words
-        # Fields of an experiment are given to train and ablate alone.
-        assert not rest or "fields" in args, rest
+def test_commands_and_their_options_exist(page: Path) -> None:
+    for words in commands(page):
+        check_command(words)
+
+
+def test_pages_that_tell_commands_have_some() -> None:
+    without = {page.name for page in PAGES if page.parent.name != "reference"} - {
+        page.name for page in PAGES if commands(page)
+    }
+    assert without == {
+        "index.md",
+        "two_scans.md",
+        "batch_statistics.md",
+        "recropping.md",
+        "memory.md",
+    }
 
 
 @pages
 def test_links_lead_somewhere(page: Path) -> None:
     prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S)
-    for target in re.findall(r"\]\(([^)#]+)\)", prose):
-        if not target.startswith("http"):
-            assert (page.parent / target).exists(), target
+    for target, anchor in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", prose):
+        if target.startswith("http"):
+            continue
+        file = page.parent / target if target else page
+        assert file.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", file.read_text(), re.M)
+            anchors = [re.sub(r"[^\w\- ]", "", one).lower().replace(" ", "-") for one in headings]
+            assert anchor in anchors, f"{target}#{anchor}"
 
 
 @pages
 def test_files_that_are_named_exist(page: Path) -> None:
     named = re.findall(r"`((?:rednet_jax|experiments|tests|docs|data)/[\w./-]+)`", page.read_text())
+    named += re.findall(r"\bpython ((?:experiments|docs)/[\w./-]+)", page.read_text())
     for target in named:
         assert (ROOT / target).exists(), target
+
+
+@pages
+def test_names_of_the_package_exist(page: Path) -> None:
+    for name in re.findall(r"`(rednet_jax(?:\.\w+)+)(?:`|\()", page.read_text()):
+        thing: Any = rednet
+        parts = name.split(".")
+        for end, part in enumerate(parts[1:], 2):
+            if isinstance(thing, ModuleType) and not hasattr(thing, part):
+                thing = importlib.import_module(".".join(parts[:end]))
+            else:
+                thing = getattr(thing, part)
 
 
 @pages
@@ -63,20 +135,122 @@ def test_python_is_python(page: Path) -> None:
         compile(block, str(page), "exec")
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/inference.md"])
-def test_python_runs(page: str, portrait, tmp_path, monkeypatch) -> None:
-    """With the files that it names, one block after the other in one session."""
+def test_every_page_with_python_is_run() -> None:
+    found = {page.relative_to(ROOT).as_posix() for page in PAGES if blocks(page, "python")}
+    assert found == {*RUN, *RUN_SLOWLY, *RUN_ELSEWHERE}
+
+
+@pytest.fixture
+def session(
+    portrait: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Any]:
+    """Names that the pages take for granted, in a folder with the files that they name."""
     monkeypatch.chdir(tmp_path)
     Image.fromarray(portrait).save("group.jpg", quality=95)
     frames = portrait_clip()[0][:4]
-    with write_video(Path("meeting.mp4"), 25, frames[0].shape[1::-1]) as write:
-        for frame in frames:
-            write(frame)
-    session = {"image": frames[0]}
+    for name in ("meeting.mp4", "talk.mp4"):
+        with write_video(Path(name), 25, frames[0].shape[1::-1]) as write:
+            for frame in frames:
+                write(frame)
+    Path("experiments").symlink_to(ROOT / "experiments")
+    return {"image": frames[0], "images": frames}
+
+
+def run(page: str, session: dict[str, Any]) -> None:
+    """Runs the blocks of a page one after the other in one session."""
     for block in blocks(ROOT / page, "python"):
         exec(compile(block, page, "exec"), session)
-    face = session["face"]
-    assert face.landmarks.shape == (68, 2) and face.landmarks.dtype == np.float32
+
+
+@pytest.mark.parametrize("page", RUN)
+def test_python_runs(page: str, session: dict[str, Any]) -> None:
+    run(page, session)
+    if "face" in session:
+        landmarks = session["face"].landmarks
+        assert landmarks.shape == (68, 2) and landmarks.dtype == np.float32
+
+
+@pytest.mark.slow
+def test_training_in_python_runs(session: dict[str, Any]) -> None:
+    run("docs/tutorials/train.md", session)
+    assert int(session["state"].step) == session["experiment"].steps
+    assert Path("runs/seed_1/best.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_memory_is_what_the_page_says(session: dict[str, Any]) -> None:
+    """With rematerialisation it grows with the number of frames by the carried state alone."""
+    run("docs/explanations/memory.md", session)
+    kept, again = session["kept"], session["again"]
+    assert kept[8] > 1.5 * kept[2] and again[8] < 1.15 * again[2]
+
+
+@pytest.mark.slow
+@pytest.mark.extras
+def test_exports_run_as_the_pages_say(session: dict[str, Any]) -> None:
+    """Every export command of the tutorial but the page's, then its Python and the guide's."""
+    for name in ("torch", "onnxruntime", "tensorflow", "ai_edge_litert"):
+        pytest.importorskip(name)
+    for words in commands(DOCS / "tutorials" / "export.md"):
+        if "web" not in words:
+            assert cli.main(words) == 0
+    run("docs/tutorials/export.md", session)
+    shutil.copytree("exported/stablehlo", "exported", dirs_exist_ok=True)
+    session["warp"] = np.array([[[1, 0, 0], [0, 1, 0]]], np.float32)
+    run("docs/guides/export.md", session)
+    assert set(session["state"]) == {"feedback", "hidden", "cell", "passes", "crop"}
+
+
+def test_the_figure_has_the_shapes_of_the_network() -> None:
+    file = DOCS / "explanations" / "one_pass.py"
+    spec = importlib.util.spec_from_file_location("_one_pass", file)
+    assert spec is not None and spec.loader is not None
+    figure = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(figure)
+    config, variables = rednet.load("compact")
+    assert figure.FIGURE.read_text(encoding="utf-8") == figure.draw(config), f"run {file}"
+
+    images = jnp.zeros((figure.BATCH, config.input_size, config.input_size, 3))
+    begin = rednet.initial_state(config, figure.BATCH)
+    output, state = jax.eval_shape(
+        lambda: rednet.step(config, variables, begin, images, feedback_steps=1)
+    )
+    drawn = figure.shapes(config)
+    for name, found in (
+        ("maps", output.response_maps),
+        ("landmarks", output.landmarks),
+        ("confidence", output.confidence),
+        ("identity", output.identity_logits),
+        ("crop", output.crop),
+        ("z", state.feedback),
+        ("memory", state.memory),
+    ):
+        assert jax.tree.map(jnp.shape, drawn[name]) == jax.tree.map(jnp.shape, found), name
+
+
+def test_every_result_has_its_command() -> None:
+    """The table of results.md: each file matches one row, whose command is the one in the file."""
+    page = (DOCS / "explanations" / "results.md").read_text()
+    rows = re.findall(r"^\| (`[^|]*`) \| `([^`]*)` \|", page, re.M)
+    rows = [(re.findall(r"`([^`]+)`", files), command) for files, command in rows]
+    folder = ROOT / "experiments" / "results"
+    for file in folder.rglob("*.json"):
+        name = file.relative_to(folder).as_posix()
+        (command,) = (
+            command for patterns, command in rows if any(fnmatch(name, one) for one in patterns)
+        )
+        if file.parent == folder:
+            result = json.loads(file.read_text())
+            told = result.get("provenance", result)["command"]
+            assert fnmatch(told, f"{command}*"), name
+    for patterns, _ in rows:
+        assert all(any(folder.glob(pattern)) for pattern in patterns)
+
+
+def test_the_reference_has_every_public_name() -> None:
+    page = (DOCS / "reference" / "rednet_jax.md").read_text()
+    named = set(re.findall(r"^\.\. auto\w+:: rednet_jax\.(\w+)$", page, re.M))
+    assert named == set(rednet.__all__) - {"__version__"}
 
 
 def test_readme_is_short() -> None:

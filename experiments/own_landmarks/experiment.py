@@ -1,4 +1,4 @@
-"""A network of your own landmarks, fine-tuned from `compact`; docs/own_landmarks.md tells how.
+"""A network of your own landmarks, fine-tuned from `compact`: docs/tutorials/own_landmarks.md.
 
     rednet train experiments/own_landmarks/experiment.py --run-dir RUN --data-dir PREPARED \
         --init-from compact \

@@ -87,7 +87,7 @@ def part_errors(
 
 
 def jitter(landmarks: Floats, scheme: Scheme, points: list[int] | None = None) -> float:
-    """Returns the mean |p(t+1) - 2 p(t) + p(t-1)| of a track, in percent of the scheme's length.
+    """Returns the mean `|p(t+1) - 2 p(t) + p(t-1)|` of a track, in percent of the scheme's length.
 
     Args:
         landmarks: [T, L, 2]; frames that are nan, and their neighbours, do not count.
@@ -121,9 +121,9 @@ def error_jitter(
 ) -> Floats:
     """Returns the jitter of each frame [T] against the truth, in percent of the true face's length.
 
-    It is the mean |e(t+1) - 2 e(t) + e(t-1)| of the errors e = landmarks - truth, so the head's own
-    motion does not count. The truth's jitter does: labels that people or machines set in each frame
-    jitter themselves, those of generated faces do not.
+    It is the mean `|e(t+1) - 2 e(t) + e(t-1)|` of the errors e = landmarks - truth, so the head's
+    own motion does not count. The truth's jitter does: labels that people or machines set in each
+    frame jitter themselves, those of generated faces do not.
 
     Args are those of `point_errors`, with landmarks [T, L, 2]. A point counts where it is labelled
     in the frame and its two neighbours; nan is a frame without such a point.
@@ -145,7 +145,7 @@ def _relative_jitter(landmarks: Floats, scheme: Scheme) -> Floats:
 
 
 def _second_differences(points: Floats) -> Floats:
-    """Returns |p(t+1) - 2 p(t) + p(t-1)|, [T-2, L], of points [T, L, 2]."""
+    """Returns `|p(t+1) - 2 p(t) + p(t-1)|`, [T-2, L], of points [T, L, 2]."""
     second = points[2:] - 2 * points[1:-1] + points[:-2]
     return np.asarray(np.linalg.norm(second, axis=-1))
 

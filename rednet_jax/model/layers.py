@@ -183,9 +183,7 @@ def _kernel_gradient(images: jax.Array, gradient: jax.Array, side: int) -> jax.A
 
     most = max(_PIXELS_OF_A_PART // (height * width), 1)
     size = max(n for n in range(1, batch + 1) if batch % n == 0 and n <= most)
-    parts = jax.tree.map(
-        lambda x: x.reshape(batch // size, size, *x.shape[1:]), (images, gradient)
-    )
+    parts = jax.tree.map(lambda x: x.reshape(batch // size, size, *x.shape[1:]), (images, gradient))
     whole, _ = lax.scan(
         lambda total, part: (total + of_part(part), None),
         jnp.zeros((side, side, inputs, outputs), accumulated),

@@ -158,8 +158,8 @@ class Checkpoints:
 
         Args:
             step: which.
-            like: the tree of `jax.ShapeDtypeStruct`s that it must have, with the shardings that it
-                is wanted in; those that it was saved from do not matter.
+            like: the tree that it must have, of `jax.ShapeDtypeStruct`, with the shardings that it
+                is loaded into; those that it was saved from do not matter.
 
         Returns:
             The state, and where the reader was.

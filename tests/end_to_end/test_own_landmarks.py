@@ -1,4 +1,4 @@
-"""The commands of docs/own_landmarks.md, one after the other, on fewer faces and steps."""
+"""The commands of docs/tutorials/own_landmarks.md in turn, on fewer faces and steps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FRESH = "detection,encoder/squeeze,regression/points,regression/squeeze"
 
 
 def test_the_page_and_the_experiment_name_the_same_parts() -> None:
-    page = (ROOT / "docs" / "own_landmarks.md").read_text()
+    page = (ROOT / "docs" / "tutorials" / "own_landmarks.md").read_text()
     assert f"--fresh {FRESH}" in page
     assert f"--fresh {FRESH}" in (EXAMPLE / "experiment.py").read_text()
     scheme = load_scheme(EXAMPLE / "mine98.json")
