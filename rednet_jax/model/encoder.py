@@ -54,10 +54,11 @@ class Encoder(Protocol):
         """Returns what depends on the image [B, H, W, 3] alone; it runs once an image."""
         ...
 
-    def __call__(self, stem: jax.Array, z: jax.Array, mode: Mode) -> Encoded:
+    def __call__(self, stem: jax.Array, z: jax.Array | None, mode: Mode) -> Encoded:
         """Returns code and features of one pass, given the feedback map z.
 
-        z is [B, feedback_size, feedback_size, feedback_channels]. The features are those that the
+        z is [B, feedback_size, feedback_size, feedback_channels], or None where it is blank: in the
+        first pass over an image that stands alone. The features are those that the
         decoder and f_REG of the architecture read: of `compact` at 1/4, 1/8 and 1/16 of the crop,
         with `widths[2]`, `widths[3]` and `widths[4]` channels, and a place for each of the three
         max poolings that its decoder undoes.
@@ -94,9 +95,9 @@ class VGGEncoder(nnx.Module):
         del mode
         return self.picture(images)
 
-    def __call__(self, stem: jax.Array, z: jax.Array, mode: Mode) -> Encoded:
+    def __call__(self, stem: jax.Array, z: jax.Array | None, mode: Mode) -> Encoded:
         """Returns the code at 1/32; features are conv2_2 (1/2) and conv4_3 (1/8), as f_REG asks."""
-        mixed = stem if self.feedback is None else stem + self.feedback(z)
+        mixed = stem if self.feedback is None or z is None else stem + self.feedback(z)
         maps = jax.nn.relu(self.norm1_1(mixed, mode))
         last, places = [], []
         for stage, depth in enumerate(VGG_DEPTHS, start=1):
@@ -198,10 +199,10 @@ class ResNetEncoder(nnx.Module):
         )
         return self.layer1(maps, mode)
 
-    def __call__(self, stem: jax.Array, z: jax.Array, mode: Mode) -> Encoded:
+    def __call__(self, stem: jax.Array, z: jax.Array | None, mode: Mode) -> Encoded:
         """Returns the code at 1/32; features are those of layers 1, 2 and 3 (1/4, 1/8, 1/16)."""
         first = stem
-        if self.feedback is not None:
+        if self.feedback is not None and z is not None:
             # A blank map must add nothing, so that the first pass is the journal's detection pass.
             seen = (mode.passes > 0)[:, None, None, None]
             first = stem + jnp.where(seen, self.feedback(z, mode), 0)
@@ -242,10 +243,10 @@ class CompactEncoder(nnx.Module):
         maps = self.stem2(self.stem1(space_to_depth(images), mode), mode)
         return self.picture(max_pool(maps)[0])
 
-    def __call__(self, stem: jax.Array, z: jax.Array, mode: Mode) -> Encoded:
+    def __call__(self, stem: jax.Array, z: jax.Array | None, mode: Mode) -> Encoded:
         """Returns the code at 1/32; features are those at 1/4, 1/8 and 1/16."""
         mixed = stem
-        if self.squeeze is not None and self.feedback is not None:
+        if self.squeeze is not None and self.feedback is not None and z is not None:
             mixed = stem + self.feedback(self.squeeze(z))
         maps = jax.nn.relu(self.norm(mixed, mode))
         maps = self.convs["level1_2"](maps, mode)

@@ -192,6 +192,39 @@ def _kernel_gradient(images: jax.Array, gradient: jax.Array, side: int) -> jax.A
     return whole.astype(images.dtype)
 
 
+@jax.custom_vjp
+def pointwise(images: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolves with a kernel of 1 x 1: [B, H, W, C] and [C, D] to [B, H, W, D].
+
+    On the CPU the kernel's gradient is taken of a few images at a time, as in `convolve`.
+    """
+    return images @ kernel
+
+
+def _pointwise_forward(
+    images: jax.Array, kernel: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return images @ kernel, (images, kernel)
+
+
+def _pointwise_backward(
+    saved: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    images, kernel = saved
+
+    def on_cpu(images: jax.Array, gradient: jax.Array) -> jax.Array:
+        return _kernel_gradient(images, gradient, 1)[0, 0]
+
+    def native(images: jax.Array, gradient: jax.Array) -> jax.Array:
+        return jnp.einsum("bhwc,bhwd->cd", images, gradient)
+
+    in_kernel: jax.Array = lax.platform_dependent(images, gradient, cpu=on_cpu, default=native)
+    return gradient @ kernel.T, in_kernel
+
+
+pointwise.defvjp(_pointwise_forward, _pointwise_backward)
+
+
 class Conv(nnx.Module):
     """A convolution, [B, H, W, inputs] -> [B, H / stride, W / stride, outputs]; `convolve`.
 
@@ -218,7 +251,7 @@ class Conv(nnx.Module):
         kernel: jax.Array = self.kernel.get_value().astype(images.dtype)
         if kernel.shape[0] == 1:
             strided = images[:, :: self.stride, :: self.stride]
-            maps = strided @ kernel[0, 0]
+            maps = pointwise(strided, kernel[0, 0])
         else:
             maps = convolve(images, kernel, self.stride)
         if self.bias is None:

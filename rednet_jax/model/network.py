@@ -109,7 +109,7 @@ class RedNet(nnx.Module):
     def refine(
         self,
         stem: jax.Array,
-        z: jax.Array,
+        z: jax.Array | None,
         memory: Memory | None,
         coarse_logits: jax.Array | None,
         mode: Mode,
@@ -122,7 +122,8 @@ class RedNet(nnx.Module):
 
         Args:
             stem: of `stem`.
-            z: the feedback map, [B, feedback_size, feedback_size, feedback_channels].
+            z: the feedback map, [B, feedback_size, feedback_size, feedback_channels]; None where it
+                is blank.
             memory: f_tRNN's state after the last frame, or None to leave f_tRNN out.
             coarse_logits: of `detect_coarse`, passed through.
             mode: of normalisation.

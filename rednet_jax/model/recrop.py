@@ -25,6 +25,13 @@ def first_crop(config: RedNetConfig, batch: int, dtype: Any = jnp.float32) -> ja
     return jnp.broadcast_to(crop, (batch, 2, 3))
 
 
+def middle(config: RedNetConfig, images: jax.Array) -> jax.Array:
+    """Returns the first crop [B, image_size, image_size, 3] of images: their middle, copied."""
+    offset = (config.input_size - config.image_size) // 2
+    inside = slice(offset, offset + config.image_size)
+    return images[:, inside, inside]
+
+
 def next_crop(config: RedNetConfig, landmarks: jax.Array) -> jax.Array:
     """Returns the crop [B, 2, 3] in which the points lie as those of the mean shape do.
 

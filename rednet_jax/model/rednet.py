@@ -22,7 +22,14 @@ from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.feedback import feedback_map, move
 from rednet_jax.model.layers import SAVED, AxisName, Draw, Mode, normal, wide
 from rednet_jax.model.network import PassOutput, RedNet
-from rednet_jax.model.recrop import crop_images, first_crop, next_crop, on_image, relative_transform
+from rednet_jax.model.recrop import (
+    crop_images,
+    first_crop,
+    middle,
+    next_crop,
+    on_image,
+    relative_transform,
+)
 from rednet_jax.model.temporal import Memory, memory_shape
 
 Tree = Any
@@ -374,27 +381,21 @@ class _Run(NamedTuple):
     parts: int = 1
 
     def rematerialised(
-        self, body: Callable[[Tree, Tree], Tree], *, stacked: bool
+        self, body: Callable[[Tree, Tree], Tree], *, stacked: bool, looped: bool = True
     ) -> Callable[[Tree, Tree], Tree]:
-        """Wraps a loop's body: its gradient keeps nothing, or what is dear to compute again.
+        """Wraps a pass or frame: its gradient keeps nothing, or what is dear to compute again.
 
         A scan stacks all that its gradient keeps, and on a CPU touching so much memory costs more
         time than normalising and pooling once more.
         """
+        # A while loop keeps the recomputation apart; elsewhere it needs a barrier.
+        apart = not looped or self.scan is not lax.scan
         if self.remat:
-            # A while loop keeps the recomputation apart by itself; a Python loop needs a barrier.
-            return jax.checkpoint(body, prevent_cse=self.scan is not lax.scan)
+            return jax.checkpoint(body, prevent_cse=apart)
         if not stacked:
             return body
         keep = jax.checkpoint_policies.save_only_these_names(SAVED)
-        return jax.checkpoint(body, prevent_cse=False, policy=keep)
-
-    def over_passes(self, body: Callable[[Tree, Tree], Tree], init: Tree) -> tuple[Tree, Tree]:
-        """Runs the feedback loop."""
-        steps = jnp.arange(self.feedback_steps)
-        if self.scan is not lax.scan:
-            return self.scan(body, init, steps)
-        return lax.scan(body, init, steps, unroll=self.unrolled)
+        return jax.checkpoint(body, prevent_cse=apart, policy=keep)
 
     @property
     def unrolled(self) -> bool:
@@ -414,7 +415,11 @@ class _Run(NamedTuple):
         *,
         recurrent: bool,
     ) -> tuple[Output, State, Tree]:
-        """The stem and, where there is one, the coarse pass; then the loop over K passes."""
+        """The stem and, where there is one, the coarse pass; then K passes.
+
+        The first pass stands before the loop over the others: in an image alone, not `recurrent`,
+        its feedback map is blank and its crop the middle of the image, and neither is computed.
+        """
         config = self.config
         frames, steps = self.frames, self.feedback_steps
         recrops = config.recrop != "none"
@@ -424,40 +429,47 @@ class _Run(NamedTuple):
 
         # Frame by frame: all frames at once would be a little faster, but memory would grow with T,
         # and the moments of a training step would no longer be those of one frame.
-        def look(net: RedNet, crop: jax.Array) -> jax.Array:
-            with jax.named_scope("recrop"):
-                seen = crop_images(config, images, crop) if recrops else images
+        def look(net: RedNet, crop: jax.Array | None) -> jax.Array:
+            if crop is None:
+                seen = middle(config, images)
+            else:
+                with jax.named_scope("recrop"):
+                    seen = crop_images(config, images, crop)
             mode = self.mode(jnp.zeros_like(state.passes), visits if recrops else frames)
             return net.stem(seen, mode)
 
+        first = begin if recrops and recurrent else None
         net = self._network(params, stats)
         # Where the crop stands still, all passes see the same.
-        still = None if recrops else look(net, begin)
-        z, passes, coarse = state.feedback, state.passes, None
+        still = None if recrops else look(net, first)
+        z = state.feedback if recurrent or config.passes_per_frame else None
+        passes, coarse = state.passes, None
         if config.passes_per_frame:
             coarse = net.detect_coarse(
-                look(net, begin) if still is None else still,
-                z,
+                look(net, first) if still is None else still,
+                state.feedback,
                 memory,
                 self.mode(passes, visits),
                 head=self.mode(passes, frames),
             )
             if config.feedback != "none":
                 with jax.named_scope("feedback"):
-                    z = self._cross(jax.nn.sigmoid(coarse).astype(z.dtype))
+                    z = self._cross(jax.nn.sigmoid(coarse).astype(images.dtype))
             passes = passes + 1
         stats = self._statistics(net, stats)
 
-        def refine(carry: Tree, _: None) -> tuple[Tree, tuple[jax.Array, jax.Array, Tree]]:
-            z, passes, stats, crop, _ = carry
+        def refine(
+            stats: Tree, z: jax.Array | None, crop: jax.Array | None, passes: jax.Array
+        ) -> tuple[_Pass, Tree, tuple[jax.Array, jax.Array, Tree]]:
+            """One pass, batch statistics after it, and what is told of it."""
             net = self._network(params, stats)
             # A coarse pass leaves the fine head out: its row, where there is one, is a visit.
             unvisited = config.passes_per_frame if config.statistics_per_pass else 0
             head = self.mode(passes, frames * steps + unvisited)
-            before = memory
+            before, place = memory, begin if crop is None else crop
             if recrops:
                 with jax.named_scope("recrop"):
-                    before = _with_crop(config, memory, relative_transform(crop, begin))
+                    before = _with_crop(config, memory, relative_transform(place, begin))
             output, after = net.refine(
                 look(net, crop) if still is None else still,
                 z,
@@ -465,32 +477,54 @@ class _Run(NamedTuple):
                 coarse,
                 self.mode(passes, visits),
                 head=head,
-                crop=crop,
+                crop=place,
                 coarse_crop=begin,
             )
-            landmarks = on_image(crop, output.landmarks)
-            with jax.named_scope("feedback"):
-                z = self._cross(feedback_map(config, output.response_maps, passes))
-            following = crop
-            if recrops:
-                with jax.named_scope("recrop"):
-                    following = next_crop(config, landmarks)
-                    after = _with_crop(config, after, relative_transform(following, crop))
-                with jax.named_scope("feedback"):
-                    z = _moved(config, z, relative_transform(following, crop))
-            last = _Last(output.response_maps, output.identity_logits, after, crop)
+            landmarks = on_image(place, output.landmarks)
             with jax.named_scope("losses"):
                 losses = None if self.loss is None else self.loss(output, targets)
             confidence = jax.nn.sigmoid(output.confidence_logits)
-            carry = (z, passes + 1, self._statistics(net, stats), following, last)
-            return carry, (landmarks, confidence, losses)
+            last = _Pass(
+                landmarks, output.response_maps, output.identity_logits, after, place, passes
+            )
+            return last, self._statistics(net, stats), (landmarks, confidence, losses)
 
-        # The last pass's maps ride in the carry, so that those of the others are not stacked.
-        blank = _blank(config, images, memory, begin)
+        def follow(last: _Pass) -> State:
+            """What the next pass, or the next frame, starts from."""
+            with jax.named_scope("feedback"):
+                z = self._cross(feedback_map(config, last.response_maps, last.passes))
+            crop, after = last.crop, last.memory
+            if recrops:
+                with jax.named_scope("recrop"):
+                    crop = next_crop(config, last.landmarks)
+                    after = _with_crop(config, after, relative_transform(crop, last.crop))
+                with jax.named_scope("feedback"):
+                    z = _moved(config, z, relative_transform(crop, last.crop))
+            return State(z, state.memory if after is None else after, last.passes + 1, crop)
+
+        def one(carry: Tree, _: None) -> tuple[Tree, tuple[jax.Array, jax.Array, Tree]]:
+            # The last pass's maps ride in the carry, so that those of the others are not stacked.
+            last, stats = carry
+            given = follow(last)
+            last, stats, told = refine(
+                stats, given.feedback, given.crop if recrops else None, given.passes
+            )
+            return (last, stats), told
+
         # Within a frame of a clip, the frame's own rule decides what is kept.
-        body = self.rematerialised(refine, stacked=not recurrent and not self.unrolled)
-        carry, per_pass = self.over_passes(body, (z, passes, stats, begin, blank))
-        z, passes, stats, crop, last = carry
+        stacked = not recurrent and not self.unrolled
+        begun = self.rematerialised(
+            lambda stats, z: refine(stats, z, first, passes), stacked=stacked, looped=False
+        )
+        last, stats, told = begun(stats, z)
+        per_pass = jax.tree.map(lambda leaf: leaf[None], told)
+        if steps > 1:
+            body = self.rematerialised(one, stacked=stacked)
+            scan = self.scan
+            if scan is lax.scan:
+                scan = functools.partial(lax.scan, unroll=self.unrolled)
+            (last, stats), others = scan(body, (last, stats), jnp.arange(steps - 1))
+            per_pass = jax.tree.map(lambda *parts: jnp.concatenate(parts), per_pass, others)
         per_step = PerStep(*per_pass)
         output = Output(
             landmarks=per_step.landmarks[-1],
@@ -501,8 +535,7 @@ class _Run(NamedTuple):
             crop=last.crop,
             per_step=per_step,
         )
-        after = state.memory if last.memory is None else last.memory
-        return output, State(z, after, passes, crop), stats
+        return output, follow(last), stats
 
     def _network(self, params: Tree, stats: Tree) -> RedNet:
         net: RedNet = nnx.merge(_abstract(self.config)[0], params, stats, copy=True)
@@ -515,22 +548,15 @@ class _Run(NamedTuple):
         return z if self.config.open_feedback_gradient else lax.stop_gradient(z)
 
 
-class _Last(NamedTuple):
+class _Pass(NamedTuple):
+    """What the next pass or the output needs of a pass; `passes` counts those before it."""
+
+    landmarks: jax.Array
     response_maps: jax.Array
     identity_logits: jax.Array
     memory: Memory | None
     crop: jax.Array
-
-
-def _blank(
-    config: RedNetConfig, images: jax.Array, memory: Memory | None, crop: jax.Array
-) -> _Last:
-    """What the carry holds before the first pass; `jax.eval_shape` would trace a pass once more."""
-    batch, side = images.shape[0], config.map_size
-    channels = config.scheme.count + (config.architecture != "ijcv_resnet")
-    maps = jnp.zeros((batch, side, side, channels), images.dtype)
-    logits = wide(jnp.zeros((batch, config.identities), images.dtype))
-    return _Last(maps, logits, jax.tree.map(jnp.zeros_like, memory), jnp.zeros_like(crop))
+    passes: jax.Array
 
 
 def _on_new_image(config: RedNetConfig, state: State, warp: jax.Array) -> State:

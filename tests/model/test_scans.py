@@ -59,6 +59,34 @@ def test_clip_equals_step_frame_by_frame(shallow: Narrow, preset: str) -> None:
     assert state.passes.tolist() == [3 * (passes + config.passes_per_frame)] * problem.batch
 
 
+@pytest.mark.parametrize("preset", SLOW_DEEP)
+def test_an_image_alone_is_the_first_frame_of_a_stream(shallow: Narrow, preset: str) -> None:
+    """What the first pass leaves out for it, a blank map and the middle, changes nothing."""
+    recrops = {} if preset == "ijcv_resnet" else {"recrop": "similarity", "context": 1.5}
+    problem = Problem(shallow(preset, recurrence="none", **recrops), frames=1)
+    config, images = problem.config, problem.clips[:, 0]
+    for passes in (1, 3):
+        alone, _ = rednet.align_image(config, problem.variables, images, feedback_steps=passes)
+        first, _ = rednet.step(
+            config, problem.variables, problem.state, images, feedback_steps=passes
+        )
+        assert_close(alone, first, 1e-3)
+
+
+def test_one_pass_over_an_image_resamples_nothing(shallow: Narrow) -> None:
+    config = shallow("compact", recrop="similarity", context=1.5)
+    problem = Problem(config, frames=1)
+
+    def recrops(passes: int) -> bool:
+        lowered = rednet.align_image.lower(
+            config, problem.variables, problem.clips[:, 0], feedback_steps=passes
+        )
+        return re.search(r'op_name="[^"]*recrop', lowered.compile().as_text()) is not None
+
+    assert not recrops(1)
+    assert recrops(2)
+
+
 @pytest.mark.parametrize("preset", SLOW_JOURNAL)
 def test_any_number_of_passes_at_run_time(shallow: Narrow, preset: str) -> None:
     """Few passes are the first of many; passes beyond the trained take the last statistics."""
