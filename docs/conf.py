@@ -24,6 +24,9 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ex
 html_theme = "furo"
 html_title = f"rednet_jax {version}"
 html_copy_source = False
+html_show_copyright = False
+# Blocks without a language are commands.
+highlight_language = "none"
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
@@ -73,13 +76,13 @@ def skip(app: Sphinx, what: str, name: str, thing: Any, skipped: bool, opts: Any
 
 
 def examples(app: Sphinx, what: str, name: str, thing: Any, opts: Any, lines: list[str]) -> None:
-    """Makes literal blocks of the indented lines before a docstring's first section."""
+    """Makes code blocks of the indented lines before a docstring's first section."""
     end = next((i for i, line in enumerate(lines) if _SECTION.match(line)), len(lines))
     for i in range(end - 1, 0, -1):
         if lines[i].startswith("    ") and not lines[i - 1].strip():
             before = next((line for line in lines[i - 1 :: -1] if line.strip()), "")
             if not before.startswith("    "):
-                lines[i:i] = ["::", ""]
+                lines[i:i] = [".. code-block:: python", ""]
 
 
 def escape(app: Sphinx, what: str, name: str, thing: Any, opts: Any, lines: list[str]) -> None:

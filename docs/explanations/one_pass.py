@@ -123,7 +123,8 @@ def draw(config: RedNetConfig) -> str:
     text(900, 183, f"features {features}", "code")
 
     arrow("M966 304 V380 H528 V304", "loop")
-    text(728, 396, f"z {of['z']}: no gradient, resampled into the next crop", "code left")
+    text(728, 396, f"z {of['z']}: no gradient,", "code left")
+    text(728, 412, "resampled into the next crop", "code left")
     arrow("M1112 320 V430 H236 V304", "loop")
     text(728, 446, f"crop {of['crop']}: around this pass's landmarks, no gradient", "code left")
     arrow("M560 536 H650 V336", "carry")
@@ -161,8 +162,8 @@ def _shape(leaf: jax.ShapeDtypeStruct) -> str:
 
 _COLOURS = {"flow": "#333333", "skip": "#8a8a8a", "loop": "#b3261e", "carry": "#1a56a8"}
 _STYLE = (
-    "text { font: 12px sans-serif; text-anchor: middle; fill: #1a1a1a } "
-    ".title { font-weight: bold; font-size: 14px } .code { font: 10.5px monospace } "
+    "text { font: 13px sans-serif; text-anchor: middle; fill: #1a1a1a } "
+    ".title { font-weight: bold; font-size: 15px } .code { font: 11.5px monospace } "
     ".left { text-anchor: start } .right { text-anchor: end } "
     ".scan { text-anchor: start; font-weight: bold } "
     ".frames { fill: #eef3fb; stroke: #1a56a8 } .passes { fill: #fdf1ef; stroke: #b3261e } "
