@@ -70,9 +70,10 @@ def _sections(parser: argparse.ArgumentParser) -> list[nodes.Node]:
 
 
 def skip(app: Sphinx, what: str, name: str, thing: Any, skipped: bool, opts: Any) -> bool | None:
-    """Leaves out fields of named tuples, which the class's own docstring describes."""
-    described = (inspect.getdoc(thing) or "").startswith("Alias for field number")
-    return True if described else None
+    """Leaves out what has no docstring of its own: fields of named tuples, inherited `__call__`."""
+    text = inspect.getdoc(thing) or ""
+    inherited = text.startswith("Alias for field number") or text == "Call self as a function."
+    return True if inherited else None
 
 
 def examples(app: Sphinx, what: str, name: str, thing: Any, opts: Any, lines: list[str]) -> None:
