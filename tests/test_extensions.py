@@ -28,12 +28,12 @@ from rednet_jax.model.encoder import CompactEncoder, Encoded
 from rednet_jax.model.layers import Conv
 from rednet_jax.train.draw import GeneratedFaces
 from rednet_jax.train.experiment import GeneratedData, OptimiserConfig
-from rednet_jax.train.folder import claim
+from rednet_jax.train.folder import claim, initial_weights
 from rednet_jax.train.load import load_experiment
 from rednet_jax.train.state import initial_train_state
 from rednet_jax.train.step import train_step
 from rednet_jax.train.terms import Targets
-from rednet_jax.weights.store import write_torch_weights
+from rednet_jax.weights.store import fingerprint, write_torch_weights
 
 
 def my_preset(**changes: Any) -> RedNetConfig:
@@ -226,6 +226,10 @@ def test_an_encoder_and_a_decoder_are_modules(tmp_path: Path) -> None:
     ours, _ = rednet_jax.align_image(model, variables, images, feedback_steps=1)
     theirs, _ = rednet_jax.align_image(config, loaded, images, feedback_steps=1)
     np.testing.assert_array_equal(ours.landmarks, theirs.landmarks)
+    # A run of the same experiment begins with them, and with weights that have another encoder.
+    begun = initial_weights(tmp_path / "run", str(tmp_path / "mine.safetensors"), experiment)
+    assert begun is not None
+    assert begun.fingerprint == fingerprint(variables)
     without = dataclasses.replace(model, encoder=None, decoder=None)
     with pytest.raises(RednetError, match="PyTorch module has the presets' encoders"):
         write_torch_weights(tmp_path / "torch.safetensors", model, variables, feedback_steps=1)
@@ -236,6 +240,10 @@ def test_an_encoder_and_a_decoder_are_modules(tmp_path: Path) -> None:
     )
     with pytest.raises(RednetError, match=r"plain\.safetensors"):
         rednet_jax.load(tmp_path / "plain.safetensors", encoder=Gate)
+    plain = initial_weights(
+        tmp_path / "other", str(tmp_path / "plain.safetensors"), experiment, ("encoder",)
+    )
+    assert plain is not None
 
 
 EXPERIMENT = """

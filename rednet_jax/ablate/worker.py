@@ -25,7 +25,7 @@ from rednet_jax.evaluate.provenance import provenance
 from rednet_jax.files import write_text, writing
 from rednet_jax.logs import quieten
 from rednet_jax.train.loop import train
-from rednet_jax.weights.store import load
+from rednet_jax.weights.store import load_with
 
 
 class Task(NamedTuple):
@@ -85,7 +85,7 @@ def work(task: Task) -> bool:
         if int(state.step) < run.experiment.steps:
             return False
         trained = time.perf_counter()
-        _, variables = load(str(folder))
+        _, variables = load_with(run.experiment.model, folder)
         figures = measure(run.experiment, variables, data_dir)
         measured = {
             "run": run.folder,

@@ -14,7 +14,7 @@ from rednet_jax.files import write_text
 from rednet_jax.train.experiment import Experiment
 from rednet_jax.train.state import check_same_network
 from rednet_jax.train.watch import ENVIRONMENT, METRICS, VALIDATION, read_rows
-from rednet_jax.weights.store import find, fingerprint, load, released
+from rednet_jax.weights.store import find, fingerprint, load_with, released
 
 CONFIG, INITIAL, CHECKPOINTS = "config.json", "init_from.json", "checkpoints"
 """Names in a run's folder: the experiment, the weights that the run began with, checkpoints."""
@@ -102,7 +102,7 @@ def initial_weights(
         # A new run, or one of an earlier version, which did not record them.
         if given is None:
             return None
-        config, variables = load(given)
+        config, variables = load_with(experiment.model, given)
         check_same_network(given, config, variables, experiment.model, fresh)
         return Initial(given, fingerprint(variables), tuple(fresh))
     try:
@@ -121,7 +121,10 @@ def initial_weights(
         )
     if recorded is not None and given == recorded.checkpoint:
         return recorded
-    if recorded is None or fingerprint(load(given)[1]) != recorded.fingerprint:
+    if (
+        recorded is None
+        or fingerprint(load_with(experiment.model, given)[1]) != recorded.fingerprint
+    ):
         began = "fresh weights" if recorded is None else f"those of {recorded.checkpoint}"
         raise RednetError(f"--init-from {init_from}: the run in {run_dir} began with {began}")
     return recorded

@@ -246,7 +246,7 @@ def with_weights(
     Raises:
         RednetError: a checkpoint that cannot be read, of another network, or with other weights.
     """
-    found, variables = store.load(checkpoint)
+    found, variables = store.load_with(config, checkpoint)
     check_same_network(checkpoint, found, variables, config, fresh)
     if store.fingerprint(variables) != fingerprint:
         raise RednetError(f"{checkpoint}: holds other weights than when the run started")

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from rednet_jax.errors import RednetError
+from rednet_jax.fields import plain_function
 from rednet_jax.files import replacing
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.rednet import mismatch
@@ -59,8 +60,16 @@ def load(
     Raises:
         RednetError: there is no such checkpoint, or the file is damaged or not one of ours.
     """
-    own = {"encoder": encoder, "decoder": decoder}
-    return read_weights(find(checkpoint), **own)
+    return read_weights(find(checkpoint), encoder=encoder, decoder=decoder)
+
+
+def load_with(
+    model: RedNetConfig, checkpoint: str | os.PathLike[str]
+) -> tuple[RedNetConfig, Variables]:
+    """Returns what `load` does; where the checkpoint names the encoder of `model`, or its decoder,
+    it is that.
+    """
+    return read_weights(find(checkpoint), model=model)
 
 
 def find(checkpoint: str | os.PathLike[str]) -> Path:
@@ -168,13 +177,19 @@ def _arrays(
 
 
 def read_weights(
-    path: str | os.PathLike[str], **modules: Callable[..., Any] | None
+    path: str | os.PathLike[str],
+    *,
+    encoder: Callable[..., Any] | None = None,
+    decoder: Callable[..., Any] | None = None,
+    model: RedNetConfig | None = None,
 ) -> tuple[RedNetConfig, Variables]:
     """Returns what `write_weights` wrote; arrays come back as float32.
 
     Args:
         path: of the file.
-        modules: `encoder` and `decoder`, as in `load`.
+        encoder: as in `load`.
+        decoder: as in `load`.
+        model: whose encoder and decoder are meant where the file names them.
 
     Raises:
         RednetError: a missing or damaged file, one of another program, or one whose arrays are not
@@ -193,7 +208,15 @@ def read_weights(
         tensors = dict(from_torch(*item) for item in tensors.items())
     try:
         fields = json.loads(metadata[_CONFIG])
-        given = {name: module for name, module in modules.items() if module is not None}
+        own = {"encoder": encoder, "decoder": decoder}
+        given = {name: module for name, module in own.items() if module is not None}
+        if model is not None:
+            named = {name: getattr(model, name) for name in ("encoder", "decoder")}
+            given |= {
+                name: module
+                for name, module in named.items()
+                if module is not None and plain_function(module) == fields.get(name)
+            }
         config = RedNetConfig.from_json({**fields, **given})
     except (ValueError, TypeError) as error:
         raise RednetError(f"{path}: holds no config of ours ({error})") from error
