@@ -193,7 +193,7 @@ def page(result: dict[str, Any]) -> str:
         in the step itself (`train/collectives.py`), so other backends have the same, but they may
         join or split them; the CPU backend's own pass that joins all-reduces is switched off here,
         because a joined one waits for the last gradient. The gradient of a convolution has another
-        form on the CPU (`model/layers.py`), of as many FLOPs. Time for memory-bound work
+        form on the CPU (`model/convolutions.py`), of as many FLOPs. Time for memory-bound work
         (normalisation, pooling, augmentation, AdamW), reading data, and hosts that wait for each
         other are left out.
         """,

@@ -52,6 +52,14 @@ NARROW: dict[str, dict[str, Any]] = {
         "regression_width": 6,
         "identities": 5,
     },
+    "separable": {
+        "image_size": 64,
+        "widths": (6, 10, 14),
+        "code_width": 16,
+        "recurrent_width": 4,
+        "regression_width": 6,
+        "identities": 5,
+    },
     "eccv_vgg": {
         "image_size": 32,
         "widths": (4, 6, 8, 10, 12),

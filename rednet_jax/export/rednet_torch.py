@@ -23,7 +23,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -83,7 +83,12 @@ class Config(NamedTuple):
     @property
     def feedback_size(self) -> int:
         """Side of z."""
-        return self.image_size // (1 if self.architecture == "eccv_vgg" else 4)
+        return self.image_size // {"eccv_vgg": 1, "separable": 8}.get(self.architecture, 4)
+
+    @property
+    def memory_has_a_grid(self) -> bool:
+        """Whether the LSTM keeps the code's grid."""
+        return self.architecture in ("compact", "separable")
 
     @property
     def recurrent_channels(self) -> int:
@@ -157,17 +162,20 @@ class RedNet(nn.Module):
         super().__init__()
         self.config, self.feedback_steps = config, feedback_steps
         self.register_buffer("mean_shape", mean_shape, persistent=False)
-        vgg = config.architecture == "eccv_vgg"
         self.coarse = CoarseDetection(config) if config.journal else None
         if config.journal:
             self.encoder, self.decoder = ResNetEncoder(config), ResNetDecoder(config)
             self.detection, self.readout = FineDetection(config), PeakReadout(config)
         else:
-            self.encoder = VGGEncoder(config) if vgg else CompactEncoder(config)
-            self.decoder = VGGDecoder(config) if vgg else CompactDecoder(config)
-            self.detection = Detection(config)
-            self.regression = VGGRegression(config) if vgg else CompactRegression(config)
-        cell = ConvLSTM if config.architecture == "compact" else PooledLSTM
+            parts: dict[str, tuple[type[Any], type[Any], type[Any]]] = {
+                "eccv_vgg": (VGGEncoder, VGGDecoder, VGGRegression),
+                "compact": (CompactEncoder, CompactDecoder, CompactRegression),
+                "separable": (SeparableEncoder, SeparableDecoder, SeparableRegression),
+            }
+            encoder, decoder, regression = parts[config.architecture]
+            self.encoder, self.decoder = encoder(config), decoder(config)
+            self.detection, self.regression = Detection(config), regression(config)
+        cell = ConvLSTM if config.memory_has_a_grid else PooledLSTM
         channels = config.recurrent_channels
         self.temporal = cell(channels, config.recurrent_width) if channels else None
 
@@ -210,7 +218,7 @@ class RedNet(nn.Module):
         config = self.config
         side, width = config.feedback_size, config.recurrent_width if self.temporal else 0
         memory = [batch, width]
-        if config.architecture == "compact":
+        if config.memory_has_a_grid:
             memory += [config.image_size // 32] * 2
         around = (config.input_size - config.image_size) / 2
         middle = torch.tensor([[1.0, 0.0, around], [0.0, 1.0, around]], device=device)
@@ -290,6 +298,8 @@ class RedNet(nn.Module):
         """z for the next pass, of this one's response maps."""
         if self.config.feedback == "none":
             return z
+        if self.config.architecture == "separable":
+            maps = F.avg_pool2d(maps, 2)
         if self.config.feedback == "label_map":
             return label_map(maps, passes)
         return (
@@ -408,6 +418,20 @@ def double(maps: Tensor) -> Tensor:
     return F.interpolate(maps, scale_factor=2, mode="nearest")
 
 
+def space_to_depth(maps: Tensor) -> Tensor:
+    """Blocks of 2 x 2 pixels become channels, [B, C, H, W] -> [B, 4 C, H / 2, W / 2]."""
+    batch, channels, height, width = maps.shape
+    blocks = maps.reshape(batch, channels, height // 2, 2, width // 2, 2)
+    return blocks.permute(0, 3, 5, 1, 2, 4).reshape(batch, 4 * channels, height // 2, width // 2)
+
+
+def depth_to_space(maps: Tensor) -> Tensor:
+    """Undoes `space_to_depth`, [B, 4 C, h, w] -> [B, C, 2 h, 2 w]."""
+    batch, channels, height, width = maps.shape
+    blocks = maps.reshape(batch, 2, 2, channels // 4, height, width)
+    return blocks.permute(0, 3, 4, 1, 5, 2).reshape(batch, channels // 4, 2 * height, 2 * width)
+
+
 def flat(maps: Tensor) -> Tensor:
     """[B, C, h, w] -> [B, h * w * C]: the weights want channels last."""
     return maps.permute(0, 2, 3, 1).flatten(1)
@@ -479,10 +503,7 @@ class CompactEncoder(nn.Module):
 
     def stem(self, images: Tensor) -> Tensor:
         """What depends on the image alone: once a frame, not once a pass."""
-        batch, channels, height, width = images.shape
-        blocks = images.reshape(batch, channels, height // 2, 2, width // 2, 2)
-        blocks = blocks.permute(0, 3, 5, 1, 2, 4)
-        blocks = blocks.reshape(batch, 4 * channels, height // 2, width // 2)
+        blocks = space_to_depth(images)
         return self.picture(F.max_pool2d(self.stem2(self.stem1(blocks)), 2))
 
     def forward(self, stem: Tensor, z: Tensor, passes: Tensor) -> Encoded:
@@ -521,6 +542,91 @@ class CompactDecoder(nn.Module):
             maps = unpool(maps, encoded.places[i]) + encoded.features[i]
             maps = self.convs[f"up{i}"](maps, passes)
         return maps
+
+
+class Block(nn.Module):
+    """x + relu(norm(pointwise(depthwise(x))))."""
+
+    def __init__(self, channels: int, rows: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+        self.pointwise = ConvNorm(channels, channels, 1, rows=rows)
+
+    def forward(self, maps: Tensor, passes: Tensor | None = None) -> Tensor:
+        return maps + self.pointwise(self.depthwise(maps), passes)
+
+
+class Stack(nn.Module):
+    """`depth` blocks."""
+
+    def __init__(self, channels: int, depth: int, rows: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleDict({f"block{i}": Block(channels, rows) for i in range(depth)})
+
+    def forward(self, maps: Tensor, passes: Tensor | None = None) -> Tensor:
+        for block in self.blocks.values():
+            maps = block(maps, passes)
+        return maps
+
+
+class SeparableEncoder(nn.Module):
+    """A stack of blocks at 1/4, 1/8, 1/16 and 1/32 of the crop; z enters at 1/8."""
+
+    depths = (1, 2, 2, 1)
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        rows, channels = config.rows, config.feedback_channels
+        quarter, eighth, sixteenth = config.widths
+        self.patches = ConvNorm(48, quarter, 1)
+        self.quarter = Stack(quarter, self.depths[0], 1)
+        self.image = convolution(4 * quarter, eighth, 1)
+        self.has_feedback = channels > 0
+        if self.has_feedback:
+            self.feedback = convolution(channels, eighth, 1)
+        self.norm = Norm(eighth, rows)
+        self.eighth = Stack(eighth, self.depths[1], rows)
+        self.down16 = ConvNorm(4 * eighth, sixteenth, 1, rows=rows)
+        self.sixteenth = Stack(sixteenth, self.depths[2], rows)
+        self.down32 = ConvNorm(4 * sixteenth, config.code_width, 1, rows=rows)
+        self.last = Stack(config.code_width, self.depths[3], rows)
+
+    def stem(self, images: Tensor) -> Tensor:
+        """What depends on the image alone: once a frame, not once a pass."""
+        return self.quarter(self.patches(space_to_depth(space_to_depth(images))))
+
+    def forward(self, stem: Tensor, z: Tensor, passes: Tensor) -> Encoded:
+        mixed = self.image(space_to_depth(stem))
+        if self.has_feedback:
+            mixed = mixed + self.feedback(z)
+        eighth = self.eighth(F.relu(self.norm(mixed, passes)), passes)
+        sixteenth = self.sixteenth(self.down16(space_to_depth(eighth), passes), passes)
+        code = self.last(self.down32(space_to_depth(sixteenth), passes), passes)
+        return Encoded(code, [stem, eighth, sixteenth], [])
+
+
+class SeparableDecoder(nn.Module):
+    """Three times up by two, the encoder's features added, and a stack of blocks."""
+
+    depths = (0, 1, 0)
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        rows = config.rows
+        quarter, eighth, sixteenth = config.widths
+        self.up16 = ConvNorm(config.code_width, sixteenth, 1, rows=rows, activate=False)
+        self.sixteenth = Stack(sixteenth, self.depths[2], rows)
+        self.up8 = ConvNorm(sixteenth, eighth, 1, rows=rows, activate=False)
+        self.eighth = Stack(eighth, self.depths[1], rows)
+        self.up4 = ConvNorm(eighth, 4 * quarter, 1, rows=rows, activate=False)
+        self.quarter = Stack(quarter, self.depths[0], rows)
+
+    def forward(self, code: Tensor, encoded: Encoded, passes: Tensor) -> Tensor:
+        quarter, eighth, sixteenth = encoded.features
+        maps = self.sixteenth(F.relu(double(self.up16(code, passes)) + sixteenth), passes)
+        maps = self.eighth(F.relu(double(self.up8(maps, passes)) + eighth), passes)
+        maps = F.relu(depth_to_space(self.up4(maps, passes)) + quarter)
+        return self.quarter(maps, passes)
 
 
 class VGGEncoder(nn.Module):
@@ -759,6 +865,37 @@ class CompactRegression(nn.Module):
         features = F.max_pool2d(self.eighth(torch.cat([features, eighth], 1), passes), 2)
         features = F.max_pool2d(self.sixteenth(torch.cat([features, sixteenth], 1), passes), 2)
         return self.points(flat(features + self.code(code, passes)))
+
+
+class SeparableRegression(nn.Module):
+    """Points from the maps and from the encoder's features at 1/8, 1/16 and 1/32."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        rows, last = config.rows, config.regression_width
+        _, eighth, sixteenth = config.widths
+        self.maps = convolution(config.landmarks + 1, last, 1)
+        self.eighth = convolution(eighth, last, 1)
+        self.norm8 = Norm(last, rows)
+        self.down16 = convolution(4 * last, 2 * last, 1)
+        self.sixteenth = convolution(sixteenth, 2 * last, 1)
+        self.norm16 = Norm(2 * last, rows)
+        self.block = Block(2 * last, rows)
+        self.down32 = convolution(8 * last, last, 1)
+        self.code = convolution(config.code_width, last, 1)
+        self.norm32 = Norm(last, rows)
+        self.points = Points((config.image_size // 32) ** 2 * last, config)
+
+    def forward(
+        self, maps: Tensor, code: Tensor, encoded: Encoded, passes: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        _, eighth, sixteenth = encoded.features
+        joined = self.maps(F.avg_pool2d(maps, 2)) + self.eighth(eighth)
+        features = F.relu(self.norm8(joined, passes))
+        joined = self.down16(space_to_depth(features)) + self.sixteenth(sixteenth)
+        features = self.block(F.relu(self.norm16(joined, passes)), passes)
+        joined = self.down32(space_to_depth(features)) + self.code(code)
+        return self.points(flat(F.relu(self.norm32(joined, passes))))
 
 
 class VGGRegression(nn.Module):

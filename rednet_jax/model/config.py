@@ -1,4 +1,4 @@
-"""`RedNetConfig`: everything that decides a network, in one frozen dataclass with three presets."""
+"""`RedNetConfig`: everything that decides a network, in one frozen dataclass with presets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rednet_jax.landmarks.builtin import IBUG68, REDNET7, plain_scheme, scheme_o
 from rednet_jax.landmarks.convert import indices_in
 from rednet_jax.landmarks.schemes import Scheme
 
-Architecture = Literal["eccv_vgg", "ijcv_resnet", "compact"]
+Architecture = Literal["eccv_vgg", "ijcv_resnet", "compact", "separable"]
 Feedback = Literal["response_maps", "label_map", "none"]
 Recurrence = Literal["pose_expression", "code", "none"]
 Recrop = Literal["none", "shift_scale", "similarity"]
@@ -28,8 +28,8 @@ _ARTICLES = {"encoder": "an", "decoder": "a"}
 
 # Down-sampling from the crop to the code, which the crop's side must be divisible by.
 _CODE_STRIDE = 32
-_MAP_STRIDE = {"eccv_vgg": 1, "ijcv_resnet": 2, "compact": 4}
-_WIDTHS = {"eccv_vgg": 5, "ijcv_resnet": 5, "compact": 7}
+_MAP_STRIDE = {"eccv_vgg": 1, "ijcv_resnet": 2, "compact": 4, "separable": 4}
+_WIDTHS = {"eccv_vgg": 5, "ijcv_resnet": 5, "compact": 7, "separable": 3}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +52,8 @@ class RedNetConfig:
         widths: channels, stage by stage (see the encoders for what each number is).
         code_width: channels of the code C = [C_id, C_pe], half each.
         recurrent_width: units (pooled LSTM) or channels (convolutional LSTM) of f_tRNN.
-        regression_width: units of f_REG's hidden dense layer; in `compact` channels of its last
-            convolution, in `ijcv_resnet` of the head of the L maps.
+        regression_width: units of f_REG's hidden dense layer; in `compact` and `separable`
+            channels of its last convolution, in `ijcv_resnet` of the head of the L maps.
         identities: classes of f_CLS.
         recrop: after each pass, crop the image again around the landmarks found, by their place
             and size, with 'similarity' also by their rotation; z and f_tRNN's hidden state are
@@ -123,7 +123,7 @@ class RedNetConfig:
             ),
             f"{self.architecture} has its code as wide as its last stage, "
             f"{self.widths[-1] if self.widths else 0}, not {self.code_width}": (
-                self.architecture != "compact"
+                self.architecture not in ("compact", "separable")
                 and bool(self.widths)
                 and self.code_width != self.widths[-1]
             ),
@@ -153,7 +153,8 @@ class RedNetConfig:
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Self:
-        """Returns the preset `name` ('compact', 'eccv_vgg', 'ijcv_resnet') with fields changed.
+        """Returns the preset `name` ('compact', 'separable', 'eccv_vgg',
+        'ijcv_resnet') with fields changed.
 
         Raises:
             RednetError: an unknown preset, an unknown field, or fields that contradict each other.
@@ -219,8 +220,9 @@ class RedNetConfig:
 
     @property
     def feedback_size(self) -> int:
-        """Side of the feedback map z in pixels; the journal form takes its 7 maps at a quarter."""
-        return self.image_size // 4 if self.architecture == "ijcv_resnet" else self.map_size
+        """Side of the feedback map z in pixels: half that of the maps in two architectures."""
+        halved = self.architecture in ("ijcv_resnet", "separable")
+        return self.map_size // 2 if halved else self.map_size
 
     @property
     def feedback_channels(self) -> int:
@@ -274,6 +276,15 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "architecture": "compact",
         "image_size": 128,
         "widths": (24, 32, 48, 96, 128, 160, 24),
+        "code_width": 128,
+        "recurrent_width": 32,
+        "regression_width": 64,
+        "feedback_steps": 2,
+    },
+    "separable": {
+        "architecture": "separable",
+        "image_size": 128,
+        "widths": (48, 128, 192),
         "code_width": 128,
         "recurrent_width": 32,
         "regression_width": 64,

@@ -26,10 +26,12 @@ def feedback_map(config: RedNetConfig, response_maps: jax.Array, passes: jax.Arr
     if config.feedback == "none":
         size = config.feedback_size
         return response_maps[:, :size, :size, :0]
+    if config.architecture == "separable":
+        response_maps = halve(response_maps)
     if config.feedback == "label_map":
         return label_map(response_maps, passes)
     if config.architecture == "ijcv_resnet":
-        return _halve(response_maps[..., jnp.asarray(config.coarse_landmarks)])
+        return halve(response_maps[..., jnp.asarray(config.coarse_landmarks)])
     return response_maps
 
 
@@ -97,6 +99,7 @@ def move(maps: jax.Array, warps: jax.Array, image_size: int, *, nearest: bool = 
     return jnp.where(inside[..., None], values, 0)
 
 
-def _halve(maps: jax.Array) -> jax.Array:
+def halve(maps: jax.Array) -> jax.Array:
+    """Means of 2 x 2 pixels, [B, h, w, C] -> [B, h / 2, w / 2, C]."""
     batch, height, width, channels = maps.shape
     return maps.reshape(batch, height // 2, 2, width // 2, 2, channels).mean((2, 4))

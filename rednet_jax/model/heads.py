@@ -16,18 +16,9 @@ from flax import nnx
 
 from rednet_jax.landmarks.heatmaps import decode_peak, to_crop_pixels
 from rednet_jax.model.config import RedNetConfig
+from rednet_jax.model.convolutions import wide
 from rednet_jax.model.encoder import Blocks, Encoded
-from rednet_jax.model.layers import (
-    BatchNorm,
-    Conv,
-    ConvNorm,
-    Dense,
-    Draw,
-    Mode,
-    double,
-    max_pool,
-    wide,
-)
+from rednet_jax.model.layers import BatchNorm, Conv, ConvNorm, Dense, Draw, Mode, double, max_pool
 
 
 class Detection(nnx.Module):
@@ -86,7 +77,7 @@ class PeakReadout(nnx.Module):
         return to_crop_pixels(points, self.image_size, self.map_size), confidence
 
 
-class _Points(nnx.Module):
+class Points(nnx.Module):
     """The last layer of f_REG: points as offsets from the mean shape, and confidence logits."""
 
     def __init__(self, inputs: int, config: RedNetConfig, draw: Draw) -> None:
@@ -129,7 +120,7 @@ class VGGRegression(nnx.Module):
         )
         side = config.code_size
         self.hidden = Dense(side * side * widths[4], config.regression_width, draw=draw)
-        self.points = _Points(config.regression_width, config, draw)
+        self.points = Points(config.regression_width, config, draw)
 
     def __call__(
         self, maps: jax.Array, code: jax.Array, encoded: Encoded, mode: Mode
@@ -160,7 +151,7 @@ class CompactRegression(nnx.Module):
         self.sixteenth = ConvNorm(quarter + sixteenth, last, rows=rows, draw=draw)
         self.code = ConvNorm(config.code_width, last, 1, rows=rows, draw=draw)
         side = config.code_size
-        self.points = _Points(side * side * last, config, draw)
+        self.points = Points(side * side * last, config, draw)
 
     def __call__(
         self, maps: jax.Array, code: jax.Array, encoded: Encoded, mode: Mode

@@ -1,8 +1,7 @@
-"""Layers: convolution with its own gradient, batch normalisation per pass, 2-bit max pooling."""
+"""Layers: convolutions, batch normalisation per pass, 2-bit max pooling, rearrangements."""
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,14 +14,10 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from numpy.typing import NDArray
 
+from rednet_jax.model.convolutions import convolve, depthwise, pointwise, wide
+
 AxisName = str | tuple[str, ...]
 """Of the mapped axes that a batch lies on."""
-
-_LAYOUT = ("NHWC", "HWIO", "NHWC")
-_PIXELS_OF_A_PART = 8192
-"""Of images whose kernel gradient is taken at once: two maps of 64 x 64, for a cache of 2 MB."""
-_SMALL_MAP = 64
-"""Pixels of a map up to which the kernel gradient is as fast as a convolution."""
 
 _MOMENTUM = 0.9
 _EPSILON = 1e-5
@@ -68,161 +63,18 @@ class Mode(NamedTuple):
     parts: int = 1
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def convolve(images: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
-    """Convolves with zero padding of half the kernel.
+class Depthwise(nnx.Module):
+    """A convolution of each channel, [B, H, W, channels] -> the same; `depthwise`.
 
-    XLA's CPU backend runs a convolution fast in one layout alone, and does not bring others into it
-    inside a loop; JAX's own gradient of a convolution has two others, 30 to 50 times slower there.
-    So on the CPU the gradient of the images is written as a convolution of the fast layout, and
-    that of the kernel as matrix products, or on small maps as such a convolution.
-
-    Args:
-        images: [B, H, W, C].
-        kernel: [k, k, C, D] with odd k.
-        stride: of the output grid.
-
-    Returns:
-        [B, ceil(H / stride), ceil(W / stride), D].
+    The kernel's initial values are normal with a deviation of 1 / size, which keeps variance.
     """
-    half = kernel.shape[0] // 2
-    return lax.conv_general_dilated(
-        images, kernel, (stride, stride), [(half, half)] * 2, dimension_numbers=_LAYOUT
-    )
 
+    def __init__(self, channels: int, size: int = 3, *, draw: Draw) -> None:
+        self.kernel: nnx.Param[Any] = nnx.Param(draw((size, size, 1, channels), 1 / size))
 
-def _convolve_forward(
-    images: jax.Array, kernel: jax.Array, stride: int
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return convolve(images, kernel, stride), (images, kernel)
-
-
-def _convolve_backward(
-    stride: int, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    def native(
-        images: jax.Array, kernel: jax.Array, gradient: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        half = kernel.shape[0] // 2
-        _, pull_back = jax.vjp(
-            lambda x, w: lax.conv_general_dilated(
-                x, w, (stride, stride), [(half, half)] * 2, dimension_numbers=_LAYOUT
-            ),
-            images,
-            kernel,
-        )
-        in_images, in_kernel = pull_back(gradient)
-        return in_images, in_kernel
-
-    gradients: tuple[jax.Array, jax.Array] = lax.platform_dependent(
-        *saved, gradient, cpu=functools.partial(_gradients_on_cpu, stride), default=native
-    )
-    return gradients
-
-
-convolve.defvjp(_convolve_forward, _convolve_backward)
-
-
-def _gradients_on_cpu(
-    stride: int, images: jax.Array, kernel: jax.Array, gradient: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    side = kernel.shape[0]
-    half = side // 2
-    sizes = images.shape[1:3]
-    reach = [(n - 1) * stride + 1 for n in gradient.shape[1:3]]
-    in_images = lax.conv_general_dilated(
-        gradient,
-        kernel[::-1, ::-1].transpose(0, 1, 3, 2),
-        (1, 1),
-        [(side - 1 - half, n + half - r) for n, r in zip(sizes, reach, strict=True)],
-        lhs_dilation=(stride, stride),
-        dimension_numbers=_LAYOUT,
-    )
-    if stride == 1 and math.prod(sizes) > _SMALL_MAP:
-        return in_images, _kernel_gradient(images, gradient, side)
-    in_kernel = lax.conv_general_dilated(
-        images.transpose(3, 1, 2, 0),
-        gradient.transpose(1, 2, 0, 3),
-        (1, 1),
-        [(half, side - 1 - n - half + r) for n, r in zip(sizes, reach, strict=True)],
-        rhs_dilation=(stride, stride),
-        dimension_numbers=_LAYOUT,
-    )
-    return in_images, in_kernel.transpose(1, 2, 0, 3)
-
-
-def _kernel_gradient(images: jax.Array, gradient: jax.Array, side: int) -> jax.Array:
-    """Gradient of the kernel [k, k, C, D] of a convolution of stride 1, as matrix products.
-
-    As a convolution its result is k x k pixels: XLA's CPU backend runs it on one core and reads
-    the whole batch from memory. Products of a few images at a time stay in the caches: 6 times
-    faster at 64 x 64 pixels, twice at 16 x 16.
-    """
-    batch, height, width, inputs = images.shape
-    outputs, half = gradient.shape[-1], side // 2
-    accumulated = jnp.promote_types(images.dtype, jnp.float32)
-
-    def of_part(part: tuple[jax.Array, jax.Array]) -> jax.Array:
-        images, gradient = part
-        padded = jnp.pad(images, ((0, 0), (half, half), (half, half), (0, 0)))
-        reach = width + side - 1
-        wider = jnp.pad(gradient, ((0, 0), (0, 0), (side - 1, side - 1), (0, 0)))
-        # Pixel (h, u) of the padded images meets, for column j of the kernel, gradient (h, u - j).
-        shifted = jnp.concatenate(
-            [wider[:, :, side - 1 - j : side - 1 - j + reach] for j in range(side)], axis=-1
-        ).reshape(-1, side * outputs)
-        rows = [
-            jnp.matmul(
-                padded[:, i : i + height].reshape(-1, inputs).T,
-                shifted,
-                preferred_element_type=accumulated,
-            )
-            for i in range(side)
-        ]
-        return jnp.stack(rows).reshape(side, inputs, side, outputs).transpose(0, 2, 1, 3)
-
-    most = max(_PIXELS_OF_A_PART // (height * width), 1)
-    size = max(n for n in range(1, batch + 1) if batch % n == 0 and n <= most)
-    parts = jax.tree.map(lambda x: x.reshape(batch // size, size, *x.shape[1:]), (images, gradient))
-    whole, _ = lax.scan(
-        lambda total, part: (total + of_part(part), None),
-        jnp.zeros((side, side, inputs, outputs), accumulated),
-        parts,
-    )
-    return whole.astype(images.dtype)
-
-
-@jax.custom_vjp
-def pointwise(images: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Convolves with a kernel of 1 x 1: [B, H, W, C] and [C, D] to [B, H, W, D].
-
-    On the CPU the kernel's gradient is taken of a few images at a time, as in `convolve`.
-    """
-    return images @ kernel
-
-
-def _pointwise_forward(
-    images: jax.Array, kernel: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return images @ kernel, (images, kernel)
-
-
-def _pointwise_backward(
-    saved: tuple[jax.Array, jax.Array], gradient: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    images, kernel = saved
-
-    def on_cpu(images: jax.Array, gradient: jax.Array) -> jax.Array:
-        return _kernel_gradient(images, gradient, 1)[0, 0]
-
-    def native(images: jax.Array, gradient: jax.Array) -> jax.Array:
-        return jnp.einsum("bhwc,bhwd->cd", images, gradient)
-
-    in_kernel: jax.Array = lax.platform_dependent(images, gradient, cpu=on_cpu, default=native)
-    return gradient @ kernel.T, in_kernel
-
-
-pointwise.defvjp(_pointwise_forward, _pointwise_backward)
+    def __call__(self, images: jax.Array) -> jax.Array:
+        kernel: jax.Array = self.kernel.get_value().astype(images.dtype)
+        return depthwise(images, kernel)
 
 
 class Conv(nnx.Module):
@@ -313,11 +165,6 @@ class BatchNorm(nnx.Module):
             # all that was traced so far to word its refusal, in quadratic time.
             average.set_value(old + weight * (lax.stop_gradient(moment) - old))
         return mean, variance
-
-
-def wide(features: jax.Array) -> jax.Array:
-    """Returns features of half precision in float32, others as they are."""
-    return features.astype(jnp.promote_types(features.dtype, jnp.float32))
 
 
 class ConvNorm(nnx.Module):
@@ -417,3 +264,11 @@ def space_to_depth(images: jax.Array) -> jax.Array:
     batch, height, width, channels = images.shape
     blocks = images.reshape(batch, height // 2, 2, width // 2, 2, channels)
     return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // 2, width // 2, 4 * channels)
+
+
+def depth_to_space(features: jax.Array) -> jax.Array:
+    """Undoes `space_to_depth`, [B, h, w, 4 C] -> [B, 2 h, 2 w, C]."""
+    batch, height, width, channels = features.shape
+    blocks = features.reshape(batch, height, width, 2, 2, channels // 4)
+    spread = blocks.transpose(0, 1, 3, 2, 4, 5)
+    return spread.reshape(batch, 2 * height, 2 * width, channels // 4)

@@ -23,6 +23,7 @@ from rednet_jax.model.heads import (
     VGGRegression,
 )
 from rednet_jax.model.layers import Draw, Mode
+from rednet_jax.model.separable import SeparableDecoder, SeparableEncoder, SeparableRegression
 from rednet_jax.model.temporal import ConvLSTM, Memory, PooledLSTM, recurrent_channels
 
 
@@ -58,6 +59,7 @@ _HALVES: dict[Architecture, tuple[Callable[..., Encoder], Callable[..., Decoder]
     "eccv_vgg": (VGGEncoder, VGGDecoder),
     "ijcv_resnet": (ResNetEncoder, ResNetDecoder),
     "compact": (CompactEncoder, CompactDecoder),
+    "separable": (SeparableEncoder, SeparableDecoder),
 }
 
 
@@ -76,12 +78,14 @@ class RedNet(nnx.Module):
         self.encoder: Encoder = (config.encoder or encoder)(config, draw)
         self.decoder: Decoder = (config.decoder or decoder)(config, draw)
         self.detection = (FineDetection if journal else Detection)(config, draw)
-        regression = VGGRegression if config.architecture == "eccv_vgg" else CompactRegression
+        regression = {"eccv_vgg": VGGRegression, "separable": SeparableRegression}.get(
+            config.architecture, CompactRegression
+        )
         self.regression = None if journal else regression(config, draw)
         self.readout = PeakReadout(config) if journal else None
         self.coarse = CoarseDetection(config, draw) if journal else None
         channels = recurrent_channels(config)
-        cell = ConvLSTM if config.architecture == "compact" else PooledLSTM
+        cell = ConvLSTM if config.architecture in ("compact", "separable") else PooledLSTM
         self.temporal = cell(channels, config.recurrent_width, draw) if channels else None
         self.identity = Identity(config, draw)
 

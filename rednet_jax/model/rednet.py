@@ -19,8 +19,9 @@ from jax import lax
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.crops import compose_affine, invert_affine
 from rednet_jax.model.config import RedNetConfig
+from rednet_jax.model.convolutions import wide
 from rednet_jax.model.feedback import feedback_map, move
-from rednet_jax.model.layers import SAVED, AxisName, Draw, Mode, normal, wide
+from rednet_jax.model.layers import SAVED, AxisName, Draw, Mode, normal
 from rednet_jax.model.network import PassOutput, RedNet
 from rednet_jax.model.recrop import (
     crop_images,

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.model.layers import Conv, Dense, Draw, wide
+from rednet_jax.model.convolutions import wide
+from rednet_jax.model.layers import Conv, Dense, Draw
 
 Memory = tuple[jax.Array, jax.Array]
 """Hidden and cell state: [B, units], or [B, h, w, channels] for the convolutional LSTM.
@@ -24,7 +25,7 @@ def recurrent_channels(config: RedNetConfig) -> int:
 def memory_shape(config: RedNetConfig, batch: int) -> tuple[int, ...]:
     """Returns the shape of hidden and cell state; the width is 0 without recurrence."""
     width = config.recurrent_width if config.recurrence != "none" else 0
-    if config.architecture == "compact":
+    if config.architecture in ("compact", "separable"):
         side = config.code_size
         return (batch, side, side, width)
     return (batch, width)

@@ -50,6 +50,7 @@ def test_graphs_are_checked_and_say_what_goes_in_and_out(checkpoint, tmp_path):
     [
         ("compact", {"recrop": "similarity", "context": 1.5}),
         ("compact", {"feedback": "none", "recurrence": "none", "statistics_per_pass": False}),
+        ("separable", {"recrop": "similarity", "context": 1.5}),
         ("eccv_vgg", {"feedback": "label_map", "scheme": REDNET7}),
         ("ijcv_resnet", {}),
     ],

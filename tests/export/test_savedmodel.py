@@ -45,6 +45,7 @@ def test_signatures_say_what_goes_in_and_out(checkpoint, tmp_path):
     [
         ("compact", {"recrop": "similarity", "context": 1.5}),
         ("compact", {"feedback": "none", "recurrence": "none", "statistics_per_pass": False}),
+        ("separable", {"recrop": "similarity", "context": 1.5}),
     ],
 )
 def test_every_form_is_answered_alike(checkpoint, tmp_path, preset, changes):

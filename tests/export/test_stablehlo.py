@@ -83,6 +83,7 @@ def test_jax_alone_runs_the_files_for_any_batch(checkpoint, tmp_path):
     [
         ("compact", {}),
         ("compact", {"feedback": "none", "recurrence": "none", "statistics_per_pass": False}),
+        ("separable", {"recrop": "similarity", "context": 1.5}),
         ("eccv_vgg", {"feedback": "label_map", "scheme": REDNET7}),
         ("ijcv_resnet", {}),
     ],

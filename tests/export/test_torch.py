@@ -32,6 +32,8 @@ FORMS = [
     ("ijcv_resnet", {}),
     ("compact", {"recrop": "similarity", "context": 1.5}),
     ("compact", {"recrop": "shift_scale", "context": 1.25, "feedback": "label_map"}),
+    ("separable", {"recrop": "similarity", "context": 1.5}),
+    ("separable", {"feedback": "label_map"}),
 ]
 
 
@@ -67,11 +69,13 @@ def test_images_and_streams_are_answered_alike(narrow, weights, module, preset, 
     config = narrow(preset, **changes)
     variables = weights(config)
     net = module(config, variables)
+    # Its residual blocks enlarge roundings; in float64 the two agree to 1e-8.
+    atol = 3e-3 if preset == "separable" else 1e-3
     pixels = jnp.asarray(crops_of(config, 3)).astype(jnp.float32) / 255
     out, _ = rednet.align_image(config, variables, pixels, feedback_steps=2)
     with torch.no_grad():
         landmarks, confidence = net(torch.from_numpy(crops_of(config, 3)))
-    np.testing.assert_allclose(landmarks, out.landmarks, atol=1e-3)
+    np.testing.assert_allclose(landmarks, out.landmarks, atol=atol)
     np.testing.assert_allclose(confidence, out.confidence, atol=1e-4)
 
     state, there = rednet.initial_state(config, 3), net.initial_state(3)
@@ -89,7 +93,7 @@ def test_images_and_streams_are_answered_alike(narrow, weights, module, preset, 
         with torch.no_grad():
             answer = net.step(torch.from_numpy(crops), there, torch.from_numpy(warp))
         landmarks, confidence, there = answer
-        np.testing.assert_allclose(landmarks, out.landmarks, atol=1e-3)
+        np.testing.assert_allclose(landmarks, out.landmarks, atol=atol)
         np.testing.assert_allclose(confidence, out.confidence, atol=1e-4)
     np.testing.assert_array_equal(there.passes, state.passes)
     np.testing.assert_allclose(there.feedback.permute(0, 2, 3, 1), state.feedback, atol=1e-4)
@@ -281,7 +285,7 @@ def test_what_differs_is_not_written(checkpoint, tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("preset", ["compact", "eccv_vgg", "ijcv_resnet"])
+@pytest.mark.parametrize("preset", ["compact", "separable", "eccv_vgg", "ijcv_resnet"])
 def test_weights_come_back_bit_by_bit(narrow, weights, tmp_path, preset):
     config = narrow(preset)
     variables = weights(config)

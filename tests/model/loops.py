@@ -18,8 +18,8 @@ from rednet_jax.model.config import RedNetConfig
 
 Tree = Any
 
-PRESETS = ("compact", "eccv_vgg", "ijcv_resnet")
-SLOW_JOURNAL = (*PRESETS[:2], pytest.param("ijcv_resnet", marks=pytest.mark.slow))
+PRESETS = ("compact", "separable", "eccv_vgg", "ijcv_resnet")
+SLOW_JOURNAL = (*PRESETS[:3], pytest.param("ijcv_resnet", marks=pytest.mark.slow))
 SLOW_DEEP = ("compact", *(pytest.param(name, marks=pytest.mark.slow) for name in PRESETS[1:]))
 
 SCANS: dict[str, rednet.Scan] = {

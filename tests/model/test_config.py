@@ -38,14 +38,16 @@ def test_ijcv_resnet_has_the_journal_codes_size() -> None:
     assert sum(sizes.values()) - beside == pytest.approx(35.2e6, rel=0.01)
 
 
-def test_compact_keeps_below_its_limit() -> None:
-    assert sum(parameters(RedNetConfig.preset("compact")).values()) < 1.5e6
+@pytest.mark.parametrize("preset", ["compact", "separable"])
+def test_ours_keep_below_their_limit(preset: str) -> None:
+    assert sum(parameters(RedNetConfig.preset(preset)).values()) < 1.5e6
 
 
 @pytest.mark.parametrize(
     ("preset", "maps", "z"),
     [
         ("compact", (32, 32, 69), (32, 32, 69)),
+        ("separable", (32, 32, 69), (16, 16, 69)),
         ("eccv_vgg", (128, 128, 69), (128, 128, 69)),
         ("ijcv_resnet", (128, 128, 68), (64, 64, 7)),
     ],
@@ -85,7 +87,7 @@ OWN5 = Scheme(
 
 
 @pytest.mark.parametrize("scheme", [IBUG68, REDNET7, OWN5], ids=lambda one: one.name)
-@pytest.mark.parametrize("preset", ["compact", "eccv_vgg", "ijcv_resnet"])
+@pytest.mark.parametrize("preset", ["compact", "separable", "eccv_vgg", "ijcv_resnet"])
 def test_json_round_trip(preset: str, scheme: Scheme) -> None:
     if (preset, scheme) == ("ijcv_resnet", OWN5):
         pytest.skip("its coarse pass needs the landmarks of rednet7")

@@ -22,11 +22,11 @@ def by_path(tree):
     }
 
 
-@pytest.mark.parametrize("preset", ["compact", "eccv_vgg", "ijcv_resnet"])
+@pytest.mark.parametrize("preset", ["compact", "separable", "eccv_vgg", "ijcv_resnet"])
 def test_kernels_are_normal_by_fan_in(narrow, preset):
     params = by_path(rednet.init(narrow(preset, regression_width=64), KEY)["params"])
     closed = {"temporal/back/kernel"}
-    if preset == "compact":
+    if preset in ("compact", "separable"):
         closed.add("encoder/feedback/kernel")
     normalised = []
     for path, kernel in params.items():
@@ -38,6 +38,9 @@ def test_kernels_are_normal_by_fan_in(narrow, preset):
         fan_in = math.prod(kernel.shape[:-1])
         # He et al. (2015) before ReLU, LeCun et al. (1998) for dense layers, whose last is damped.
         gain = math.sqrt(2) if kernel.ndim == 4 else 0.1 if "points" in path else 1.0
+        if "depthwise" in path:
+            # No ReLU follows, and each channel sees its own pixels alone.
+            fan_in, gain = math.prod(kernel.shape[:2]), 1.0
         normalised.append(np.ravel(kernel) * math.sqrt(fan_in) / gain)
         if kernel.size > 500:
             assert normalised[-1].std() == pytest.approx(1, rel=4 / math.sqrt(2 * kernel.size))

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
+from rednet_jax.model.convolutions import convolve, depthwise, pointwise
 from rednet_jax.model.layers import (
     BatchNorm,
     Mode,
-    convolve,
+    depth_to_space,
     double,
     max_pool,
     space_to_depth,
@@ -48,6 +49,47 @@ def test_convolution_and_its_gradients_are_those_of_lax(side: int, stride: int, 
         np.testing.assert_allclose(found, expected, atol=1e-12)
         for mine, theirs in zip(pull(cotangent), expected_pull(cotangent), strict=True):
             np.testing.assert_allclose(mine, theirs, atol=1e-11)
+
+
+@pytest.mark.parametrize("size", [8, 9])
+@pytest.mark.parametrize("side", [3, 5])
+def test_depthwise_convolution_and_its_gradients_are_those_of_lax(side: int, size: int) -> None:
+    with jax.enable_x64(True):
+        keys = jax.random.split(jax.random.key(0), 3)
+        images = jax.random.normal(keys[0], (2, size, size + 2, 3), jnp.float64)
+        kernel = jax.random.normal(keys[1], (side, side, 1, 3), jnp.float64)
+
+        def reference(images: jax.Array, kernel: jax.Array) -> jax.Array:
+            return lax.conv_general_dilated(
+                images,
+                kernel,
+                (1, 1),
+                [(side // 2, side // 2)] * 2,
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                feature_group_count=3,
+            )
+
+        expected, expected_pull = jax.vjp(reference, images, kernel)
+        found, pull = jax.vjp(depthwise, images, kernel)
+        cotangent = jax.random.normal(keys[2], expected.shape, jnp.float64)
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+        for mine, theirs in zip(pull(cotangent), expected_pull(cotangent), strict=True):
+            np.testing.assert_allclose(mine, theirs, atol=1e-11)
+
+
+@pytest.mark.parametrize("batch", [1, 6])
+def test_the_gradient_of_a_pointwise_kernel_is_that_of_the_matrix_product(batch: int) -> None:
+    """Six images of 64 x 64 are taken in parts."""
+    with jax.enable_x64(True):
+        keys = jax.random.split(jax.random.key(0), 3)
+        images = jax.random.normal(keys[0], (batch, 64, 64, 3), jnp.float64)
+        kernel = jax.random.normal(keys[1], (3, 4), jnp.float64)
+        expected, expected_pull = jax.vjp(jnp.matmul, images, kernel)
+        found, pull = jax.vjp(pointwise, images, kernel)
+        cotangent = jax.random.normal(keys[2], expected.shape, jnp.float64)
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+        for mine, theirs in zip(pull(cotangent), expected_pull(cotangent), strict=True):
+            np.testing.assert_allclose(mine, theirs, atol=1e-10)
 
 
 def windows(features: np.ndarray) -> np.ndarray:
@@ -202,5 +244,7 @@ def test_batch_moments_are_global_under_a_mapped_axis() -> None:
 def test_rearrangements() -> None:
     image = jnp.arange(16.0).reshape(1, 4, 4, 1)
     np.testing.assert_array_equal(space_to_depth(image)[0, 0, 1], [2, 3, 6, 7])
+    several = jnp.arange(96.0).reshape(2, 4, 4, 3)
+    np.testing.assert_array_equal(depth_to_space(space_to_depth(several)), several)
     np.testing.assert_array_equal(double(image)[0, 2:4, 4:6, 0], [[6, 6], [6, 6]])
     assert isinstance(BatchNorm(1).scale, nnx.Param)
