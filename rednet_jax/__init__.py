@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rednet_jax.model.config import RedNetConfig as RedNetConfig
     from rednet_jax.model.rednet import align_clip as align_clip
     from rednet_jax.model.rednet import align_image as align_image
+    from rednet_jax.model.rednet import encode as encode
     from rednet_jax.model.rednet import init as init
     from rednet_jax.model.rednet import initial_state as initial_state
     from rednet_jax.model.rednet import step as step
@@ -39,6 +40,7 @@ _HOMES = {
     "align_image": "rednet_jax.model.rednet",
     "align_clip": "rednet_jax.model.rednet",
     "step": "rednet_jax.model.rednet",
+    "encode": "rednet_jax.model.rednet",
     "load": "rednet_jax.weights.store",
     "save": "rednet_jax.weights.store:write_weights",
     "Scheme": "rednet_jax.landmarks.schemes",

@@ -368,6 +368,30 @@ def step(
     return output, state
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def encode(config: RedNetConfig, variables: dict[str, Tree], images: jax.Array) -> jax.Array:
+    """Returns the code C of the first pass over images, of f_ENC, before f_tRNN.
+
+    Args:
+        config: of the network.
+        variables: of `init` or of a checkpoint.
+        images: [B, H, W, 3], as `images` of `align_image`.
+
+    Returns:
+        [B, code_size, code_size, code_width]; the first half of the channels is C_id, the second
+        C_pe.
+
+    Raises:
+        RednetError: images of another shape or no floating type.
+    """
+    _check(config, variables, images, ("B",), 1)
+    state = initial_state(config, images.shape[0], images.dtype)
+    net = nnx.merge(_abstract(config)[0], variables["params"], variables["batch_stats"], copy=True)
+    mode = Mode(False, state.passes, 1)
+    code: jax.Array = net.encoder(net.stem(middle(config, images), mode), state.feedback, mode).code
+    return code
+
+
 class _Run(NamedTuple):
     """What stays the same through all frames and passes of one call."""
 

@@ -1,0 +1,320 @@
+"""What the two halves of the code know: linear probes of C_id and C_pe on people held out.
+
+The papers split the code C: C_id is to hold identity, C_pe pose and expression. The network is
+frozen, and a linear map is fitted on each half alone. Of generated faces pose and expression are
+known exactly.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from rednet_jax.data.sources import read_split
+from rednet_jax.data.synthetic.generate import SyntheticConfig, generate
+from rednet_jax.data.synthetic.head import Motion
+from rednet_jax.data.synthetic.scene import Scene, draw_scene
+from rednet_jax.errors import RednetError
+from rednet_jax.evaluate.bootstrap import bootstrap_interval, paired_interval
+from rednet_jax.evaluate.figures import LEVEL
+from rednet_jax.landmarks.boxes import whole_face_box
+from rednet_jax.landmarks.crops import crop_image, crop_transform
+from rednet_jax.model import rednet
+from rednet_jax.model.config import RedNetConfig
+from rednet_jax.weights.store import load
+
+Floats = NDArray[np.float64]
+
+HALVES = ("C_id", "C_pe")
+TARGETS = ("yaw", "pitch", "roll", "open", "smile", "pucker", "brows", "eyes closed")
+"""Of generated faces: angles of the head, then expressions as `head.Motion` has them."""
+
+PEOPLE, FACES = 240, 6
+SEED = 4
+"""Of the people; other generated faces that are measured have seeds 0 to 3."""
+
+_ANGLES = (40.0, 20.0, 20.0)
+_LOW, _HIGH = (0.0, -0.5, 0.0, -0.5, 0.0), (1.0, 1.0, 1.0, 1.0, 1.0)
+_PENALTIES = 10.0 ** np.arange(-3, 4)
+_SHRINKAGE = 0.1
+_BATCH = 32
+
+
+def measure_probes(
+    checkpoint: str | tuple[RedNetConfig, dict[str, Any]],
+    *,
+    people: int = PEOPLE,
+    faces: int = FACES,
+    data_dir: Path | None = None,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Fits and scores the probes of a checkpoint.
+
+    Each half of the code of the first pass is averaged over space, as f_CLS takes C_id.
+
+    Pose and expression: ridge regression, fitted on two thirds of the generated people and scored
+    on the others; its penalty is chosen within those it is fitted on.
+
+    Identity: two faces of one person are told from those of two people by the cosine of their
+    halves, centred and whitened by the covariance within people. The map is fitted on LFW's
+    training people (each has two photographs) and scored on its validation people, and likewise on
+    the generated ones.
+
+    Args:
+        checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
+        people: generated people; at least 6.
+        faces: of each of them; at least 2.
+        data_dir: the folder of prepared data, of which lfw is read; None for $REDNET_JAX_DATA or
+            ~/.cache/rednet_jax.
+        report: called with the number of sets done and in all.
+
+    Returns:
+        `level` of the intervals, `people`, `faces`, `seed`. `regression`, a row for each of
+        `TARGETS`: `target`, `unexplained` by half (the squared error on people held out over the
+        target's variance there: 0 is exact, 1 knows nothing), `intervals`, and `difference`, the
+        interval of C_pe's less C_id's. `verification`, a row for each of `lfw` and `generated`:
+        `faces_of`, `people`, `pairs`, and by half `equal_error_rate` and `confusion` (share of the
+        pairs of two people that look more alike than a pair of one person: 0 is exact, 0.5 knows
+        nothing) with `intervals`, and `difference`, the interval of C_id's less C_pe's.
+
+    Raises:
+        RednetError: a checkpoint that cannot be read, too few people or faces, or lfw is not
+            prepared.
+    """
+    if people < 6 or faces < 2:
+        raise RednetError(f"{people} people with {faces} faces each cannot be split; 6 with 2 can")
+    config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
+    photographs = {part: _photographs(config, part, data_dir) for part in ("train", "validation")}
+    crops, targets = draw_people(config, people, faces)
+    report(1, 3)
+    owner = np.repeat(np.arange(people), faces)
+    fitted = owner < people * 2 // 3
+    generated = halves_of_codes(config, variables, crops)
+    regression = [
+        _regressed(name, generated, targets[:, i], owner, fitted) for i, name in enumerate(TARGETS)
+    ]
+    report(2, 3)
+    codes = {
+        part: (halves_of_codes(config, variables, images), names)
+        for part, (images, names) in photographs.items()
+    }
+    parts = {
+        part: ({half: rows[which] for half, rows in generated.items()}, owner[which])
+        for part, which in (("train", fitted), ("validation", ~fitted))
+    }
+    verification = [_verified("lfw", **codes), _verified("generated", **parts)]
+    report(3, 3)
+    return {
+        "level": LEVEL,
+        "people": people,
+        "faces": faces,
+        "seed": SEED,
+        "regression": regression,
+        "verification": verification,
+    }
+
+
+def halves_of_codes(
+    config: RedNetConfig, variables: dict[str, Any], crops: NDArray[np.uint8]
+) -> dict[str, Floats]:
+    """Returns the means over space of both halves of the code, float64 [N, code_width / 2] each.
+
+    Args:
+        config: of the network.
+        variables: of the network.
+        crops: uint8 [N, S, S, 3], S = config.input_size.
+    """
+    codes = []
+    for start in range(0, len(crops), _BATCH):
+        part = crops[start : start + _BATCH]
+        full = np.zeros((_BATCH, *crops.shape[1:]), np.float32)
+        full[: len(part)] = part / np.float32(255)
+        code = rednet.encode(config, variables, jnp.asarray(full))
+        codes.append(np.asarray(code.mean((1, 2)), np.float64)[: len(part)])
+    first, second = np.split(np.concatenate(codes), 2, axis=1)
+    return dict(zip(HALVES, (first, second), strict=True))
+
+
+def draw_people(config: RedNetConfig, people: int, faces: int) -> tuple[NDArray[np.uint8], Floats]:
+    """Returns generated faces, person by person.
+
+    Pose, expression and scene are drawn anew for every face, each number independent of the others;
+    crops are cut around the landmarks, not displaced.
+
+    Returns:
+        uint8 [people * faces, S, S, 3], S = config.input_size, and `TARGETS` float64 [..., 8]:
+        angles in degrees.
+    """
+    drawn = SyntheticConfig(
+        size=config.input_size, margin=config.input_margin, shift=0.0, log_scale=0.0
+    )
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def of_person(person: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+        key = jax.random.fold_in(jax.random.key(SEED), person)
+        who, how = jax.random.split(key)
+
+        def face(index: jax.Array) -> tuple[jax.Array, jax.Array]:
+            pose, mimic, where = jax.random.split(jax.random.fold_in(how, index), 3)
+            angles = jax.random.uniform(pose, (3,), minval=-1) * jnp.array(_ANGLES)
+            low, high = jnp.array(_LOW), jnp.array(_HIGH)
+            expression = low + (high - low) * jax.random.uniform(mimic, (5,))
+
+            def arrange(motion: Motion, scene: Scene) -> tuple[Motion, Scene]:
+                del scene
+                opened, smile, pucker, brows, closed = expression
+                posed = motion._replace(
+                    angles=jnp.radians(angles),
+                    open=opened,
+                    smile=smile,
+                    pucker=pucker,
+                    brows=brows,
+                    closed=jnp.full(2, closed),
+                )
+                return posed, draw_scene(where, drawn.size, drawn.occlusion)
+
+            image, _ = generate(drawn, who, arrange)
+            pixels = jnp.round(255 * image).astype(jnp.uint8)
+            return pixels, jnp.concatenate([angles, expression])
+
+        found: tuple[jax.Array, jax.Array] = jax.lax.map(face, jnp.arange(count))
+        return found
+
+    every = [of_person(jnp.int32(person), faces) for person in range(people)]
+    images, targets = (np.concatenate([np.asarray(one[i]) for one in every]) for i in range(2))
+    return images, targets.astype(np.float64)
+
+
+def _photographs(
+    config: RedNetConfig, part: str, data_dir: Path | None
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Crops of LFW's photographs, of people with two whose landmarks are all labelled."""
+    samples = read_split("lfw", part, data_dir)
+    crops, names = [], []
+    for sample in samples:
+        if not sample.labelled.all():
+            continue
+        box = whole_face_box(sample.landmarks, samples.scheme)
+        affine = crop_transform(box, margin=config.input_margin, size=config.input_size)
+        crops.append(crop_image(sample.image, affine, config.input_size))
+        names.append(sample.identity)
+    found = np.asarray(names, np.int64)
+    people, counts = np.unique(found, return_counts=True)
+    kept = np.isin(found, people[counts > 1])
+    if kept.sum() < 6:
+        raise RednetError(f"lfw/{part}: fewer than three people have two labelled photographs")
+    return np.stack(crops)[kept], found[kept]
+
+
+def _regressed(
+    name: str,
+    codes: dict[str, Floats],
+    target: Floats,
+    owner: NDArray[np.int64],
+    fitted: NDArray[np.bool_],
+) -> dict[str, Any]:
+    """A row of `regression`."""
+    variance = target[~fitted].var()
+    # The penalty is chosen on the last third of those that it is fitted on.
+    inner = fitted & (owner < owner[fitted].max() * 2 // 3)
+    errors: dict[str, Floats] = {}
+    for half, rows in codes.items():
+        outer = fitted & ~inner
+        of_penalties = [
+            np.square(_ridge(rows[inner], target[inner], rows[outer], one) - target[outer]).mean()
+            for one in _PENALTIES
+        ]
+        chosen = _PENALTIES[int(np.argmin(of_penalties))]
+        predicted = _ridge(rows[fitted], target[fitted], rows[~fitted], chosen)
+        errors[half] = np.square(predicted - target[~fitted]) / variance
+    groups = owner[~fitted]
+    return {
+        "target": name,
+        "unexplained": {half: float(one.mean()) for half, one in errors.items()},
+        "intervals": {
+            half: list(bootstrap_interval(one, groups, level=LEVEL)) for half, one in errors.items()
+        },
+        "difference": list(paired_interval(errors["C_pe"], errors["C_id"], groups, level=LEVEL)),
+    }
+
+
+def _ridge(rows: Floats, target: Floats, others: Floats, penalty: float) -> Floats:
+    """Fits target [N] on rows [N, F] and returns what it predicts of others [M, F]."""
+    mean, deviation = rows.mean(0), rows.std(0) + 1e-9
+    scaled = (rows - mean) / deviation
+    gram = scaled.T @ scaled + penalty * len(rows) * np.eye(rows.shape[1])
+    weights = np.linalg.solve(gram, scaled.T @ (target - target.mean()))
+    predicted: Floats = (others - mean) / deviation @ weights + target.mean()
+    return predicted
+
+
+def _verified(
+    faces_of: str,
+    train: tuple[dict[str, Floats], NDArray[np.int64]],
+    validation: tuple[dict[str, Floats], NDArray[np.int64]],
+) -> dict[str, Any]:
+    """A row of `verification`."""
+    codes, owner = validation
+    same = owner[:, None] == owner
+    first, second = np.nonzero(np.triu(same, 1))
+    confusion: dict[str, Floats] = {}
+    error: dict[str, float] = {}
+    for half, rows in codes.items():
+        mean, whitening = _within_people(train[0][half], train[1])
+        moved = (rows - mean) @ whitening
+        moved /= np.linalg.norm(moved, axis=1, keepdims=True)
+        alike = moved @ moved.T
+        others = np.sort(alike[np.triu(~same, 1)])
+        pairs = alike[first, second]
+        confusion[half] = 1 - np.searchsorted(others, pairs) / len(others)
+        error[half] = _equal_error_rate(pairs, others)
+    groups = owner[first]
+    return {
+        "faces_of": faces_of,
+        "people": len(np.unique(owner)),
+        "pairs": len(first),
+        "equal_error_rate": error,
+        "confusion": {half: float(one.mean()) for half, one in confusion.items()},
+        "intervals": {
+            half: list(bootstrap_interval(one, groups, level=LEVEL))
+            for half, one in confusion.items()
+        },
+        "difference": list(
+            paired_interval(confusion["C_id"], confusion["C_pe"], groups, level=LEVEL)
+        ),
+    }
+
+
+def _within_people(rows: Floats, owner: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """Mean, and the map that whitens how faces of one person differ, shrunk to the identity."""
+    centred = rows.copy()
+    for person in np.unique(owner):
+        centred[owner == person] -= rows[owner == person].mean(0)
+    covariance = centred.T @ centred / len(rows)
+    size = len(covariance)
+    shrunk = (1 - _SHRINKAGE) * covariance
+    shrunk += _SHRINKAGE * np.trace(covariance) / size * np.eye(size)
+    values, vectors = np.linalg.eigh(shrunk)
+    whitening: Floats = vectors / np.sqrt(values)
+    return rows.mean(0), whitening
+
+
+def _equal_error_rate(pairs: Floats, others: Floats) -> float:
+    """The rate at which as many pairs of one person are refused as of two are taken for one.
+
+    Args:
+        pairs: scores of pairs of one person.
+        others: of two people, in rising order.
+    """
+    thresholds = np.sort(np.concatenate([pairs, others]))
+    refused = np.searchsorted(np.sort(pairs), thresholds) / len(pairs)
+    taken = 1 - np.searchsorted(others, thresholds) / len(others)
+    best = int(np.argmin(np.abs(refused - taken)))
+    return float((refused[best] + taken[best]) / 2)
