@@ -32,7 +32,7 @@ FLOORS = [
     {"detection"},
     {"landmarks"},
     {"media"},
-    {"files", "fields", "logs"},
+    {"files", "fields", "logs", "reading"},
     {"errors"},
 ]
 FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}

@@ -11,6 +11,7 @@ from rednet_jax.errors import RednetError
 from rednet_jax.fields import current_names
 from rednet_jax.files import write_text
 from rednet_jax.model.config import RedNetConfig
+from rednet_jax.reading import read_json
 
 MEASURED, FAILED, LOG = "measured.json", "failed.json", "ablate.log"
 
@@ -23,7 +24,7 @@ def read_measured(runs_dir: Path, run: Run) -> dict[str, Any] | None:
     """
     path = runs_dir / run.folder / MEASURED
     try:
-        measured = json.loads(path.read_text(encoding="utf-8"))
+        measured = read_json(path)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -42,8 +43,7 @@ def read_measured(runs_dir: Path, run: Run) -> dict[str, Any] | None:
 def read_failure(runs_dir: Path, run: Run) -> str | None:
     """Returns in a line why a run failed, or None where it did not."""
     try:
-        text = (runs_dir / run.folder / FAILED).read_text(encoding="utf-8")
-        return str(json.loads(text)["reason"])
+        return str(read_json(runs_dir / run.folder / FAILED)["reason"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from rednet_jax.ablate.page import difference_text
 from rednet_jax.ablate.plan import Ablation, load_ablation
 from rednet_jax.errors import RednetError
 from rednet_jax.files import write_text
+from rednet_jax.reading import read_json
 
 PAGE = "README.md"
 
@@ -78,7 +78,7 @@ def _note(path: Path) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except (OSError, ValueError) as error:
         raise RednetError(f"{path}: cannot be read ({error})") from error
     if not isinstance(found, dict):

@@ -31,6 +31,7 @@ from rednet_jax.landmarks.boxes import whole_face_box
 from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.landmarks.crops import apply_affine, crop_image, crop_transform, invert_affine
 from rednet_jax.landmarks.schemes import Scheme
+from rednet_jax.reading import read_json
 
 _VERSION = 2
 """Of the files' form and of how a face is cut; counts as part of their source."""
@@ -159,7 +160,7 @@ def _fingerprint(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> str:
 
 def _made_from(folder: Path, source: dict[str, object]) -> bool:
     try:
-        return bool(json.loads((folder / _SOURCE).read_text(encoding="utf-8")) == source)
+        return bool(read_json(folder / _SOURCE) == source)
     except (OSError, ValueError):
         return False
 

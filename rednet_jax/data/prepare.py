@@ -26,6 +26,7 @@ from rednet_jax.errors import RednetError
 from rednet_jax.files import locked_folder, write_text
 from rednet_jax.landmarks.builtin import plain_scheme, scheme_of
 from rednet_jax.landmarks.schemes import Scheme
+from rednet_jax.reading import read_json
 
 SUMMARY = "rednet.json"
 
@@ -67,7 +68,7 @@ def find_prepared(name: str, data_dir: Path | None = None) -> Prepared | None:
     """
     folder = data_folder(data_dir) / _place(name)
     try:
-        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        summary = read_json(folder / SUMMARY)
         splits = tfds.builder_from_directory(folder).info.splits
     except (OSError, ValueError):
         return None

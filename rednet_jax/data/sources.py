@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
@@ -10,7 +9,6 @@ from typing import Any, Generic, TypeVar, overload
 import numpy as np
 import tensorflow_datasets as tfds
 from numpy.typing import NDArray
-from PIL import Image
 
 from rednet_jax.data.builders import BUILDERS
 from rednet_jax.data.builders.clips_300vw import EncodedFrames
@@ -20,7 +18,7 @@ from rednet_jax.data.samples import ClipSample, Sample
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.landmarks.schemes import Scheme
-from rednet_jax.media.images import rgb_pixels
+from rednet_jax.media.images import open_image, rgb_pixels
 
 S = TypeVar("S")
 
@@ -157,7 +155,7 @@ def _names(record: dict[str, Any]) -> dict[str, Any]:
 
 def decode(data: bytes) -> NDArray[np.uint8]:
     """Returns an encoded image as RGB uint8 [H, W, 3], not turned by its EXIF data."""
-    with Image.open(io.BytesIO(data)) as image:
+    with open_image(data) as image:
         return rgb_pixels(image, upright=False)
 
 

@@ -20,7 +20,7 @@ from rednet_jax.landmarks.builtin import BUILTIN
 from rednet_jax.landmarks.convert import converts
 from rednet_jax.landmarks.normalisers import Normaliser, check_normaliser, default_normaliser
 from rednet_jax.landmarks.schemes import Scheme
-from rednet_jax.landmarks.table import read_landmarks_csv, write_landmarks_csv
+from rednet_jax.landmarks.table import first_row, read_landmarks_csv, write_landmarks_csv
 
 Floats = NDArray[np.floating]
 
@@ -128,11 +128,7 @@ def _count(path: Path) -> int:
     file = min(path.glob("*.csv"), default=None) if path.is_dir() else path
     if file is None:
         raise RednetError(f"{path}: no CSV file in this folder")
-    try:
-        with file.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
-            header = [cell.strip() for cell in lines.readline().split(",")]
-    except OSError as error:
-        raise RednetError(f"{file}: cannot be read ({error.strerror})") from error
+    header = [cell.strip() for cell in first_row(file)]
     return sum(bool(re.fullmatch(r"x\d+", cell)) for cell in header)
 
 

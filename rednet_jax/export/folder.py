@@ -16,6 +16,7 @@ from rednet_jax.errors import RednetError
 from rednet_jax.files import replacing, write_text, writing
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.temporal import memory_shape
+from rednet_jax.reading import read_json
 
 EXPORT = "export.json"
 """The file that describes an export: written last, it says that all others are there."""
@@ -170,7 +171,7 @@ def read_export(file: Path) -> dict[str, Any]:
         RednetError: it cannot be read, or holds something else.
     """
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = read_json(file)
     except (OSError, ValueError) as error:
         raise RednetError(f"{file}: cannot be read ({error})") from error
     if not isinstance(found, dict):

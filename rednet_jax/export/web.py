@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.resources
-import json
 import os
 import shutil
 from pathlib import Path
@@ -15,6 +14,7 @@ from rednet_jax.export.folder import crop_rule, initial_state, state_shapes
 from rednet_jax.export.onnx import MODULES, make_graphs
 from rednet_jax.landmarks.drawing import coloured_parts
 from rednet_jax.model.config import RedNetConfig
+from rednet_jax.reading import read_json
 
 RUNTIME = "1.30.0"
 """Version of onnxruntime-web that the page was tested with."""
@@ -97,7 +97,7 @@ def _runtime(folder: str | os.PathLike[str] | None) -> tuple[str, list[Path]]:
             raise RednetError(f"{file}: no such file of onnxruntime-web; {remedy}")
     package = Path(folder) / "package.json"
     try:
-        return str(json.loads(package.read_text(encoding="utf-8"))["version"]), files
+        return str(read_json(package)["version"]), files
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RednetError(f"{package}: says no version; {remedy}") from error
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from rednet_jax.errors import RednetError
 from rednet_jax.fields import check_fields, shown
+from rednet_jax.reading import parse_json
 
 Point = tuple[float, float]
 
@@ -292,8 +292,8 @@ def scheme_of_text(text: str) -> Scheme:
         RednetError: no JSON, or no scheme.
     """
     try:
-        plain = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        plain = parse_json(text)
+    except ValueError as error:
         raise RednetError(f"not JSON ({error})") from None
     return Scheme.from_json(plain)
 

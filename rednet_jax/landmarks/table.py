@@ -8,18 +8,19 @@ and `track` has `IDENTITY`.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rednet_jax.errors import RednetError
 from rednet_jax.files import write_text
+from rednet_jax.reading import csv_rows
 
 FACE_COLUMNS = ("face", "score", "confidence")
 """Of `align`'s table: number of the face in its image from 0, the detector's score (nan for a box
@@ -89,11 +90,11 @@ def read_landmarks_csv(
     """
     names: list[str] = []
     rows: list[NDArray[np.float32]] = []
-    lines = _read_lines(path)
     if count is None:
-        columns = lines[0][1] if lines else []
-        count = sum(re.fullmatch(r"x\d+", cell.strip()) is not None for cell in columns)
-    table = _rows_of(path, lines, _header(count), (FACE_COLUMNS, IDENTITY))
+        count = (
+            sum(re.fullmatch(r"x\d+", cell.strip()) is not None for cell in first_row(path)) or 1
+        )
+    table = _rows_of(path, _header(count), (FACE_COLUMNS, IDENTITY))
     for line, name, values in _unique(path, table):
         if np.isnan(values).any() and not np.isnan(values).all():
             raise RednetError(f"{path}: line {line}: nan in a part of the row")
@@ -110,7 +111,7 @@ def read_boxes_csv(path: str | os.PathLike[str]) -> dict[str, list[NDArray[np.fl
             without area.
     """
     boxes: dict[str, list[NDArray[np.float32]]] = {}
-    for line, name, box in _rows_of(path, _read_lines(path), ["name", "x0", "y0", "x1", "y1"]):
+    for line, name, box in _rows_of(path, ["name", "x0", "y0", "x1", "y1"]):
         if not (box[2] > box[0] and box[3] > box[1]):
             raise RednetError(f"{path}: line {line}: not a box: x0 < x1 and y0 < y1 are needed")
         boxes.setdefault(name, []).append(box)
@@ -145,42 +146,58 @@ def _unique(path: str | os.PathLike[str], rows: Iterable[Row]) -> Iterator[Row]:
         yield line, name, values
 
 
-def _read_lines(path: str | os.PathLike[str]) -> list[tuple[int, list[str]]]:
-    """Returns the number and the cells of each line that is not empty."""
-    try:
-        # An image's name may hold bytes that are no UTF-8; they go in and out as they are.
-        with Path(path).open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            return [(reader.line_num, row) for row in reader if row]
-    except OSError as error:
-        raise RednetError(f"{path}: cannot be read ({error.strerror})") from error
-    except csv.Error as error:
-        raise RednetError(f"{path}: line {reader.line_num}: {error}") from error
-
-
 def _rows_of(
     path: str | os.PathLike[str],
-    lines: Sequence[tuple[int, list[str]]],
     header: Sequence[str],
     skipped: Sequence[Sequence[str]] = (),
-) -> list[Row]:
-    """Returns each row; one of the groups of columns `skipped` may follow the name."""
-    found = [cell.strip() for cell in lines[0][1]] if lines else []
-    groups = [group for group in skipped if found[1 : 1 + len(group)] == list(group)]
-    extra = len(groups[0]) if groups else 0
-    if found[:1] + found[1 + extra :] != list(header):
-        shown = header if len(header) < 8 else [*header[:3], "...", header[-1]]
-        raise RednetError(f"{path}: the first line is not {','.join(shown)}")
-    rows: list[Row] = []
-    for line, cells in lines[1:]:
-        if len(cells) != len(found):
-            raise RednetError(f"{path}: line {line}: {len(cells)} columns instead of {len(found)}")
-        try:
-            with np.errstate(over="ignore"):
-                values = np.array([plain_float(cell) for cell in cells[1 + extra :]], np.float32)
-        except ValueError as error:
-            raise RednetError(f"{path}: line {line}: {error}") from error
-        if np.isinf(values).any():
-            raise RednetError(f"{path}: line {line}: an infinite coordinate")
-        rows.append((line, cells[0], values))
-    return rows
+) -> Iterator[Row]:
+    """Yields each row; one of the groups of columns `skipped` may follow the name."""
+    with _reading(path):
+        lines = csv_rows(path)
+        _, first = next(lines, (0, []))
+        found = [cell.strip() for cell in first]
+        groups = [group for group in skipped if found[1 : 1 + len(group)] == list(group)]
+        extra = len(groups[0]) if groups else 0
+        if found[:1] + found[1 + extra :] != list(header):
+            shown = header if len(header) < 8 else [*header[:3], "...", header[-1]]
+            raise RednetError(f"{path}: the first line is not {','.join(shown)}")
+        for line, cells in lines:
+            yield line, cells[0], _numbers(path, line, cells, len(found), 1 + extra)
+
+
+def first_row(path: str | os.PathLike[str]) -> list[str]:
+    """Returns the cells of the first line of a table, none of an empty file.
+
+    Raises:
+        RednetError: the file cannot be read.
+    """
+    with _reading(path):
+        return next(csv_rows(path), (0, []))[1]
+
+
+@contextlib.contextmanager
+def _reading(path: str | os.PathLike[str]) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RednetError(f"{path}: cannot be read ({error.strerror})") from error
+    except RednetError:
+        raise
+    except ValueError as error:
+        raise RednetError(f"{path}: {error}") from error
+
+
+def _numbers(
+    path: str | os.PathLike[str], line: int, cells: Sequence[str], count: int, begin: int
+) -> NDArray[np.float32]:
+    """The numbers of a row of `count` cells, from the cell `begin` on."""
+    if len(cells) != count:
+        raise RednetError(f"{path}: line {line}: {len(cells)} columns instead of {count}")
+    try:
+        with np.errstate(over="ignore"):
+            values = np.array([plain_float(cell) for cell in cells[begin:]], np.float32)
+    except ValueError as error:
+        raise RednetError(f"{path}: line {line}: {error}") from error
+    if np.isinf(values).any():
+        raise RednetError(f"{path}: line {line}: an infinite coordinate")
+    return values

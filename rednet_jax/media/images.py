@@ -16,8 +16,10 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +32,18 @@ ENDINGS = (
     *(".tif", ".tiff", ".pbm", ".pgm", ".ppm", ".pfm"),
 )
 """What counts as an image in a folder, in lower case; a file that is named may end as it likes."""
+
+LARGEST = 100_000_000
+"""Pixels of an image at most: they take up to twelve bytes each while it is converted."""
+
+LARGEST_FILE = 4 * LARGEST + 2**20
+"""Bytes of an image file at most: floats take four a pixel."""
+
+_RUN_BY_OTHERS = ("EPS", "WMF")
+"""Formats that Pillow hands to another program."""
+
+_ROWS = 256
+"""Rows of an image that are scaled at a time: as floats they take eight times the memory."""
 
 _DARKEST = 16
 """The brightest value of a scaled image is at least this part of its range."""
@@ -61,9 +75,44 @@ def read_image(path: str | os.PathLike[str], *, upright: bool) -> NDArray[np.uin
         RednetError: the file is missing, damaged or no image, or its range of values is unknown.
     """
     with image_errors(path):
-        data = Path(path).read_bytes()
-        with Image.open(io.BytesIO(data)) as image:
+        data = read_bytes(path)
+        with open_image(data) as image:
             return rgb_pixels(image, upright=upright)
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Returns the content of an image file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it has more than `LARGEST_FILE` bytes.
+    """
+    with Path(path).open("rb") as file:
+        # Of a device, the size is not known before.
+        data = file.read(LARGEST_FILE + 1)
+    if len(data) > LARGEST_FILE:
+        raise ValueError(f"larger than {LARGEST_FILE} bytes")
+    return data
+
+
+def open_image(data: bytes) -> Image.Image:
+    """Opens an encoded image by its header, before its pixels take memory.
+
+    Raises:
+        UnidentifiedImageError: it is no image.
+        ValueError: it has more than `LARGEST` pixels, or is no image of pixels.
+    """
+    with warnings.catch_warnings():
+        # The limit below is this library's own.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        image = Image.open(io.BytesIO(data))
+    if image.format in _RUN_BY_OTHERS:
+        raise ValueError(f"{image.format} files are not supported")
+    if image.width * image.height > LARGEST:
+        raise ValueError(
+            f"{image.width} x {image.height} pixels, more than {LARGEST // 10**6} million"
+        )
+    return image
 
 
 @contextlib.contextmanager
@@ -73,7 +122,10 @@ def image_errors(path: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except UnidentifiedImageError as error:
         raise RednetError(f"{path}: not an image that can be read") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except RednetError:
+        raise
+    except Exception as error:
+        # Whatever comes of a damaged file in one of Pillow's readers.
         cause = getattr(error, "strerror", None) or error
         raise RednetError(f"{path}: cannot be read ({cause})") from error
 
@@ -96,7 +148,8 @@ def rgb_pixels(image: Image.Image, *, upright: bool) -> NDArray[np.uint8]:
         turned = image.transpose(undone)
     if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
         # Pillow has no direct way from premultiplied grey.
-        return np.asarray((turned.convert("LA") if turned.mode == "La" else turned).convert("RGB"))
+        turned = turned.convert("LA") if turned.mode == "La" else turned
+        return np.asarray(turned if turned.mode == "RGB" else turned.convert("RGB"))
     values = np.asarray(turned)
     largest = 65535 if image.mode == "F" else _largest(image)
     if largest == 2**32 - 1:
@@ -109,10 +162,9 @@ def rgb_pixels(image: Image.Image, *, upright: bool) -> NDArray[np.uint8]:
     return np.repeat(grey[..., None], 3, axis=-1)
 
 
-def _scaled(values: NDArray[np.generic], largest: int) -> NDArray[np.uint8]:
+def _scaled(values: NDArray[np.number[Any]], largest: int) -> NDArray[np.uint8]:
     """Grey values [H, W], integers or floats up to `largest`, as uint8 [H, W]."""
-    floats = np.asarray(values, np.float64)
-    low, high = float(floats.min()), float(floats.max())
+    low, high = float(values.min()), float(values.max())
     ranges = [1] if values.dtype.kind == "f" else []
     ranges += [top for top in (255, 65535) if top <= largest]
     if values.dtype.kind != "f":
@@ -125,7 +177,11 @@ def _scaled(values: NDArray[np.generic], largest: int) -> NDArray[np.uint8]:
         raise ValueError(
             f"grey values up to {high:g} would be black in 0..{top}; scale them to that range"
         )
-    return np.rint(floats * (255 / top)).astype(np.uint8)
+    grey = np.empty(values.shape, np.uint8)
+    for begin in range(0, len(values), _ROWS):
+        part = np.asarray(values[begin : begin + _ROWS], np.float64)
+        grey[begin : begin + _ROWS] = np.rint(part * (255 / top))
+    return grey
 
 
 def _largest(image: Image.Image) -> int:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from rednet_jax.errors import RednetError
 from rednet_jax.media.images import ENDINGS, read_image
-from rednet_jax.media.video import VideoFrame, VideoReader
+from rednet_jax.media.video import LARGEST, VideoFrame, VideoReader
 
 FPS = Fraction(25)
 """Frames a second of an image sequence for which none are given, as FFmpeg has it."""
@@ -103,6 +103,11 @@ class ImageSequence:
         self.frame_count: int | None = len(self._files)
         self._first = read_image(self._files[0], upright=True)
         self.size = self._first.shape[1], self._first.shape[0]
+        if self.size[0] * self.size[1] > LARGEST:
+            raise RednetError(
+                f"{self._files[0]}: {self.size[0]} x {self.size[1]} pixels, as frames of a video "
+                f"more than {LARGEST // 10**6} million"
+            )
 
     def __iter__(self) -> Iterator[VideoFrame]:
         """Yields the images that can be read, each at the time of its place in the sequence."""

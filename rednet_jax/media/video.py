@@ -45,6 +45,9 @@ CAMERAS = {
 UPRIGHT = np.eye(2, dtype=np.int64)
 """Display matrix of a video that is shown as it is stored."""
 
+LARGEST = 36_000_000
+"""Pixels of a frame at most, somewhat more than 8K has: some dozens are in memory at a time."""
+
 TICKS = 10_000
 """A second of a written video has at least so many: frames of uneven distance keep their times."""
 
@@ -107,7 +110,13 @@ class VideoReader:
             # Music has its cover as a video of one frame.
             if not isinstance(best, VideoStream) or best.disposition & Disposition.attached_pic:
                 raise RednetError(f"{self.name}: has no video stream")
+            # PyAV makes none for a stream that FFmpeg has no decoder for.
+            if getattr(best, "codec_context", None) is None:
+                raise RednetError(f"{self.name}: not a video (no decoder for its video stream)")
             self._stream = best
+            self._check_size(best.width, best.height)
+            # Decoders refuse larger frames, which a stream may have later, before they take memory.
+            best.codec_context.options = {"max_pixels": str(LARGEST)}
             # Threads that each decode a frame would lose frames beside a damaged one.
             self._stream.thread_type = "SLICE"
             self.fps = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
@@ -137,6 +146,12 @@ class VideoReader:
     def __exit__(self, *_: object) -> None:
         """Closes the file."""
         self._resources.close()
+
+    def _check_size(self, width: int, height: int) -> None:
+        if width * height > LARGEST:
+            raise RednetError(
+                f"{self.name}: {width} x {height} pixels, more than {LARGEST // 10**6} million"
+            )
 
     def _decode(self) -> Iterator[VideoFrame]:
         first = last = None
@@ -271,7 +286,7 @@ def _open_file(name: str, stack: contextlib.ExitStack) -> av.container.InputCont
     except OSError as error:
         raise RednetError(f"{name}: cannot be read ({error.strerror})") from error
     try:
-        return av.open(_with_extension(file), "r")
+        return av.open(_with_extension(file), "r", metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:
         raise RednetError(f"{name}: not a video, or cut off before its index") from error
 

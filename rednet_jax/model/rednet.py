@@ -138,7 +138,7 @@ def init(config: RedNetConfig, key: jax.Array) -> dict[str, Tree]:
 @functools.cache
 def _abstract(config: RedNetConfig) -> tuple[Any, dict[str, Tree]]:
     """The network's graph, and the shapes and types of its variables."""
-    graph, variables = _split(config, lambda shape, _: np.zeros(shape, np.float32))
+    graph, variables = _split(config, lambda shape, _: np.broadcast_to(np.float32(0), shape))
     return graph, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), variables)
 
 

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from rednet_jax.errors import RednetError
 from rednet_jax.files import write_text, writing
 from rednet_jax.logs import ASKED
+from rednet_jax.reading import read_json
 from rednet_jax.train.state import TrainState
 
 
@@ -245,7 +246,7 @@ class Checkpoints:
 
     def _went_back_to(self, step: int) -> bool:
         try:
-            told = json.loads((self._folder / WENT_BACK).read_text())
+            told = read_json(self._folder / WENT_BACK)
         except FileNotFoundError:
             return False
         except (OSError, ValueError) as error:
@@ -263,7 +264,7 @@ class Checkpoints:
         with _quietly():
             try:
                 state: TrainState = ocp.load(folder, like)
-                reader: dict[str, Any] = _read_json(folder / _METADATA)["custom_metadata"]["reader"]
+                reader: dict[str, Any] = read_json(folder / _METADATA)["custom_metadata"]["reader"]
                 return state, reader
             except (OSError, KeyError, TypeError, ValueError) as error:
                 cause = _cause(error)
@@ -351,7 +352,7 @@ def unreadable(folder: Path) -> str | None:
     """
     for name, *keys in ((_METADATA, "custom_metadata", "reader"), (_METRICS, "nme")):
         try:
-            found = _read_json(folder / name)
+            found = read_json(folder / name)
             for key in keys:
                 found = found[key]
         except FileNotFoundError:
@@ -374,7 +375,7 @@ def damage(folder: Path) -> str | None:
     if cause := unreadable(folder):
         return cause
     try:
-        told = _read_json(folder / DIGESTS)
+        told = read_json(folder / DIGESTS)
         reader, digests = told["reader"], dict(told["files"])
     except FileNotFoundError:
         return None
@@ -382,13 +383,15 @@ def damage(folder: Path) -> str | None:
         return f"{DIGESTS}: {_cause(error)}"
     except (ValueError, KeyError, TypeError):
         return f"{DIGESTS} holds no digests"
-    if _read_json(folder / _METADATA)["custom_metadata"]["reader"] != reader:
+    if read_json(folder / _METADATA)["custom_metadata"]["reader"] != reader:
         return f"{_METADATA} and {DIGESTS} name different places of the reader"
     for name, digest in digests.items():
         try:
+            # A name that leads elsewhere could be that of a device without an end.
+            inside = (folder / name).resolve().is_relative_to(folder.resolve())
+            if not (inside and (folder / name).is_file()):
+                return f"{name} is missing"
             found = _digest(folder / name)
-        except FileNotFoundError:
-            return f"{name} is missing"
         except OSError as error:
             return f"{name}: {_cause(error)}"
         if found != digest:
@@ -399,10 +402,6 @@ def damage(folder: Path) -> str | None:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _told_by_the_first(look: Callable[[], Any]) -> Any:

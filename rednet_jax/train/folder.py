@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from rednet_jax.errors import RednetError
 from rednet_jax.fields import differences, shown, with_defaults
 from rednet_jax.files import write_text
+from rednet_jax.reading import read_json
 from rednet_jax.train.experiment import Experiment
 from rednet_jax.train.state import check_same_network
 from rednet_jax.train.watch import ENVIRONMENT, METRICS, VALIDATION, read_rows
@@ -167,7 +168,7 @@ def _lasting_name(checkpoint: str) -> str:
 def _read(file: Path) -> Any:
     """The content of a JSON file; None where there is no file."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return read_json(file)
     except FileNotFoundError:
         return None
     except OSError as error:

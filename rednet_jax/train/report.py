@@ -6,7 +6,6 @@ import base64
 import importlib.resources
 import io
 import itertools
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 
 from rednet_jax.errors import RednetError
 from rednet_jax.files import write_text
+from rednet_jax.reading import read_json
 from rednet_jax.train.watch import (
     ENVIRONMENT,
     METRICS,
@@ -144,7 +144,7 @@ def _place(start: tuple[int, Row]) -> Row:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        config: dict[str, Any] = read_json(path)
         stages = config["stages"]
         if config["name"] and stages and all(set(one) >= _NEEDED for one in stages):
             return config

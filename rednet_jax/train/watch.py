@@ -18,6 +18,7 @@ from rednet_jax.files import write_text, writing
 from rednet_jax.landmarks.crops import apply_affine, invert_affine
 from rednet_jax.landmarks.drawing import contact_sheet, draw_landmarks, write_image
 from rednet_jax.landmarks.schemes import Scheme
+from rednet_jax.reading import parse_json
 
 METRICS, ENVIRONMENT, IMAGES = "metrics.jsonl", "environment.jsonl", "pictures"
 """Names in a run's folder."""
@@ -153,7 +154,7 @@ def read_rows(path: Path) -> list[Row]:
     rows = []
     for line in text.splitlines():
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             float(row["step"])
         except (ValueError, KeyError, TypeError):
             continue

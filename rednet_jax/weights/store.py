@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.resources
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from rednet_jax.fields import plain_function
 from rednet_jax.files import replacing
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.rednet import mismatch
+from rednet_jax.reading import parse_json
 from rednet_jax.weights.torch_layout import from_torch, to_torch
 
 BEST = "best.safetensors"
@@ -29,6 +31,8 @@ BEST = "best.safetensors"
 Variables = dict[str, Any]
 
 _CONFIG = "rednet_config"
+# A face's response maps, in numbers, and the side of the network's image, in pixels.
+_LARGEST_MAPS, _LARGEST_SIDE = 2**25, 4096
 # Of files in PyTorch's layout alone.
 _STEPS = "feedback_steps"
 
@@ -200,32 +204,58 @@ def read_weights(
             metadata = file.metadata() or {}
             if _CONFIG not in metadata:
                 raise RednetError(f"{path}: a safetensors file, but not of this library")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = list(file.keys())
+            held = sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+            try:
+                own = {"encoder": encoder, "decoder": decoder}
+                config = _config(parse_json(metadata[_CONFIG]), own, model)
+            except (ValueError, TypeError) as error:
+                raise RednetError(f"{path}: holds no config of ours ({error})") from error
+            # Before arrays of the shapes that the config asks for take memory.
+            _check_size(path, config, held)
+            tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, TypeError) as error:
         raise RednetError(f"{path}: not a safetensors file that can be read ({error})") from error
     if _STEPS in metadata:
         # Exported to PyTorch: the same arrays under other names.
         tensors = dict(from_torch(*item) for item in tensors.items())
-    try:
-        fields = json.loads(metadata[_CONFIG])
-        own = {"encoder": encoder, "decoder": decoder}
-        given = {name: module for name, module in own.items() if module is not None}
-        if model is not None:
-            named = {name: getattr(model, name) for name in ("encoder", "decoder")}
-            given |= {
-                name: module
-                for name, module in named.items()
-                if module is not None and plain_function(module) == fields.get(name)
-            }
-        config = RedNetConfig.from_json({**fields, **given})
-    except (ValueError, TypeError) as error:
-        raise RednetError(f"{path}: holds no config of ours ({error})") from error
     if complaint := mismatch(config, tensors):
         raise RednetError(f"{path}: {complaint}")
     for name, array in tensors.items():
         if not np.isfinite(array).all():
             raise RednetError(f"{path}: {name} holds values that are not finite")
     return config, nested({name: array.astype(np.float32) for name, array in tensors.items()})
+
+
+def _config(
+    fields: Any, own: dict[str, Callable[..., Any] | None], model: RedNetConfig | None
+) -> RedNetConfig:
+    """The config of a file's JSON, with the encoder and decoder that are given for its names."""
+    fields = {**fields}
+    given = {name: module for name, module in own.items() if module is not None}
+    if model is not None:
+        named = {name: getattr(model, name) for name in own}
+        given |= {
+            name: module
+            for name, module in named.items()
+            if module is not None and plain_function(module) == fields.get(name)
+        }
+    return RedNetConfig.from_json({**fields, **given})
+
+
+def _check_size(path: str | os.PathLike[str], config: RedNetConfig, held: int) -> None:
+    """Refuses a config that asks for more numbers than a file holds, or for maps beyond memory."""
+    widest = max(*config.widths, config.code_width, config.recurrent_width, config.regression_width)
+    # Encoders and decoders of the user's own decide themselves what they make of the widths.
+    own = config.encoder is not None or config.decoder is not None
+    if not own and max(widest * config.statistic_rows, config.identities) > held:
+        raise RednetError(f"{path}: its config asks for more than the {held} numbers that it holds")
+    maps = (config.scheme.count + 1) * config.map_size**2
+    if maps > _LARGEST_MAPS or config.input_size > _LARGEST_SIDE:
+        raise RednetError(
+            f"{path}: its config asks for images of {config.input_size} pixels a side and "
+            f"{config.scheme.count + 1} maps of {config.map_size}"
+        )
 
 
 def parameter_count(variables: Variables) -> int:

@@ -22,7 +22,7 @@ from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.boxes import landmark_box, whole_face_box
 from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.landmarks.schemes import Scheme
-from rednet_jax.media.images import image_errors, rgb_pixels
+from rednet_jax.media.images import image_errors, open_image, read_bytes, rgb_pixels
 
 LARGEST_BAD_SHARE = 0.05
 """A tree with a larger part of bad files is taken for a broken copy."""
@@ -348,8 +348,8 @@ def read_image_file(path: Path) -> StoredImage:
         RednetError: as `rednet_jax.media.images.read_image` does.
     """
     with image_errors(path):
-        data = path.read_bytes()
-        with Image.open(io.BytesIO(data)) as image:
+        data = read_bytes(path)
+        with open_image(data) as image:
             plain = image.mode == "RGB" and "transparency" not in image.info
             if plain and image.format in ("JPEG", "PNG"):
                 image.load()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -30,12 +30,12 @@ from rednet_jax.landmarks.pts import read_pts
 from rednet_jax.landmarks.schemes import Scheme
 from rednet_jax.landmarks.table import plain_float
 from rednet_jax.media.images import ENDINGS
+from rednet_jax.reading import check_size, csv_rows, read_json
 
 SPLITS = ("train", "validation", "test")
 
 BOX_COLUMNS = ("box_x0", "box_y0", "box_x1", "box_y1")
 
-_LARGEST_LABELS = 2_000_000_000
 _FARTHEST = 1e6
 
 
@@ -78,7 +78,8 @@ class OwnData:
         digest = hashlib.sha256()
         for path in (self.labels, *(path for _, path in self.lists)):
             if path is not None:
-                digest.update(_read(path, _LARGEST_LABELS).encode("utf-8", "surrogateescape"))
+                with _reading(path), path.open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
         splits = [split for split, _ in self.lists]
         told = [plain_scheme(self.scheme), splits, self.shares, self.seed, RULES]
         return f"{json.dumps(told)} {digest.hexdigest()}\n".encode()
@@ -183,8 +184,8 @@ class RednetFolder(FaceBuilder):
         """A table may name images without their endings."""
         found: list[_Label] = []
         for label in labels:
-            if not (self.root / label.file).is_file():
-                endings = [e for e in ENDINGS if (self.root / f"{label.file}{e}").is_file()]
+            if not _is_file(self.root / label.file):
+                endings = [e for e in ENDINGS if _is_file(self.root / f"{label.file}{e}")]
                 if endings:
                     label = label._replace(file=f"{label.file}{endings[0]}")
             found.append(label)
@@ -205,7 +206,10 @@ class RednetFolder(FaceBuilder):
             for known_as in {label.file, without_ending(label.file)}:
                 faces.setdefault(known_as, []).append(name)
         for split, path in self._own.lists:
-            for line in _read(path, _LARGEST_LABELS).splitlines():
+            with _reading(path):
+                check_size(path)
+                text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+            for line in text.splitlines():
                 if not (listed := line.strip()) or listed.startswith("#"):
                     continue
                 if listed not in faces:
@@ -251,7 +255,7 @@ def read_labels(
         found = []
         for label in listed:
             names = [label.file, *(f"{label.file}{ending}" for ending in ENDINGS)]
-            image = next((root / one for one in names if (root / one).is_file()), None)
+            image = next((root / one for one in names if _is_file(root / one)), None)
             if image is not None:
                 found.append((image, label.landmarks))
     if not found:
@@ -263,13 +267,24 @@ def read_labels(
     return found
 
 
-def _read(path: Path, largest: int) -> str:
+def _is_file(path: Path) -> bool:
+    """Whether there is such a file; labels may hold names that no file system takes."""
     try:
-        if path.stat().st_size > largest:
-            raise RednetError(f"{path}: larger than {largest} bytes")
-        return path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except RednetError:
+        raise
     except OSError as error:
         raise RednetError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise RednetError(f"{path}: {error}") from None
 
 
 def _read_points(path: Path, scheme: Scheme) -> NDArray[np.float32]:
@@ -281,12 +296,15 @@ def _read_points(path: Path, scheme: Scheme) -> NDArray[np.float32]:
 
 def _csv_labels(path: Path, scheme: Scheme | None) -> list[_Label]:
     """Faces of a table `name,x0,y0,...`, with `identity`, `visible0`, ... and `box_x0`, ... ."""
-    try:
-        lines = _read(path, _LARGEST_LABELS).splitlines()
-        rows = list(csv.reader(lines, strict=True))
-    except csv.Error as error:
-        raise RednetError(f"{path}: {error}") from None
-    header = [cell.strip() for cell in rows[0]] if rows else []
+    with _reading(path):
+        return _labels_of(path, scheme, csv_rows(path))
+
+
+def _labels_of(
+    path: Path, scheme: Scheme | None, rows: Iterator[tuple[int, list[str]]]
+) -> list[_Label]:
+    _, first = next(rows, (0, []))
+    header = [cell.strip() for cell in first]
     columns = {name: place for place, name in enumerate(header)}
     if len(columns) < len(header):
         raise RednetError(f"{path}: line 1: a column comes twice")
@@ -301,9 +319,7 @@ def _csv_labels(path: Path, scheme: Scheme | None) -> list[_Label]:
     if has_box and (missing := [name for name in BOX_COLUMNS if name not in columns]):
         raise RednetError(f"{path}: line 1: no column '{missing[0]}'")
     labels = []
-    for number, row in enumerate(rows[1:], 2):
-        if not row:
-            continue
+    for number, row in rows:
         where = f"{path}: line {number}"
         if len(row) != len(header):
             raise RednetError(f"{where}: {len(row)} columns instead of {len(header)}")
@@ -323,10 +339,11 @@ def _csv_labels(path: Path, scheme: Scheme | None) -> list[_Label]:
 def _coco_labels(path: Path, scheme: Scheme | None) -> list[_Label]:
     """Faces of a file of COCO keypoints: x, y, v each; v of 0 is not labelled."""
     try:
-        plain = json.loads(_read(path, _LARGEST_LABELS))
+        with _reading(path):
+            plain = read_json(path)
         files = {image["id"]: str(image["file_name"]) for image in plain["images"]}
         faces = list(plain["annotations"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (KeyError, TypeError) as error:
         raise RednetError(f"{path}: no COCO keypoints ({type(error).__name__}: {error})") from None
     labels = []
     for number, face in enumerate(faces):

@@ -1,0 +1,115 @@
+"""What mutated inputs found, each as the smallest input that shows it."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from rednet_jax.data.builders.own_folder import read_labels
+from rednet_jax.errors import RednetError
+from rednet_jax.landmarks.builtin import REDNET7, load_scheme
+from rednet_jax.landmarks.pts import read_pts
+from rednet_jax.landmarks.table import read_landmarks_csv
+from rednet_jax.media.images import read_image
+from rednet_jax.media.video import VideoReader, write_video
+from rednet_jax.reading import DEEPEST_JSON, parse_json
+
+
+def test_a_message_is_one_line_that_a_terminal_can_show():
+    error = RednetError("a.json: 'x\nfirst\x1b[31m\x07' is no scheme")
+    assert str(error) == r"a.json: 'x first\x1b[31m\x07' is no scheme"
+    assert len(str(RednetError("a.json: " + "x" * 100_000 + ": no scheme"))) < 1600
+    assert str(RednetError("b" * 100_000 + ": no scheme")).endswith("b: no scheme")
+
+
+def test_a_long_value_is_not_repeated_whole(tmp_path):
+    (tmp_path / "a.pts").write_text(f"n_points: {'9' * 40_000}\n{{\n1 2\n}}\n")
+    with pytest.raises(RednetError) as caught:
+        read_pts(tmp_path / "a.pts")
+    assert len(str(caught.value)) < 1600 and str(tmp_path) in str(caught.value)
+
+
+def test_a_weight_that_no_float_holds(tmp_path):
+    plain = {**REDNET7.to_json(), "name": "mine"}
+    plain["conversions"] = {"ibug68": [[[0, 10**400]]] * 7}
+    (tmp_path / "a.json").write_text(json.dumps(plain))
+    with pytest.raises(RednetError, match="neither an index nor a list"):
+        load_scheme(tmp_path / "a.json")
+
+
+def test_json_has_a_depth_and_numbers_of_64_bits():
+    deepest = "[" * DEEPEST_JSON + "]" * DEEPEST_JSON
+    assert parse_json(deepest) is not None
+    for text in (f"[{deepest}]", "[" * 100_000, '{"a":' * 50_000):
+        with pytest.raises(ValueError):
+            parse_json(text)
+    assert parse_json("[12345678901234567890, 1e999]") == [12345678901234567890, math.inf]
+    assert parse_json("1" + "0" * 4000) == math.inf
+
+
+def test_a_table_of_names_alone(tmp_path):
+    (tmp_path / "a.csv").write_text("name\na\nb\n")
+    with pytest.raises(RednetError, match="the first line is not name,x0,y0"):
+        read_landmarks_csv(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "a\0b"], ids=["long", "zero byte"])
+def test_a_name_that_no_file_system_takes(name, tmp_path):
+    (tmp_path / "a.csv").write_text(f"name,x0,y0\n{name},1,2\n")
+    with pytest.raises(RednetError, match="no labelled image"):
+        read_labels(tmp_path, tmp_path / "a.csv", None)
+
+
+def test_an_error_of_a_reader_of_pillow(tmp_path):
+    """Of an unknown pixel format it is NotImplementedError."""
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "DDS")
+    data = bytearray(file.getvalue())
+    data[80:84] = bytes(4)
+    (tmp_path / "a.dds").write_bytes(data)
+    with pytest.raises(RednetError, match=r"a\.dds: cannot be read"):
+        read_image(tmp_path / "a.dds", upright=True)
+
+
+def test_a_video_stream_without_decoder(tmp_path):
+    file = io.BytesIO()
+    with av.open(file, "w", format="avi") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width = stream.height = 48
+        frame = av.VideoFrame.from_ndarray(np.zeros((48, 48, 3), np.uint8))
+        container.mux([*stream.encode(frame.reformat(format="yuv420p")), *stream.encode(None)])
+    unknown = file.getvalue().replace(b"FMP4", b"ZZZZ")
+    assert unknown != file.getvalue()
+    (tmp_path / "a.avi").write_bytes(unknown)
+    with pytest.raises(RednetError, match="no decoder for its video stream"):
+        VideoReader(tmp_path / "a.avi")
+
+
+def test_a_video_that_is_too_large(tmp_path):
+    with write_video(tmp_path / "a.mp4", 25, (48, 48)) as write:
+        write(np.zeros((48, 48, 3), np.uint8))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rednet_jax.media.video.LARGEST", 2000)
+        with pytest.raises(RednetError, match="48 x 48 pixels, more than"):
+            VideoReader(tmp_path / "a.mp4")
+
+
+def test_a_title_that_is_not_utf_8(tmp_path):
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        container.metadata["title"] = "abcdefgh"
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width = stream.height = 48
+        frame = av.VideoFrame.from_ndarray(np.zeros((48, 48, 3), np.uint8))
+        container.mux([*stream.encode(frame.reformat(format="yuv420p")), *stream.encode(None)])
+    foreign = file.getvalue().replace(b"abcdefgh", b"abc\xb0\xffgh.")
+    assert foreign != file.getvalue()
+    (tmp_path / "a.mp4").write_bytes(foreign)
+    with VideoReader(tmp_path / "a.mp4") as video:
+        assert len(list(video)) == 1
