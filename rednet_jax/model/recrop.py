@@ -72,8 +72,14 @@ def next_crop(config: RedNetConfig, landmarks: jax.Array) -> jax.Array:
 
 
 def relative_transform(new: jax.Array, old: jax.Array) -> jax.Array:
-    """Returns the maps [B, 2, 3] from pixels of new crops to pixels of old ones."""
-    maps: jax.Array = compose_affine(invert_affine(old), new)
+    """Returns the maps [B, 2, 3] from pixels of new crops to pixels of old ones.
+
+    It is exactly the identity where the crops are equal: rounded, it would sample right beside
+    pixel centres, and XLA, which computes `floor` in each fusion that uses it, can round a point
+    down to one pixel for the index and to another for the weight.
+    """
+    linear = invert_affine(old) * jnp.array([1, 1, 0], old.dtype)
+    maps: jax.Array = jnp.eye(2, 3, dtype=new.dtype) + compose_affine(linear, new - old)
     return maps
 
 

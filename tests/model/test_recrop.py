@@ -19,7 +19,8 @@ from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.landmarks.crops import apply_affine, compose_affine, invert_affine
 from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.model.recrop import crop_images, first_crop, next_crop
+from rednet_jax.model.feedback import move
+from rednet_jax.model.recrop import crop_images, first_crop, next_crop, relative_transform
 
 Narrow = Callable[..., RedNetConfig]
 
@@ -47,6 +48,33 @@ def test_a_mean_shape_anywhere_is_laid_onto_the_crops(
         return
     crop = next_crop(CONFIG, jnp.asarray(points[None], "float32"))[0]
     np.testing.assert_allclose(crop, placed, atol=2e-3)
+
+
+PLACED = st.builds(
+    similarity,
+    st.floats(-3, 3),
+    st.floats(0.3, 3.5),
+    st.tuples(st.floats(-100, 200), st.floats(-100, 200)),
+)
+
+
+@given(placed=PLACED)
+def test_maps_in_a_crop_that_stays_are_exactly_the_same(placed: np.ndarray) -> None:
+    """Not only up to rounding: beside a pixel centre, index and weight may be of two pixels."""
+    crop = jnp.asarray(placed[None], "float32")
+    stays = relative_transform(crop, crop)
+    np.testing.assert_array_equal(stays, [[[1, 0, 0], [0, 1, 0]]])
+    maps = jax.random.normal(jax.random.key(0), (1, 4, 4, 2))
+    np.testing.assert_array_equal(move(maps, stays, 128), maps)
+
+
+@given(new=PLACED, old=PLACED)
+def test_a_point_of_a_crop_in_pixels_of_another(new: np.ndarray, old: np.ndarray) -> None:
+    crops = (jnp.asarray(each[None], "float32") for each in (new, old))
+    found = relative_transform(*crops)[0]
+    points = np.array([[0.0, 0], [127, 0], [0, 127], [50, 60]])
+    expected = apply_affine(invert_affine(old), apply_affine(new, points))
+    np.testing.assert_allclose(apply_affine(np.asarray(found), points), expected, atol=2e-3)
 
 
 @given(
