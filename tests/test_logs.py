@@ -48,9 +48,11 @@ def test_compilations_are_logged_where_the_user_asks_for_them():
     assert run(code).stderr == ""
 
 
-def test_of_absl_only_what_orbax_raises_as_well_is_left_out():
+@pytest.mark.parametrize("before", ["", "from rednet_jax import cli; cli.main(['--help'])\n"])
+def test_of_absl_only_what_orbax_raises_as_well_is_left_out(before):
+    """In a command, too, where the logger is there before absl gives it a class of its own."""
     code = (
-        "import logging, rednet_jax.train.checkpoints\n"
+        f"{before}import logging, rednet_jax.train.checkpoints\n"
         "from absl import logging as absl\n"
         "absl.error('of another library')\n"
         "exec(compile('absl.error(\"of orbax\")', '/site-packages/orbax/checkpoint/a.py', 'exec'))"

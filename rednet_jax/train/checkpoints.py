@@ -35,7 +35,18 @@ def _is_news(record: logging.LogRecord) -> bool:
     Orbax raises what fails, and before that logs it from each of its threads, with a traceback.
     """
     asked = any(os.environ.get(name) for name in ASKED)
-    return asked or record.levelno != logging.ERROR or "orbax" not in record.pathname
+    return asked or record.levelno != logging.ERROR or "orbax" not in _file_that_logs()
+
+
+def _file_that_logs() -> str:
+    """The file from which a filter is called by way of logging and absl.
+
+    A record's `pathname` is absl's own where the logger was made before absl was imported.
+    """
+    between = {__name__, "logging", "absl.logging"}
+    frames = (frame for frame, _ in traceback.walk_stack(None))
+    caller = next(frame for frame in frames if frame.f_globals.get("__name__") not in between)
+    return caller.f_code.co_filename
 
 
 logging.getLogger("absl").addFilter(_is_news)
