@@ -445,6 +445,7 @@ def test_a_run_that_is_killed_goes_on_bit_for_bit(finished, experiment, data_dir
         "from rednet_jax.train.experiment import *\n"
         "from rednet_jax.train.losses import LossConfig\n"
         "from rednet_jax.data.augment import Augmentation\n"
+        "from rednet_jax.landmarks.schemes import Part, Scheme\n"
         "from rednet_jax.train.loop import train\n"
         f"train({experiment!r}, Path(sys.argv[1]), data_dir=Path(sys.argv[2]))\n"
     )
