@@ -60,6 +60,21 @@ def _not_of_orbax(record: logging.LogRecord) -> bool:
 
 logging.getLogger("asyncio").addFilter(_not_of_orbax)
 
+_hook = sys.unraisablehook
+
+
+def _without_late_callbacks(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Prints what cannot be raised, but for callbacks of what a failed write left unfinished.
+
+    TensorStore calls those from C++, at any later time, for an event loop that is closed by then.
+    """
+    outermost = next(traceback.walk_tb(unraisable.exc_traceback), None)
+    if outermost is None or outermost[0].f_code.co_name != "call_soon_threadsafe":
+        _hook(unraisable)
+
+
+sys.unraisablehook = _without_late_callbacks
+
 _Policies = ocp.training.preservation_policies
 
 DIGESTS = "sha256.json"
@@ -115,7 +130,6 @@ class Checkpoints:
         """
         self._folder, self._keep = folder.absolute(), keep
         self._saving: tuple[int, dict[str, Any]] | None = None
-        self._hook = _without_late_callbacks()
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -314,7 +328,6 @@ class Checkpoints:
 
     def __enter__(self) -> Self:
         """For `with`."""
-        self._hook.__enter__()
         return self
 
     def __exit__(
@@ -324,15 +337,14 @@ class Checkpoints:
         trace: TracebackType | None,
     ) -> None:
         """Waits for what is being written; what went wrong before counts more."""
+        if "_checkpointer" not in self.__dict__:
+            return
         try:
-            if "_checkpointer" in self.__dict__:
-                with self._writing():
-                    self._checkpointer.close()
+            with self._writing():
+                self._checkpointer.close()
         except RednetError:
             if value is None:
                 raise
-        finally:
-            self._hook.__exit__(None, None, None)
 
     def _wait(self) -> None:
         if "_checkpointer" in self.__dict__:
@@ -344,29 +356,7 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError) as error:
-            # What else was being written fails in other threads by then.
-            time.sleep(_SECONDS_TO_END)
             raise RednetError(f"{self._folder}: cannot be written ({_cause(error)})") from error
-
-
-@contextlib.contextmanager
-def _without_late_callbacks() -> Iterator[None]:
-    """Within it, callbacks of what a failed write left unfinished print no tracebacks.
-
-    TensorStore calls them from C++ for an event loop that is closed by then.
-    """
-    before = sys.excepthook
-
-    def hook(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
-        outermost = next(traceback.walk_tb(trace), None)
-        if outermost is None or outermost[0].f_code.co_name != "call_soon_threadsafe":
-            before(kind, value, trace)
-
-    sys.excepthook = hook
-    try:
-        yield
-    finally:
-        sys.excepthook = before
 
 
 @contextlib.contextmanager
