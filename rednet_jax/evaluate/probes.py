@@ -145,8 +145,8 @@ def halves_of_codes(
 def draw_people(config: RedNetConfig, people: int, faces: int) -> tuple[NDArray[np.uint8], Floats]:
     """Returns generated faces, person by person.
 
-    Pose, expression and scene are drawn anew for every face, each number independent of the others;
-    crops are cut around the landmarks, not displaced.
+    Every face has its own pose, expression and scene, all numbers independent. Crops are cut around
+    the landmarks and not displaced.
 
     Returns:
         uint8 [people * faces, S, S, 3], S = config.input_size, and `TARGETS` float64 [..., 8]:

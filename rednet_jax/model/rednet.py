@@ -486,7 +486,7 @@ class _Run(NamedTuple):
         def refine(
             stats: Tree, z: jax.Array | None, crop: jax.Array | None, passes: jax.Array
         ) -> tuple[_Pass, Tree, tuple[jax.Array, jax.Array, Tree]]:
-            """One pass, batch statistics after it, and what is told of it."""
+            """One pass, the batch statistics after it, and its row of `PerStep`."""
             net = self._network(params, stats)
             # A coarse pass leaves the fine head out: its row, where there is one, is a visit.
             unvisited = config.passes_per_frame if config.statistics_per_pass else 0
@@ -531,18 +531,18 @@ class _Run(NamedTuple):
             # The last pass's maps ride in the carry, so that those of the others are not stacked.
             last, stats = carry
             given = follow(last)
-            last, stats, told = refine(
+            last, stats, row = refine(
                 stats, given.feedback, given.crop if recrops else None, given.passes
             )
-            return (last, stats), told
+            return (last, stats), row
 
         # Within a frame of a clip, the frame's own rule decides what is kept.
         stacked = not recurrent and not self.unrolled
         begun = self.rematerialised(
             lambda stats, z: refine(stats, z, first, passes), stacked=stacked, looped=False
         )
-        last, stats, told = begun(stats, z)
-        per_pass = jax.tree.map(lambda leaf: leaf[None], told)
+        last, stats, row = begun(stats, z)
+        per_pass = jax.tree.map(lambda leaf: leaf[None], row)
         if steps > 1:
             body = self.rematerialised(one, stacked=stacked)
             scan = self.scan
