@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rednet_jax.inference.aligner import align as align
     from rednet_jax.inference.face import Face as Face
     from rednet_jax.inference.tracker import Tracker as Tracker
-    from rednet_jax.inference.tracker import track as track
+    from rednet_jax.inference.tracking import track as track
     from rednet_jax.landmarks.builtin import load_scheme as load_scheme
     from rednet_jax.landmarks.schemes import Scheme as Scheme
     from rednet_jax.model.config import RedNetConfig as RedNetConfig
@@ -51,7 +51,7 @@ _HOMES = {
     "Aligner": "rednet_jax.inference.aligner",
     "Face": "rednet_jax.inference.face",
     "Tracker": "rednet_jax.inference.tracker",
-    "track": "rednet_jax.inference.tracker",
+    "track": "rednet_jax.inference.tracking",
 }
 
 __all__ = [*_HOMES, "__version__"]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.optimize import linear_sum_assignment
 
-from rednet_jax.data.builders.own_folder import read_labels
+from rednet_jax.data.builders.label_files import read_labels
 from rednet_jax.data.prepare import check_own_name
 from rednet_jax.detection.detector import Detection, FaceDetector, upright_box
 from rednet_jax.detection.yunet import YuNet

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -19,6 +17,7 @@ from rednet_jax.inference.aligner import DOUBTFUL
 from rednet_jax.inference.appearance import ALIKE, Appearance, Thumbnail, thumbnail
 from rednet_jax.inference.cuts import CutFinder
 from rednet_jax.inference.face import Face
+from rednet_jax.inference.missing import Missing
 from rednet_jax.inference.search import VIDEO_SEARCH, View, detect_in, tile_views, whole_view
 from rednet_jax.inference.streams import Carry, Look, Region, Streams, Variables
 from rednet_jax.landmarks.boxes import (
@@ -29,8 +28,6 @@ from rednet_jax.landmarks.boxes import (
 )
 from rednet_jax.landmarks.crops import apply_affine, invert_affine
 from rednet_jax.landmarks.schemes import Scheme
-from rednet_jax.media.background import read_ahead
-from rednet_jax.media.sequence import FrameReader, open_frames
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.weights.store import load
 
@@ -63,18 +60,6 @@ SEARCHED_BESIDE = 3
 """Frames during which a search runs beside the network, always as many: what is found does not
 depend on the machine's speed."""
 
-REMEMBERED = 50
-"""Frames. A face that comes back near its last place within so many is the same person's, unless it
-looks different."""
-
-LEAST_ALIKE, LESS_ALIKE, FLOOR_ALIKE = 0.75, 0.05, 0.3
-"""Likeness of a face to the person who was lost near it: with each frame of absence less is needed,
-down to the floor. Of 23 people 1 % of the pairs of frames were less alike than 0.80 two frames
-apart, 0.56 five, and 0.37 thirty."""
-
-WALKED = 0.05
-"""Sides of a face that a person who was lost may have moved in a frame, plus one side at once."""
-
 
 @dataclasses.dataclass
 class _Track:
@@ -94,16 +79,6 @@ class _Track:
     def region(self) -> Region:
         """Where it is looked for in the next frame."""
         return _region(self.face.landmarks, self.face.scheme, self.roll, self.face.box)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Missing:
-    """Where, in which frame and how a person was seen last."""
-
-    identity: int
-    box: NDArray[np.float32]
-    frame: int
-    appearance: Appearance
 
 
 class Tracker:
@@ -163,9 +138,8 @@ class Tracker:
         """Forgets all faces: the next frame is the first one of a video."""
         self._cuts = CutFinder()
         self._frame = 0
-        self._people = 0
         self._tracks: list[_Track] = []
-        self._missing: list[_Missing] = []
+        self._missing = Missing()
         self._searched_in = self._whole_searched_in = -NEWCOMERS_EVERY
         self._searches = 0
         self._end_search()
@@ -188,8 +162,8 @@ class Tracker:
             raise RednetError(f"a frame is uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
         cut = self._cuts.update(image)
         if cut:
-            self._tracks, self._missing = [], []
-        self._missing = [one for one in self._missing if self._frame - one.frame <= REMEMBERED]
+            self._tracks = []
+        self._missing.forget(None if cut else self._frame)
         lost = self._follow(image)
         if len(self._tracks) < self._faces:
             self._add(image, self._detections(image, at_once=cut or lost))
@@ -224,7 +198,7 @@ class Tracker:
             current = _Track(track.row, face, look.region.roll, track.appearance)
             another = track.appearance.update(seen)
             if another is not None:
-                person = self._identify(found, seen, least_alike=ALIKE)
+                person = self._missing.identify(found, self._frame, seen, ALIKE)
                 self._miss(track)
                 current.face, current.appearance = face._replace(identity=person), another
             followed.append(current)
@@ -234,9 +208,7 @@ class Tracker:
     def _miss(self, track: _Track) -> None:
         """Notes where a person was seen last."""
         assert track.face.identity is not None
-        self._missing.append(
-            _Missing(track.face.identity, track.box, self._frame, track.appearance)
-        )
+        self._missing.lose(track.face.identity, track.box, self._frame, track.appearance)
 
     def _detections(self, image: NDArray[np.uint8], *, at_once: bool) -> list[Detection]:
         """What the detector finds in this frame, or found in one before."""
@@ -307,7 +279,7 @@ class Tracker:
             for face in by_prominence(detections)
             if not any(_same(face.box, track.box) for track in self._tracks)
         ]
-        new.sort(key=lambda face: not self._missed_near(face.box))
+        new.sort(key=lambda face: not self._missing.is_near(face.box, self._frame))
         for row in free:
             self._streams.forget(row)
         started = dict(zip(free, new, strict=False))
@@ -336,36 +308,9 @@ class Tracker:
                 detection.box,
                 self.config.scheme,
                 detection.score,
-                self._identify(box, seen),
+                self._missing.identify(box, self._frame, seen),
             )
             self._tracks.append(_Track(row, face, look.region.roll, Appearance([seen])))
-
-    def _identify(
-        self, box: NDArray[np.float32], seen: Thumbnail, least_alike: float | None = None
-    ) -> int:
-        """The number of who was lost near a box and looks alike, else a new one."""
-        for one in self._missed_near(box):
-            absent = self._frame - one.frame
-            least = max(LEAST_ALIKE - LESS_ALIKE * absent, FLOOR_ALIKE)
-            if one.appearance.likeness(seen) >= (least if least_alike is None else least_alike):
-                self._missing.remove(one)
-                return one.identity
-        self._people += 1
-        return self._people - 1
-
-    def _missed_near(self, box: NDArray[np.float32]) -> list[_Missing]:
-        """Who was lost near enough to a box, the nearest first: farther, the longer he is gone."""
-
-        def sides_away(one: _Missing) -> float:
-            apart = np.abs(one.box[:2] + one.box[2:] - box[:2] - box[2:]).max() / 2
-            return float(apart / max(one.box[2:] - one.box[:2]))
-
-        near = [
-            one
-            for one in self._missing
-            if sides_away(one) <= 1 + WALKED * (self._frame - one.frame)
-        ]
-        return sorted(near, key=sides_away)
 
     def _look(self, image: NDArray[np.uint8], regions: dict[int, Region]) -> dict[int, Look | None]:
         """The network's answer at each region, by row; None where there is no face.
@@ -420,65 +365,6 @@ def landmark_track(frames: Sequence[Sequence[Face]], scheme: Scheme) -> NDArray[
     """Returns the landmarks of the first face of T frames, [T, L, 2] float32, nan without one."""
     blank = np.full((scheme.count, 2), np.nan, np.float32)
     return np.stack([faces[0].landmarks if faces else blank for faces in frames])
-
-
-@dataclasses.dataclass(frozen=True)
-class TrackedFrame:
-    """One frame of a video and its faces.
-
-    Attributes:
-        index: number of the frame, from 0.
-        seconds: when it is shown; None where frames were given without times.
-        faces: in the frame, the one that was tracked longest first.
-    """
-
-    index: int
-    seconds: float | None
-    faces: list[Face]
-
-
-def track(
-    source: str | os.PathLike[str] | int | Iterable[NDArray[np.uint8]],
-    checkpoint: str | tuple[RedNetConfig, Variables] = "compact_video",
-    *,
-    faces: int = 1,
-    feedback_steps: int = 1,
-    detector: FaceDetector | None = None,
-) -> Iterator[TrackedFrame]:
-    """Tracks faces through a video.
-
-        for frame in rednet_jax.track("meeting.mp4", faces=4):
-            for face in frame.faces:
-                print(frame.seconds, face.identity, face.landmarks)
-
-    Args:
-        source: a video file, the number of a camera, a folder of images, a pattern such as
-            frame_%04d.png, or frames, RGB uint8 [H, W, 3] each: arrays, or a generator of them.
-        checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
-        faces: how many are tracked at most.
-        feedback_steps: K, passes of the network for each frame.
-        detector: finds the faces; `YuNet(VIDEO_SEARCH)` if None.
-
-    Returns:
-        The frames with their faces, each computed when it is asked for.
-
-    Raises:
-        RednetError: a video or a checkpoint that cannot be read, faces or feedback_steps below 1;
-            later, a frame that is no RGB image, or, after all that could be read, a file that is
-            damaged or cut short.
-    """
-    tracker = Tracker(checkpoint, faces=faces, feedback_steps=feedback_steps, detector=detector)
-    if isinstance(source, str | os.PathLike | int):
-        return _track_video(tracker, open_frames(source))
-    return (TrackedFrame(index, None, tracker.update(image)) for index, image in enumerate(source))
-
-
-def _track_video(tracker: Tracker, reader: FrameReader) -> Iterator[TrackedFrame]:
-    with reader, contextlib.closing(read_ahead(reader)) as frames:
-        for index, frame in enumerate(frames):
-            yield TrackedFrame(index, frame.seconds, tracker.update(frame.image))
-    if reader.broken is not None:
-        raise RednetError(f"{reader.name}: {reader.broken}")
 
 
 def _box(face: Face) -> NDArray[np.float32]:

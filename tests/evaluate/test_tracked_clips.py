@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from data.miniature_300vw import FRAMES, UNLABELLED, prepare_300vw
 
-from rednet_jax.data.builders.base import read_list
+from rednet_jax.data.builders.trees import read_list
 from rednet_jax.data.prepare import prepare
 from rednet_jax.data.sources import read_clips
 from rednet_jax.errors import RednetError

@@ -113,7 +113,7 @@ def scheme_of_many_landmarks() -> None:
 
 
 def deep_json() -> None:
-    from rednet_jax.data.builders.own_folder import read_labels
+    from rednet_jax.data.builders.label_files import read_labels
     from rednet_jax.landmarks.builtin import load_scheme
     from rednet_jax.train.report import write_report
     from rednet_jax.weights.store import load
@@ -131,7 +131,7 @@ def deep_json() -> None:
 
 
 def labels_of_half_a_gigabyte() -> None:
-    from rednet_jax.data.builders.own_folder import read_labels
+    from rednet_jax.data.builders.label_files import read_labels
 
     with Path("a.json").open("wb") as file:
         file.truncate(2**29)
@@ -139,7 +139,7 @@ def labels_of_half_a_gigabyte() -> None:
 
 
 def wide_csv() -> None:
-    from rednet_jax.data.builders.own_folder import read_labels
+    from rednet_jax.data.builders.label_files import read_labels
     from rednet_jax.landmarks.table import read_boxes_csv, read_landmarks_csv
 
     texts = "a" * 100_000_000, "," * 100_000_000, 'name,"' + "x\n" * 50_000_000

@@ -210,7 +210,8 @@ def points() -> Kind:
 
 def tables() -> Kind:
     """CSV files of predictions, boxes and labels; COCO keypoints; lists of splits."""
-    from rednet_jax.data.builders.own_folder import OwnData, read_labels
+    from rednet_jax.data.builders.label_files import read_labels
+    from rednet_jax.data.builders.own_folder import OwnData
     from rednet_jax.data.prepare import prepare
     from rednet_jax.evaluate.predictions import score_predictions
     from rednet_jax.landmarks.builtin import REDNET7

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rednet_jax.data.builders.own_folder import read_labels
+from rednet_jax.data.builders.label_files import read_labels
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.builtin import REDNET7, load_scheme
 from rednet_jax.landmarks.pts import read_pts

@@ -12,7 +12,7 @@ from PIL import Image
 from rednet_jax.errors import RednetError
 from rednet_jax.inference import track_file as module
 from rednet_jax.inference.track_file import _stem, track_file
-from rednet_jax.inference.tracker import track
+from rednet_jax.inference.tracking import track
 from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.landmarks.drawing import draw_landmarks
 from rednet_jax.landmarks.table import read_landmarks_csv

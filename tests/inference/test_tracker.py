@@ -11,15 +11,15 @@ import pytest
 from rednet_jax.detection.detector import POINTS, Detection, by_prominence
 from rednet_jax.errors import RednetError
 from rednet_jax.inference import streams
+from rednet_jax.inference.missing import REMEMBERED
 from rednet_jax.inference.tracker import (
     NEWCOMERS_EVERY,
-    REMEMBERED,
     SEARCH_EVERY,
     SEARCHED_BESIDE,
     Tracker,
     landmark_track,
-    track,
 )
+from rednet_jax.inference.tracking import track
 from rednet_jax.landmarks.boxes import face_roll, landmark_box
 from rednet_jax.landmarks.builtin import IBUG68, REDNET7
 from rednet_jax.landmarks.crops import apply_affine, crop_transform

@@ -10,13 +10,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from rednet_jax.data.builders.base import (
-    Example,
-    FaceBuilder,
-    face_example,
-    read_image_file,
-    without_ending,
-)
+from rednet_jax.data.builders.base import FaceBuilder
+from rednet_jax.data.builders.examples import Example, face_example, read_image_file
+from rednet_jax.data.builders.trees import without_ending
 from rednet_jax.errors import RednetError
 
 # Left and right are the image's in AFLW's names. What is not here has no counterpart: pupils,

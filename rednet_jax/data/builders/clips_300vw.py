@@ -13,13 +13,9 @@ import tensorflow_datasets as tfds
 from numpy.typing import NDArray
 from PIL import Image
 
-from rednet_jax.data.builders.base import (
-    Example,
-    FaceBuilder,
-    check_face,
-    clip_features,
-    read_list,
-)
+from rednet_jax.data.builders.base import FaceBuilder
+from rednet_jax.data.builders.examples import Example, check_face, clip_features
+from rednet_jax.data.builders.trees import read_list
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.boxes import landmark_box
 from rednet_jax.landmarks.pts import read_pts

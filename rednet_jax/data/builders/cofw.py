@@ -17,7 +17,8 @@ import scipy.io.matlab
 from numpy.typing import NDArray
 from PIL import Image
 
-from rednet_jax.data.builders.base import Example, FaceBuilder, StoredImage, face_example
+from rednet_jax.data.builders.base import FaceBuilder
+from rednet_jax.data.builders.examples import Example, StoredImage, face_example
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.builtin import COFW29
 

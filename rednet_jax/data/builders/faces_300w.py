@@ -6,13 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from rednet_jax.data.builders.base import (
-    Example,
-    FaceBuilder,
-    face_example,
-    files_by_name,
-    read_image_file,
-)
+from rednet_jax.data.builders.base import FaceBuilder
+from rednet_jax.data.builders.examples import Example, face_example, read_image_file
 from rednet_jax.data.builders.tree_300w import (
     CHALLENGING_FOLDERS,
     COMMON_FOLDERS,
@@ -21,6 +16,7 @@ from rednet_jax.data.builders.tree_300w import (
     read_labels,
     split_names,
 )
+from rednet_jax.data.builders.trees import files_by_name
 from rednet_jax.media.images import ENDINGS
 
 

@@ -6,16 +6,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from rednet_jax.data.builders.base import (
-    Example,
-    FaceBuilder,
-    face_example,
-    files_by_name,
-    read_image_file,
-    without_ending,
-)
+from rednet_jax.data.builders.base import FaceBuilder
+from rednet_jax.data.builders.examples import Example, face_example, read_image_file
 from rednet_jax.data.builders.machine_labels import FILE, MachineLabels
 from rednet_jax.data.builders.tree_300w import MIRRORED, photo, read_labels, validation_names
+from rednet_jax.data.builders.trees import files_by_name, without_ending
 from rednet_jax.media.images import ENDINGS
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-from rednet_jax.data.builders.base import files_by_name, without_ending
 from rednet_jax.data.builders.machine_labels import FILE, MachineLabels
 from rednet_jax.data.builders.people import Face, PeopleBuilder
+from rednet_jax.data.builders.trees import files_by_name, without_ending
 from rednet_jax.errors import RednetError
 from rednet_jax.media.images import ENDINGS
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rednet_jax.data.builders.base import check_face
+from rednet_jax.data.builders.examples import check_face
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.table import plain_float
 

@@ -9,14 +9,10 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from rednet_jax.data.builders.base import (
-    Example,
-    FaceBuilder,
-    face_example,
-    read_image_file,
-    read_list,
-)
+from rednet_jax.data.builders.base import FaceBuilder
+from rednet_jax.data.builders.examples import Example, face_example, read_image_file
 from rednet_jax.data.builders.machine_labels import MachineLabels
+from rednet_jax.data.builders.trees import read_list
 
 
 def person(name: str) -> str:

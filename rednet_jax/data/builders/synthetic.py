@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rednet_jax.data.builders.base import Example, FaceBuilder, StoredImage, face_example
+from rednet_jax.data.builders.base import FaceBuilder
+from rednet_jax.data.builders.examples import Example, StoredImage, face_example
 from rednet_jax.landmarks.builtin import HEAD70
 
 if TYPE_CHECKING:

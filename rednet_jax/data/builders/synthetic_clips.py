@@ -12,7 +12,8 @@ import tensorflow_datasets as tfds
 from numpy.typing import NDArray
 
 from rednet_jax.data.builders import synthetic
-from rednet_jax.data.builders.base import Example, FaceBuilder, check_face, clip_features
+from rednet_jax.data.builders.base import FaceBuilder
+from rednet_jax.data.builders.examples import Example, check_face, clip_features
 from rednet_jax.data.builders.synthetic import encode_drawn, generator_digest
 from rednet_jax.landmarks.boxes import landmark_box
 from rednet_jax.landmarks.builtin import HEAD70

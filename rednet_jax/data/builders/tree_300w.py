@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rednet_jax.data.builders.base import files_by_name
+from rednet_jax.data.builders.trees import files_by_name
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.pts import read_pts
 

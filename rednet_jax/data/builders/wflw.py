@@ -8,13 +8,9 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rednet_jax.data.builders.base import (
-    Example,
-    FaceBuilder,
-    face_example,
-    read_image_file,
-    without_ending,
-)
+from rednet_jax.data.builders.base import FaceBuilder
+from rednet_jax.data.builders.examples import Example, face_example, read_image_file
+from rednet_jax.data.builders.trees import without_ending
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.builtin import WFLW98
 from rednet_jax.landmarks.table import plain_float

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from rednet_jax.data.builders.base import without_ending
 from rednet_jax.data.builders.machine_labels import FILE, MachineLabels
 from rednet_jax.data.builders.people import Face, PeopleBuilder
+from rednet_jax.data.builders.trees import without_ending
 
 _TABLES = {
     "training": "training_frames_keypoints.csv",

@@ -13,8 +13,8 @@ from data.builders.trees import LANDMARKS, names, read_back
 from numpy.typing import NDArray
 from PIL import Image
 
-from rednet_jax.data.builders.base import read_list
 from rednet_jax.data.builders.clips_300vw import EncodedFrames
+from rednet_jax.data.builders.trees import read_list
 from rednet_jax.data.prepare import find_prepared
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.pts import write_pts

@@ -10,9 +10,9 @@ import pytest
 import tensorflow_datasets as tfds
 from data.builders.trees import LANDMARKS, PICTURE, names, read_back, save_image, write_labels
 
-from rednet_jax.data.builders.base import read_list
 from rednet_jax.data.builders.machine_labels import FILE
 from rednet_jax.data.builders.people import identity, person
+from rednet_jax.data.builders.trees import read_list
 
 HELD_OUT = read_list("people_validation")[0]
 FRAMES = [

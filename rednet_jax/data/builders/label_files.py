@@ -1,0 +1,226 @@
+"""Labels of your own images: .pts files, a CSV table, or COCO keypoints."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rednet_jax.errors import RednetError
+from rednet_jax.landmarks.pts import read_pts
+from rednet_jax.landmarks.schemes import Scheme
+from rednet_jax.landmarks.table import plain_float
+from rednet_jax.media.images import ENDINGS
+from rednet_jax.reading import csv_rows, read_json
+
+BOX_COLUMNS = ("box_x0", "box_y0", "box_x1", "box_y1")
+
+_FARTHEST = 1e6
+
+
+class Label(NamedTuple):
+    """A labelled face.
+
+    Attributes:
+        file: of the image, relative to the folder.
+        landmarks: float32 [L, 2], pixels; nan where not labelled.
+        identity: as the labels have it; None without.
+        box: float32 [4], or None.
+        where: line or entry of the labels, for messages.
+    """
+
+    file: str
+    landmarks: NDArray[np.float32]
+    identity: str | None
+    box: NDArray[np.float32] | None
+    where: str
+
+
+def read_labels(
+    root: Path, labels: Path | None, count: int | None
+) -> list[tuple[Path, NDArray[np.float32]]]:
+    """Returns images and their landmarks [L, 2], nan where not labelled.
+
+    Args:
+        root: the folder of images.
+        labels: as in `own_folder.OwnData`.
+        count: L; that of the first face if None.
+
+    Raises:
+        RednetError: labels that cannot be read, or none.
+    """
+    if labels is None:
+        found = []
+        for path in sorted(root.rglob("*.pts")):
+            images = [path.with_suffix(ending) for ending in ENDINGS]
+            image = next((one for one in images if one.is_file()), None)
+            if image is not None:
+                found.append((image, read_pts(path)))
+    else:
+        listed = (
+            coco_labels(labels, None)
+            if labels.suffix.lower() == ".json"
+            else csv_labels(labels, None)
+        )
+        found = []
+        for label in listed:
+            names = [label.file, *(f"{label.file}{ending}" for ending in ENDINGS)]
+            image = next((root / one for one in names if is_file(root / one)), None)
+            if image is not None:
+                found.append((image, label.landmarks))
+    if not found:
+        raise RednetError(f"{labels or root}: no labelled image")
+    count = len(found[0][1]) if count is None else count
+    for image, points in found:
+        if len(points) != count:
+            raise RednetError(f"{image}: {len(points)} landmarks, others have {count}")
+    return found
+
+
+def is_file(path: Path) -> bool:
+    """Returns whether there is such a file; labels may hold names that no file system takes."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Within it what goes wrong in reading a file becomes a RednetError that names it."""
+    try:
+        yield
+    except RednetError:
+        raise
+    except OSError as error:
+        raise RednetError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise RednetError(f"{path}: {error}") from None
+
+
+def read_points(path: Path, scheme: Scheme) -> NDArray[np.float32]:
+    """Returns the landmarks of a .pts file, float32 [L, 2]; RednetError if they are not L."""
+    points = read_pts(path)
+    if len(points) != scheme.count:
+        raise RednetError(f"{path}: {len(points)} points, scheme {scheme.name} has {scheme.count}")
+    return points
+
+
+def csv_labels(path: Path, scheme: Scheme | None) -> list[Label]:
+    """Returns the faces of a table; besides `name,x0,y0,...` it may say identity, visible and box.
+
+    Args:
+        path: of the CSV file.
+        scheme: of the landmarks; as many as the first line has if None.
+
+    Raises:
+        RednetError: the file cannot be read, or a line of it is wrong.
+    """
+    with reading(path):
+        return _labels_of(path, scheme, csv_rows(path))
+
+
+def _labels_of(
+    path: Path, scheme: Scheme | None, rows: Iterator[tuple[int, list[str]]]
+) -> list[Label]:
+    _, first = next(rows, (0, []))
+    header = [cell.strip() for cell in first]
+    columns = {name: place for place, name in enumerate(header)}
+    if len(columns) < len(header):
+        raise RednetError(f"{path}: line 1: a column comes twice")
+    count = scheme.count if scheme is not None else sum(name[:1] == "x" for name in header)
+    coordinates = [f"{axis}{i}" for i in range(count) for axis in "xy"]
+    optional = ["identity", *BOX_COLUMNS, *(f"visible{i}" for i in range(count))]
+    if missing := [name for name in ("name", *coordinates) if name not in columns]:
+        raise RednetError(f"{path}: line 1: no column '{missing[0]}'")
+    if unknown := [name for name in header if name not in ("name", *coordinates, *optional)]:
+        raise RednetError(f"{path}: line 1: unknown column '{unknown[0]}'")
+    has_box, visible = BOX_COLUMNS[0] in columns, [f"visible{i}" for i in range(count)]
+    if has_box and (missing := [name for name in BOX_COLUMNS if name not in columns]):
+        raise RednetError(f"{path}: line 1: no column '{missing[0]}'")
+    labels = []
+    for number, row in rows:
+        where = f"{path}: line {number}"
+        if len(row) != len(header):
+            raise RednetError(f"{where}: {len(row)} columns instead of {len(header)}")
+        cells = {name: row[place].strip() for name, place in columns.items()}
+        points = _numbers([cells[name] for name in coordinates], where).reshape(count, 2)
+        seen = [cells.get(name, "1") for name in visible]
+        if not {*seen} <= {"0", "1", "2"}:
+            raise RednetError(f"{where}: visible is neither 0 (not labelled), 1 (hidden) nor 2")
+        points[[cell == "0" for cell in seen]] = np.nan
+        box = _numbers([cells[name] for name in BOX_COLUMNS], where) if has_box else None
+        labels.append(
+            Label(cells["name"], points, cells.get("identity") or None, _box(box, where), where)
+        )
+    return labels
+
+
+def coco_labels(path: Path, scheme: Scheme | None) -> list[Label]:
+    """Returns the faces of a file of COCO keypoints: x, y, v each; v of 0 is not labelled.
+
+    Arguments and errors are those of `csv_labels`.
+    """
+    try:
+        with reading(path):
+            plain = read_json(path)
+        files = {image["id"]: str(image["file_name"]) for image in plain["images"]}
+        faces = list(plain["annotations"])
+    except (KeyError, TypeError) as error:
+        raise RednetError(f"{path}: no COCO keypoints ({type(error).__name__}: {error})") from None
+    labels = []
+    for number, face in enumerate(faces):
+        where = f"{path}: annotation {number}"
+        try:
+            keypoints, file = face["keypoints"], files[face["image_id"]]
+            values = np.array(keypoints, np.float64).reshape(-1, 3)
+            corner = face.get("bbox")
+            box = None
+            if corner is not None:
+                x, y, width, height = np.array(corner, np.float64)
+                box = np.array([x, y, x + width, y + height], np.float32)
+            identity = face.get("identity")
+        except (KeyError, ValueError, TypeError) as error:
+            raise RednetError(f"{where}: {type(error).__name__}: {error}") from None
+        if scheme is not None and len(values) != scheme.count:
+            raise RednetError(
+                f"{where}: {len(values)} keypoints, scheme {scheme.name} has {scheme.count}"
+            )
+        points = np.where(values[:, 2:] > 0, values[:, :2], np.nan)
+        if np.isinf(points).any() or (np.abs(np.nan_to_num(points)) > _FARTHEST).any():
+            raise RednetError(f"{where}: a coordinate is no place in an image")
+        # People who are labelled elsewhere in the image have boxes, but no keypoints.
+        if np.isfinite(points).any():
+            labels.append(
+                Label(
+                    file,
+                    points.astype(np.float32),
+                    None if identity is None else str(identity),
+                    _box(box, where),
+                    where,
+                )
+            )
+    return labels
+
+
+def _numbers(cells: list[str], where: str) -> NDArray[np.float32]:
+    """The numbers of cells; an empty one, or nan, is not labelled."""
+    try:
+        values = np.array([plain_float(cell) if cell else np.nan for cell in cells])
+    except ValueError as error:
+        raise RednetError(f"{where}: {error}") from None
+    if np.isinf(values).any() or (np.abs(np.nan_to_num(values)) > _FARTHEST).any():
+        raise RednetError(f"{where}: a coordinate is no place in an image")
+    return values.astype(np.float32)
+
+
+def _box(box: NDArray[np.float32] | None, where: str) -> NDArray[np.float32] | None:
+    if box is None or np.isnan(box).all():
+        return None
+    if not (box[2] > box[0] and box[3] > box[1]):
+        raise RednetError(f"{where}: not a box: x0 < x1 and y0 < y1 are needed")
+    return box
