@@ -146,13 +146,18 @@ def _read_config(path: Path) -> dict[str, Any]:
     try:
         config: dict[str, Any] = read_json(path)
         stages = config["stages"]
-        if config["name"] and stages and all(set(one) >= _NEEDED for one in stages):
+        if config["name"] and stages and all(map(_is_stage, stages)):
             return config
     except FileNotFoundError as error:
         raise RednetError(f"{path.parent}: no run's folder, it has no {path.name}") from error
     except (ValueError, LookupError, TypeError):
         pass
     raise RednetError(f"{path}: not the config of a run with stages")
+
+
+def _is_stage(plain: Any) -> bool:
+    known = isinstance(plain, dict) and set(plain) >= _NEEDED
+    return known and type(plain["steps"]) is int and isinstance(plain["data"], dict)
 
 
 def _comparable_after(stages: Sequence[Any], begins: Sequence[int], step: int) -> int:
@@ -208,7 +213,9 @@ def plots(config: Mapping[str, Any], rows: Sequence[Row]) -> list[Plot]:
 
 
 def _curve(name: str, points: Sequence[tuple[int, float]]) -> Curve:
-    return Curve(name.replace("_", " "), [point for point in points if math.isfinite(point[1])])
+    # A damaged file may hold anything in the place of a number.
+    drawn = [point for point in points if type(point[1]) in (int, float)]
+    return Curve(name.replace("_", " "), [point for point in drawn if math.isfinite(point[1])])
 
 
 def _svg(plot: Plot, begun: Sequence[tuple[int, str]], last: int) -> str:

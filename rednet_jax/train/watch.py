@@ -155,11 +155,23 @@ def read_rows(path: Path) -> list[Row]:
     for line in text.splitlines():
         try:
             row = parse_json(line)
-            float(row["step"])
-        except (ValueError, KeyError, TypeError):
+        except ValueError:
             continue
-        rows.append(row)
+        if _is_row(row):
+            rows.append(row)
     return rows
+
+
+def _is_row(row: Any) -> bool:
+    """Whether a line was written by a run: it has a step, and a figure for each pass."""
+    if not isinstance(row, dict) or type(row.get("step")) is not int:
+        return False
+    passes = [row[name] for name in (VALIDATION, JITTER) if name in row]
+    return all(isinstance(one, list) and one and all(map(_is_figure, one)) for one in passes)
+
+
+def _is_figure(value: Any) -> bool:
+    return type(value) in (int, float)
 
 
 def image_files(run_dir: Path) -> list[Path]:

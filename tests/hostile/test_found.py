@@ -19,6 +19,8 @@ from rednet_jax.landmarks.table import read_landmarks_csv
 from rednet_jax.media.images import read_image
 from rednet_jax.media.video import VideoReader, write_video
 from rednet_jax.reading import DEEPEST_JSON, parse_json
+from rednet_jax.train.report import write_report
+from rednet_jax.train.watch import read_rows
 
 
 def test_a_message_is_one_line_that_a_terminal_can_show():
@@ -113,3 +115,27 @@ def test_a_title_that_is_not_utf_8(tmp_path):
     (tmp_path / "a.mp4").write_bytes(foreign)
     with VideoReader(tmp_path / "a.mp4") as video:
         assert len(list(video)) == 1
+
+
+def test_a_run_whose_figures_are_no_numbers(tmp_path):
+    stage = {"name": "images", "steps": 9, "data": {}, "losses": {}}
+    (tmp_path / "config.json").write_text(json.dumps({"name": "tiny", "stages": [stage]}))
+    rows = [
+        {"step": 1, "loss": [3.0]},
+        {"step": "2", "loss": 2.0},
+        {"step": 3, "validation_nme": []},
+        {"step": 4, "validation_nme": 5.0},
+        {"step": 5, "loss": 1.5},
+        ["step"],
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")] == [1, 5]
+    assert "step 5 of 9" in write_report(tmp_path).read_text()
+
+
+@pytest.mark.parametrize("change", [{"steps": "9"}, {"data": []}], ids=["steps", "data"])
+def test_a_run_whose_config_has_other_types(change, tmp_path):
+    stage = {"name": "images", "steps": 9, "data": {}, "losses": {}, **change}
+    (tmp_path / "config.json").write_text(json.dumps({"name": "tiny", "stages": [stage]}))
+    with pytest.raises(RednetError, match="not the config of a run"):
+        write_report(tmp_path)
