@@ -492,7 +492,8 @@ class _Run(NamedTuple):
             unvisited = config.passes_per_frame if config.statistics_per_pass else 0
             head = self.mode(passes, frames * steps + unvisited)
             before, place = memory, begin if crop is None else crop
-            if recrops:
+            # In the frame's first crop, memory lies where the pass looks.
+            if recrops and place is not begin:
                 with jax.named_scope("recrop"):
                     before = _with_crop(config, memory, relative_transform(place, begin))
             output, after = net.refine(

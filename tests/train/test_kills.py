@@ -37,7 +37,7 @@ def test_a_run_that_is_killed_twenty_times_loses_only_steps_since_its_checkpoint
     file.write_text(
         "from rednet_jax.train.experiment import *\n"
         "from rednet_jax.train.losses import LossConfig\n"
-        "from rednet_jax.landmarks.schemes import Part, Scheme\n"
+        "from rednet_jax.landmarks.schemes import *\n"
         f"experiment = {short!r}\n"
     )
     environment = {

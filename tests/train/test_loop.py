@@ -445,7 +445,7 @@ def test_a_run_that_is_killed_goes_on_bit_for_bit(finished, experiment, data_dir
         "from rednet_jax.train.experiment import *\n"
         "from rednet_jax.train.losses import LossConfig\n"
         "from rednet_jax.data.augment import Augmentation\n"
-        "from rednet_jax.landmarks.schemes import Part, Scheme\n"
+        "from rednet_jax.landmarks.schemes import *\n"
         "from rednet_jax.train.loop import train\n"
         f"train({experiment!r}, Path(sys.argv[1]), data_dir=Path(sys.argv[2]))\n"
     )
@@ -453,7 +453,7 @@ def test_a_run_that_is_killed_goes_on_bit_for_bit(finished, experiment, data_dir
     process = subprocess.Popen(command)
     checkpoint = tmp_path / "run" / "checkpoints" / "5"
     deadline = time.monotonic() + 300
-    while not checkpoint.exists() and time.monotonic() < deadline:
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()

@@ -59,10 +59,21 @@ def experiment(narrow):
 
 
 @functools.cache
-def faces():
-    """Eight faces in place of generated ones: the generator takes longer to compile than a step."""
-    images, landmarks = zip(*map(draw_face, range(8)), strict=True)
-    return GeneratedFaces(np.stack(images).astype(np.float32) / 255, np.stack(landmarks))
+def faces(frames=None):
+    """Eight faces in place of generated ones: the generator takes longer to compile than a step.
+
+    With `frames`, eight clips of so many unrelated faces.
+    """
+    images, landmarks = zip(*map(draw_face, range(8 * (frames or 1))), strict=True)
+    batch = GeneratedFaces(np.stack(images).astype(np.float32) / 255, np.stack(landmarks))
+    if frames is None:
+        return batch
+    return jax.tree.map(lambda leaf: leaf.reshape(8, frames, *leaf.shape[1:]), batch)
+
+
+def faces_of(experiment):
+    (stage,) = experiment.stages
+    return faces(stage.clips and stage.clips.frames)
 
 
 def after_some_steps(experiment, parallel="jit", passes=2):
@@ -70,7 +81,7 @@ def after_some_steps(experiment, parallel="jit", passes=2):
     state = placed.place(initial_train_state(experiment))
     step = placed.step(0, passes)
     for _ in range(STEPS):
-        state, metrics = step(state, faces())
+        state, metrics = step(state, faces_of(experiment))
     return jax.device_get(placed.gathered(state)), jax.device_get(metrics), state
 
 
@@ -171,7 +182,7 @@ def four_alone(experiment):
     step = jax.jit(functools.partial(train_step, experiment, stage, 2, spread=one_after_the_other))
     state = initial_train_state(experiment)
     for _ in range(STEPS):
-        state, metrics = step(state, faces())
+        state, metrics = step(state, faces_of(experiment))
     return jax.device_get(state), jax.device_get(metrics)
 
 
