@@ -43,14 +43,16 @@ ablation = Ablation(
     baseline="no identity term",
     claims=(
         Claim(
-            "The identity term lowers the error, labels' boxes (ECCV paper, on video).",
+            "The identity loss lowers the error, boxes of the labels.",
             Cell("identity term", 2),
             Cell("no identity term", 2),
+            by="ECCV 2016",
         ),
         Claim(
-            "The same with jittered boxes.",
+            "The identity loss lowers the error, jittered boxes.",
             Cell("identity term", 2, "jitter"),
             Cell("no identity term", 2, "jitter"),
+            by="ECCV 2016",
         ),
     ),
 )

@@ -53,17 +53,19 @@ ablation = Ablation(
     baseline="both",
     claims=(
         Claim(
-            "Detection and regression together err less than detection alone (abstract).",
+            "Detection and regression together err less than detection alone.",
             Cell("both", 2),
             Cell("detection alone", 2),
+            by="IJCV 2018",
         ),
         Claim(
-            "Detection and regression together err less than regression alone (abstract).",
+            "Detection and regression together err less than regression alone.",
             Cell("both", 2),
             Cell("regression alone", 2),
+            by="IJCV 2018",
         ),
         Claim(
-            "Regression's points err less than those read off the same network's maps (ours).",
+            "Regressed landmarks err less than those read off the same network's maps.",
             Cell("both", 2),
             Cell("both, read off the maps", 2),
         ),

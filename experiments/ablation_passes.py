@@ -42,28 +42,30 @@ ablation = Ablation(
     baseline="trained with K = 2",
     claims=(
         Claim(
-            "Three passes err less than one, boxes of the labels (both papers).",
+            "With re-crops, three passes err less than one, boxes of the labels.",
             Cell("trained with K = 2", 3),
             Cell("trained with K = 2", 1),
+            by="both papers",
         ),
         Claim(
-            "Three passes err less than one, jittered boxes (both papers).",
+            "With re-crops, three passes err less than one, jittered boxes.",
             Cell("trained with K = 2", 3, "jitter"),
             Cell("trained with K = 2", 1, "jitter"),
+            by="both papers",
         ),
         Claim(
-            "The third pass still gains on the second, jittered boxes (ECCV paper).",
+            "With re-crops, the third pass errs less than the second, jittered boxes.",
             Cell("trained with K = 2", 3, "jitter"),
             Cell("trained with K = 2", 2, "jitter"),
+            by="ECCV 2016",
         ),
         Claim(
-            "Trained with two passes, two err less than the one pass of a network trained with one "
-            "(ours).",
+            "Two passes, trained with two, err less than one pass, trained with one.",
             Cell("trained with K = 2", 2),
             Cell("trained with K = 1", 1),
         ),
         Claim(
-            "Training a third pass gains at three passes, jittered boxes (ours).",
+            "At three passes, training with three errs less than with two, jittered boxes.",
             Cell("trained with K = 3", 3, "jitter"),
             Cell("trained with K = 2", 3, "jitter"),
         ),

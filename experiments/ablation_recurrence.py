@@ -59,24 +59,28 @@ ablation = Ablation(
     baseline="no memory",
     claims=(
         Claim(
-            "A memory of C_pe lowers the error in video (ECCV paper).",
+            "An LSTM on C_pe lowers the error in video.",
             Cell("C_pe", 1, "clips"),
             Cell("no memory", 1, "clips"),
+            by="ECCV 2016",
         ),
         Claim(
-            "The same at every second frame.",
+            "An LSTM on C_pe lowers the error in video at half the frame rate.",
             Cell("C_pe", 1, "clips-halved"),
             Cell("no memory", 1, "clips-halved"),
+            by="ECCV 2016",
         ),
         Claim(
-            "A memory of C_pe makes landmarks steadier (both papers).",
+            "An LSTM on C_pe lowers the jitter in video.",
             Cell("C_pe", 1, "clips", "jitter"),
             Cell("no memory", 1, "clips", "jitter"),
+            by="both papers",
         ),
         Claim(
-            "A memory of C_pe errs less than one of the whole code (ECCV paper).",
+            "An LSTM on C_pe errs less than one on the whole code.",
             Cell("C_pe", 1, "clips"),
             Cell("the whole code", 1, "clips"),
+            by="ECCV 2016",
         ),
     ),
     on=("clips", "clips-halved"),

@@ -56,17 +56,17 @@ ablation = Ablation(
     baseline="compact",
     claims=(
         Claim(
-            "`compact` errs less than `separable`, K = 3, truth (ours).",
+            "`compact` errs less than `separable`, three passes, boxes of the labels.",
             Cell("compact", 3),
             Cell("separable", 3),
         ),
         Claim(
-            "More blocks make `separable` err less, K = 3, truth (ours).",
+            "`separable` errs less with more blocks, three passes, boxes of the labels.",
             Cell("separable, deeper", 3),
             Cell("separable", 3),
         ),
         Claim(
-            "More channels make `separable` err less, K = 3, truth (ours).",
+            "`separable` errs less with more channels, three passes, boxes of the labels.",
             Cell("separable, wider", 3),
             Cell("separable", 3),
         ),

@@ -1,4 +1,4 @@
-"""One page of all results of a folder, and for each the command that makes it again."""
+"""One page of all results of a folder: every claim and its verdict, then what they rest on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from rednet_jax.ablate.page import difference_text
-from rednet_jax.ablate.plan import Ablation, load_ablation
+from rednet_jax.ablate.plan import FEWEST_SEEDS, OURS, Ablation, load_ablation
+from rednet_jax.ablate.verdict import NOT_DECIDED, NOT_SUPPORTED, SUPPORTED
 from rednet_jax.errors import RednetError
 from rednet_jax.files import write_text
 from rednet_jax.reading import read_json
@@ -20,8 +21,9 @@ _COMMANDS = {"quickstart_overlay": "rednet quickstart"}
 def write_index(folder: Path) -> Path:
     """Writes FOLDER/README.md from the JSON files there; returns its path.
 
-    A Markdown file without a JSON file of its name is a note, and linked. Beside the folder lie the
-    ablations; the claims of one that has no result are not decided.
+    First comes a table of all claims: those in the JSON files, and those of the ablations beside
+    the folder that have no result, which are not decided. A Markdown file without a JSON file of
+    its name is a note, and linked.
 
     Raises:
         RednetError: a folder or file that cannot be read, or a page that cannot be written.
@@ -29,7 +31,7 @@ def write_index(folder: Path) -> Path:
     if not folder.is_dir():
         raise RednetError(f"{folder}: no such folder of results")
     results = {path: _read(path) for path in sorted(folder.glob("*.json"))}
-    ablations = {path: one for path, one in results.items() if "claims" in one and "rows" in one}
+    ablations = {path: one for path, one in results.items() if "arms" in one and "rows" in one}
     lines = [
         "# Results",
         "",
@@ -42,13 +44,11 @@ def write_index(folder: Path) -> Path:
         for path in sorted(folder.parent.glob("ablation_*.py"))
         if not (folder / f"{path.stem}.json").exists()
     ]
-    not_run = [ablation for ablation in planned if ablation.claims]
-    if ablations or not_run:
+    lines += _claims(results, planned)
+    if ablations:
         lines += ["## Ablations", ""]
     for path, one in ablations.items():
         lines += _ablation(path, one)
-    for ablation in not_run:
-        lines += _not_run(ablation)
     others = {path: one for path, one in results.items() if path not in ablations}
     if others:
         lines += ["## Measurements", "", "| file | made by | commit |", "|---|---|---|"]
@@ -92,25 +92,66 @@ def _said(folder: Path) -> str:
     return "/".join(parts) if parts == ("experiments", "results") else folder.name
 
 
+def _claims(results: dict[Path, dict[str, Any]], planned: list[Ablation]) -> list[str]:
+    """The table of all claims, those of the papers first."""
+    rows = [
+        (claim["by"], claim["verdict"], _claim(path, one, claim))
+        for path, one in results.items()
+        for claim in one.get("claims", ())
+    ]
+    for ablation in planned:
+        command = f"`rednet ablate experiments/{ablation.name}.py`"
+        rows += [
+            (
+                claim.by,
+                NOT_DECIDED,
+                f"| {claim.sentence} | {claim.by} | **{NOT_DECIDED}** (no run yet) | - "
+                f"| 0 of {len(ablation.seeds)} | {command} |",
+            )
+            for claim in ablation.claims
+        ]
+    if not rows:
+        return []
+    rows.sort(key=lambda row: row[0] == OURS)
+    counts = [
+        f"{sum(verdict == one for _, verdict, _ in rows)} {one}"
+        for one in (SUPPORTED, NOT_SUPPORTED, NOT_DECIDED)
+    ]
+    return [
+        "## Claims",
+        "",
+        f"{', '.join(counts)}. A claim is supported if the 95 % interval of the difference lies "
+        f"below 0, and not decided while one of its {FEWEST_SEEDS} or more seeds is missing. "
+        "Differences without a unit are percent of the inter-ocular distance.",
+        "",
+        "| claim | claimed by | verdict | difference, 95 % interval | seeds | command |",
+        "|---|---|---|---|---|---|",
+        *(text for _, _, text in rows),
+        "",
+    ]
+
+
+def _claim(path: Path, one: dict[str, Any], claim: dict[str, Any]) -> str:
+    why = f" ({claim['why']})" if claim["why"] else ""
+    difference = difference_text(claim["difference"], claim["interval"])
+    unit = "" if "arms" in one else f" {claim['unit']}"
+    seeds = f"{claim['seeds']} of {len(one['seeds'])}" if "seeds" in one else claim["seeds"]
+    cells = (
+        claim["sentence"],
+        claim["by"],
+        f"**{claim['verdict']}**{why}",
+        f"{difference}{unit}",
+        str(seeds),
+        f"[`{_source(one)['command']}`]({path.stem}.md)",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
 def _ablation(path: Path, one: dict[str, Any]) -> list[str]:
     lines = [f"### [{one['name']}]({path.stem}.md)", "", one["question"], ""]
-    lines += [f"- {claim['sentence']} {_verdict(claim)}" for claim in one["claims"]]
-    lines += [""] * bool(one["claims"])
-    lines += [f"`{_source(one)['command']}`", ""]
     if path.with_suffix(".png").exists():
         lines += [f"![{one['name']}]({path.stem}.png)", ""]
     return lines
-
-
-def _not_run(ablation: Ablation) -> list[str]:
-    claims = [f"- {claim.sentence} **not decided** (no run yet)" for claim in ablation.claims]
-    command = f"`rednet ablate experiments/{ablation.name}.py`"
-    return [f"### {ablation.name}", "", ablation.question, "", *claims, "", command, ""]
-
-
-def _verdict(claim: dict[str, Any]) -> str:
-    why = f" ({claim['why']})" if claim["why"] else ""
-    return f"**{claim['verdict']}**{why}: {difference_text(claim['difference'], claim['interval'])}"
 
 
 def _row(path: Path, one: dict[str, Any]) -> str:

@@ -28,6 +28,9 @@ FEEDBACK_STEPS = {**dict.fromkeys(IMAGES, (1, 2, 3, 4)), **dict.fromkeys(CLIPS, 
 
 FEWEST_SEEDS = 3
 
+OURS = "ours"
+"""Who claims what no paper does."""
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -83,14 +86,16 @@ class Claim:
     """That one cell is lower than another.
 
     Attributes:
-        sentence: what is claimed, and by whom.
+        sentence: what is claimed.
         lower: the cell that would then have the lower figure.
         higher: the other.
+        by: who claims it: a paper, or `ours`.
     """
 
     sentence: str
     lower: Cell
     higher: Cell
+    by: str = OURS
 
     def __post_init__(self) -> None:
         """Refuses what is no cell."""

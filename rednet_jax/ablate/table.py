@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rednet_jax.ablate.folder import read_failure, read_measured
 from rednet_jax.ablate.plan import CLIPS, FEEDBACK_STEPS, IMAGES, Ablation, Cell, Claim, run_of
+from rednet_jax.ablate.verdict import NOT_DECIDED, decide
 from rednet_jax.data.builders.tree_300w import photo
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.bootstrap import bootstrap_interval, mean_difference, paired_interval
@@ -18,8 +19,6 @@ from rednet_jax.evaluate.provenance import provenance
 
 MEASURED, FAILED, MISSING, ABSENT = "measured", "failed", "not decided", "not measured"
 """States of a cell: all seeds there; a run failed; seeds missing; its arm has no such figure."""
-
-SUPPORTED, NOT_SUPPORTED, NOT_DECIDED = "supported", "not supported", "not decided"
 
 _FEWEST = 2
 """Seeds that an interval is made of while others are missing; nothing is decided by it."""
@@ -211,24 +210,25 @@ def _pair(interval: tuple[float, float]) -> list[float] | None:
 
 def _decide(measured: _Measured, claim: Claim) -> dict[str, Any]:
     difference, interval = _difference(measured, claim.lower, claim.higher)
-    states = [measured.of(cell).state for cell in (claim.lower, claim.higher)]
-    why = None
+    values = [measured.of(cell) for cell in (claim.lower, claim.higher)]
+    states = [one.state for one in values]
     if interval is None or set(states) != {MEASURED}:
         verdict = NOT_DECIDED
         named = {FAILED: "a run failed", MISSING: "seeds are missing", ABSENT: "not measured"}
-        why = next((named[s] for s in (FAILED, MISSING, ABSENT) if s in states), "too few faces")
-    elif interval[1] < 0:
-        verdict = SUPPORTED
-    elif interval[0] > 0:
-        verdict = NOT_SUPPORTED
+        why: str | None = next(
+            (named[s] for s in (FAILED, MISSING, ABSENT) if s in states), "too few faces"
+        )
     else:
-        verdict, why = NOT_DECIDED, "the interval spans 0"
+        verdict, why = decide(interval)
     return {
         "sentence": claim.sentence,
+        "by": claim.by,
         "lower": str(claim.lower),
         "higher": str(claim.higher),
         "difference": difference,
         "interval": interval,
+        "unit": "% of the inter-ocular distance",
+        "seeds": len(set(values[0].seeds).intersection(values[1].seeds)),
         "verdict": verdict,
         "why": why,
     }

@@ -36,6 +36,9 @@ HALVES = ("C_id", "C_pe")
 TARGETS = ("yaw", "pitch", "roll", "open", "smile", "pucker", "brows", "eyes closed")
 """Of generated faces: angles of the head, then expressions as `head.Motion` has them."""
 
+MEANS = {"pose": TARGETS[:3], "expression": TARGETS[3:]}
+"""Means over several targets, which are reported beside each."""
+
 PEOPLE, FACES = 240, 6
 SEED = 4
 """Of the people; other generated faces that are measured have seeds 0 to 3."""
@@ -77,12 +80,13 @@ def measure_probes(
 
     Returns:
         `level` of the intervals, `people`, `faces`, `seed`. `regression`, a row for each of
-        `TARGETS`: `target`, `unexplained` by half (the squared error on people held out over the
-        target's variance there: 0 is exact, 1 knows nothing), `intervals`, and `difference`, the
-        interval of C_pe's less C_id's. `verification`, a row for each of `lfw` and `generated`:
-        `faces_of`, `people`, `pairs`, and by half `equal_error_rate` and `confusion` (share of the
-        pairs of two people that look more alike than a pair of one person: 0 is exact, 0.5 knows
-        nothing) with `intervals`, and `difference`, the interval of C_id's less C_pe's.
+        `TARGETS` and `MEANS`: `target`, `unexplained` by half (the squared error on people held
+        out over the target's variance there: 0 is exact, 1 knows nothing), `intervals`, and
+        `difference`, the interval of C_pe's less C_id's. `verification`, a row for each of `lfw`
+        and `generated`: `faces_of`, `people`, `pairs`, and by half `equal_error_rate` and
+        `confusion` (share of the pairs of two people that look more alike than a pair of one
+        person: 0 is exact, 0.5 knows nothing) with `intervals`, and `difference`, the interval of
+        C_id's less C_pe's.
 
     Raises:
         RednetError: a checkpoint that cannot be read, too few people or faces, or lfw is not
@@ -97,19 +101,25 @@ def measure_probes(
     owner = np.repeat(np.arange(people), faces)
     fitted = owner < people * 2 // 3
     generated = halves_of_codes(config, variables, crops)
-    regression = [
-        _regressed(name, generated, targets[:, i], owner, fitted) for i, name in enumerate(TARGETS)
-    ]
+    errors = {
+        name: _regression_errors(generated, targets[:, i], owner, fitted)
+        for i, name in enumerate(TARGETS)
+    }
+    for name, parts in MEANS.items():
+        errors[name] = {
+            half: np.mean([errors[part][half] for part in parts], axis=0) for half in HALVES
+        }
+    regression = [_regressed(name, one, owner[~fitted]) for name, one in errors.items()]
     report(2, 3)
     codes = {
         part: (halves_of_codes(config, variables, images), names)
         for part, (images, names) in photographs.items()
     }
-    parts = {
+    drawn = {
         part: ({half: rows[which] for half, rows in generated.items()}, owner[which])
         for part, which in (("train", fitted), ("validation", ~fitted))
     }
-    verification = [_verified("lfw", **codes), _verified("generated", **parts)]
+    verification = [_verified("lfw", **codes), _verified("generated", **drawn)]
     report(3, 3)
     return {
         "level": LEVEL,
@@ -213,14 +223,13 @@ def _photographs(
     return np.stack(crops)[kept], found[kept]
 
 
-def _regressed(
-    name: str,
+def _regression_errors(
     codes: dict[str, Floats],
     target: Floats,
     owner: NDArray[np.int64],
     fitted: NDArray[np.bool_],
-) -> dict[str, Any]:
-    """A row of `regression`."""
+) -> dict[str, Floats]:
+    """Squared errors by half on the faces held out, over the target's variance there."""
     variance = target[~fitted].var()
     # The penalty is chosen on the last third of those that it is fitted on.
     inner = fitted & (owner < owner[fitted].max() * 2 // 3)
@@ -234,7 +243,11 @@ def _regressed(
         chosen = _PENALTIES[int(np.argmin(of_penalties))]
         predicted = _ridge(rows[fitted], target[fitted], rows[~fitted], chosen)
         errors[half] = np.square(predicted - target[~fitted]) / variance
-    groups = owner[~fitted]
+    return errors
+
+
+def _regressed(name: str, errors: dict[str, Floats], groups: NDArray[np.int64]) -> dict[str, Any]:
+    """A row of `regression`; `groups` are the people of the errors."""
     return {
         "target": name,
         "unexplained": {half: float(one.mean()) for half, one in errors.items()},

@@ -25,9 +25,10 @@ def test_every_result_has_its_command(tmp_path):
     page = write_index(tmp_path / "out").read_text()
     assert "\n[What was seen](notes.md)\n" in page
     # Neither the page of a result nor this page itself is a note.
-    assert page.count("](tiny.md)") == 1 and "README.md" not in page
-    assert "- Long errs less. **not decided**" in page
-    assert "`rednet ablate tiny.py`" in page
+    assert page.count("](tiny.md)") == 2 and "README.md" not in page
+    row = "| Long errs less. | ours | **not supported** (the interval spans 0) | +0.00, +0.00 to"
+    assert row in page and "0 supported, 1 not supported, 0 not decided." in page
+    assert "| 3 of 3 | [`rednet ablate tiny.py`](tiny.md) |" in page
     assert "![tiny](tiny.png)" in page
     assert "| [old.json](old.json) | `rednet bench scan` | 0123456 |" in page
 
@@ -36,8 +37,19 @@ def test_claims_of_what_was_not_run_are_not_decided(tmp_path):
     (tmp_path / "ablation_tiny.py").write_text(FILE.format(name="ablation_tiny"))
     (tmp_path / "results").mkdir()
     page = write_index(tmp_path / "results").read_text()
-    assert "- Long errs less. **not decided** (no run yet)" in page
-    assert "`rednet ablate experiments/ablation_tiny.py`" in page
+    row = "| Long errs less. | ours | **not decided** (no run yet) | - | 0 of 3 |"
+    assert f"{row} `rednet ablate experiments/ablation_tiny.py` |" in page
+
+
+def test_claims_of_papers_come_first_whatever_measured_them(tmp_path):
+    claim = {"difference": -0.02, "interval": [-0.03, -0.01], "unit": "of pairs", "seeds": 1}
+    claim |= {"verdict": "supported", "why": None}
+    first, second = ({**claim, "sentence": f"{by} says so.", "by": by} for by in ("ours", "ECCV"))
+    probed = {"claims": [first, second], "provenance": {"command": "probe", "git_commit": "0"}}
+    (tmp_path / "probed.json").write_text(json.dumps(probed))
+    page = write_index(tmp_path).read_text()
+    assert page.index("ECCV says so") < page.index("ours says so")
+    assert "| -0.02, -0.03 to -0.01 of pairs | 1 | [`probe`](probed.md) |" in page
 
 
 def test_a_folder_that_is_none(tmp_path):

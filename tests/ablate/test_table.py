@@ -56,13 +56,18 @@ def test_means_spreads_and_differences(tmp_path):
 
 # Seeds differ by up to 2 between them, so a difference of 0.5 is within what seeds do.
 @pytest.mark.parametrize(
-    ("by", "verdict"), [(-9, "supported"), (9, "not supported"), (-0.5, "not decided")]
+    ("by", "verdict", "why"),
+    [
+        (-9, "supported", None),
+        (9, "not supported", "the opposite holds"),
+        (-0.5, "not supported", "the interval spans 0"),
+    ],
 )
-def test_verdicts(tmp_path, by, verdict):
+def test_verdicts(tmp_path, by, verdict, why):
     measure_all(tiny(), tmp_path, shifted(by))
     result = tabulate(tiny(), tmp_path, "x")
     (claim,) = result["claims"]
-    assert claim["verdict"] == verdict
+    assert (claim["verdict"], claim["why"], claim["seeds"]) == (verdict, why, 3)
     assert claim["difference"] == pytest.approx(by)
     assert f"**{verdict}**" in page(result)
 

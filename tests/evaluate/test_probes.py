@@ -19,7 +19,8 @@ def test_what_a_half_holds_is_read_and_what_it_lacks_is_not():
     holding = rng.normal(size=(len(owner), 8))
     holding[:, 2] = 1 - target / 4
     codes = {"C_id": rng.normal(size=(len(owner), 8)), "C_pe": holding}
-    row = probes._regressed("yaw", codes, target, owner, owner < 40)
+    errors = probes._regression_errors(codes, target, owner, owner < 40)
+    row = probes._regressed("yaw", errors, owner[owner >= 40])
     assert row["unexplained"]["C_pe"] < 0.01
     assert row["unexplained"]["C_id"] == pytest.approx(1, abs=0.2)
     low, high = row["difference"]
