@@ -199,9 +199,7 @@ def with_defaults(plain: Any, config: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = dataclasses.asdict(value)
-    return json.loads(json.dumps(value))
+    return json.loads(json.dumps(value, default=dataclasses.asdict))
 
 
 def _check(hint: Any, value: Any, name: str) -> None:

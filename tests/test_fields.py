@@ -18,7 +18,7 @@ from rednet_jax.data.augment import Augmentation, Drift
 from rednet_jax.data.pipeline import ClipConfig
 from rednet_jax.data.synthetic.generate import SyntheticConfig
 from rednet_jax.errors import RednetError
-from rednet_jax.fields import check_fields, field_types, parse_field
+from rednet_jax.fields import check_fields, field_types, parse_field, with_defaults
 from rednet_jax.inference.smoothing import OneEuro
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.train.experiment import (
@@ -192,3 +192,8 @@ def test_text_that_is_parsed_is_a_value_that_passes(name, text):
         return
     given = Every(True, 1, 1.0, "a", "one", (), (), ())
     assert getattr(dataclasses.replace(given, **{name: value}), name) == value
+
+
+def test_a_missing_field_of_nested_configs_is_given_its_default_as_json() -> None:
+    filled = with_defaults({"name": "x"}, experiment())
+    assert filled["stages"] == experiment().to_json()["stages"]
