@@ -1,1 +1,1 @@
-"""The network of RED-Net: pure functions over explicit trees, with no knowledge of files."""
+"""The network of RED-Net: pure functions over explicit trees, without file access."""

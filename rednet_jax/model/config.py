@@ -1,4 +1,4 @@
-"""`RedNetConfig`: everything that decides a network, in one frozen dataclass with presets."""
+"""`RedNetConfig`: one frozen dataclass that describes a network, with presets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Recrop = Literal["none", "shift_scale", "similarity"]
 
 _ARTICLES = {"encoder": "an", "decoder": "a"}
 
-# Down-sampling from the crop to the code, which the crop's side must be divisible by.
+# Down-sampling from the crop to the code: the crop's side must be divisible by it.
 _CODE_STRIDE = 32
 _MAP_STRIDE = {"eccv_vgg": 1, "ijcv_resnet": 2, "compact": 4, "separable": 4}
 _WIDTHS = {"eccv_vgg": 5, "ijcv_resnet": 5, "compact": 7, "separable": 3}
@@ -34,20 +34,21 @@ _WIDTHS = {"eccv_vgg": 5, "ijcv_resnet": 5, "compact": 7, "separable": 3}
 
 @dataclasses.dataclass(frozen=True)
 class RedNetConfig:
-    """One network. Start from a preset: `RedNetConfig.preset('compact', feedback_steps=3)`.
+    """A network. Start from a preset: `RedNetConfig.preset('compact', feedback_steps=3)`.
 
     Attributes:
-        architecture: whose encoder, decoder and heads: the ECCV paper's, the journal code's, ours.
+        architecture: encoder, decoder and heads: those of the ECCV paper (`eccv_vgg`), of the
+            journal's code (`ijcv_resnet`), or ours.
         image_size: side of the square crop in pixels.
         scheme: of the L landmarks.
         crop_margin: side of the crop in units of the larger side of the face's bounding box.
-        feedback_steps: K that the network is trained with, which decides how many rows of batch
-            statistics there are. How often the loop runs is chosen at each call.
-        feedback: what goes back to the input (z): the soft maps, one channel of labels 0..L, or
-            nothing.
-        open_feedback_gradient: let gradients cross the loop through z. Its way in then starts all
-            but closed in every preset: they would explode over an untrained network's passes.
-        statistics_per_pass: keep batch statistics for each of the K passes, or share one set.
+        feedback_steps: K that the network is trained with: batch statistics have a row for each
+            pass. The number of passes that run is an argument of each call.
+        feedback: the feedback map z: the soft maps, one channel of labels 0..L, or none.
+        open_feedback_gradient: let gradients flow through z from pass to pass. The layer that z
+            enters by is then initialised close to zero: gradients would explode over the passes of
+            an untrained network.
+        statistics_per_pass: separate batch statistics for each of the K passes, not one shared set.
         recurrence: what f_tRNN acts on: C_pe, the whole code C, or nothing.
         widths: channels, stage by stage (see the encoders for what each number is).
         code_width: channels of the code C = [C_id, C_pe], half each.
@@ -55,20 +56,21 @@ class RedNetConfig:
         regression_width: units of f_REG's hidden dense layer; in `compact` and `separable`
             channels of its last convolution, in `ijcv_resnet` of the head of the L maps.
         identities: classes of f_CLS.
-        recrop: after each pass, crop the image again around the landmarks found, by their place
-            and size, with 'similarity' also by their rotation; z and f_tRNN's hidden state are
+        recrop: crop the image again after each pass, around the landmarks: by their position and
+            size, with 'similarity' also by their rotation. z and f_tRNN's hidden state are
             resampled into the new crop. Ours; the papers keep one crop ('none').
-        context: side of the image that the network is given in sides of its first crop; 1 where
-            there are no re-crops.
-        recrop_margin: side of a re-crop, in sides of the mean shape's box laid onto the
-            points; points are surer than a detector's box, so it can be tighter than `crop_margin`.
-        encoder: a class or function (config, draw) -> `nnx.Module` in place of the architecture's
-            own encoder; it has the methods of `encoder.Encoder`. A checkpoint holds its name only:
-            `load` must be given it again.
-        decoder: the same for the decoder, as `decoder.Decoder`.
+        context: side of the network's input image in units of the side of its first crop; 1
+            without re-crops.
+        recrop_margin: side of a re-crop in units of the side of the mean shape's box, fitted to the
+            landmarks. Landmarks are more accurate than a detector's box, so it can be tighter than
+            `crop_margin`.
+        encoder: a class or function (config, draw) -> `nnx.Module` with the methods of
+            `encoder.Encoder`, in place of the architecture's encoder. A checkpoint holds its name
+            only: pass it to `load` again.
+        decoder: the same for the decoder, with the methods of `decoder.Decoder`.
 
     Raises:
-        RednetError: fields out of range or contradicting each other.
+        RednetError: fields are out of range or contradict each other.
     """
 
     architecture: Architecture
@@ -105,7 +107,7 @@ class RedNetConfig:
             f"context {self.context} is not in [1, 3]": not 1 <= self.context <= 3,
             f"context is {self.context}, and recrop is none: only a re-crop can reach "
             "beyond the first crop": (self.recrop == "none" and self.context != 1),
-            f"context {self.context} times image_size {self.image_size} is no whole, even number": (
+            f"context {self.context} times image_size {self.image_size} is not an even integer": (
                 (self.context * self.image_size) % 2 != 0
             ),
             f"recrop_margin {self.recrop_margin} is not in [0.5, 4]": (
@@ -121,20 +123,20 @@ class RedNetConfig:
             f"code_width {self.code_width} does not split into C_id and C_pe": (
                 self.code_width % 2 != 0
             ),
-            f"{self.architecture} has its code as wide as its last stage, "
+            f"code_width of {self.architecture} must equal the width of its last stage, "
             f"{self.widths[-1] if self.widths else 0}, not {self.code_width}": (
                 self.architecture not in ("compact", "separable")
                 and bool(self.widths)
                 and self.code_width != self.widths[-1]
             ),
-            "feedback is 'label_map', which needs the softmax maps that ijcv_resnet has not": (
+            "feedback is 'label_map', which needs softmax maps; ijcv_resnet has none": (
                 self.architecture == "ijcv_resnet" and self.feedback == "label_map"
             ),
-            "ijcv_resnet hands the maps of rednet7's landmarks back, which are none of scheme "
-            f"{self.scheme.name}": (
+            "ijcv_resnet feeds the maps of rednet7's landmarks back, and scheme "
+            f"{self.scheme.name} does not contain them": (
                 self.architecture == "ijcv_resnet" and indices_in(self.scheme, REDNET7) is None
             ),
-            "open_feedback_gradient is set, but a label map has no gradient and 'none' no map": (
+            "open_feedback_gradient needs feedback 'response_maps': a label map has no gradient": (
                 self.open_feedback_gradient and self.feedback != "response_maps"
             ),
         }
@@ -165,7 +167,7 @@ class RedNetConfig:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
-        """Returns the config of a plain dict, as `to_json` writes it or an earlier version did.
+        """Returns the config of a dict that `to_json` of this version or an earlier one returned.
 
         Raises:
             RednetError: an unknown or missing field, a field of the wrong type, or a contradiction.
@@ -177,7 +179,7 @@ class RedNetConfig:
             if isinstance(fields.get(name), str):
                 raise RednetError(
                     f"config: the network has {_ARTICLES[name]} {name} of its own, {fields[name]}: "
-                    f"load it in Python by rednet_jax.load(..., {name}=...)"
+                    f"load it in Python with rednet_jax.load(..., {name}=...)"
                 )
         fields["scheme"] = scheme_of(fields.get("scheme", IBUG68))
         # JSON has lists for tuples.
@@ -191,7 +193,7 @@ class RedNetConfig:
             raise RednetError(f"config: {error}") from None
 
     def to_json(self) -> dict[str, Any]:
-        """Returns every field as JSON has it: tuples are lists, a built-in scheme is its name."""
+        """Returns all fields as JSON values: lists for tuples, the name of a built-in scheme."""
         plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         for name in ("encoder", "decoder"):
             if plain[name] is not None:
@@ -200,12 +202,12 @@ class RedNetConfig:
 
     @property
     def input_size(self) -> int:
-        """Side in pixels of the image that the network is given: its crop and what is around."""
+        """Side of the network's input image in pixels: the first crop and its surroundings."""
         return round(self.image_size * self.context)
 
     @property
     def input_margin(self) -> float:
-        """Side of that image in units of the larger side of the face's bounding box."""
+        """Side of the input image in units of the larger side of the face's bounding box."""
         return self.crop_margin * self.context
 
     @property
@@ -220,7 +222,7 @@ class RedNetConfig:
 
     @property
     def feedback_size(self) -> int:
-        """Side of the feedback map z in pixels: half that of the maps in two architectures."""
+        """Side of the feedback map z in pixels; half of `map_size` in two architectures."""
         halved = self.architecture in ("ijcv_resnet", "separable")
         return self.map_size // 2 if halved else self.map_size
 
@@ -237,19 +239,19 @@ class RedNetConfig:
 
     @property
     def coarse_landmarks(self) -> tuple[int, ...]:
-        """Landmarks that are those of `rednet7`: of the journal form's coarse pass, and its z."""
+        """Indices of the landmarks of `rednet7`: those of the journal form's coarse maps and z."""
         indices = indices_in(self.scheme, REDNET7)
         assert indices is not None
         return indices
 
     @property
     def passes_per_frame(self) -> int:
-        """Passes beside the K asked for: the journal form runs one coarse pass first."""
+        """Passes before the K passes of a frame: the journal form runs one coarse pass first."""
         return 1 if self.architecture == "ijcv_resnet" else 0
 
     @property
     def statistic_rows(self) -> int:
-        """Rows of every batch statistic in the loop."""
+        """Rows of the batch statistics of layers that run at every pass."""
         return self.feedback_steps + self.passes_per_frame if self.statistics_per_pass else 1
 
 

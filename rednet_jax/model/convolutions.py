@@ -1,4 +1,4 @@
-"""Convolutions whose gradients are written for XLA's CPU backend, and run natively elsewhere."""
+"""Convolutions with custom gradients for XLA's CPU backend; elsewhere they use JAX's own."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from jax import lax
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _PIXELS_OF_A_PART = 8192
-"""Of images whose kernel gradient is taken at once: two maps of 64 x 64, for a cache of 2 MB."""
+"""The kernel gradient is computed of so many pixels at once: two maps of 64 x 64, for a cache of
+2 MB."""
 _SMALL_MAP = 64
-"""Pixels of a map up to which the kernel gradient is as fast as a convolution."""
+"""On maps of at most so many pixels, a convolution computes the kernel gradient as fast."""
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve(images: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     """Convolves with zero padding of half the kernel.
 
-    XLA's CPU backend runs a convolution fast in one layout alone, and does not bring others into it
-    inside a loop; JAX's own gradient of a convolution has two others, 30 to 50 times slower there.
-    So on the CPU the gradient of the images is written as a convolution of the fast layout, and
-    that of the kernel as matrix products, or on small maps as such a convolution.
+    XLA's CPU backend is fast for one layout of a convolution only, and does not convert others
+    inside a loop. JAX's own gradient of a convolution has two other layouts, which are 30 to 50
+    times slower there. So on the CPU the gradient of the images is a convolution of the fast
+    layout, and that of the kernel is a sum of matrix products, or on small maps such a convolution.
 
     Args:
         images: [B, H, W, C].
@@ -102,9 +103,9 @@ def _gradients_on_cpu(
 def _kernel_gradient(images: jax.Array, gradient: jax.Array, side: int) -> jax.Array:
     """Gradient of the kernel [k, k, C, D] of a convolution of stride 1, as matrix products.
 
-    As a convolution its result is k x k pixels: XLA's CPU backend runs it on one core and reads
-    the whole batch from memory. Products of a few images at a time stay in the caches: 6 times
-    faster at 64 x 64 pixels, twice at 16 x 16.
+    As a convolution its output would have k x k pixels: XLA's CPU backend runs that on one core and
+    reads the whole batch from memory. Products of a few images at a time stay in the caches, which
+    is 6 times faster at 64 x 64 pixels and twice as fast at 16 x 16.
     """
     batch, height, width, inputs = images.shape
     outputs, half = gradient.shape[-1], side // 2
@@ -115,7 +116,8 @@ def _kernel_gradient(images: jax.Array, gradient: jax.Array, side: int) -> jax.A
         padded = jnp.pad(images, ((0, 0), (half, half), (half, half), (0, 0)))
         reach = width + side - 1
         wider = jnp.pad(gradient, ((0, 0), (0, 0), (side - 1, side - 1), (0, 0)))
-        # Pixel (h, u) of the padded images meets, for column j of the kernel, gradient (h, u - j).
+        # For column j of the kernel, pixel (h, u) of the padded images pairs with gradient
+        # (h, u - j).
         shifted = jnp.concatenate(
             [wider[:, :, side - 1 - j : side - 1 - j + reach] for j in range(side)], axis=-1
         ).reshape(-1, side * outputs)
@@ -144,7 +146,7 @@ def _kernel_gradient(images: jax.Array, gradient: jax.Array, side: int) -> jax.A
 def pointwise(images: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolves with a kernel of 1 x 1: [B, H, W, C] and [C, D] to [B, H, W, D].
 
-    On the CPU the kernel's gradient is taken of a few images at a time, as in `convolve`.
+    On the CPU the kernel's gradient is computed for a few images at a time, as in `convolve`.
     """
     return images @ kernel
 
@@ -177,8 +179,8 @@ pointwise.defvjp(_pointwise_forward, _pointwise_backward)
 def depthwise(images: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolves each channel with a kernel of its own, zero padding of half the kernel.
 
-    XLA's CPU backend runs a grouped convolution 6 to 12 times slower than the sum of shifted images
-    that stands for it there.
+    On the CPU it is computed as a sum of shifted images, which is 6 to 12 times faster than XLA's
+    grouped convolution.
 
     Args:
         images: [B, H, W, C].
@@ -211,7 +213,7 @@ def depthwise(images: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _shifts(images: jax.Array, side: int) -> list[jax.Array]:
-    """The images [B, H, W, C] as each pixel of a kernel meets them, in reading order."""
+    """The images [B, H, W, C] shifted for each pixel of a kernel, in row-major order."""
     half = side // 2
     height, width = images.shape[1:3]
     padded = jnp.pad(images, ((0, 0), (half, half), (half, half), (0, 0)))
@@ -242,7 +244,7 @@ def _depthwise_backward(
         ]
         return total + jnp.stack(sums), None
 
-    # Image by image, so that each is read from the caches.
+    # Image by image, so that each stays in the caches.
     in_kernel, _ = lax.scan(
         of_part, jnp.zeros(_rows(kernel).shape, accumulated), (images, gradient)
     )
@@ -254,5 +256,5 @@ depthwise.defvjp(_depthwise_forward, _depthwise_backward)
 
 
 def wide(features: jax.Array) -> jax.Array:
-    """Returns features of half precision in float32, others as they are."""
+    """Returns half-precision features as float32, and others unchanged."""
     return features.astype(jnp.promote_types(features.dtype, jnp.float32))

@@ -1,4 +1,4 @@
-"""f_DENC: bottleneck code -> the features that response maps are read from."""
+"""f_DENC: bottleneck code -> features, from which the detection head computes response maps."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from rednet_jax.model.layers import ConvNorm, Draw, Mode, double, unpool
 
 
 class Decoder(Protocol):
-    """What `RedNet` needs of a decoder. It is built as `decoder(config, draw)`."""
+    """The interface of a decoder, which `RedNet` builds as `decoder(config, draw)`."""
 
     def __call__(self, code: jax.Array, encoded: Encoded, mode: Mode) -> jax.Array:
-        """Returns features for the detection head, given the code and what the encoder gave.
+        """Returns features for the detection head, from the code and the encoder's output.
 
         In `eccv_vgg` they are [B, H, W, widths[0]], in `ijcv_resnet` [B, H / 4, W / 4, widths[1]],
         in `compact` [B, H / 4, W / 4, widths[2]].
@@ -25,9 +25,9 @@ class Decoder(Protocol):
 
 
 class VGGDecoder(nnx.Module):
-    """The ECCV paper's: the encoder mirrored, 3-3-3-2-2 convolutions, unpooling by places.
+    """The ECCV paper's decoder: the encoder mirrored, 3-3-3-2-2 convolutions, with unpooling.
 
-    The last convolution of each stage narrows to the channels of the places that come next.
+    The last convolution of each stage has as many outputs as the next unpooling has channels.
     """
 
     def __init__(self, config: RedNetConfig, draw: Draw) -> None:
@@ -53,7 +53,7 @@ class VGGDecoder(nnx.Module):
 
 
 class _UpStage(nnx.Module):
-    """Nearest x2 and 1x1 convolution, plus the encoder's features through three blocks."""
+    """Nearest-neighbour x2 and a 1x1 convolution, plus the encoder's features after 3 blocks."""
 
     def __init__(self, inputs: int, outputs: int, *, rows: int, draw: Draw) -> None:
         self.project = ConvNorm(inputs, outputs, 1, rows=rows, activate=False, draw=draw)
@@ -61,14 +61,14 @@ class _UpStage(nnx.Module):
         self.blocks = Blocks(outputs, outputs, 3, rows=rows, draw=draw)
 
     def __call__(self, features: jax.Array, skip: jax.Array, mode: Mode) -> jax.Array:
-        # The 1x1 convolution and its normalisation commute with repeating pixels: a quarter of the
-        # work at the small size.
+        # The 1x1 convolution and its normalisation commute with the up-sampling: before it they are
+        # a quarter of the work.
         up = double(self.project(features, mode))
         return self.blocks(jax.nn.relu(up + self.skip(skip, mode)), mode)
 
 
 class ResNetDecoder(nnx.Module):
-    """The journal code's: three up-sampling stages with skips from layers 3, 2 and 1."""
+    """The journal code's decoder: three up-sampling stages with skips from layers 3, 2 and 1."""
 
     def __init__(self, config: RedNetConfig, draw: Draw) -> None:
         rows = config.statistic_rows
@@ -89,7 +89,7 @@ class ResNetDecoder(nnx.Module):
 
 
 class CompactDecoder(nnx.Module):
-    """Ours: three stages of unpooling, the encoder's features added, and one convolution."""
+    """The decoder of `compact`: 3 stages of unpooling, adding encoder features, a convolution."""
 
     def __init__(self, config: RedNetConfig, draw: Draw) -> None:
         rows = config.statistic_rows

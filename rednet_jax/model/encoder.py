@@ -1,8 +1,8 @@
-"""f_ENC: image x and feedback map z -> bottleneck code C, with what decoder and f_REG reuse.
+"""f_ENC: image x and feedback map z -> bottleneck code C, and features for decoder and f_REG.
 
-Every encoder comes in two parts. The stem sees the image alone and runs once an image; the rest
-runs at every feedback pass. A convolution over [x, z] is a convolution of x plus one of z, so its
-first half belongs to the stem.
+Every encoder has two parts. The stem has the image as its only input and runs once per image; the
+rest runs at every pass. A convolution of [x, z] is a convolution of x plus a convolution of z, so
+the first of the two is part of the stem.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.layers import BatchNorm, Conv, ConvNorm, Draw, Mode, max_pool, space_to_depth
 
 _OPEN_GAIN = 1e-3
-"""What z's way in is scaled by at the start where gradients cross the loop.
+"""Scale of the initial weights of z's input layer if gradients flow through z.
 
-While batches normalise it, one pass of an untrained network stretches a small change of z: 2 to 5
-times in the ECCV paper's form, 40 to 200 times in the journal's, however wide. Gradients grow by as
-much with every pass and frame: to 1e12 in two frames of two passes. Thus begun, the loop shrinks
-what enters it; what training then makes of it is training's own."""
+With batch normalisation, one pass of an untrained network amplifies a small change of z: 2 to 5
+times in the ECCV paper's form, 40 to 200 times in the journal's, at any width. Gradients grow by
+the same factor with every pass and frame: to 1e12 in two frames of two passes. With this scale an
+untrained loop is a contraction."""
 
 
 class Encoded(NamedTuple):
-    """What one pass of an encoder returns.
+    """The output of one pass of an encoder.
 
     Attributes:
         code: C, [B, h, w, code_width]; the first half of the channels is C_id, the second C_pe.
         features: feature maps for decoder and f_REG, finest first.
-        places: of each max pooling, finest first (`layers.max_pool`).
+        places: places of the maxima of each max pooling, finest first (`layers.max_pool`).
     """
 
     code: jax.Array
@@ -40,36 +40,37 @@ class Encoded(NamedTuple):
 
 
 VGG_DEPTHS = (2, 2, 3, 3, 3)
-"""Convolutions of the stages of VGG-16, finest first."""
+"""Number of convolutions in each stage of VGG-16, finest first."""
 
 
 class Encoder(Protocol):
-    """What `RedNet` needs of an encoder. It is built as `encoder(config, draw)`.
+    """The interface of an encoder, which `RedNet` builds as `encoder(config, draw)`.
 
-    `config` is the `RedNetConfig`. `draw` gives initial weights to the layers of
+    `config` is the `RedNetConfig`. `draw` draws the initial weights of the layers of
     `rednet_jax.model.layers`. Batch statistics need `config.statistic_rows` rows.
     """
 
     def stem(self, images: jax.Array, mode: Mode) -> jax.Array:
-        """Returns what depends on the image [B, H, W, 3] alone; it runs once an image."""
+        """Returns features of the image [B, H, W, 3] alone; runs once per image."""
         ...
 
     def __call__(self, stem: jax.Array, z: jax.Array | None, mode: Mode) -> Encoded:
         """Returns code and features of one pass, given the feedback map z.
 
-        z is [B, feedback_size, feedback_size, feedback_channels], or None where it is blank: in the
-        first pass over an image that stands alone. The features are those that the
-        decoder and f_REG of the architecture read: of `compact` at 1/4, 1/8 and 1/16 of the crop,
-        with `widths[2]`, `widths[3]` and `widths[4]` channels, and a place for each of the three
-        max poolings that its decoder undoes.
+        z is [B, feedback_size, feedback_size, feedback_channels], or None if it is blank: in the
+        first pass over an image alone. The features are those that the architecture's decoder and
+        f_REG need. For `compact` they are at 1/4, 1/8 and 1/16 of the crop's resolution, with
+        `widths[2]`, `widths[3]` and `widths[4]` channels; `places` are those of the three max
+        poolings that its decoder inverts.
         """
         ...
 
 
 class VGGEncoder(nnx.Module):
-    """The ECCV paper's: the 13 convolutions of VGG-16 with batch normalisation, five max pools.
+    """The ECCV paper's encoder: VGG-16's 13 convolutions with batch normalisation, 5 max pools.
 
-    `config.widths` are the channels of the five stages; z enters at full resolution, in conv1_1.
+    `config.widths` are the channels of the five stages. z is an input of conv1_1, at full
+    resolution.
     """
 
     def __init__(self, config: RedNetConfig, draw: Draw) -> None:
@@ -91,12 +92,12 @@ class VGGEncoder(nnx.Module):
         self.convs = nnx.Dict(convs)
 
     def stem(self, images: jax.Array, mode: Mode) -> jax.Array:
-        """Returns the image's half of conv1_1, [B, H, W, widths[0]]."""
+        """Returns conv1_1 of the image alone, without z, [B, H, W, widths[0]]."""
         del mode
         return self.picture(images)
 
     def __call__(self, stem: jax.Array, z: jax.Array | None, mode: Mode) -> Encoded:
-        """Returns the code at 1/32; features are conv2_2 (1/2) and conv4_3 (1/8), as f_REG asks."""
+        """Returns the code at 1/32; the features are conv2_2 (1/2) and conv4_3 (1/8)."""
         mixed = stem if self.feedback is None or z is None else stem + self.feedback(z)
         maps = jax.nn.relu(self.norm1_1(mixed, mode))
         last, places = [], []
@@ -112,7 +113,7 @@ class VGGEncoder(nnx.Module):
 class Bottleneck(nnx.Module):
     """A residual block of 1x1, 3x3 and 1x1 convolutions, as in ResNet-50.
 
-    The last normalisations of both branches begin with the scale `gain`.
+    `gain` is the initial scale of the last normalisation of both branches.
     """
 
     def __init__(
@@ -169,7 +170,7 @@ class Blocks(nnx.Module):
 
 
 class ResNetEncoder(nnx.Module):
-    """The journal code's: ResNet-50, the feedback map added after layer 1.
+    """The journal code's encoder: ResNet-50, with the feedback map added after layer 1.
 
     `config.widths` are the channels of the stem and of layers 1 to 4.
     """
@@ -179,8 +180,8 @@ class ResNetEncoder(nnx.Module):
         first, *widths = config.widths
         self.conv1 = ConvNorm(3, first, 7, stride=2, draw=draw)
         self.layer1 = Blocks(first, widths[0], 3, rows=1, draw=draw)
-        # Two rows at least: a blank map, whose features are not used, must not enter the statistics
-        # of the others.
+        # At least two rows: the features of a blank map are not used, and must not enter the
+        # statistics of the other maps.
         gain = _OPEN_GAIN if config.open_feedback_gradient else 1.0
         channels = config.feedback_channels
         self.feedback = (
@@ -200,22 +201,22 @@ class ResNetEncoder(nnx.Module):
         return self.layer1(maps, mode)
 
     def __call__(self, stem: jax.Array, z: jax.Array | None, mode: Mode) -> Encoded:
-        """Returns the code at 1/32; features are those of layers 1, 2 and 3 (1/4, 1/8, 1/16)."""
+        """Returns the code at 1/32; the features are layers 1, 2 and 3 (1/4, 1/8, 1/16)."""
         first = stem
         if self.feedback is not None and z is not None:
             # A blank map must add nothing, so that the first pass is the journal's detection pass.
-            seen = (mode.passes > 0)[:, None, None, None]
-            first = stem + jnp.where(seen, self.feedback(z, mode), 0)
+            not_blank = (mode.passes > 0)[:, None, None, None]
+            first = stem + jnp.where(not_blank, self.feedback(z, mode), 0)
         second = self.layer2(first, mode)
         third = self.layer3(second, mode)
         return Encoded(self.layer4(third, mode), (first, second, third), ())
 
 
 class CompactEncoder(nnx.Module):
-    """Ours, for a CPU: a stem at half and quarter resolution, then two convolutions a level.
+    """The encoder of `compact`: a stem at 1/2 and 1/4, then two convolutions per level.
 
     `config.widths` are the channels of the stem's two convolutions, of the levels at 1/4, 1/8, 1/16
-    and 1/32, and of the feedback map once squeezed by a 1x1 convolution.
+    and 1/32, and of the feedback map after a 1x1 convolution.
     """
 
     def __init__(self, config: RedNetConfig, draw: Draw) -> None:
@@ -226,7 +227,7 @@ class CompactEncoder(nnx.Module):
         self.picture = Conv(stem2, quarter, draw=draw)
         channels = config.feedback_channels
         self.squeeze = Conv(channels, squeezed, 1, draw=draw) if channels else None
-        # A network that was trained with one pass is not disturbed when the second begins.
+        # At zero, so that adding a second pass does not disturb a network trained with one.
         self.feedback = Conv(squeezed, quarter, gain=0.0, draw=draw) if channels else None
         self.norm = BatchNorm(quarter, rows)
         widths = (quarter, eighth, sixteenth, last)
@@ -239,12 +240,12 @@ class CompactEncoder(nnx.Module):
         self.convs = nnx.Dict(convs)
 
     def stem(self, images: jax.Array, mode: Mode) -> jax.Array:
-        """Returns the image's half of the first convolution, [B, H / 4, W / 4, widths[2]]."""
+        """Returns the first convolution at 1/4 without z, [B, H / 4, W / 4, widths[2]]."""
         maps = self.stem2(self.stem1(space_to_depth(images), mode), mode)
         return self.picture(max_pool(maps)[0])
 
     def __call__(self, stem: jax.Array, z: jax.Array | None, mode: Mode) -> Encoded:
-        """Returns the code at 1/32; features are those at 1/4, 1/8 and 1/16."""
+        """Returns the code at 1/32; the features are those at 1/4, 1/8 and 1/16."""
         mixed = stem
         if self.squeeze is not None and self.feedback is not None and z is not None:
             mixed = stem + self.feedback(self.squeeze(z))

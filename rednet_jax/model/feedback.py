@@ -1,4 +1,4 @@
-"""f_sRNN's memory: from the response maps of one pass to the map z that enters the next."""
+"""f_sRNN: from the response maps of one pass to the feedback map z of the next."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def feedback_map(config: RedNetConfig, response_maps: jax.Array, passes: jax.Arr
     """Returns z for the next pass.
 
     Args:
-        config: says which kind: soft maps, a label map, or none (no channels).
+        config: of the network; `feedback` is the kind of z, which has no channels for 'none'.
         response_maps: [B, h, w, L + 1] softmax with background first, or [B, h, w, L] of sigmoids.
         passes: [B] int32, passes run before the one that made these maps.
 
@@ -36,11 +36,11 @@ def feedback_map(config: RedNetConfig, response_maps: jax.Array, passes: jax.Arr
 
 
 def label_map(response_maps: jax.Array, passes: jax.Array) -> jax.Array:
-    """Draws a square of its number at the centre of each landmark's pixels (ECCV f_sRNN).
+    """Draws a square of value l at the centre of the pixels of each landmark l (ECCV f_sRNN).
 
-    A pixel belongs to the class of its largest response; a landmark that owns no pixel draws none,
-    and where squares overlap the larger number stays. The squares' sides are 7, 5 and 3 pixels at
-    the first, second and later passes.
+    A pixel belongs to the class with the largest response there. A landmark without pixels has no
+    square; where squares overlap, the larger value is drawn. The sides of the squares are 7, 5 and
+    3 pixels after the first, second and later passes.
 
     Args:
         response_maps: [B, h, w, L + 1], background first.
@@ -60,7 +60,7 @@ def label_map(response_maps: jax.Array, passes: jax.Array) -> jax.Array:
     centre_x = jnp.einsum("bhwl,w->bl", owned, x) / divisor
     centre_y = jnp.einsum("bhwl,h->bl", owned, y) / divisor
     sides = jnp.asarray(_SQUARE_SIDES, dtype)[jnp.minimum(passes, len(_SQUARE_SIDES) - 1)]
-    # Half-open, so that a square is as wide as its side wherever the centre lies in its pixel.
+    # Half-open intervals: a square covers `side` pixels wherever its centre is within a pixel.
     low_x, low_y = (centre - sides[:, None] / 2 for centre in (centre_x, centre_y))
     in_x = (x > low_x[..., None]) & (x <= (low_x + sides[:, None])[..., None])
     in_y = (y > low_y[..., None]) & (y <= (low_y + sides[:, None])[..., None])
@@ -70,26 +70,26 @@ def label_map(response_maps: jax.Array, passes: jax.Array) -> jax.Array:
 
 
 def move(maps: jax.Array, warps: jax.Array, image_size: int, *, nearest: bool = False) -> jax.Array:
-    """Moves maps along with their crop.
+    """Resamples maps of one crop into another crop.
 
     Args:
         maps: [B, h, w, C] over the old crop.
         warps: [B, 2, 3], pixels of the new crop -> pixels of the old one.
-        image_size: side of the crop in pixels.
-        nearest: take the nearest value (labels cannot be averaged).
+        image_size: side of both crops in pixels.
+        nearest: nearest-neighbour instead of bilinear (labels cannot be averaged).
 
     Returns:
-        [B, h, w, C] over the new crop, zero where the old one did not reach.
+        [B, h, w, C] over the new crop, zero outside the old one.
     """
     height, width = maps.shape[1:3]
     ratio = height / image_size
-    # The same map between centres of map pixels: p_map = (p + 1/2) * ratio - 1/2.
+    # `warps` in map pixels, which are related to crop pixels by p_map = (p + 1/2) * ratio - 1/2.
     linear = warps[..., :2]
     centre = (1 / ratio - 1) / 2
     shift = warps[..., 2] + linear.sum(-1) * centre - centre
     scaled = jnp.concatenate([linear, (shift * ratio)[..., None]], axis=-1)
     if not nearest:
-        return jax.vmap(lambda one, affine: warp(one, affine, (height, width)))(maps, scaled)
+        return jax.vmap(lambda each, affine: warp(each, affine, (height, width)))(maps, scaled)
     grid = jnp.stack(jnp.meshgrid(jnp.arange(width), jnp.arange(height)), axis=-1)
     points = apply_affine(scaled[:, None], grid.astype(scaled.dtype))
     column, row = jnp.round(points[..., 0]).astype(int), jnp.round(points[..., 1]).astype(int)

@@ -1,8 +1,7 @@
-"""f_DET, f_REG and f_CLS: response maps, points with confidence, and identity.
+"""f_DET, f_REG and f_CLS: response maps, landmarks with confidence, and identity.
 
-Logits and points are computed in float32 also where activations are of half precision: a bfloat16
-logit of 10 has steps of 1/16, so that neighbouring pixels tie, and half precision has steps of half
-a pixel beyond 64.
+Logits and landmarks are float32 also if activations are bfloat16: bfloat16 has a spacing of 1/16 at
+a logit of 10, so that neighbouring pixels tie, and of half a pixel beyond 64.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from rednet_jax.model.layers import BatchNorm, Conv, ConvNorm, Dense, Draw, Mode
 
 
 class Detection(nnx.Module):
-    """f_DET with softmax: a 1x1 convolution to L + 1 logits a pixel, background first."""
+    """f_DET with softmax: a 1x1 convolution to L + 1 logits per pixel, background first."""
 
     def __init__(self, config: RedNetConfig, draw: Draw) -> None:
         inputs = config.widths[2 if config.architecture == "compact" else 0]
@@ -48,7 +47,7 @@ class CoarseDetection(nnx.Module):
 
 
 class FineDetection(nnx.Module):
-    """The journal's regression by heat map: up-sampled once more, three blocks, L maps."""
+    """The journal's heat-map regression: up-sampling by two, three blocks, L maps."""
 
     def __init__(self, config: RedNetConfig, draw: Draw) -> None:
         rows, width = config.statistic_rows, config.regression_width
@@ -62,7 +61,7 @@ class FineDetection(nnx.Module):
 
 
 class PeakReadout(nnx.Module):
-    """Points and confidence of independent maps: the sub-pixel peak, and an affine of its logit."""
+    """Landmarks at the sub-pixel peaks of independent maps; confidence is affine in the peak."""
 
     def __init__(self, config: RedNetConfig) -> None:
         self.gain: nnx.Param[Any] = nnx.Param(np.ones(config.scheme.count, np.float32))
@@ -70,7 +69,7 @@ class PeakReadout(nnx.Module):
         self.image_size, self.map_size = config.image_size, config.map_size
 
     def __call__(self, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Returns points [B, L, 2] in crop pixels and confidence logits [B, L]."""
+        """Returns landmarks [B, L, 2] in crop pixels and confidence logits [B, L]."""
         points = decode_peak(logits)
         peaks = jax.lax.stop_gradient(logits.max((1, 2)))
         confidence = self.gain.get_value() * peaks + self.offset.get_value()
@@ -78,12 +77,12 @@ class PeakReadout(nnx.Module):
 
 
 class Points(nnx.Module):
-    """The last layer of f_REG: points as offsets from the mean shape, and confidence logits."""
+    """The last layer of f_REG: landmarks as offsets from the mean shape, and confidence logits."""
 
     def __init__(self, inputs: int, config: RedNetConfig, draw: Draw) -> None:
         self.dense = Dense(inputs, 3 * config.scheme.count, gain=0.1, draw=draw)
         mean = config.scheme.shape / config.crop_margin
-        # The paper regresses points minus the mean shape; as the bias it travels with the weights.
+        # The paper regresses landmarks minus the mean shape; the mean shape is the initial bias.
         bias = np.zeros(3 * config.scheme.count, np.float32)
         bias[: mean.size] = mean.ravel()
         self.dense.bias = nnx.Param(bias)
@@ -97,10 +96,10 @@ class Points(nnx.Module):
 
 
 class VGGRegression(nnx.Module):
-    """f_REG of the ECCV paper: like the encoder but smaller, over maps, conv2_2 and conv4_3.
+    """f_REG of the ECCV paper: a smaller encoder of the maps, conv2_2 and conv4_3.
 
-    The paper's widths are not known; ours are 64-128-256-512-512 at full width, one convolution a
-    pool, and two dense layers.
+    The paper does not give its widths; ours are 64-128-256-512-512 at full width, with one
+    convolution per pooling and two dense layers.
     """
 
     def __init__(self, config: RedNetConfig, draw: Draw) -> None:
@@ -114,8 +113,8 @@ class VGGRegression(nnx.Module):
         )
         self.convs = nnx.Dict(
             {
-                f"conv{i}": ConvNorm(given, width, rows=rows, draw=draw)
-                for i, (given, width) in enumerate(zip(inputs, widths, strict=True), start=1)
+                f"conv{i}": ConvNorm(channels, width, rows=rows, draw=draw)
+                for i, (channels, width) in enumerate(zip(inputs, widths, strict=True), start=1)
             }
         )
         side = config.code_size
@@ -125,7 +124,7 @@ class VGGRegression(nnx.Module):
     def __call__(
         self, maps: jax.Array, code: jax.Array, encoded: Encoded, mode: Mode
     ) -> tuple[jax.Array, jax.Array]:
-        """Returns points [B, L, 2] in crop pixels and confidence logits [B, L]."""
+        """Returns landmarks [B, L, 2] in crop pixels and confidence logits [B, L]."""
         del code
         half, eighth = encoded.features
         joined = {2: half, 4: eighth}
@@ -156,7 +155,7 @@ class CompactRegression(nnx.Module):
     def __call__(
         self, maps: jax.Array, code: jax.Array, encoded: Encoded, mode: Mode
     ) -> tuple[jax.Array, jax.Array]:
-        """Returns points [B, L, 2] in crop pixels and confidence logits [B, L]."""
+        """Returns landmarks [B, L, 2] in crop pixels and confidence logits [B, L]."""
         _, eighth, sixteenth = encoded.features
         features = max_pool(jax.nn.relu(self.norm(self.squeeze(maps), mode)))[0]
         features = self.eighth(jnp.concatenate([features, eighth], axis=-1), mode)
@@ -180,14 +179,14 @@ class Identity(nnx.Module):
 def scale_confidence(
     config: RedNetConfig, variables: dict[str, Any], slope: float, intercept: float
 ) -> dict[str, Any]:
-    """Returns the variables of the network whose confidence is sigmoid(slope * logit + intercept).
+    """Returns variables whose network has the confidence sigmoid(slope * logit + intercept).
 
-    Its points are the same, bit for bit.
+    Its landmarks are the same, bit for bit.
 
     Args:
         config: of the network.
-        variables: {'params': ..., 'batch_stats': ...}, numpy; they stay as they are.
-        slope: of all points and passes.
+        variables: {'params': ..., 'batch_stats': ...}, numpy; they are not changed.
+        slope: for all landmarks and passes.
         intercept: likewise.
     """
     scaled: dict[str, Any] = jax.tree.map(np.array, variables)
@@ -196,7 +195,7 @@ def scale_confidence(
     else:
         dense, points = scaled["params"]["regression"]["points"]["dense"], 2 * config.scheme.count
         gain, offset = dense["kernel"][:, points:], dense["bias"][points:]
-    # Views: they write into the copy.
+    # These are views of the copy.
     gain *= slope
     offset *= slope
     offset += intercept

@@ -1,4 +1,4 @@
-"""Layers: convolutions, batch normalisation per pass, 2-bit max pooling, rearrangements."""
+"""Layers: convolutions, batch normalisation per pass, max pooling with places, rearrangements."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 from rednet_jax.model.convolutions import convolve, depthwise, pointwise, wide
 
 AxisName = str | tuple[str, ...]
-"""Of the mapped axes that a batch lies on."""
+"""Name, or names, of the mapped axes that a batch is split over."""
 
 _MOMENTUM = 0.9
 _EPSILON = 1e-5
 SAVED = "convolved"
-"""Name, for `jax.checkpoint`'s policies, of what a gradient must keep of a pass: the results of the
-convolutions without bias. Normalisation and pooling are cheap to compute again from them, and so
-are the convolutions with bias: the heads' many maps, and the gates of an LSTM on a small grid."""
+"""Name, for the policies of `jax.checkpoint`, of the values of a pass that its gradient keeps: the
+results of the convolutions without bias. Normalisation and pooling are cheap to recompute from
+them, and so are the convolutions with bias: the heads' many maps, and the gates of an LSTM on a
+small grid."""
 
 
 Draw = Callable[[tuple[int, ...], float], NDArray[np.float32]]
@@ -32,7 +33,7 @@ Draw = Callable[[tuple[int, ...], float], NDArray[np.float32]]
 
 
 def normal(seed: int | NDArray[np.uint32]) -> Draw:
-    """Returns a `Draw` whose values come from a seed, on the host, and differ from call to call."""
+    """Returns a `Draw` that draws on the host from one generator, seeded by `seed`."""
     random = np.random.default_rng(seed)
 
     def draw(shape: tuple[int, ...], deviation: float) -> NDArray[np.float32]:
@@ -44,16 +45,16 @@ def normal(seed: int | NDArray[np.uint32]) -> Draw:
 
 
 class Mode(NamedTuple):
-    """How normalisation acts in one call of the network.
+    """How batch normalisation runs in one call of the network.
 
     Attributes:
-        train: normalise by the batch's own moments and move the running averages.
+        train: normalise by the batch's moments and update the running averages.
         passes: [B] int32, passes since the sample's feedback map was blank: the row of statistics.
-        visits: how often one call of the public function normalises with the layer; running
-            averages move so that after all visits they have moved as after one.
+        visits: how often one call of the public function runs the layer. The decay of the running
+            averages is such that all visits together count as one.
         axis_name: the mapped axes to average moments over (`jax.pmap`, `jax.shard_map`), or None.
-        parts: calls of the public function that together are one training step: running averages
-            move so that after all of them they have moved as after one.
+        parts: how many calls of the public function make up one training step; they, too, count
+            as one.
     """
 
     train: bool
@@ -64,9 +65,10 @@ class Mode(NamedTuple):
 
 
 class Depthwise(nnx.Module):
-    """A convolution of each channel, [B, H, W, channels] -> the same; `depthwise`.
+    """A convolution of each channel by `depthwise`, [B, H, W, channels] -> the same.
 
-    The kernel's initial values are normal with a deviation of 1 / size, which keeps variance.
+    The kernel's initial values are normal with standard deviation 1 / size, which preserves the
+    variance.
     """
 
     def __init__(self, channels: int, size: int = 3, *, draw: Draw) -> None:
@@ -78,9 +80,9 @@ class Depthwise(nnx.Module):
 
 
 class Conv(nnx.Module):
-    """A convolution, [B, H, W, inputs] -> [B, H / stride, W / stride, outputs]; `convolve`.
+    """A convolution, [B, H, W, inputs] -> [B, H / stride, W / stride, outputs].
 
-    The kernel's initial values are normal with a deviation of gain * sqrt(2 / fan-in), as by He.
+    The kernel's initial values are normal with standard deviation gain * sqrt(2 / fan-in) (He).
     """
 
     def __init__(
@@ -107,18 +109,18 @@ class Conv(nnx.Module):
         else:
             maps = convolve(images, kernel, self.stride)
         if self.bias is None:
-            kept: jax.Array = checkpoint_name(maps, SAVED)
-            return kept
+            saved: jax.Array = checkpoint_name(maps, SAVED)
+            return saved
         biased: jax.Array = maps + self.bias.get_value().astype(images.dtype)
         return biased
 
 
 class BatchNorm(nnx.Module):
-    """Batch normalisation with statistics [rows, channels] per pass, scale and offset shared.
+    """Batch normalisation with statistics [rows, channels] per pass, and a shared scale and offset.
 
-    In training the moments are the whole batch's, over mapped axes by `Mode.axis_name`. Otherwise
-    each sample takes the row of its own number of passes, so that faces which joined at different
-    times share a batch. The scale begins as `gain`.
+    In training the moments are those of the whole batch, over the mapped axes of `Mode.axis_name`.
+    Otherwise each sample takes the row of its own number of passes, so a batch can hold faces that
+    joined at different times. `gain` is the initial scale.
     """
 
     def __init__(self, channels: int, rows: int = 1, gain: float = 1.0) -> None:
@@ -130,8 +132,8 @@ class BatchNorm(nnx.Module):
     def __call__(self, features: jax.Array, mode: Mode) -> jax.Array:
         """Returns the features [B, H, W, C] normalised, in their dtype.
 
-        Features of half precision are normalised in float32 and rounded once: `features * gain` and
-        `mean * gain` cancel, so that a rounding of either stays in the result.
+        Half-precision features are normalised in float32 and rounded once: `features * gain` and
+        `mean * gain` cancel, so a rounding error of either would remain in the result.
         """
         if mode.train:
             mean, variance = self._batch_moments(features, mode)
@@ -161,8 +163,8 @@ class BatchNorm(nnx.Module):
         weight = (rate * share)[:, None]
         for average, moment in ((self.mean, mean), (self.variance, variance)):
             old = average.get_value()
-            # Not `average[...] = `: Flax then asks a tracer for its sharding, and JAX walks through
-            # all that was traced so far to word its refusal, in quadratic time.
+            # Not `average[...] = `: Flax then reads the sharding of a tracer, and JAX walks through
+            # the whole trace to word the error, which takes quadratic time.
             average.set_value(old + weight * (lax.stop_gradient(moment) - old))
         return mean, variance
 
@@ -170,7 +172,7 @@ class BatchNorm(nnx.Module):
 class ConvNorm(nnx.Module):
     """Convolution without bias, batch normalisation, and ReLU unless `activate` is False.
 
-    The normalisation's scale begins as `gain`.
+    `gain` is the initial scale of the normalisation.
     """
 
     def __init__(
@@ -197,7 +199,7 @@ class ConvNorm(nnx.Module):
 class Dense(nnx.Module):
     """An affine map of the last axis, [..., inputs] -> [..., outputs].
 
-    The kernel's initial values are normal with a deviation of gain * sqrt(1 / fan-in), as by LeCun.
+    The kernel's initial values are normal with standard deviation gain * sqrt(1 / fan-in) (LeCun).
     """
 
     def __init__(self, inputs: int, outputs: int, *, gain: float = 1.0, draw: Draw) -> None:
@@ -212,9 +214,9 @@ class Dense(nnx.Module):
 
 
 def max_pool(features: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Max pooling over 2 x 2 windows that remembers where each maximum lay (2 bits, as uint8).
+    """Max pooling over 2 x 2 windows that also returns the place of each maximum.
 
-    Where values tie, the first in reading order is the maximum, alone: it gets the whole gradient.
+    If values tie, the first in row-major order is the maximum: it gets the whole gradient.
 
     Args:
         features: [B, H, W, C] with even H and W.
@@ -235,7 +237,7 @@ def max_pool(features: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def unpool(features: jax.Array, places: jax.Array) -> jax.Array:
-    """Puts each value back where `max_pool` took it, zeros elsewhere.
+    """Puts each value at the place that `max_pool` returned, with zeros elsewhere.
 
     Args:
         features: [B, h, w, C].
@@ -252,7 +254,7 @@ def unpool(features: jax.Array, places: jax.Array) -> jax.Array:
 
 
 def double(features: jax.Array) -> jax.Array:
-    """Nearest up-sampling by two, [B, h, w, C] -> [B, 2 h, 2 w, C]."""
+    """Nearest-neighbour up-sampling by two, [B, h, w, C] -> [B, 2 h, 2 w, C]."""
     batch, height, width, channels = features.shape
     shape = (batch, height, 2, width, 2, channels)
     spread = jnp.broadcast_to(features[:, :, None, :, None], shape)
@@ -260,14 +262,14 @@ def double(features: jax.Array) -> jax.Array:
 
 
 def space_to_depth(images: jax.Array) -> jax.Array:
-    """Blocks of 2 x 2 pixels become channels, [B, H, W, C] -> [B, H / 2, W / 2, 4 C]."""
+    """Moves blocks of 2 x 2 pixels to channels, [B, H, W, C] -> [B, H / 2, W / 2, 4 C]."""
     batch, height, width, channels = images.shape
     blocks = images.reshape(batch, height // 2, 2, width // 2, 2, channels)
     return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // 2, width // 2, 4 * channels)
 
 
 def depth_to_space(features: jax.Array) -> jax.Array:
-    """Undoes `space_to_depth`, [B, h, w, 4 C] -> [B, 2 h, 2 w, C]."""
+    """The inverse of `space_to_depth`, [B, h, w, 4 C] -> [B, 2 h, 2 w, C]."""
     batch, height, width, channels = features.shape
     blocks = features.reshape(batch, height, width, 2, 2, channels // 4)
     spread = blocks.transpose(0, 1, 3, 2, 4, 5)

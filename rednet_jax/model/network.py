@@ -1,9 +1,9 @@
-"""`RedNet`: the network of one pass, put together from its parts."""
+"""`RedNet`: the network of one pass, composed of its parts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,20 +28,20 @@ from rednet_jax.model.temporal import ConvLSTM, Memory, PooledLSTM, recurrent_ch
 
 
 class PassOutput(NamedTuple):
-    """What one pass gives, and what a loss of that pass sees.
+    """The output of one pass, which is also the input of a loss.
 
     Attributes:
         logits: [B, h, w, M], M = L + 1 with background first, or L independent maps (journal form).
-        response_maps: the same after softmax over M, or sigmoid.
-        map_landmarks: [B, L, 2], crop pixels, read from the maps; differentiable where M = L + 1.
+        response_maps: softmax of the logits over M, or their sigmoid (journal form).
+        map_landmarks: [B, L, 2], crop pixels, decoded from the maps; differentiable if M = L + 1.
         landmarks: [B, L, 2], crop pixels, of f_REG; in the journal form those of the maps.
         confidence_logits: [B, L], of the probability that a point lies within 5 % of the
             inter-ocular distance.
         identity_logits: [B, identities], of f_CLS.
         coarse_logits: [B, H / 4, W / 4, 7] of the frame's coarse pass, the same at every pass;
-            None but in the journal form.
-        crop: [B, 2, 3], where the pass looked: pixels of the crop -> pixels of the image.
-        coarse_crop: [B, 2, 3], where the coarse pass looked, or the first one.
+            None except in the journal form.
+        crop: [B, 2, 3], the pass's crop: pixels of the crop -> pixels of the image.
+        coarse_crop: [B, 2, 3], the crop of the coarse pass, which is the frame's first crop.
     """
 
     logits: jax.Array
@@ -55,6 +55,9 @@ class PassOutput(NamedTuple):
     coarse_crop: jax.Array
 
 
+Loss = Callable[[PassOutput, Any], Any]
+"""Maps a pass's output and the targets of its frame to a tree of arrays, inside the loop."""
+
 _HALVES: dict[Architecture, tuple[Callable[..., Encoder], Callable[..., Decoder]]] = {
     "eccv_vgg": (VGGEncoder, VGGDecoder),
     "ijcv_resnet": (ResNetEncoder, ResNetDecoder),
@@ -64,11 +67,10 @@ _HALVES: dict[Architecture, tuple[Callable[..., Encoder], Callable[..., Decoder]
 
 
 class RedNet(nnx.Module):
-    """The layers of a preset, called pass by pass by `rednet_jax.model.rednet`.
+    """The layers of a network; `rednet_jax.model.passes` calls it once per pass.
 
-    The names of operations tell the part that they belong to, for traces: `encoder` (the stem
-    `encoder/stem`), `recurrent`, `decoder` or `heads` (`heads/detection`, `heads/regression`,
-    `heads/identity`).
+    For traces, operations have the scope of their part: `encoder` (the stem `encoder/stem`),
+    `recurrent`, `decoder` or `heads` (`heads/detection`, `heads/regression`, `heads/identity`).
     """
 
     def __init__(self, config: RedNetConfig, draw: Draw) -> None:
@@ -90,7 +92,7 @@ class RedNet(nnx.Module):
         self.identity = Identity(config, draw)
 
     def stem(self, images: jax.Array, mode: Mode) -> jax.Array:
-        """Returns what of the encoder depends on the image alone."""
+        """Returns the encoder's features of the image alone."""
         with jax.named_scope("encoder"), jax.named_scope("stem"):
             return self.encoder.stem(images, mode)
 
@@ -99,7 +101,7 @@ class RedNet(nnx.Module):
     ) -> jax.Array:
         """Runs the journal form's coarse pass; returns logits [B, H / 4, W / 4, 7].
 
-        `head` is the mode of the coarse head, which fewer passes visit than the rest.
+        `head` is the mode of the coarse head, which runs in fewer passes than the other layers.
         """
         assert self.coarse is not None
         with jax.named_scope("encoder"):
@@ -128,12 +130,12 @@ class RedNet(nnx.Module):
             stem: of `stem`.
             z: the feedback map, [B, feedback_size, feedback_size, feedback_channels]; None where it
                 is blank.
-            memory: f_tRNN's state after the last frame, or None to leave f_tRNN out.
-            coarse_logits: of `detect_coarse`, passed through.
+            memory: f_tRNN's state after the previous frame, or None to skip f_tRNN.
+            coarse_logits: of `detect_coarse`; copied to the output.
             mode: of normalisation.
-            head: the same for the detection head, which a coarse pass does not visit.
-            crop: passed through.
-            coarse_crop: passed through.
+            head: mode of the detection head, which does not run in a coarse pass.
+            crop: copied to the output.
+            coarse_crop: copied to the output.
 
         Returns:
             The pass's output, and f_tRNN's state after this frame if this pass is its last.
@@ -151,7 +153,7 @@ class RedNet(nnx.Module):
                 maps = wide_maps.astype(code.dtype)
                 with jax.named_scope("regression"):
                     landmarks, confidence = self.regression(maps, code, encoded, mode)
-                # Of the unrounded maps: bfloat16 has steps of a quarter of a map pixel beyond 32.
+                # From float32 maps: bfloat16 has a spacing of a quarter of a map pixel beyond 32.
                 map_landmarks = to_crop_pixels(
                     soft_argmax(wide_maps[..., 1:]), self.config.image_size, self.config.map_size
                 )

@@ -1,7 +1,7 @@
-"""Re-crops between passes: each pass sees the face where the last one found it.
+"""Re-crops: the crop of each pass is computed from the landmarks of the pass before.
 
-Not in the papers. A crop is an affine map [B, 2, 3] from its pixels to those of the image that
-the network was given, which shows `context` times its side.
+Not in the papers. A crop is an affine map [B, 2, 3] from its pixels to those of the network's input
+image, whose side is `context` times that of the first crop.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from rednet_jax.landmarks.crops import apply_affine, compose_affine, invert_affine, warp
 from rednet_jax.model.config import RedNetConfig
 
-# Sides of a crop in those of the first one: beyond them points do not say where the face is.
+# Limits of a crop's scale relative to the first crop: beyond them the landmarks are not of a face.
 _SMALLEST, _LARGEST = 0.25, 4.0
 
 
@@ -26,23 +26,23 @@ def first_crop(config: RedNetConfig, batch: int, dtype: Any = jnp.float32) -> ja
 
 
 def middle(config: RedNetConfig, images: jax.Array) -> jax.Array:
-    """Returns the first crop [B, image_size, image_size, 3] of images: their middle, copied."""
+    """Returns the first crop of images, [B, image_size, image_size, 3]: a slice, not resampled."""
     offset = (config.input_size - config.image_size) // 2
     inside = slice(offset, offset + config.image_size)
     return images[:, inside, inside]
 
 
 def next_crop(config: RedNetConfig, landmarks: jax.Array) -> jax.Array:
-    """Returns the crop [B, 2, 3] in which the points lie as those of the mean shape do.
+    """Returns the crop [B, 2, 3] in which the landmarks are aligned with the mean shape.
 
-    Their centroid, their spread about it and, with 'similarity', their rotation (least squares)
-    become those of the mean shape. Spread and centroid are those of all points, so that one wrong
-    point moves the crop little, and a turned head, narrower than the mean shape, does not enlarge
-    it. One landmark alone keeps scale and rotation of the first crop. No gradient passes: a crop is
-    a choice of what to look at.
+    In the crop, their centroid, their spread about it and, with 'similarity', their rotation (least
+    squares) are those of the mean shape. Centroid and spread are those of all landmarks, so one
+    wrong landmark moves the crop little, and the scale does not change for a turned head, which is
+    narrower than the mean shape. With a single landmark, scale and rotation are those of the first
+    crop. No gradient flows through a crop.
 
     Args:
-        config: what a re-crop follows, and its margin.
+        config: of the network; `recrop` and `recrop_margin`.
         landmarks: [B, L, 2], image pixels.
     """
     landmarks = jax.lax.stop_gradient(landmarks)
@@ -53,7 +53,7 @@ def next_crop(config: RedNetConfig, landmarks: jax.Array) -> jax.Array:
     centre = jnp.clip(landmarks.mean(-2), 0, config.input_size - 1)
     apart, shape_apart = landmarks - landmarks.mean(-2, keepdims=True), shape - shape_centre
     if config.scheme.count == 1:
-        # One point has no spread: the crop follows its place alone.
+        # One landmark has no spread.
         scale = jnp.ones_like(centre[:, 0])
     else:
         spread = jnp.sqrt(jnp.sum(apart**2, (-2, -1)) / jnp.sum(shape_apart**2))
@@ -66,7 +66,7 @@ def next_crop(config: RedNetConfig, landmarks: jax.Array) -> jax.Array:
         angle = jnp.zeros_like(scale)
     cosine, sine = scale * jnp.cos(angle), scale * jnp.sin(angle)
     linear = jnp.stack([jnp.stack([cosine, -sine], -1), jnp.stack([sine, cosine], -1)], -2)
-    # By sums: accelerators round the factors of a matrix product.
+    # Not a matrix product, whose factors accelerators round.
     offset = centre - linear[..., 0] * shape_centre[0] - linear[..., 1] * shape_centre[1]
     return jnp.concatenate([linear, offset[..., None]], axis=-1)
 
@@ -74,9 +74,9 @@ def next_crop(config: RedNetConfig, landmarks: jax.Array) -> jax.Array:
 def relative_transform(new: jax.Array, old: jax.Array) -> jax.Array:
     """Returns the maps [B, 2, 3] from pixels of new crops to pixels of old ones.
 
-    It is exactly the identity where the crops are equal: rounded, it would sample right beside
-    pixel centres, and XLA, which computes `floor` in each fusion that uses it, can round a point
-    down to one pixel for the index and to another for the weight.
+    It is exactly the identity if the crops are equal. With rounding errors, points would be sampled
+    slightly off the pixel centres, and XLA, which recomputes `floor` in each fusion, can take the
+    index of one pixel and the weight of its neighbour.
     """
     linear = invert_affine(old) * jnp.array([1, 1, 0], old.dtype)
     maps: jax.Array = jnp.eye(2, 3, dtype=new.dtype) + compose_affine(linear, new - old)
@@ -90,6 +90,6 @@ def crop_images(config: RedNetConfig, images: jax.Array, crop: jax.Array) -> jax
 
 
 def on_image(crop: jax.Array, landmarks: jax.Array) -> jax.Array:
-    """Returns landmarks [B, L, 2] of crops in pixels of their images."""
+    """Returns landmarks [B, L, 2] in image pixels, given in crop pixels."""
     placed: jax.Array = apply_affine(crop, landmarks)
     return placed

@@ -1,9 +1,9 @@
-"""Our architecture for CPUs: pointwise and depthwise convolutions, from a quarter of the crop down.
+"""`separable`, an architecture for CPUs: pointwise and depthwise convolutions from 1/4 on.
 
-XLA's CPU backend runs a convolution on one core unless it has many outputs; a pointwise one is a
-matrix product on all cores, and a depthwise one a sum of shifted maps in one fused loop. So the
-crop enters by blocks of 4 x 4 pixels, and each level of resolution is a stack of such pairs.
-Nothing is pooled by its maximum: exports have no ties to excuse.
+XLA's CPU backend runs a convolution on one core unless it has many outputs. A pointwise convolution
+is a matrix product on all cores, and a depthwise one is a sum of shifted maps in one fused loop. So
+the first layer takes blocks of 4 x 4 pixels, and each level of resolution is a stack of such pairs.
+There is no max pooling: its ties make exported networks differ.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from rednet_jax.model.layers import (
 class Block(nnx.Module):
     """x + relu(norm(pointwise(depthwise(x)))), [B, h, w, channels] -> the same.
 
-    The normalisation's scale begins at 0.2, so that a new block is close to the identity.
+    The normalisation's initial scale is 0.2, so that an untrained block is close to the identity.
     """
 
     def __init__(self, channels: int, *, rows: int, draw: Draw, size: int = 3) -> None:
@@ -59,13 +59,13 @@ class Stack(nnx.Module):
 
 
 class SeparableEncoder(nnx.Module):
-    """f_ENC: a stack of blocks at 1/4, 1/8, 1/16 and 1/32 of the crop.
+    """f_ENC: a stack of blocks at 1/4, 1/8, 1/16 and 1/32 of the crop's resolution.
 
-    `config.widths` are the channels at 1/4, 1/8 and 1/16; at 1/32 they are `code_width`. z enters
+    `config.widths` are the channels at 1/4, 1/8 and 1/16; at 1/32 they are `code_width`. z is added
     at 1/8.
 
     Attributes:
-        depths: blocks of each level, finest first.
+        depths: number of blocks of each level, finest first.
     """
 
     depths: ClassVar[tuple[int, int, int, int]] = (1, 2, 2, 1)
@@ -78,7 +78,7 @@ class SeparableEncoder(nnx.Module):
         self.quarter = Stack(quarter, depths[0], rows=1, draw=draw)
         self.image = Conv(4 * quarter, eighth, 1, draw=draw)
         channels = config.feedback_channels
-        # A network that was trained with one pass is not disturbed when the second begins.
+        # At zero, so that adding a second pass does not disturb a network trained with one.
         self.feedback = Conv(channels, eighth, 1, gain=0.0, draw=draw) if channels else None
         self.norm = BatchNorm(eighth, rows)
         self.eighth = Stack(eighth, depths[1], rows=rows, draw=draw)
@@ -93,7 +93,7 @@ class SeparableEncoder(nnx.Module):
         return self.quarter(self.patches(patches, mode), mode)
 
     def __call__(self, stem: jax.Array, z: jax.Array | None, mode: Mode) -> Encoded:
-        """Returns the code at 1/32; features are those at 1/4, 1/8 and 1/16."""
+        """Returns the code at 1/32; the features are those at 1/4, 1/8 and 1/16."""
         mixed = self.image(space_to_depth(stem))
         if self.feedback is not None and z is not None:
             mixed = mixed + self.feedback(z)
@@ -104,10 +104,10 @@ class SeparableEncoder(nnx.Module):
 
 
 class SeparableDecoder(nnx.Module):
-    """f_DENC: three times up by two, the encoder's features added, and a stack of blocks.
+    """f_DENC: three up-samplings by two, each adding encoder features, then a stack of blocks.
 
     Attributes:
-        depths: blocks at 1/4, 1/8 and 1/16.
+        depths: number of blocks at 1/4, 1/8 and 1/16.
     """
 
     depths: ClassVar[tuple[int, int, int]] = (0, 1, 0)
@@ -133,13 +133,13 @@ class SeparableDecoder(nnx.Module):
         maps = self.sixteenth(maps, mode)
         maps = jax.nn.relu(double(self.up8(maps, mode)) + eighth)
         maps = self.eighth(maps, mode)
-        # Detail within 2 x 2 pixels comes of channels, so that maps are sharper than 1/8.
+        # Not nearest-neighbour: channels give each of the 2 x 2 pixels its own value.
         maps = jax.nn.relu(depth_to_space(self.up4(maps, mode)) + quarter)
         return self.quarter(maps, mode)
 
 
 class SeparableRegression(nnx.Module):
-    """f_REG: maps and encoder features at 1/8, 1/16 and 1/32, one block and one dense layer."""
+    """f_REG: maps and encoder features at 1/8 and 1/16, the code, a block and a dense layer."""
 
     def __init__(self, config: RedNetConfig, draw: Draw) -> None:
         rows = config.statistic_rows
@@ -160,7 +160,7 @@ class SeparableRegression(nnx.Module):
     def __call__(
         self, maps: jax.Array, code: jax.Array, encoded: Encoded, mode: Mode
     ) -> tuple[jax.Array, jax.Array]:
-        """Returns points [B, L, 2] in crop pixels and confidence logits [B, L]."""
+        """Returns landmarks [B, L, 2] in crop pixels and confidence logits [B, L]."""
         _, eighth, sixteenth = encoded.features
 
         def joined(norm: BatchNorm, first: jax.Array, second: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""f_tRNN: the LSTM on what changes from frame to frame (C_pe), with C_id passing by it."""
+"""f_tRNN: an LSTM on C_pe, the half of the code that changes from frame to frame, not on C_id."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rednet_jax.model.layers import Conv, Dense, Draw
 Memory = tuple[jax.Array, jax.Array]
 """Hidden and cell state: [B, units], or [B, h, w, channels] for the convolutional LSTM.
 
-The cell state is float32 also where activations are of half precision: it is a sum over frames."""
+The cell state is float32 also if activations are half-precision: it is a sum over frames."""
 
 
 def recurrent_channels(config: RedNetConfig) -> int:
@@ -23,7 +23,7 @@ def recurrent_channels(config: RedNetConfig) -> int:
 
 
 def memory_shape(config: RedNetConfig, batch: int) -> tuple[int, ...]:
-    """Returns the shape of hidden and cell state; the width is 0 without recurrence."""
+    """Returns the shape of hidden and cell state; the last axis is 0 without recurrence."""
     width = config.recurrent_width if config.recurrence != "none" else 0
     if config.architecture in ("compact", "separable"):
         side = config.code_size
@@ -32,17 +32,18 @@ def memory_shape(config: RedNetConfig, batch: int) -> tuple[int, ...]:
 
 
 def _lstm_cell(gates: jax.Array, cell: jax.Array) -> Memory:
-    enter, forget, candidate, leave = jnp.split(wide(gates), 4, axis=-1)
-    # The bias of 1 keeps a new cell's memory open at the start of training (Jozefowicz 2015).
-    cell = jax.nn.sigmoid(forget + 1) * cell + jax.nn.sigmoid(enter) * jnp.tanh(candidate)
-    hidden = jax.nn.sigmoid(leave) * jnp.tanh(cell)
+    input_gate, forget_gate, candidate, output_gate = jnp.split(wide(gates), 4, axis=-1)
+    # A forget-gate bias of 1 lets an untrained cell keep its memory (Jozefowicz 2015).
+    kept = jax.nn.sigmoid(forget_gate + 1) * cell
+    cell = kept + jax.nn.sigmoid(input_gate) * jnp.tanh(candidate)
+    hidden = jax.nn.sigmoid(output_gate) * jnp.tanh(cell)
     return hidden.astype(gates.dtype), cell
 
 
 class PooledLSTM(nnx.Module):
-    """The papers' form: the code's mean over space through an LSTM, added back everywhere.
+    """The papers' form: an LSTM on the code's spatial mean, whose output is added at every pixel.
 
-    The way back starts at zero, so a network trained on images alone is unchanged by it.
+    The output layer is initialised to zero, so a network trained on images is unchanged at first.
     """
 
     def __init__(self, channels: int, units: int, draw: Draw) -> None:
@@ -50,7 +51,7 @@ class PooledLSTM(nnx.Module):
         self.back = Dense(units, channels, gain=0.0, draw=draw)
 
     def __call__(self, code: jax.Array, memory: Memory) -> tuple[jax.Array, Memory]:
-        """Returns the code [B, h, w, channels] with what was remembered, and the new memory."""
+        """Returns the code [B, h, w, channels] plus the LSTM's output, and the new memory."""
         hidden, cell = memory
         gates = self.gates(jnp.concatenate([code.mean((1, 2)), hidden], axis=-1))
         hidden, cell = _lstm_cell(gates, cell)
@@ -58,9 +59,9 @@ class PooledLSTM(nnx.Module):
 
 
 class ConvLSTM(nnx.Module):
-    """`compact`'s form: an LSTM of 3x3 convolutions that keeps the code's grid.
+    """The form of `compact` and `separable`: an LSTM with 3x3 convolutions on the code's grid.
 
-    The way back starts at zero, so a network trained on images alone is unchanged by it.
+    The output layer is initialised to zero, so a network trained on images is unchanged at first.
     """
 
     def __init__(self, channels: int, units: int, draw: Draw) -> None:
@@ -68,7 +69,7 @@ class ConvLSTM(nnx.Module):
         self.back = Conv(units, channels, 1, gain=0.0, draw=draw)
 
     def __call__(self, code: jax.Array, memory: Memory) -> tuple[jax.Array, Memory]:
-        """Returns the code [B, h, w, channels] with what was remembered, and the new memory."""
+        """Returns the code [B, h, w, channels] plus the LSTM's output, and the new memory."""
         hidden, cell = memory
         gates = self.gates(jnp.concatenate([code, hidden], axis=-1))
         hidden, cell = _lstm_cell(gates, cell)

@@ -1,4 +1,4 @@
-"""The presets by what their tests cost, ways to run a loop, and a small training problem."""
+"""Presets grouped by the cost of their tests, implementations of a scan, and a training problem."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SCANS: dict[str, rednet.Scan] = {
 
 
 def pass_loss(output: rednet.PassOutput, targets: Array) -> Array:
-    """A smooth loss [B] that every head takes part in; targets [B, L, 2] in crop pixels."""
+    """A smooth loss [B] of the outputs of all heads; targets [B, L, 2] in crop pixels."""
     side = output.logits.shape[1]
     terms = [
         jnp.abs(output.landmarks - targets).mean((1, 2)) / 8,
@@ -46,7 +46,7 @@ def pass_loss(output: rednet.PassOutput, targets: Array) -> Array:
 
 
 class Problem:
-    """A batch of random clips with targets, in one dtype, and what is computed on it."""
+    """A batch of random clips with targets, in one dtype, and a loss with its gradient."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Problem:
         points = (batch, frames, config.scheme.count, 2)
         self.targets = jnp.asarray(size * rng.random(points), dtype)
         variables = rednet.init(config, jax.random.key(3))
-        # f_tRNN's way back and the feedback's way in start at zero: here they must act.
+        # Kernels that are initialised to zero, of f_tRNN and of z, must have an effect here.
         params = jax.tree.map(
             lambda leaf: leaf if np.any(leaf) else 0.1 * rng.standard_normal(leaf.shape),
             variables["params"],

@@ -1,4 +1,4 @@
-"""Configs: presets, what is refused, and the sizes of the networks at full width."""
+"""Configs: presets, invalid fields, and the sizes of the networks at full width."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def test_eccv_vgg_has_the_papers_size() -> None:
 
 def test_ijcv_resnet_has_the_journal_codes_size() -> None:
     sizes = parameters(RedNetConfig.preset("ijcv_resnet"))
-    beside = sizes["temporal"] + sizes["identity"]
-    assert sum(sizes.values()) - beside == pytest.approx(35.2e6, rel=0.01)
+    not_in_journal_code = sizes["temporal"] + sizes["identity"]
+    assert sum(sizes.values()) - not_in_journal_code == pytest.approx(35.2e6, rel=0.01)
 
 
 @pytest.mark.parametrize("preset", ["compact", "separable"])
-def test_ours_keep_below_their_limit(preset: str) -> None:
+def test_our_presets_have_less_than_1_5_million_parameters(preset: str) -> None:
     assert sum(parameters(RedNetConfig.preset(preset)).values()) < 1.5e6
 
 
@@ -86,20 +86,20 @@ OWN5 = Scheme(
 )
 
 
-@pytest.mark.parametrize("scheme", [IBUG68, REDNET7, OWN5], ids=lambda one: one.name)
+@pytest.mark.parametrize("scheme", [IBUG68, REDNET7, OWN5], ids=lambda scheme: scheme.name)
 @pytest.mark.parametrize("preset", ["compact", "separable", "eccv_vgg", "ijcv_resnet"])
 def test_json_round_trip(preset: str, scheme: Scheme) -> None:
     if (preset, scheme) == ("ijcv_resnet", OWN5):
         pytest.skip("its coarse pass needs the landmarks of rednet7")
     config = RedNetConfig.preset(preset, crop_margin=1.5, scheme=scheme)
     plain = config.to_json()
-    # A built-in scheme by its name, any other as it is.
+    # A built-in scheme is written as its name, any other in full.
     assert (plain["scheme"] == scheme.name) == (scheme is not OWN5)
     assert RedNetConfig.from_json(json.loads(json.dumps(plain))) == config
 
 
 @pytest.mark.parametrize(("landmarks", "scheme"), [(68, IBUG68), (7, REDNET7)])
-def test_the_number_of_landmarks_of_earlier_checkpoints_names_their_scheme(
+def test_the_number_of_landmarks_in_earlier_checkpoints_selects_their_scheme(
     landmarks: int, scheme: Scheme
 ) -> None:
     fields = RedNetConfig.preset("compact").to_json()
@@ -110,7 +110,7 @@ def test_the_number_of_landmarks_of_earlier_checkpoints_names_their_scheme(
         RedNetConfig.from_json({**fields, "landmarks": 5})
 
 
-def test_fields_of_earlier_checkpoints_have_their_present_names() -> None:
+def test_former_field_names_of_earlier_checkpoints_are_read() -> None:
     config = RedNetConfig.preset("compact", recrop="similarity", recrop_margin=1.1, context=1.5)
     fields = config.to_json()
     fields["register"], fields["registered_margin"] = (
@@ -137,12 +137,12 @@ def test_fields_of_earlier_checkpoints_have_their_present_names() -> None:
         ("compact", {"feedback": "maps"}, "not one of response_maps, label_map, none"),
         ("compact", {"feedback_step": 1}, "unknown field 'feedback_step'"),
         ("compact", {"recurrent_width": 0}, "every width must be positive"),
-        ("eccv_vgg", {"code_width": 256}, "as wide as its last stage, 512, not 256"),
-        ("ijcv_resnet", {"feedback": "label_map"}, "softmax maps that ijcv_resnet has not"),
+        ("eccv_vgg", {"code_width": 256}, "must equal the width of its last stage, 512, not 256"),
+        ("ijcv_resnet", {"feedback": "label_map"}, "softmax maps; ijcv_resnet has none"),
         (
             "ijcv_resnet",
             {"scheme": dataclasses.replace(REDNET7, name="own7", conversions=())},
-            "the maps of rednet7's landmarks back, which are none of scheme own7",
+            "the maps of rednet7's landmarks back, and scheme own7 does not contain them",
         ),
         (
             "compact",
@@ -152,10 +152,10 @@ def test_fields_of_earlier_checkpoints_have_their_present_names() -> None:
         ("large", {}, "no preset 'large'; there are compact, eccv_vgg, ijcv_resnet"),
     ],
 )
-def test_contradictions_are_refused_in_one_line(
+def test_invalid_fields_raise_a_one_line_error(
     preset: str, changes: dict[str, Any], complaint: str
 ) -> None:
-    with pytest.raises(RednetError) as refusal:
+    with pytest.raises(RednetError) as error:
         RedNetConfig.preset(preset, **changes)
-    assert complaint in str(refusal.value)
-    assert "\n" not in str(refusal.value)
+    assert complaint in str(error.value)
+    assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""Gradients through the two scans: against plain loops and finite differences, and their cost."""
+"""Gradients through the two scans: against Python loops and finite differences, and their cost."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ Compile = Callable[..., tuple[Problem, Any]]
 
 @pytest.fixture(scope="module")
 def gradients(shallow: Callable[..., RedNetConfig]) -> Compile:
-    """A problem with an open loop and its compiled gradient, each compiled once for all tests."""
+    """A problem with a gradient through z and its compiled gradient, cached for all tests."""
 
     @functools.cache
-    def pose(preset: str, dtype: str, frames: int, passes: int, **changes: Any) -> Problem:
-        # Its 68 maps are what most of the time of a step without optimisation goes to.
+    def problem_of(preset: str, dtype: str, frames: int, passes: int, **changes: Any) -> Problem:
+        # Without XLA's optimisation, most of the time of a step is spent on the 68 maps.
         points = 68 if preset == "ijcv_resnet" else 7
         config = shallow(preset, open_feedback_gradient=True, landmarks=points, **changes)
         return Problem(config, jnp.dtype(dtype), frames=frames, passes=passes)
 
     @functools.cache
-    def compiled(form: str, remat: bool, *problem: Any, **changes: Any) -> tuple[Problem, Any]:
-        posed = pose(*problem, **changes)
-        params, stats = posed.variables["params"], posed.variables["batch_stats"]
-        gradient = posed.gradient(SCANS[form], remat=remat)
-        return posed, gradient.lower(params, stats).compile()
+    def compiled(form: str, remat: bool, *arguments: Any, **changes: Any) -> tuple[Problem, Any]:
+        problem = problem_of(*arguments, **changes)
+        params, stats = problem.variables["params"], problem.variables["batch_stats"]
+        gradient = problem.gradient(SCANS[form], remat=remat)
+        return problem, gradient.lower(params, stats).compile()
 
-    def once(
+    def with_defaults(
         preset: str,
         dtype: str = "float64",
         form: str = "scan",
@@ -52,28 +52,28 @@ def gradients(shallow: Callable[..., RedNetConfig]) -> Compile:
     ) -> tuple[Problem, Any]:
         return compiled(form, remat, preset, dtype, frames, passes, **changes)
 
-    return once
+    return with_defaults
 
 
-def distance(one: Tree, other: Tree) -> float:
-    """Norm of the difference of two trees in units of the norm of the second."""
-    pairs = list(zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
-    apart = sum(np.sum(np.square(np.asarray(a) - np.asarray(b))) for a, b in pairs)
-    return float(np.sqrt(apart / sum(np.sum(np.square(b)) for _, b in pairs)))
+def distance(actual: Tree, expected: Tree) -> float:
+    """Norm of the difference of two trees, relative to the norm of the second."""
+    pairs = list(zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True))
+    squares = sum(np.sum(np.square(np.asarray(a) - np.asarray(b))) for a, b in pairs)
+    return float(np.sqrt(squares / sum(np.sum(np.square(b)) for _, b in pairs)))
 
 
 @jax.jit
 def descend(params: Tree, gradient: Tree) -> Tree:
-    """A step of at most 0.02 down the gradient."""
+    """A step of gradient descent of length at most 0.02."""
     rate = 0.02 / jnp.maximum(optax.tree.norm(gradient), 1)
     return jax.tree.map(lambda leaf, slope: leaf - rate * slope, params, gradient)
 
 
 @pytest.mark.parametrize("preset", SLOW_JOURNAL)
-def test_an_untrained_open_loop_shrinks_what_enters_it(
+def test_an_untrained_open_loop_is_a_contraction(
     shallow: Callable[..., RedNetConfig], preset: str
 ) -> None:
-    """Else gradients grow with every pass and frame, until they are no numbers."""
+    """Otherwise gradients grow with every pass and frame until they overflow."""
     with jax.enable_x64(True):
         config = shallow(preset, open_feedback_gradient=True, recurrence="none")
         problem = Problem(config, jnp.float64, passes=1)
@@ -108,11 +108,11 @@ def test_an_untrained_open_loop_shrinks_what_enters_it(
         pytest.param("ijcv_resnet", "float64", marks=pytest.mark.slow),
     ],
 )
-def test_scans_equal_a_plain_loop(gradients: Compile, preset: str, dtype: str) -> None:
+def test_scans_equal_python_loops(gradients: Compile, preset: str, dtype: str) -> None:
     """Value, gradient and statistics, at initialisation and after 20 steps of training.
 
-    Float64 leaves no room for another formula; in float32 a pooling or an arg-max may take the
-    other side of a near-tie, which moves the gradient by more than rounding does.
+    In float32 rounding can change the maximum of a pooling or an arg-max, which changes the
+    gradient by more than rounding errors; so the tolerance for float32 is larger.
     """
     with jax.enable_x64(dtype == "float64"):
         forms = {name: gradients(preset, dtype, name)[1] for name in SCANS}
@@ -121,49 +121,49 @@ def test_scans_equal_a_plain_loop(gradients: Compile, preset: str, dtype: str) -
         tolerance = 1e-11 if dtype == "float64" else 1e-3
         for steps in (20, 0):
             results = {name: form(params, stats) for name, form in forms.items()}
-            (value, moved), gradient = results["python"]
+            (value, new_stats), gradient = results["python"]
             for name in ("scan", "unrolled scan"):
-                (other_value, other_moved), other_gradient = results[name]
-                assert distance(other_value, value) < tolerance, name
-                assert distance(other_moved, moved) < tolerance, name
-                assert distance(other_gradient, gradient) < tolerance, name
+                (scan_value, scan_stats), scan_gradient = results[name]
+                assert distance(scan_value, value) < tolerance, name
+                assert distance(scan_stats, new_stats) < tolerance, name
+                assert distance(scan_gradient, gradient) < tolerance, name
             for _ in range(steps):
                 (_, stats), gradient = forms["scan"](params, stats)
                 params = descend(params, gradient)
 
 
 @pytest.mark.parametrize("preset", SLOW_DEEP)
-def test_remat_changes_nothing(gradients: Compile, preset: str) -> None:
+def test_remat_gives_the_same_gradient(gradients: Compile, preset: str) -> None:
     with jax.enable_x64(True):
-        problem, kept = gradients(preset)
-        _, again = gradients(preset, remat=True)
+        problem, without_remat = gradients(preset)
+        _, with_remat = gradients(preset, remat=True)
         params, stats = problem.variables["params"], problem.variables["batch_stats"]
-        assert distance(again(params, stats), kept(params, stats)) < 1e-11
+        assert distance(with_remat(params, stats), without_remat(params, stats)) < 1e-11
 
 
 @pytest.mark.parametrize("preset", SLOW_JOURNAL)
 def test_gradient_agrees_with_finite_differences(gradients: Compile, preset: str) -> None:
-    """Along random directions through both scans; the loop must be open, or z would stand still.
+    """Along random directions through both scans, with gradients through z.
 
-    In steps so small that no ReLU and no pooling changes sides: the loss has kinks there, and jumps
-    where unpooling follows. Steps of 1e-6 meet some in every direction, of 1e-8 in a few.
+    Steps are so small that no ReLU and no pooling changes its branch: the loss has kinks there, and
+    jumps where unpooling follows. Steps of 1e-6 cross some in every direction, of 1e-8 in a few.
     """
     with jax.enable_x64(True):
         problem, gradient_of = gradients(preset)
         params, stats = problem.variables["params"], problem.variables["batch_stats"]
         if preset == "ijcv_resnet":
-            # Its confidence takes the peaks under stop_gradient, which differences cannot see.
+            # Its confidence is a function of peaks under stop_gradient.
             params = {**params, "readout": jax.tree.map(jnp.zeros_like, params["readout"])}
         (_, _), gradient = gradient_of(params, stats)
         value = jax.jit(lambda p: problem.loss(p, stats)[0])
-        along = jax.jit(lambda p, d, s: jax.tree.map(lambda one, way: one + s * way, p, d))
+        step = jax.jit(lambda p, d, s: jax.tree.map(lambda leaf, way: leaf + s * way, p, d))
         for seed in range(3):
             rng, size = np.random.default_rng(seed), 2e-9
-            # NumPy compiles nothing for each of so many shapes.
+            # JAX would compile a program for each shape.
             direction = jax.tree.map(
                 lambda leaf, r=rng: 0.1 * r.standard_normal(leaf.shape), params
             )
-            ahead, behind = (value(along(params, direction, s)) for s in (size, -size))
+            ahead, behind = (value(step(params, direction, s)) for s in (size, -size))
             products = jax.tree.map(np.vdot, gradient, direction)
             slope = sum(jax.tree.leaves(products))
             np.testing.assert_allclose((ahead - behind) / (2 * size), slope, rtol=1e-5)
@@ -171,10 +171,10 @@ def test_gradient_agrees_with_finite_differences(gradients: Compile, preset: str
 
 @pytest.mark.parametrize("preset", SLOW_DEEP)
 def test_memory_of_a_training_step_is_flat(gradients: Compile, preset: str) -> None:
-    """With `remat`: what is needed beside the carried states of T frames and K passes.
+    """With `remat`, without the carried states of T frames and K passes.
 
-    K is counted from 2: with one pass there is no inner loop, which costs its own set of gradient
-    accumulators and one more copy of what it carries, once, however often it runs.
+    From K = 2: with one pass there is no inner loop, which takes one set of gradient accumulators
+    and one more copy of its carry, for any K.
     """
 
     def temporaries(frames: int, passes: int) -> float:
@@ -190,10 +190,10 @@ def test_memory_of_a_training_step_is_flat(gradients: Compile, preset: str) -> N
 
 
 @pytest.mark.parametrize("preset", SLOW_DEEP)
-def test_compiled_loops_hold_no_slow_convolution(gradients: Compile, preset: str) -> None:
+def test_compiled_loops_have_no_slow_convolution(gradients: Compile, preset: str) -> None:
     """On the CPU every convolution of the gradient has the one layout that is fast in a loop.
 
-    At 128 px, where the smallest maps are larger than a kernel: below, XLA swaps the two.
+    At 128 px, where the smallest maps are larger than a kernel: for smaller maps XLA swaps the two.
     """
     text = gradients(preset, "float32", passes=1, image_size=128)[1].as_text()
     assert "while(" in text

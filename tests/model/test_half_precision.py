@@ -1,4 +1,4 @@
-"""What stays in float32 where activations are bfloat16."""
+"""Values that are float32 although activations are bfloat16."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from rednet_jax.model.temporal import PooledLSTM
 
 Narrow = Callable[..., RedNetConfig]
 
-STILL = Mode(False, jnp.zeros(2, jnp.int32), 1)
+EVALUATION = Mode(False, jnp.zeros(2, jnp.int32), 1)
 
 
 @pytest.mark.parametrize("preset", ["compact", "ijcv_resnet"])
-def test_points_logits_and_cell_state_are_single(shallow: Narrow, preset: str) -> None:
+def test_landmarks_logits_and_cell_state_are_float32(shallow: Narrow, preset: str) -> None:
     config = shallow(preset)
-    seen: list[rednet.PassOutput] = []
+    outputs: list[rednet.PassOutput] = []
 
     def run() -> tuple[rednet.Output, rednet.State]:
         def loss(output: rednet.PassOutput, targets: None) -> jax.Array:
             del targets
-            seen.append(output)
+            outputs.append(output)
             return output.confidence_logits.sum(1)
 
         size = config.input_size
@@ -42,19 +42,20 @@ def test_points_logits_and_cell_state_are_single(shallow: Narrow, preset: str) -
     assert output.response_maps.dtype == state.feedback.dtype == jnp.bfloat16
     hidden, cell = state.memory
     assert (hidden.dtype, cell.dtype) == (jnp.bfloat16, jnp.float32)
-    single = [seen[-1].logits, seen[-1].landmarks, seen[-1].map_landmarks]
-    single += [seen[-1].confidence_logits, seen[-1].identity_logits]
-    if seen[-1].coarse_logits is not None:
-        single.append(seen[-1].coarse_logits)
+    last = outputs[-1]
+    single = [last.logits, last.landmarks, last.map_landmarks]
+    single += [last.confidence_logits, last.identity_logits]
+    if last.coarse_logits is not None:
+        single.append(last.coarse_logits)
     assert {leaf.dtype for leaf in single} == {np.dtype("float32")}
 
 
-def test_the_cell_state_keeps_small_changes_over_many_frames() -> None:
-    """A cell state of 8 bits stops where a frame adds less than half of its last one."""
+def test_the_cell_state_accumulates_small_changes_over_many_frames() -> None:
+    """A bfloat16 sum would stop growing once an increment is below half of its last bit."""
     units, frames = 4, 400
     lstm = PooledLSTM(2, units, normal(0))
     lstm.gates.kernel[...] = jnp.zeros_like(lstm.gates.kernel[...])
-    # sigmoid(5 + 1) of what was remembered, and 0.1 * tanh(0.1) of what is new.
+    # Each frame keeps sigmoid(5 + 1) of the cell state and adds 0.1 * tanh(0.1).
     enter, forget, candidate, leave = float(np.log(0.1 / 0.9)), 5.0, 0.1, 1.0
     gates = np.repeat([enter, forget, candidate, leave], units).astype(np.float32)
     lstm.gates.bias[...] = jnp.asarray(gates)
@@ -72,7 +73,7 @@ def test_the_cell_state_keeps_small_changes_over_many_frames() -> None:
 
 
 def test_logits_of_half_precision_features_are_rounded_once(narrow: Narrow) -> None:
-    """Against float64 of the same features: neighbouring pixels of a high peak do not tie."""
+    """Against float64: neighbouring pixels of a high peak do not tie."""
     config = narrow("compact")
     detection, identity = Detection(config, normal(0)), Identity(config, normal(1))
     width = detection.logits.kernel[...].shape[2]
@@ -83,10 +84,10 @@ def test_logits_of_half_precision_features_are_rounded_once(narrow: Narrow) -> N
         for part in (detection.logits.kernel, detection.logits.bias)
     )
     expected = np.asarray(features, np.float64) @ kernel[0, 0] + bias
-    found = detection(features, STILL)
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    actual = detection(features, EVALUATION)
+    np.testing.assert_allclose(actual, expected, atol=1e-4)
     exact = soft_argmax(jax.nn.softmax(jnp.asarray(expected, jnp.float32), axis=-1))
-    np.testing.assert_allclose(soft_argmax(jax.nn.softmax(found, axis=-1)), exact, atol=1e-3)
+    np.testing.assert_allclose(soft_argmax(jax.nn.softmax(actual, axis=-1)), exact, atol=1e-3)
     code = jax.random.normal(jax.random.key(1), (2, 4, 4, config.code_width // 2), jnp.bfloat16)
     kernel, bias = (
         np.asarray(part[...], np.float64) for part in (identity.logits.kernel, identity.logits.bias)

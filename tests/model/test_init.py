@@ -1,4 +1,4 @@
-"""Initial variables: their statistics, and that every way to ask for them gives the same values."""
+"""Initial variables: their distribution, and the same values for keys that are traced or mapped."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ def by_path(tree):
 
 
 @pytest.mark.parametrize("preset", ["compact", "separable", "eccv_vgg", "ijcv_resnet"])
-def test_kernels_are_normal_by_fan_in(narrow, preset):
+def test_kernels_are_normal_scaled_by_fan_in(narrow, preset):
     params = by_path(rednet.init(narrow(preset, regression_width=64), KEY)["params"])
-    closed = {"temporal/back/kernel"}
+    zeros = {"temporal/back/kernel"}
     if preset in ("compact", "separable"):
-        closed.add("encoder/feedback/kernel")
+        zeros.add("encoder/feedback/kernel")
     normalised = []
     for path, kernel in params.items():
         if not path.endswith("kernel"):
             continue
-        if path in closed:
+        if path in zeros:
             assert not kernel.any()
             continue
         fan_in = math.prod(kernel.shape[:-1])
-        # He et al. (2015) before ReLU, LeCun et al. (1998) for dense layers, whose last is damped.
+        # He et al. (2015) before ReLU, LeCun et al. (1998) for dense layers, 0.1 for the last one.
         gain = math.sqrt(2) if kernel.ndim == 4 else 0.1 if "points" in path else 1.0
         if "depthwise" in path:
-            # No ReLU follows, and each channel sees its own pixels alone.
+            # No ReLU follows, and each output has one input channel.
             fan_in, gain = math.prod(kernel.shape[:2]), 1.0
         normalised.append(np.ravel(kernel) * math.sqrt(fan_in) / gain)
         if kernel.size > 500:
@@ -53,10 +53,10 @@ def test_kernels_are_normal_by_fan_in(narrow, preset):
 
 
 @pytest.mark.parametrize("preset", ["eccv_vgg", "ijcv_resnet"])
-def test_the_feedback_maps_way_in_starts_all_but_closed_where_gradients_cross_it(narrow, preset):
-    ordinary = by_path(rednet.init(narrow(preset), KEY))
+def test_with_gradients_through_z_its_input_layer_is_initialised_close_to_zero(narrow, preset):
+    closed = by_path(rednet.init(narrow(preset), KEY))
     opened = by_path(rednet.init(narrow(preset, open_feedback_gradient=True), KEY))
-    changed = {path for path in ordinary if not np.array_equal(ordinary[path], opened[path])}
+    changed = {path for path in closed if not np.array_equal(closed[path], opened[path])}
     assert (
         changed
         == {
@@ -67,23 +67,23 @@ def test_the_feedback_maps_way_in_starts_all_but_closed_where_gradients_cross_it
         }[preset]
     )
     for path in changed:
-        np.testing.assert_allclose(opened[path], 1e-3 * ordinary[path], rtol=1e-6)
+        np.testing.assert_allclose(opened[path], 1e-3 * closed[path], rtol=1e-6)
 
 
-def test_values_come_from_the_key_alone(narrow):
+def test_values_depend_on_the_key_alone(narrow):
     config = narrow("compact")
     variables = rednet.init(config, KEY)
-    again = rednet.init(config, jax.random.key(3))
-    jax.tree.map(np.testing.assert_array_equal, variables, again)
+    same_key = rednet.init(config, jax.random.key(3))
+    jax.tree.map(np.testing.assert_array_equal, variables, same_key)
     with jax.default_device(jax.devices()[1]):
-        elsewhere = rednet.init(config, KEY)
-    jax.tree.map(np.testing.assert_array_equal, variables, elsewhere)
-    other = rednet.init(config, jax.random.key(4))
-    one, two = (
+        on_other_device = rednet.init(config, KEY)
+    jax.tree.map(np.testing.assert_array_equal, variables, on_other_device)
+    other_key = rednet.init(config, jax.random.key(4))
+    kernels = (
         np.asarray(tree["params"]["decoder"]["convs"]["up0"]["conv"]["kernel"])
-        for tree in (variables, other)
+        for tree in (variables, other_key)
     )
-    assert not np.intersect1d(one, two).size
+    assert not np.intersect1d(*kernels).size
 
 
 def test_traced_and_mapped_keys_give_the_same_values(narrow):
@@ -94,10 +94,10 @@ def test_traced_and_mapped_keys_give_the_same_values(narrow):
     keys = jax.random.split(KEY, 2)
     mapped = jax.vmap(functools.partial(rednet.init, config))(keys)
     second = rednet.init(config, keys[1])
-    jax.tree.map(lambda one, both: np.testing.assert_array_equal(one, both[1]), second, mapped)
+    jax.tree.map(lambda leaf, both: np.testing.assert_array_equal(leaf, both[1]), second, mapped)
 
 
-def test_shapes_are_known_without_drawing():
+def test_eval_shape_gives_the_shapes_of_init():
     config = RedNetConfig.preset("compact")
     shapes = jax.eval_shape(functools.partial(rednet.init, config), KEY)
     variables = rednet.init(config, KEY)
@@ -106,7 +106,7 @@ def test_shapes_are_known_without_drawing():
     )
 
 
-def test_float32_where_jax_is_told_to_be_wide(narrow):
+def test_variables_are_float32_also_with_x64_enabled(narrow):
     config = narrow("ijcv_resnet")
     with jax.enable_x64(True):
         wide = rednet.init(config, KEY)

@@ -1,4 +1,4 @@
-"""Convolution and its gradient, normalisation, pooling with places."""
+"""Convolutions and their gradients, batch normalisation, max pooling with places."""
 
 from __future__ import annotations
 
@@ -44,11 +44,13 @@ def test_convolution_and_its_gradients_are_those_of_lax(side: int, stride: int, 
             )
 
         expected, expected_pull = jax.vjp(reference, images, kernel)
-        found, pull = jax.vjp(lambda x, w: convolve(x, w, stride), images, kernel)
+        actual, pull = jax.vjp(lambda x, w: convolve(x, w, stride), images, kernel)
         cotangent = jax.random.normal(keys[2], expected.shape, jnp.float64)
-        np.testing.assert_allclose(found, expected, atol=1e-12)
-        for mine, theirs in zip(pull(cotangent), expected_pull(cotangent), strict=True):
-            np.testing.assert_allclose(mine, theirs, atol=1e-11)
+        np.testing.assert_allclose(actual, expected, atol=1e-12)
+        for gradient, expected_gradient in zip(
+            pull(cotangent), expected_pull(cotangent), strict=True
+        ):
+            np.testing.assert_allclose(gradient, expected_gradient, atol=1e-11)
 
 
 @pytest.mark.parametrize("size", [8, 9])
@@ -70,36 +72,40 @@ def test_depthwise_convolution_and_its_gradients_are_those_of_lax(side: int, siz
             )
 
         expected, expected_pull = jax.vjp(reference, images, kernel)
-        found, pull = jax.vjp(depthwise, images, kernel)
+        actual, pull = jax.vjp(depthwise, images, kernel)
         cotangent = jax.random.normal(keys[2], expected.shape, jnp.float64)
-        np.testing.assert_allclose(found, expected, atol=1e-12)
-        for mine, theirs in zip(pull(cotangent), expected_pull(cotangent), strict=True):
-            np.testing.assert_allclose(mine, theirs, atol=1e-11)
+        np.testing.assert_allclose(actual, expected, atol=1e-12)
+        for gradient, expected_gradient in zip(
+            pull(cotangent), expected_pull(cotangent), strict=True
+        ):
+            np.testing.assert_allclose(gradient, expected_gradient, atol=1e-11)
 
 
 @pytest.mark.parametrize("batch", [1, 6])
-def test_the_gradient_of_a_pointwise_kernel_is_that_of_the_matrix_product(batch: int) -> None:
-    """Six images of 64 x 64 are taken in parts."""
+def test_the_gradient_of_a_pointwise_kernel_equals_that_of_a_matrix_product(batch: int) -> None:
+    """The gradient of six images of 64 x 64 is computed in parts."""
     with jax.enable_x64(True):
         keys = jax.random.split(jax.random.key(0), 3)
         images = jax.random.normal(keys[0], (batch, 64, 64, 3), jnp.float64)
         kernel = jax.random.normal(keys[1], (3, 4), jnp.float64)
         expected, expected_pull = jax.vjp(jnp.matmul, images, kernel)
-        found, pull = jax.vjp(pointwise, images, kernel)
+        actual, pull = jax.vjp(pointwise, images, kernel)
         cotangent = jax.random.normal(keys[2], expected.shape, jnp.float64)
-        np.testing.assert_allclose(found, expected, atol=1e-12)
-        for mine, theirs in zip(pull(cotangent), expected_pull(cotangent), strict=True):
-            np.testing.assert_allclose(mine, theirs, atol=1e-10)
+        np.testing.assert_allclose(actual, expected, atol=1e-12)
+        for gradient, expected_gradient in zip(
+            pull(cotangent), expected_pull(cotangent), strict=True
+        ):
+            np.testing.assert_allclose(gradient, expected_gradient, atol=1e-10)
 
 
 def windows(features: np.ndarray) -> np.ndarray:
-    """[B, H, W, C] -> [B, H / 2, W / 2, 4, C], the pixels of a window in reading order."""
+    """[B, H, W, C] -> [B, H / 2, W / 2, 4, C], the pixels of a window in row-major order."""
     batch, height, width, channels = features.shape
     blocks = features.reshape(batch, height // 2, 2, width // 2, 2, channels)
     return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // 2, width // 2, 4, channels)
 
 
-# Few values, so that most windows hold a tie.
+# Few distinct values, so that most windows have a tie.
 @given(st.lists(st.integers(-1, 2), min_size=2 * 4 * 6 * 3, max_size=2 * 4 * 6 * 3))
 @settings(max_examples=50, deadline=None)
 def test_pooling_takes_the_first_maximum_and_unpooling_puts_it_back(values: list[int]) -> None:
@@ -114,7 +120,7 @@ def test_pooling_takes_the_first_maximum_and_unpooling_puts_it_back(values: list
     )
 
 
-def test_pooling_hands_the_whole_gradient_to_the_pixel_it_took() -> None:
+def test_the_gradient_of_pooling_is_at_the_first_maximum_alone() -> None:
     features = jnp.asarray([[[[1.0], [1.0]], [[1.0], [1.0]]]])
     gradient = jax.grad(lambda x: 5 * max_pool(x)[0].sum())(features)
     np.testing.assert_array_equal(gradient.ravel(), [5, 0, 0, 0])
@@ -127,7 +133,7 @@ def normalised(
     return np.asarray(norm(jnp.asarray(features), mode))
 
 
-def test_batch_norm_in_training_is_numpys() -> None:
+def test_batch_norm_in_training_equals_numpy() -> None:
     features = np.random.default_rng(0).normal(2, 3, (4, 5, 6, 3)).astype(np.float32)
     norm = BatchNorm(3, rows=2)
     norm.scale[...] = jnp.asarray([1.0, 2.0, 3.0])
@@ -140,43 +146,43 @@ def test_batch_norm_in_training_is_numpys() -> None:
     np.testing.assert_array_equal(norm.mean[...][0], 0)
 
 
-def test_batch_norm_takes_each_faces_own_row() -> None:
+def test_batch_norm_takes_the_row_of_each_samples_passes() -> None:
     features = np.ones((3, 2, 2, 1), np.float32)
     norm = BatchNorm(1, rows=2)
     norm.mean[...] = jnp.asarray([[1.0], [3.0]])
-    found = norm(jnp.asarray(features), Mode(False, jnp.asarray([0, 1, 7]), 1))
-    np.testing.assert_allclose(found[:, 0, 0, 0], [0, -2, -2], atol=1e-4)
+    actual = norm(jnp.asarray(features), Mode(False, jnp.asarray([0, 1, 7]), 1))
+    np.testing.assert_allclose(actual[:, 0, 0, 0], [0, -2, -2], atol=1e-4)
 
 
-def test_running_averages_move_as_far_in_many_visits_as_in_one() -> None:
+def test_many_visits_update_running_averages_as_one_does() -> None:
     features = np.random.default_rng(0).normal(2, 3, (4, 5, 6, 3)).astype(np.float32)
-    once, often = BatchNorm(3), BatchNorm(3)
-    normalised(once, features, 0, train=True)
+    one_visit, six_visits = BatchNorm(3), BatchNorm(3)
+    normalised(one_visit, features, 0, train=True)
     for _ in range(6):
-        normalised(often, features, 0, train=True, visits=6)
-    np.testing.assert_allclose(often.mean[...], once.mean[...], rtol=1e-4)
-    np.testing.assert_allclose(often.variance[...], once.variance[...], rtol=1e-4)
+        normalised(six_visits, features, 0, train=True, visits=6)
+    np.testing.assert_allclose(six_visits.mean[...], one_visit.mean[...], rtol=1e-4)
+    np.testing.assert_allclose(six_visits.variance[...], one_visit.variance[...], rtol=1e-4)
 
 
 @pytest.mark.parametrize("rows", [1, 2])
-def test_running_averages_move_as_far_in_the_parts_of_a_step_as_in_one(rows: int) -> None:
+def test_the_parts_of_a_step_update_running_averages_as_a_whole_step_does(rows: int) -> None:
     features = np.random.default_rng(0).normal(2, 3, (4, 5, 6, 3)).astype(np.float32)
-    moved = []
+    averages = []
     for parts in (1, 4):
         norm = BatchNorm(3, rows)
         for _ in range(parts):
             for passes in range(3):
                 mode = Mode(True, jnp.full(len(features), passes), 3, parts=parts)
                 norm(jnp.asarray(features), mode)
-        moved.append((norm.mean[...], norm.variance[...]))
-    for once, in_parts in zip(*moved, strict=True):
-        np.testing.assert_allclose(in_parts, once, rtol=1e-5)
+        averages.append((norm.mean[...], norm.variance[...]))
+    for whole, in_parts in zip(*averages, strict=True):
+        np.testing.assert_allclose(in_parts, whole, rtol=1e-5)
 
 
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("ratio", [0.0, 1.0, 10.0, 30.0])
 def test_batch_norm_in_half_precision_rounds_once(ratio: float, train: bool) -> None:
-    """Against float64 of the same rounded features: what is left is the rounding of the result."""
+    """Against float64 of the same features: the error is that of rounding the result."""
     rng = np.random.default_rng(0)
     features = jnp.asarray(rng.normal(ratio, 1, (8, 16, 16, 4)), jnp.bfloat16)
     exact = np.asarray(features, np.float64)
@@ -190,21 +196,21 @@ def test_batch_norm_in_half_precision_rounds_once(ratio: float, train: bool) -> 
         strict=True,
     ):
         part[...] = jnp.asarray(value, jnp.float32)
-    found = norm(features, Mode(train, jnp.zeros(8, jnp.int32), 1))
-    assert found.dtype == jnp.bfloat16
+    actual = norm(features, Mode(train, jnp.zeros(8, jnp.int32), 1))
+    assert actual.dtype == jnp.bfloat16
     rounded = np.asarray(jnp.asarray(expected, jnp.bfloat16), np.float64)
     rounding = np.sqrt(np.mean((rounded - expected) ** 2))
-    error = np.sqrt(np.mean((np.asarray(found, np.float64) - expected) ** 2))
+    error = np.sqrt(np.mean((np.asarray(actual, np.float64) - expected) ** 2))
     assert error < 1.1 * rounding
 
 
-def test_tracing_takes_time_in_proportion_to_depth() -> None:
-    """Counted in calls of functions: twice the layers, twice the calls."""
+def test_tracing_time_is_linear_in_depth() -> None:
+    """Measured as the number of function calls: twice the layers, twice the calls."""
 
     def calls(depth: int) -> int:
         count = 0
 
-        def see(*_: object) -> None:
+        def count_call(*_: object) -> None:
             nonlocal count
             count += 1
 
@@ -214,19 +220,19 @@ def test_tracing_takes_time_in_proportion_to_depth() -> None:
             return features
 
         before = sys.getprofile()
-        sys.setprofile(see)
+        sys.setprofile(count_call)
         try:
             jax.make_jaxpr(chain)(jnp.ones((2, 4, 4, 3)))
         finally:
             sys.setprofile(before)
         return count
 
-    calls(1)  # what only a first trace does
+    calls(1)  # The first trace fills caches.
     assert calls(40) < 2.2 * calls(20)
 
 
 def test_batch_moments_are_global_under_a_mapped_axis() -> None:
-    """Two halves of a batch under one axis name equal the whole batch."""
+    """Two halves of a batch on one mapped axis give the moments of the whole batch."""
     features = jax.random.normal(jax.random.key(0), (4, 2, 2, 3))
 
     def whole(features: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array]:
@@ -236,12 +242,12 @@ def test_batch_moments_are_global_under_a_mapped_axis() -> None:
 
     expected, mean = whole(features, None)
     halves = features.reshape(2, 2, *features.shape[1:])
-    found, means = jax.vmap(lambda half: whole(half, "device"), axis_name="device")(halves)
-    np.testing.assert_allclose(found.reshape(expected.shape), expected, atol=1e-5)
+    actual, means = jax.vmap(lambda half: whole(half, "device"), axis_name="device")(halves)
+    np.testing.assert_allclose(actual.reshape(expected.shape), expected, atol=1e-5)
     np.testing.assert_allclose(means[1], mean, atol=1e-6)
 
 
-def test_rearrangements() -> None:
+def test_space_to_depth_and_double() -> None:
     image = jnp.arange(16.0).reshape(1, 4, 4, 1)
     np.testing.assert_array_equal(space_to_depth(image)[0, 0, 1], [2, 3, 6, 7])
     several = jnp.arange(96.0).reshape(2, 4, 4, 3)

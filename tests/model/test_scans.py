@@ -1,4 +1,4 @@
-"""The two scans: streaming, passes at run time, what crosses them, and batch statistics."""
+"""The two scans: streams, any number of passes, gradients through z, and batch statistics."""
 
 from __future__ import annotations
 
@@ -23,25 +23,26 @@ Narrow = Callable[..., RedNetConfig]
 Tree = Any
 
 
-def assert_close(one: Tree, other: Tree, atol: float = 1e-4, rtol: float = 1e-7) -> None:
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
+def assert_close(actual: Tree, expected: Tree, atol: float = 1e-4, rtol: float = 1e-7) -> None:
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=rtol, atol=atol), actual, expected
+    )
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_clip_equals_step_frame_by_frame(shallow: Narrow, preset: str) -> None:
+def test_a_clip_equals_its_frames_one_by_one(shallow: Narrow, preset: str) -> None:
     problem = Problem(shallow(preset), frames=3)
     config, passes = problem.config, 2
-    # Two programs round differently, and untrained peaks of the journal form lie on flat maps.
+    # Two programs round differently, and the maps of an untrained journal form are nearly flat.
     atol = 1e-3 if preset == "ijcv_resnet" else 1e-4
     shift = jnp.broadcast_to(jnp.eye(2, 3), (problem.batch, 3, 2, 3)) + jnp.array([0, 0, 1.5])
     clip, after, _ = jax.jit(rednet.align_clip, static_argnums=0, static_argnames="feedback_steps")(
         config, problem.variables, problem.clips, problem.state, shift, feedback_steps=passes
     )
-    one = jax.jit(rednet.step, static_argnums=0, static_argnames="feedback_steps")
+    step = jax.jit(rednet.step, static_argnums=0, static_argnames="feedback_steps")
     state = problem.state
     for frame in range(3):
-        out, state = one(
+        out, state = step(
             config,
             problem.variables,
             state,
@@ -61,7 +62,7 @@ def test_clip_equals_step_frame_by_frame(shallow: Narrow, preset: str) -> None:
 
 @pytest.mark.parametrize("preset", SLOW_DEEP)
 def test_an_image_alone_is_the_first_frame_of_a_stream(shallow: Narrow, preset: str) -> None:
-    """What the first pass leaves out for it, a blank map and the middle, changes nothing."""
+    """The first pass over an image skips a blank z and a crop, with the same results."""
     recrops = {} if preset == "ijcv_resnet" else {"recrop": "similarity", "context": 1.5}
     problem = Problem(shallow(preset, recurrence="none", **recrops), frames=1)
     config, images = problem.config, problem.clips[:, 0]
@@ -73,7 +74,7 @@ def test_an_image_alone_is_the_first_frame_of_a_stream(shallow: Narrow, preset: 
         assert_close(alone, first, 1e-3)
 
 
-def test_one_pass_over_an_image_resamples_nothing(shallow: Narrow) -> None:
+def test_one_pass_over_an_image_does_not_resample_it(shallow: Narrow) -> None:
     config = shallow("compact", recrop="similarity", context=1.5)
     problem = Problem(config, frames=1)
 
@@ -88,8 +89,8 @@ def test_one_pass_over_an_image_resamples_nothing(shallow: Narrow) -> None:
 
 
 @pytest.mark.parametrize("preset", SLOW_JOURNAL)
-def test_any_number_of_passes_at_run_time(shallow: Narrow, preset: str) -> None:
-    """Few passes are the first of many; passes beyond the trained take the last statistics."""
+def test_a_network_runs_with_any_number_of_passes(shallow: Narrow, preset: str) -> None:
+    """K passes are the first of more passes; passes beyond the trained K use the last row."""
     trained = shallow(preset, feedback_steps=2)
     variables = spread_statistics(rednet.init(trained, jax.random.key(0)))
     images = jax.random.uniform(jax.random.key(1), (2, trained.image_size, trained.image_size, 3))
@@ -106,14 +107,14 @@ def test_any_number_of_passes_at_run_time(shallow: Narrow, preset: str) -> None:
         ),
         variables["batch_stats"],
     )
-    same, _ = rednet.align_image(
+    with_rows, _ = rednet.align_image(
         longer, {**variables, "batch_stats": repeated}, images, feedback_steps=4
     )
-    np.testing.assert_allclose(same.per_step.landmarks, many.per_step.landmarks, atol=1e-4)
+    np.testing.assert_allclose(with_rows.per_step.landmarks, many.per_step.landmarks, atol=1e-4)
 
 
 def spread_statistics(variables: Tree) -> Tree:
-    """The same variables with another mean in every row, as training leaves them."""
+    """The variables with a different mean in each row, as after training."""
     stats = jax.tree.map(
         lambda rows: rows + 0.05 * jnp.arange(len(rows))[:, None], variables["batch_stats"]
     )
@@ -121,18 +122,18 @@ def spread_statistics(variables: Tree) -> Tree:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_faces_that_joined_later_have_their_own_pass(shallow: Narrow, preset: str) -> None:
-    """A batch of a fresh face and one on its second frame equals the two computed alone."""
+def test_faces_that_joined_at_different_times_share_a_batch(shallow: Narrow, preset: str) -> None:
+    """A batch of a new face and one on its second frame equals the two one by one."""
     config = shallow(preset)
     variables = spread_statistics(rednet.init(config, jax.random.key(0)))
     frames = jax.random.uniform(jax.random.key(1), (3, 1, config.image_size, config.image_size, 3))
-    blank = rednet.initial_state(config, 1)
-    _, old = rednet.step(config, variables, blank, frames[0], feedback_steps=1)
+    initial = rednet.initial_state(config, 1)
+    _, second = rednet.step(config, variables, initial, frames[0], feedback_steps=1)
     alone = [
         rednet.step(config, variables, state, frame, feedback_steps=1)[0].landmarks
-        for state, frame in ((old, frames[1]), (blank, frames[2]))
+        for state, frame in ((second, frames[1]), (initial, frames[2]))
     ]
-    both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), old, blank)
+    both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), second, initial)
     together, _ = rednet.step(
         config, variables, both, jnp.concatenate(frames[1:]), feedback_steps=1
     )
@@ -140,7 +141,7 @@ def test_faces_that_joined_later_have_their_own_pass(shallow: Narrow, preset: st
 
 
 @pytest.mark.parametrize(
-    ("changes", "crosses"),
+    ("changes", "has_gradient"),
     [
         ({}, False),
         ({"open_feedback_gradient": True}, True),
@@ -148,12 +149,12 @@ def test_faces_that_joined_later_have_their_own_pass(shallow: Narrow, preset: st
     ],
 )
 @pytest.mark.parametrize("preset", SLOW_DEEP)
-def test_no_gradient_crosses_the_loop_unless_open(
-    shallow: Narrow, preset: str, changes: dict[str, Any], crosses: bool
+def test_no_gradient_flows_through_z_unless_open(
+    shallow: Narrow, preset: str, changes: dict[str, Any], has_gradient: bool
 ) -> None:
-    """The second pass's maps, as a function of the map that entered the first."""
+    """The second pass's maps as a function of the first pass's z."""
     if (preset, changes.get("feedback")) == ("ijcv_resnet", "label_map"):
-        pytest.skip("the journal form's sigmoid maps make no label map")
+        pytest.skip("label maps need softmax maps")
     problem = Problem(shallow(preset, recurrence="none", **changes), frames=1)
 
     def second(z: jax.Array) -> jax.Array:
@@ -168,34 +169,34 @@ def test_no_gradient_crosses_the_loop_unless_open(
 
     start = jax.random.uniform(jax.random.key(2), problem.state.feedback.shape)
     gradient = jax.jit(jax.grad(second))(start)
-    assert bool(jnp.any(gradient != 0)) == crosses
+    assert bool(jnp.any(gradient != 0)) == has_gradient
 
 
 @pytest.mark.parametrize("preset", SLOW_DEEP)
-def test_one_compilation_a_shape(shallow: Narrow, preset: str) -> None:
-    """Every frame of a stream finds what the first compiled; one more face compiles once more."""
-    # A margin of its own: no other test can have compiled for this config.
+def test_each_shape_is_compiled_once(shallow: Narrow, preset: str) -> None:
+    """All frames of a stream share a program; another number of faces compiles another one."""
+    # No other test has this margin, so none can have compiled for this config.
     config = shallow(preset, crop_margin=1.75)
     variables = rednet.init(config, jax.random.key(0))
-    begun = rednet.step._cache_size()
+    before = rednet.step._cache_size()
     for faces in (1, 2):
         state = rednet.initial_state(config, faces)
         frames = jnp.ones((faces, config.image_size, config.image_size, 3))
         for _ in range(3):
             _, state = rednet.step(config, variables, state, frames, feedback_steps=1)
-        assert rednet.step._cache_size() == begun + faces
+        assert rednet.step._cache_size() == before + faces
 
 
 @pytest.mark.parametrize("preset", ["compact", "eccv_vgg"])
 def test_label_map_feedback(shallow: Narrow, preset: str) -> None:
-    """The paper's one-channel map, the same in both scans, with values 0..L.
+    """The paper's one-channel map, with values 0..L, in scans and in Python loops.
 
-    In double precision: these untrained points lie up to 600 px off, where single precision rounds
-    by as much as an error would show.
+    In float64: untrained landmarks are up to 600 px off, where float32 rounding errors exceed the
+    tolerance.
     """
     with jax.enable_x64(True):
         problem = Problem(shallow(preset, feedback="label_map"), jnp.float64)
-        one, other = (
+        with_scan, with_loop = (
             rednet.align_clip(
                 problem.config,
                 problem.variables,
@@ -206,15 +207,15 @@ def test_label_map_feedback(shallow: Narrow, preset: str) -> None:
             )
             for name in ("scan", "python")
         )
-        assert_close(one[:2], other[:2], atol=1e-9, rtol=0)
-    state = one[1]
+        assert_close(with_scan[:2], with_loop[:2], atol=1e-9, rtol=0)
+    state = with_scan[1]
     labels = np.unique(state.feedback)
     assert state.feedback.shape[-1] == 1
     assert set(labels) <= set(range(problem.config.scheme.count + 1))
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_without_feedback_every_pass_is_the_same(shallow: Narrow, preset: str) -> None:
+def test_without_feedback_all_passes_are_the_same(shallow: Narrow, preset: str) -> None:
     config = shallow(preset, feedback="none", statistics_per_pass=False)
     variables = rednet.init(config, jax.random.key(0))
     images = jax.random.uniform(jax.random.key(1), (1, config.image_size, config.image_size, 3))
@@ -228,18 +229,18 @@ def test_without_feedback_every_pass_is_the_same(shallow: Narrow, preset: str) -
 
 @pytest.mark.parametrize("preset", SLOW_DEEP)
 @pytest.mark.parametrize("shared", [False, True])
-def test_running_averages_move_as_after_one_visit(
+def test_a_call_updates_running_averages_as_one_visit_does(
     shallow: Narrow, preset: str, shared: bool
 ) -> None:
-    """However many frames and passes a call has: 0.9 of the old mean is left in every row used.
+    """For any number of frames and passes, 0.9 of the old mean remains in every row that is used.
 
-    Held by means so large that what the batch adds does not count. The head of the 68 maps takes
-    no part in the journal form's coarse pass: where rows are kept apart, its first stays.
+    The means are so large that the batch's contribution is negligible. The head of the 68 maps does
+    not run in the journal form's coarse pass: with a row per pass, its first row does not change.
     """
     config = shallow(preset, feedback_steps=2, statistics_per_pass=not shared, recurrence="none")
     problem = Problem(config, frames=3, passes=2)
     high = jax.tree.map(lambda rows: rows + 1e7, problem.variables["batch_stats"])
-    _, _, moved = rednet.align_clip(
+    _, _, stats = rednet.align_clip(
         config,
         {**problem.variables, "batch_stats": high},
         problem.clips,
@@ -247,21 +248,21 @@ def test_running_averages_move_as_after_one_visit(
         feedback_steps=2,
         train=True,
     )
-    for path, rows in jax.tree_util.tree_leaves_with_path(moved):
+    for path, rows in jax.tree_util.tree_leaves_with_path(stats):
         if path[-1].key != "mean":
             continue
-        left = np.asarray(rows)[:, 0] / 1e7
-        unused = preset == "ijcv_resnet" and len(left) > 1 and "feedback" in str(path[1])
-        fine = preset == "ijcv_resnet" and len(left) > 1 and path[0].key == "detection"
-        if fine:
-            np.testing.assert_allclose(left[0], 1, atol=1e-3)
-            left = left[1:]
+        remaining = np.asarray(rows)[:, 0] / 1e7
+        journal_rows = preset == "ijcv_resnet" and len(remaining) > 1
+        unused = journal_rows and "feedback" in str(path[1])
+        if journal_rows and path[0].key == "detection":
+            np.testing.assert_allclose(remaining[0], 1, atol=1e-3)
+            remaining = remaining[1:]
         if not unused:
-            np.testing.assert_allclose(left, 0.9, atol=1e-3, err_msg=str(path))
+            np.testing.assert_allclose(remaining, 0.9, atol=1e-3, err_msg=str(path))
 
 
 def test_moments_are_global_under_a_mapped_axis(shallow: Narrow) -> None:
-    """Two halves of a batch under one axis name train as the whole batch does."""
+    """Two halves of a batch on one mapped axis train as the whole batch does."""
     problem = Problem(shallow("compact"), frames=1)
     images = problem.clips[:, 0]
 
@@ -278,14 +279,14 @@ def test_moments_are_global_under_a_mapped_axis(shallow: Narrow) -> None:
 
     whole, stats = train(images, None)
     halves = images.reshape(2, 2, *images.shape[1:])
-    found, both = jax.vmap(lambda half: train(half, "device"), axis_name="device")(halves)
-    np.testing.assert_allclose(found.reshape(whole.shape), whole, atol=1e-3)
+    landmarks, both = jax.vmap(lambda half: train(half, "device"), axis_name="device")(halves)
+    np.testing.assert_allclose(landmarks.reshape(whole.shape), whole, atol=1e-3)
     assert_close(jax.tree.map(lambda leaf: leaf[0], both), stats)
 
 
 @pytest.mark.parametrize("preset", SLOW_DEEP)
-def test_half_precision_images_give_points_in_single(shallow: Narrow, preset: str) -> None:
-    """bfloat16 crops with float32 parameters: the maps are half, the points near and single."""
+def test_bfloat16_images_give_float32_landmarks(shallow: Narrow, preset: str) -> None:
+    """bfloat16 images, float32 parameters: the maps are bfloat16, the landmarks are close."""
     problem = Problem(shallow(preset), frames=1)
     images = problem.clips[:, 0]
     single, _ = rednet.align_image(problem.config, problem.variables, images, feedback_steps=1)
@@ -294,11 +295,11 @@ def test_half_precision_images_give_points_in_single(shallow: Narrow, preset: st
     )
     assert half.response_maps.dtype == jnp.bfloat16
     assert half.landmarks.dtype == jnp.float32
-    if preset != "ijcv_resnet":  # untrained, its peaks are anywhere
+    if preset != "ijcv_resnet":  # The peaks of an untrained network are arbitrary.
         assert float(jnp.abs(half.landmarks - single.landmarks).max()) < 1
 
 
-def test_wrong_shapes_and_no_pass_are_refused(shallow: Narrow) -> None:
+def test_wrong_shapes_types_and_passes_raise_errors(shallow: Narrow) -> None:
     config = shallow("compact")
     variables = rednet.init(config, jax.random.key(0))
     images = jnp.zeros((1, config.image_size, config.image_size, 3))
@@ -315,7 +316,7 @@ def test_wrong_shapes_and_no_pass_are_refused(shallow: Narrow) -> None:
         rednet.align_clip(config, variables, images, state, feedback_steps=1)
 
 
-def test_what_does_not_fit_together_is_named(shallow: Narrow) -> None:
+def test_errors_name_the_mismatch(shallow: Narrow) -> None:
     config = shallow("compact")
     variables = rednet.init(config, jax.random.key(0))
     size, state = config.image_size, rednet.initial_state(config, 1)
@@ -324,32 +325,30 @@ def test_what_does_not_fit_together_is_named(shallow: Narrow) -> None:
         functools.partial(call, config, feedback_steps=1)
         for call in (rednet.align_image, rednet.step)
     )
-    told = f"({size}, {size}, 3); this compact takes [B, {size}, {size}, 3]: images[None] adds the"
-    with pytest.raises(RednetError, match=re.escape(told)):
+    message = f"{size}, 3); this compact takes [B, {size}, {size}, 3]: images[None] adds the batch"
+    with pytest.raises(RednetError, match=re.escape(message)):
         align(variables, images[0])
     with pytest.raises(RednetError, match=r"state: feedback is \(1, 16, 16, 69\), and 2 images of"):
         step(variables, state, images)
-    other = dataclasses.replace(config, recurrence="none")
+    without_memory = dataclasses.replace(config, recurrence="none")
     with pytest.raises(
         RednetError, match=r"state: memory/0 is .*, and 2 images of this config need"
     ):
-        step(variables, rednet.initial_state(other, 2), images)
+        step(variables, rednet.initial_state(without_memory, 2), images)
 
     wider = dataclasses.replace(config, regression_width=9)
-    theirs = jax.eval_shape(lambda: rednet.init(wider, jax.random.key(0)))
-    theirs = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), theirs)
-    told = r"variables are not those of this config: \S+/regression/\S+ is .*, its config asks"
-    with pytest.raises(RednetError, match=told):
-        align(theirs, images)
+    wider_variables = rednet.init(wider, jax.random.key(0))
+    message = r"not those of this config: \S+/regression/\S+ has shape .*, its config needs"
+    with pytest.raises(RednetError, match=message):
+        align(wider_variables, images)
     with pytest.raises(RednetError, match=r"batch_stats/\S+ is missing"):
         align(variables["params"], images)
     more = variables | {"more": jnp.zeros(3)}
-    with pytest.raises(RednetError, match="more belongs to no part of its config's network"):
+    with pytest.raises(RednetError, match="more is not a variable of its config's network"):
         align(more, images)
 
 
-def test_scan_protocol_is_lax_scan() -> None:
-    """`lax.scan` itself fits where a loop can be handed in."""
-    form: rednet.Scan = lax.scan
-    total, rows = form(lambda c, x: (c + x, c), jnp.int32(0), jnp.arange(4))
+def test_lax_scan_has_the_scan_protocol() -> None:
+    scan: rednet.Scan = lax.scan
+    total, rows = scan(lambda c, x: (c + x, c), jnp.int32(0), jnp.arange(4))
     assert (int(total), rows.tolist()) == (6, [0, 0, 1, 3])

@@ -1,4 +1,4 @@
-"""A step on many devices is the step on one."""
+"""A training step on many devices equals the step on one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from train.miniature_300w import draw_face
 from rednet_jax.data.pipeline import ClipConfig
 from rednet_jax.data.synthetic.generate import SyntheticConfig
 from rednet_jax.errors import RednetError
-from rednet_jax.model import rednet
+from rednet_jax.model import passes
 from rednet_jax.train import sharding
 from rednet_jax.train.draw import GeneratedFaces, GeneratedRows
 from rednet_jax.train.experiment import (
@@ -36,11 +36,11 @@ STEPS = 3
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_body_for_all_passes():
-    """The feedback loop stays a loop: unrolled, as few passes are, it has twice as many layers to
-    compile, and a batch is divided among devices in the same way."""
+def without_unrolling():
+    """Passes are not unrolled, so that there are half as many layers to compile; batches are split
+    over devices in the same way."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rednet, "_UNROLLED", 1)
+        patch.setattr(passes, "_UNROLLED", 1)
         yield
 
 
@@ -49,12 +49,12 @@ def experiment(narrow):
     stage = Stage(
         steps=10,
         data=GeneratedData(SyntheticConfig(size=64)),
-        # Where the squared gradients' average is smaller than rounding, Adam takes full steps in
-        # the direction of that rounding; epsilon keeps it out.
+        # With a smaller epsilon, Adam would make full steps in the direction of rounding errors
+        # where gradients are 0.
         optimiser=OptimiserConfig(learning_rate=5e-3, warmup_steps=1, epsilon=1e-3),
         batch=8,
     )
-    # As many identities as no other test has: none, with unrolled passes, can have compiled for it.
+    # No other test has 3 identities, so none has compiled unrolled passes for this experiment.
     return Experiment("miniature", narrow("compact", identities=3), (stage,))
 
 
@@ -62,7 +62,7 @@ def experiment(narrow):
 def faces(frames=None):
     """Eight faces in place of generated ones: the generator takes longer to compile than a step.
 
-    With `frames`, eight clips of so many unrelated faces.
+    With `frames`, eight clips whose frames are different faces.
     """
     images, landmarks = zip(*map(draw_face, range(8 * (frames or 1))), strict=True)
     batch = GeneratedFaces(np.stack(images).astype(np.float32) / 255, np.stack(landmarks))
@@ -94,13 +94,13 @@ def with_mesh(experiment, **axes):
     return dataclasses.replace(experiment, mesh=MeshConfig(**axes))
 
 
-def assert_close(one, other):
-    """Sums over a batch in another order differ by float32's rounding; three steps carry it on."""
-    for (path, mine), theirs in zip(
-        jax.tree.leaves_with_path(one), jax.tree.leaves(other), strict=True
+def assert_close(actual, expected):
+    """Up to the rounding of sums in another order, which three steps amplify."""
+    for (path, a), b in zip(
+        jax.tree.leaves_with_path(actual), jax.tree.leaves(expected), strict=True
     ):
         name = jax.tree_util.keystr(path)
-        np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4, err_msg=name)
 
 
 @pytest.mark.parametrize(
@@ -115,23 +115,23 @@ def assert_close(one, other):
     ],
     ids=str,
 )
-def test_many_devices_do_the_steps_of_one(experiment, alone, monkeypatch, axes, parallel):
+def test_steps_on_many_devices_equal_those_on_one(experiment, alone, monkeypatch, axes, parallel):
     monkeypatch.setattr(sharding, "SMALLEST", 64)
     state, metrics, laid_out = after_some_steps(with_mesh(experiment, **axes), parallel)
     assert_close(state, alone[0])
     assert set(metrics) == set(alone[1])
     assert_close(metrics, alone[1])
     fsdp = axes.get("fsdp", 1)
-    spread = [leaf for leaf in jax.tree.leaves(laid_out) if not leaf.is_fully_replicated]
+    sharded = [leaf for leaf in jax.tree.leaves(laid_out) if not leaf.is_fully_replicated]
     if parallel == "jit":
-        # Parameters, their average and both moments: four trees alike.
-        assert len(spread) % 4 == 0 and (len(spread) > 40) == (fsdp > 1)
-        for leaf in spread:
+        # Parameters, their average and both moments: four trees with the same shardings.
+        assert len(sharded) % 4 == 0 and (len(sharded) > 40) == (fsdp > 1)
+        for leaf in sharded:
             assert leaf.addressable_shards[0].data.size * fsdp == leaf.size
 
 
 @pytest.mark.slow
-def test_smoke_on_a_mesh_is_smoke_on_one_device():
+def test_smoke_on_a_mesh_equals_smoke_on_one_device():
     smoke = load_experiment(Path(__file__).parents[2] / "experiments" / "smoke.py")
     states = []
     for mesh in (MeshConfig(), MeshConfig(2, 2)):
@@ -140,21 +140,21 @@ def test_smoke_on_a_mesh_is_smoke_on_one_device():
         for _ in range(8):
             state, _ = step(state, GeneratedRows(np.arange(16, dtype=np.int32)))
         states.append(jax.device_get(state.params))
-    for one, other in zip(*map(jax.tree.leaves, states), strict=True):
-        np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)
+    for single, meshed in zip(*map(jax.tree.leaves, states), strict=True):
+        np.testing.assert_allclose(meshed, single, rtol=0, atol=1e-4)
 
 
 @pytest.mark.slow
 def test_the_moments_of_a_batch_are_global(experiment, alone):
-    """Else four devices would normalise two faces each, and statistics would differ by far more."""
+    """Statistics of parts of two faces differ from those of the batch by far more than rounding."""
     (stage,) = experiment.stages
     small = dataclasses.replace(experiment, stages=(dataclasses.replace(stage, accumulate=4),))
     state, _, _ = after_some_steps(small)
     mean = jax.tree.leaves(alone[0].batch_stats)
-    apart = [
+    differences = [
         np.abs(a - b).max() for a, b in zip(jax.tree.leaves(state.batch_stats), mean, strict=True)
     ]
-    assert max(apart) > 1e-2
+    assert max(differences) > 1e-2
 
 
 def by_device(experiment, **changes):
@@ -163,23 +163,23 @@ def by_device(experiment, **changes):
     return dataclasses.replace(experiment, stages=(stage,))
 
 
-def one_after_the_other(gradient):
-    """Four networks with a quarter of the batch each, alone; the mean of what they compute."""
+def mean_of_quarters(gradient):
+    """The mean gradient and statistics of four networks, each with a quarter of the batch."""
 
-    def of_all(params, batch_stats, step, batch):
+    def averaged(params, batch_stats, step, batch):
         quarters = jax.tree.map(lambda leaf: leaf.reshape(4, -1, *leaf.shape[1:]), batch)
-        gradients, moved, faces = jax.lax.map(
+        gradients, stats, faces = jax.lax.map(
             lambda quarter: gradient(params, batch_stats, step, quarter), quarters
         )
-        mean = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), (gradients, moved))
+        mean = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), (gradients, stats))
         return *mean, jax.tree.map(lambda leaf: leaf.reshape(-1), faces)
 
-    return of_all
+    return averaged
 
 
-def four_alone(experiment):
+def with_quarters(experiment):
     (stage,) = experiment.stages
-    step = jax.jit(functools.partial(train_step, experiment, stage, 2, spread=one_after_the_other))
+    step = jax.jit(functools.partial(train_step, experiment, stage, 2, spread=mean_of_quarters))
     state = initial_train_state(experiment)
     for _ in range(STEPS):
         state, metrics = step(state, faces_of(experiment))
@@ -187,22 +187,22 @@ def four_alone(experiment):
 
 
 def assert_equal_on_all_devices(state, devices):
-    """Bit for bit: of arrays that every device holds whole, and of shards that several hold."""
+    """Replicated arrays, and shards with copies on several devices, are equal bit for bit."""
     for leaf in jax.tree.leaves(state):
         copies = {}
         for shard in leaf.addressable_shards:
-            # Under pmap the first axis is that of the devices.
+            # Under pmap the first axis is over devices.
             mapped = leaf.ndim and shard.data.shape[0] == 1 and leaf.shape[0] == devices
             copies.setdefault("" if mapped else str(shard.index), []).append(shard.data)
         assert sum(map(len, copies.values())) == devices
-        for first, *others in copies.values():
-            for other in others:
-                np.testing.assert_array_equal(first, other)
+        for first, *rest in copies.values():
+            for copy in rest:
+                np.testing.assert_array_equal(first, copy)
 
 
 @pytest.fixture(scope="module")
 def quarters(experiment):
-    return four_alone(by_device(experiment))
+    return with_quarters(by_device(experiment))
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def quarters(experiment):
     ],
     ids=str,
 )
-def test_statistics_of_devices_are_those_of_networks_alone(
+def test_statistics_of_devices_are_those_of_their_shares_of_the_batch(
     experiment, alone, quarters, monkeypatch, axes, parallel
 ):
     monkeypatch.setattr(sharding, "SMALLEST", 64)
@@ -223,7 +223,7 @@ def test_statistics_of_devices_are_those_of_networks_alone(
     assert_close(state, quarters[0])
     assert_close(metrics, quarters[1])
     assert_equal_on_all_devices(laid_out, 4)
-    # Moments of two faces are not those of eight.
+    # The moments of two faces differ from those of eight.
     whole = jax.tree.leaves(alone[0].batch_stats)
     pairs = zip(jax.tree.leaves(state.batch_stats), whole, strict=True)
     assert max(np.abs(a - b).max() for a, b in pairs) > 1e-2
@@ -235,53 +235,53 @@ def test_statistics_of_devices_are_those_of_networks_alone(
     [{"accumulate": 2}, {"clips": ClipConfig(frames=2)}, {"statistics": "running"}],
     ids=str,
 )
-def test_accumulation_and_clips_keep_the_statistics_of_devices(experiment, monkeypatch, changes):
+def test_statistics_of_devices_with_accumulation_and_clips(experiment, monkeypatch, changes):
     monkeypatch.setattr(sharding, "SMALLEST", 64)
-    one = dataclasses.replace(by_device(experiment, **changes), seed=1)
-    expected, metrics = four_alone(one)
+    by_share = dataclasses.replace(by_device(experiment, **changes), seed=1)
+    expected, expected_metrics = with_quarters(by_share)
     for axes, parallel in (({"data": 2, "fsdp": 2}, "jit"), ({"data": 4}, "pmap")):
-        state, there, laid_out = after_some_steps(with_mesh(one, **axes), parallel)
+        state, metrics, laid_out = after_some_steps(with_mesh(by_share, **axes), parallel)
         assert_close(state, expected)
-        assert_close(there, metrics)
+        assert_close(metrics, expected_metrics)
         assert_equal_on_all_devices(laid_out, 4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("axes", [{"data": 4}, {"data": 2, "fsdp": 2}], ids=str)
-def test_accumulated_gradients_are_those_of_one_device(experiment, monkeypatch, axes):
+def test_accumulated_gradients_equal_those_on_one_device(experiment, monkeypatch, axes):
     monkeypatch.setattr(sharding, "SMALLEST", 64)
     (stage,) = experiment.stages
-    # With seed 0, 6 of 1,080 weights of one kernel jump: a unit there comes to within rounding of
-    # a kink.
+    # With seed 0, 6 of 1,080 weights of a kernel differ: an activation is within rounding of a
+    # kink.
     stages = (dataclasses.replace(stage, accumulate=2),)
     parts = dataclasses.replace(experiment, stages=stages, seed=1)
-    expected, metrics, _ = after_some_steps(parts)
-    assert metrics["loss_of_face"].shape == (8,)
-    state, there, _ = after_some_steps(with_mesh(parts, **axes))
+    expected, expected_metrics, _ = after_some_steps(parts)
+    assert expected_metrics["loss_of_face"].shape == (8,)
+    state, metrics, _ = after_some_steps(with_mesh(parts, **axes))
     assert_close(state, expected)
-    assert_close(there, metrics)
+    assert_close(metrics, expected_metrics)
 
 
 @pytest.mark.slow
 def test_accumulation_is_the_mean_gradient_of_the_parts(experiment, alone):
-    """The loss of a face in a part is that of the part alone: rows 0, 2, ... and rows 1, 3, ..."""
+    """The losses of faces are those of the parts alone, rows 0, 2, ... and rows 1, 3, ..."""
     (stage,) = experiment.stages
     parts = dataclasses.replace(stage, accumulate=2)
     half = dataclasses.replace(stage, batch=4)
     placed, small = (
-        devices(dataclasses.replace(experiment, stages=(one,)), "jit") for one in (parts, half)
+        devices(dataclasses.replace(experiment, stages=(each,)), "jit") for each in (parts, half)
     )
     _, metrics = placed.step(0, 2)(initial_train_state(experiment), faces())
     for start in (0, 1):
         part = jax.tree.map(lambda leaf, first=start: leaf[first::2], faces())
-        _, alone_ = small.step(0, 2)(initial_train_state(experiment), part)
+        _, part_metrics = small.step(0, 2)(initial_train_state(experiment), part)
         np.testing.assert_allclose(
-            metrics["loss_of_face"][start::2], alone_["loss_of_face"], rtol=1e-4
+            metrics["loss_of_face"][start::2], part_metrics["loss_of_face"], rtol=1e-4
         )
 
 
 @pytest.mark.slow
-def test_bfloat16_computes_in_halves_and_keeps_the_rest_whole(experiment, alone):
+def test_with_bfloat16_state_and_metrics_are_float32(experiment, alone):
     half = dataclasses.replace(experiment, compute="bfloat16")
     state, metrics, _ = after_some_steps(half)
     assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {
@@ -298,18 +298,18 @@ def test_bfloat16_computes_in_halves_and_keeps_the_rest_whole(experiment, alone)
     ("axes", "parallel"), [({"data": 2, "fsdp": 2}, "jit"), ({"data": 4}, "pmap")], ids=str
 )
 def test_generated_faces_are_the_same_on_many_devices(experiment, axes, parallel):
-    """A step measures each face: the losses of a first step tell the faces apart."""
+    """Compared by the losses of faces in the first step, which are all different."""
     rows = GeneratedRows(np.arange(8, dtype=np.int32))
     losses = []
-    for one, how in ((experiment, "jit"), (with_mesh(experiment, **axes), parallel)):
-        placed = devices(one, how)
-        state = placed.place(initial_train_state(one))
+    for each, implementation in ((experiment, "jit"), (with_mesh(experiment, **axes), parallel)):
+        placed = devices(each, implementation)
+        state = placed.place(initial_train_state(each))
         losses.append(placed.step(0, 1)(state, rows)[1]["loss_of_face"])
     assert np.ptp(losses[0]) > 0.1
     np.testing.assert_allclose(*losses, rtol=1e-3)
 
 
-def test_a_mesh_that_does_not_fit_is_refused_with_the_numbers(experiment):
+def test_the_error_for_a_mesh_that_does_not_fit_has_the_numbers(experiment):
     with pytest.raises(RednetError, match="batch of 8 cannot be divided by mesh data=3,fsdp=1"):
         with_mesh(experiment, data=3)
     with pytest.raises(RednetError, match="data=8,fsdp=1 and accumulate=2"):
@@ -340,7 +340,7 @@ def test_the_table_of_partition_specs(path, shape, fsdp, spec):
     assert partition_spec(path, shape, fsdp) == spec
 
 
-def test_a_step_does_not_keep_the_state_it_was_given(experiment):
+def test_a_step_donates_its_state(experiment):
     placed = devices(experiment, "jit")
     state = placed.place(initial_train_state(experiment))
     placed.step(0, 2)(state, faces())

@@ -1,0 +1,61 @@
+"""The check of the arguments of the public functions, by their shapes and types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from rednet_jax.errors import RednetError
+from rednet_jax.model.config import RedNetConfig
+from rednet_jax.model.state import State, initial_state
+from rednet_jax.model.variables import by_path, mismatch
+
+
+def check_arguments(
+    config: RedNetConfig,
+    variables: Any,
+    images: jax.Array,
+    axes: tuple[str, ...],
+    feedback_steps: int,
+    state: State | None = None,
+) -> None:
+    """Checks that images, variables and state have the shapes and types of the config.
+
+    Args:
+        config: of the network.
+        variables: of the network.
+        images: [*axes, H, W, 3].
+        axes: names of the axes before height, width and channels.
+        feedback_steps: K.
+        state: before the images; None for images alone.
+
+    Raises:
+        RednetError: they do not.
+    """
+    if feedback_steps < 1:
+        raise RednetError(f"feedback_steps is {feedback_steps}; at least one pass must run")
+    size = config.input_size
+    if images.ndim != len(axes) + 3 or images.shape[len(axes) :] != (size, size, 3):
+        takes = ", ".join((*axes, str(size), str(size), "3"))
+        unbatched = images.ndim == len(axes) + 2 and images.shape[-3:] == (size, size, 3)
+        remedy = ": images[None] adds the batch axis" if unbatched else ""
+        raise RednetError(
+            f"images are {images.shape}; this {config.architecture} takes [{takes}]{remedy}"
+        )
+    expected = "floating" if state is None else state.feedback.dtype
+    if not jnp.issubdtype(images.dtype, jnp.floating) or expected not in ("floating", images.dtype):
+        raise RednetError(f"images are {images.dtype}, not {expected}, values in [0, 1]")
+    if complaint := mismatch(config, variables):
+        raise RednetError(f"variables are not those of this config: {complaint}")
+    if state is None:
+        return
+    batch = images.shape[0]
+    fresh = by_path(jax.eval_shape(lambda: initial_state(config, batch, images.dtype)))
+    for name, shape in by_path(state).items():
+        if shape != fresh.get(name):
+            raise RednetError(
+                f"state: {name} is {shape}, and {batch} images of this config need "
+                f"{fresh.get(name)}; see initial_state"
+            )
