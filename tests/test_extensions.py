@@ -292,7 +292,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     assert told["optimiser"]["transformation"].endswith("lion")
     claim(run, load_experiment(file, {"seed": "3"}), None)
     assert load_experiment(file, {"model.scheme": "wflw98"}).model.scheme.count == 98
-    with pytest.raises(RednetError, match="nothing: no scheme file, and no built-in scheme"):
+    with pytest.raises(RednetError, match="nothing: no such file or built-in scheme"):
         load_experiment(file, {"model.scheme": "nothing"})
     file.write_text(EXPERIMENT.replace("{factor}", "0.02"))
     with pytest.raises(RednetError, match=r"extra_losses\[0\] was 'closeness"):

@@ -19,7 +19,7 @@ from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.clips import ClipWindows, clip_windows, follow, track_of
 from rednet_jax.evaluate.metrics import face_errors
 from rednet_jax.evaluate.protocols import Boxes, Crops, crop_split, in_image
-from rednet_jax.inference.answers import BATCH
+from rednet_jax.inference.predict import BATCH
 from rednet_jax.landmarks.normalisers import measurable, normaliser_text
 from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig

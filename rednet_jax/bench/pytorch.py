@@ -31,7 +31,7 @@ from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.provenance import provenance
 from rednet_jax.export import torch as exported
 from rednet_jax.export.folder import require, versions
-from rednet_jax.inference.answers import answer_crops
+from rednet_jax.inference.predict import predict_crops
 from rednet_jax.landmarks.builtin import HEAD70
 from rednet_jax.media.images import read_image
 from rednet_jax.model import rednet
@@ -178,7 +178,7 @@ def _inference(
         return answer
 
     def of_jax() -> Any:
-        landmarks, confidence = answer_crops(config, variables, crops, steps, batch)
+        landmarks, confidence = predict_crops(config, variables, crops, steps, batch)
         return landmarks[-1], confidence[-1]
 
     runtimes: dict[str, Callable[[], Any]] = {

@@ -1,7 +1,7 @@
-"""Commands that prepare data sets and show them.
+"""Commands that prepare and show data sets.
 
-The first lines of a docstring are the command's help. Each function imports what it calls: nothing
-here may import jax before it is needed, so that `rednet --help` answers at once.
+The docstring of a command's function is its help. Imports are inside the functions, so that
+`rednet --help` does not wait for JAX.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
 
 
 def add_commands(commands: shared.Commands) -> None:
-    """Adds `data`, which has commands itself."""
-    verbs = commands.group("data", "List, prepare and draw data sets.", "VERB")
-    with verbs.add("list", list_data) as one:
-        shared.add_data_dir(one.add_argument_group("data"))
-    with verbs.add("prepare", prepare_data) as one:
-        one.add_argument(
+    """Adds `data` with its subcommands."""
+    subcommands = commands.group("data", "List, prepare and draw data sets.", "VERB")
+    with subcommands.add("list", list_data) as command:
+        shared.add_data_dir(command.add_argument_group("data"))
+    with subcommands.add("prepare", prepare_data) as command:
+        command.add_argument(
             "data",
             metavar="DATA",
             help="a name that `rednet data list` prints, or `folder` for your own images",
         )
-        one.add_argument_group("input").add_argument(
+        command.add_argument_group("input").add_argument(
             "--from",
             dest="source",
             type=Path,
             metavar="FOLDER",
-            help="folder as its publisher distributes it, or of your own images "
-            "(required, but for synthetic data)",
+            help="folder of the data set as published, or of your own images (required except for "
+            "synthetic data)",
         )
-        own = one.add_argument_group("your own images (DATA is `folder`)")
+        own = command.add_argument_group("your own images (DATA is `folder`)")
         own.add_argument("--name", metavar="NAME", help="name for the data set (required)")
         own.add_argument(
             "--scheme",
@@ -63,23 +63,23 @@ def add_commands(commands: shared.Commands) -> None:
             "--shares",
             type=values.shares,
             metavar="T,V,E",
-            help="shares of train, validation and test in random splits, where no person is in two "
-            "(default: 0.8,0.1,0.1)",
+            help="shares of train, validation and test in random splits; no person is in two "
+            "splits (default: 0.8,0.1,0.1)",
         )
         own.add_argument(
             "--seed", type=int, metavar="N", help="seed of the random splits (default: 0)"
         )
-        shared.add_data_dir(one.add_argument_group("output"))
-    with verbs.add("scheme", propose) as one:
-        one.add_argument("source", type=Path, metavar="DIR", help="folder of labelled images")
-        one.add_argument_group("input").add_argument(
+        shared.add_data_dir(command.add_argument_group("output"))
+    with subcommands.add("scheme", propose) as command:
+        command.add_argument("source", type=Path, metavar="DIR", help="folder of labelled images")
+        command.add_argument_group("input").add_argument(
             "--labels",
             type=Path,
             metavar="FILE",
             help="CSV file (name,x0,y0,...) or COCO keypoints (default: NAME.pts beside each "
             "image)",
         )
-        output = one.add_argument_group("output")
+        output = command.add_argument_group("output")
         output.add_argument(
             "--name", required=True, metavar="NAME", help="name of the scheme (required)"
         )
@@ -92,9 +92,9 @@ def add_commands(commands: shared.Commands) -> None:
             metavar="OUT.png",
             help="image of the numbered landmarks (default: NAME.png)",
         )
-    with verbs.add("show", show_data) as one:
-        one.add_argument("name", metavar="NAME", help="a name that `rednet data list` prints")
-        samples = one.add_argument_group("samples")
+    with subcommands.add("show", show_data) as command:
+        command.add_argument("name", metavar="NAME", help="a name that `rednet data list` prints")
+        samples = command.add_argument_group("samples")
         samples.add_argument(
             "--split", default="train", metavar="S", help="split (default: %(default)s)"
         )
@@ -104,16 +104,16 @@ def add_commands(commands: shared.Commands) -> None:
         samples.add_argument(
             "--augmented",
             action="store_true",
-            help="add two augmented draws below each sample (default: off)",
+            help="add two augmented versions below each sample (default: off)",
         )
         shared.add_data_dir(samples)
-        one.add_argument_group("output").add_argument(
+        command.add_argument_group("output").add_argument(
             "--out", metavar="OUT.png", help="the image (default: NAME_SPLIT.png)"
         )
 
 
 def list_data(args: argparse.Namespace) -> int:
-    """List the data sets that can be prepared, and those that are.
+    """List the data sets that can be prepared, and those that are prepared.
 
     Example: rednet data list
     """
@@ -125,9 +125,9 @@ def list_data(args: argparse.Namespace) -> int:
     names = (*BUILDERS, *own_data(args.data_dir))
     width = max(map(len, names))
     for name in names:
-        found = find_prepared(name, args.data_dir)
-        if found is not None:
-            print(f"{name:{width}} {counts(found.samples)} ({found.scheme.name})")
+        prepared = find_prepared(name, args.data_dir)
+        if prepared is not None:
+            print(f"{name:{width}} {counts(prepared.samples)} ({prepared.scheme.name})")
         else:
             print(f"{name:{width}} not prepared ({BUILDERS[name].tree})")
     return 0
@@ -136,7 +136,7 @@ def list_data(args: argparse.Namespace) -> int:
 def prepare_data(args: argparse.Namespace) -> int:
     """Prepare a data set as records, from its publisher's folder or from your own images.
 
-    The cards in data/ say where each data set is published and how its folder is laid out.
+    The cards in data/ describe where each data set is published and the layout of its folder.
     `synthetic` and `synthetic_clips` are generated and need no folder. Preparing an unchanged
     folder again does nothing.
 
@@ -151,7 +151,8 @@ def prepare_data(args: argparse.Namespace) -> int:
         for option in ("name", "scheme", "labels", "split_list", "shares", "seed"):
             if getattr(args, option) is not None:
                 raise RednetError(
-                    f"--{option.replace('_', '-')} is for your own images: `data prepare folder`"
+                    f"--{option.replace('_', '-')} is only for your own images "
+                    "(`data prepare folder`)"
                 )
     with progress("sample") as report:
         prepared = prepare(name, args.source, args.data_dir, report, own=own)
@@ -162,25 +163,25 @@ def prepare_data(args: argparse.Namespace) -> int:
         print(f"not read: {of_kinds}")
     print(f"{prepared.folder}: {counts(prepared.samples)}, {len(prepared.skipped)} files skipped")
     if not prepared.built:
-        print("unchanged since it was prepared: nothing to do")
+        print("unchanged since the last preparation: nothing to do")
         return 0
     return failed(prepared.skipped)
 
 
 def _own(args: argparse.Namespace) -> tuple[str, OwnData]:
-    """Name and description of a folder of images."""
+    """Returns the name and the description of a folder of images."""
     from rednet_jax.data.builders.own_folder import OwnData
     from rednet_jax.landmarks.builtin import load_scheme
 
     for option in ("name", "scheme"):
         if getattr(args, option) is None:
             raise RednetError(f"a folder of your own images needs --{option}")
-    given = {"labels": args.labels, "shares": args.shares, "seed": args.seed}
+    optional = {"labels": args.labels, "shares": args.shares, "seed": args.seed}
     if args.split_list and args.shares:
-        raise RednetError("either --split-list or --shares, not both")
-    chosen = {option: value for option, value in given.items() if value is not None}
+        raise RednetError("--split-list and --shares cannot be used together")
+    options = {option: value for option, value in optional.items() if value is not None}
     return args.name, OwnData(
-        load_scheme(args.scheme), lists=tuple(args.split_list or ()), **chosen
+        load_scheme(args.scheme), lists=tuple(args.split_list or ()), **options
     )
 
 
@@ -188,15 +189,15 @@ def propose(args: argparse.Namespace) -> int:
     """Propose a landmark scheme for labelled images: mean shape, mirror pairs and normaliser.
 
     Writes the scheme as JSON and an image of its numbered landmarks. Check the image, and correct
-    wrong pairs in the JSON file. Parts that are named there are drawn as lines and have their own
-    errors in evaluation.
+    wrong pairs in the JSON file. The parts that the file defines are drawn as lines, and evaluation
+    gives the error of each.
 
     Example: rednet data scheme ~/mine --labels labels.csv --name mine98
     """
     from rednet_jax.data.propose import propose_scheme
 
     with progress("face") as report:
-        found = propose_scheme(
+        proposal = propose_scheme(
             args.source,
             args.name,
             labels=args.labels,
@@ -204,12 +205,12 @@ def propose(args: argparse.Namespace) -> int:
             sheet=args.sheet,
             report=report,
         )
-    scheme = found.scheme
-    alone = sum(index == other for index, other in enumerate(scheme.mirror))
-    pairs = (scheme.count - alone) // 2
+    scheme = proposal.scheme
+    on_axis = sum(index == partner for index, partner in enumerate(scheme.mirror))
+    pairs = (scheme.count - on_axis) // 2
     print(
-        f"{scheme.count} landmarks, {pairs} mirror pairs and {alone} on the axis, from "
-        f"{found.faces} faces: {found.file} and {found.sheet}"
+        f"{scheme.count} landmarks, {pairs} mirror pairs and {on_axis} on the axis, from "
+        f"{proposal.faces} faces: {proposal.file} and {proposal.sheet}"
     )
     return 0
 

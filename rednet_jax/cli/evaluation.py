@@ -1,7 +1,7 @@
 """Commands that measure landmarks against labels.
 
-The first lines of a docstring are the command's help. Each function imports what it calls: nothing
-here may import jax before it is needed, so that `rednet --help` answers at once.
+The docstring of a command's function is its help. Imports are inside the functions, so that
+`rednet --help` does not wait for JAX.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from rednet_jax.errors import RednetError
 
 def add_commands(commands: shared.Commands) -> None:
     """Adds `eval` and `calibrate`."""
-    with commands.add("eval", evaluate) as one:
-        one.add_argument("checkpoint", nargs="?", metavar="CHECKPOINT", help=shared.CHECKPOINT)
-        data = one.add_argument_group("data")
+    with commands.add("eval", evaluate) as command:
+        command.add_argument("checkpoint", nargs="?", metavar="CHECKPOINT", help=shared.CHECKPOINT)
+        data = command.add_argument_group("data")
         data.add_argument(
             "--data",
             required=True,
@@ -29,7 +29,7 @@ def add_commands(commands: shared.Commands) -> None:
             "--split", required=True, metavar="S", help="its split, such as validation (required)"
         )
         shared.add_data_dir(data)
-        network = one.add_argument_group("network (with CHECKPOINT)")
+        network = command.add_argument_group("network (with CHECKPOINT)")
         shared.add_all_steps(network, "measure", default=None)
         network.add_argument(
             "--boxes",
@@ -42,16 +42,16 @@ def add_commands(commands: shared.Commands) -> None:
             "--every",
             type=int,
             metavar="N",
-            help="for clips: track only every Nth frame, so that heads move faster (default: 1)",
+            help="for clips: track only every Nth frame, as if heads moved faster (default: 1)",
         )
         network.add_argument(
             "--corrupt",
             metavar="KIND[:STRENGTH[:SEED]]",
-            help="for clips: corrupt bursts of 5 to 15 frames by occluder, motion-blur, dark, "
-            "low-resolution, dropped or mixed; clean gives the same figures without corruption "
-            "(default: no bursts; default strength 1, seed 0)",
+            help="for clips: corrupt bursts of 5 to 15 frames; KIND is occluder, motion-blur, "
+            "dark, low-resolution, dropped or mixed; clean gives the same figures without "
+            "corruption (default: no bursts; default strength 1, seed 0)",
         )
-        predictions = one.add_argument_group("predictions (in place of CHECKPOINT)")
+        predictions = command.add_argument_group("predictions (in place of CHECKPOINT)")
         predictions.add_argument(
             "--predictions-in",
             type=Path,
@@ -64,20 +64,20 @@ def add_commands(commands: shared.Commands) -> None:
             help="landmark scheme of the file: a built-in name or a JSON file (default: that of "
             "the data set, else the built-in one with as many landmarks)",
         )
-        metric = one.add_argument_group("metric")
+        metric = command.add_argument_group("metric")
         metric.add_argument(
             "--normaliser",
             choices=("inter-ocular", "inter-pupil", "box", "box-diagonal"),
-            help="length that errors are divided by (default: what the landmark scheme names)",
+            help="length that errors are divided by (default: that of the landmark scheme)",
         )
-        output = one.add_argument_group("output")
+        output = command.add_argument_group("output")
         shared.add_json_option(output)
         output.add_argument(
             "--predictions",
             type=Path,
             metavar="OUT.csv",
-            help="landmarks of the largest K; for clips a folder or a CSV file "
-            "(default: not written)",
+            help="landmarks after the largest K; for clips a CSV file, or a folder with one for "
+            "each clip (default: not written)",
         )
         output.add_argument(
             "--plot",
@@ -85,9 +85,9 @@ def add_commands(commands: shared.Commands) -> None:
             metavar="OUT.png",
             help="cumulative distribution of the errors (default: not written)",
         )
-    with commands.add("calibrate", calibrate) as one:
-        one.add_argument("checkpoint", metavar="CHECKPOINT", help=shared.CHECKPOINT)
-        data = one.add_argument_group("data")
+    with commands.add("calibrate", calibrate) as command:
+        command.add_argument("checkpoint", metavar="CHECKPOINT", help=shared.CHECKPOINT)
+        data = command.add_argument_group("data")
         data.add_argument(
             "--data",
             default="300w",
@@ -98,8 +98,8 @@ def add_commands(commands: shared.Commands) -> None:
             "--split", default="validation", metavar="S", help="its split (default: %(default)s)"
         )
         shared.add_data_dir(data)
-        shared.add_all_steps(one.add_argument_group("network"), "calibrate for")
-        one.add_argument_group("output").add_argument(
+        shared.add_all_steps(command.add_argument_group("network"), "calibrate for")
+        command.add_argument_group("output").add_argument(
             "--out",
             type=Path,
             default=Path("calibrated"),
@@ -110,19 +110,19 @@ def add_commands(commands: shared.Commands) -> None:
 
 
 def evaluate(args: argparse.Namespace) -> int:
-    """Measure the error of a checkpoint, or of any landmarks in a file, on a split of a data set.
+    """Measure the error of a checkpoint, or of landmarks in a file, on a split of a data set.
 
     Example: rednet eval compact --data 300w --split validation --data-dir DIR --json result.json
 
-    Predictions are a CSV file, name,x0,y0,x1,y1,..., in pixels of the whole image, 0-based. A row
-    of nan is a missed face. --predictions writes such a file.
+    Predictions are a CSV file, name,x0,y0,x1,y1,..., in 0-based pixels of the whole image. A row of
+    nan is a missed face. --predictions writes such a file.
 
     Example: rednet eval --predictions-in points.csv --data 300w --split validation
 
     Clips are tracked frame by frame, as `rednet track` does. Predictions of clips may be a folder
-    with one CLIP.csv per clip, whose rows are named by the number of the frame, from 1.
+    with one CLIP.csv per clip; the name of a row is the number of the frame, from 1.
 
-    With --corrupt, bursts of frames are corrupted, and error, lost faces and jitter are also given
+    With --corrupt, bursts of frames are corrupted. Error, lost faces and jitter are also given
     within the bursts, in the ten frames after each, and outside.
 
     Example: rednet eval compact_video --data 300vw --split validation --corrupt occluder
@@ -137,32 +137,31 @@ def evaluate(args: argparse.Namespace) -> int:
 
     how = {"data_dir": args.data_dir, "normaliser": args.normaliser, "plot": args.plot}
     if args.predictions_in is not None:
-        of_checkpoints = (
-            "checkpoint",
-            "feedback_steps",
-            "every",
-            "boxes",
-            "corrupt",
-            "predictions",
-        )
-        given = [name for name in of_checkpoints if getattr(args, name) is not None]
-        if given:
-            raise RednetError(f"{given[0].replace('_', '-')} has no use beside --predictions-in")
+        for name, option in (
+            ("checkpoint", "CHECKPOINT"),
+            ("feedback_steps", "--feedback-steps"),
+            ("every", "--every"),
+            ("boxes", "--boxes"),
+            ("corrupt", "--corrupt"),
+            ("predictions", "--predictions"),
+        ):
+            if getattr(args, name) is not None:
+                raise RednetError(f"{option} cannot be used with --predictions-in")
         scheme = None if args.scheme is None else load_scheme(args.scheme)
         result = score_predictions(args.predictions_in, args.data, args.split, scheme=scheme, **how)
     elif args.scheme is not None:
-        raise RednetError("--scheme is of --predictions-in: a checkpoint has its own")
+        raise RednetError("--scheme needs --predictions-in: a checkpoint has its own scheme")
     elif args.checkpoint is None:
-        raise RednetError("either a CHECKPOINT or --predictions-in is needed (see --help)")
+        raise RednetError("either CHECKPOINT or --predictions-in is required (see --help)")
     else:
         clips = holds_clips(args.data)
         if args.every is not None:
             if not clips:
-                raise RednetError(f"--every is for clips, and {args.data} holds images")
+                raise RednetError(f"--every is only for clips: {args.data} has images")
             how["every"] = args.every
         if args.corrupt is not None:
             if not clips:
-                raise RednetError(f"--corrupt is for clips, and {args.data} holds images")
+                raise RednetError(f"--corrupt is only for clips: {args.data} has images")
             how["corrupt"] = parse_corruption(args.corrupt)
         with progress("frame" if clips else "face") as report:
             result = (evaluate_clips if clips else evaluate_split)(
@@ -182,8 +181,9 @@ def evaluate(args: argparse.Namespace) -> int:
 def calibrate(args: argparse.Namespace) -> int:
     """Calibrate the confidence of a checkpoint by Platt scaling on a validation split.
 
-    Afterwards, of the landmarks with confidence p a share p lies within 5 % of the inter-ocular
-    distance. The scaling is folded into the weights; the landmarks do not change.
+    Afterwards, confidence p means that the landmark's error is at most 5 % of the inter-ocular
+    distance with probability p. The scaling is folded into the weights; the landmarks do not
+    change.
 
     Example: rednet calibrate runs/compact --data-dir DIR --out calibrated
     """

@@ -1,7 +1,7 @@
-"""Commands that write checkpoints for other frameworks, and read theirs.
+"""Commands that export checkpoints to other frameworks, and import theirs.
 
-The first lines of a docstring are the command's help. Each function imports what it calls: nothing
-here may import jax before it is needed, so that `rednet --help` answers at once.
+The docstring of a command's function is its help. Imports are inside the functions, so that
+`rednet --help` does not wait for JAX.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from rednet_jax.cli import shared
 
 def add_commands(commands: shared.Commands) -> None:
     """Adds `export` and `import`."""
-    with commands.add("export", export) as one:
-        one.add_argument("checkpoint", metavar="CHECKPOINT", help=shared.CHECKPOINT)
-        target = one.add_argument_group("target")
+    with commands.add("export", export) as command:
+        command.add_argument("checkpoint", metavar="CHECKPOINT", help=shared.CHECKPOINT)
+        target = command.add_argument_group("target")
         target.add_argument(
             "--to",
             dest="target",
@@ -37,21 +37,21 @@ def add_commands(commands: shared.Commands) -> None:
             "--dtype",
             choices=("float32", "float16"),
             default="float32",
-            help="of the stored convolution kernels (default: %(default)s)",
+            help="dtype of the stored convolution kernels (default: %(default)s)",
         )
         target.add_argument(
             "--runtime",
             type=Path,
             metavar="FOLDER",
-            help="the folder node_modules/onnxruntime-web (required for web)",
+            help="path of the folder node_modules/onnxruntime-web (required for web)",
         )
-        shared.add_data_dir(one.add_argument_group("data (for the comparison)"))
-        one.add_argument_group("output").add_argument(
+        shared.add_data_dir(command.add_argument_group("data (for the comparison)"))
+        command.add_argument_group("output").add_argument(
             "--out", required=True, type=Path, metavar="DIR", help="folder for the files (required)"
         )
-    with commands.add("import", import_) as one:
-        one.add_argument("file", metavar="FILE", help="a .safetensors file or a .pth file")
-        one.add_argument_group("output").add_argument(
+    with commands.add("import", import_) as command:
+        command.add_argument("file", metavar="FILE", help="a .safetensors file or a .pth file")
+        command.add_argument_group("output").add_argument(
             "--out",
             required=True,
             type=Path,
@@ -63,8 +63,9 @@ def add_commands(commands: shared.Commands) -> None:
 def export(args: argparse.Namespace) -> int:
     """Export a checkpoint to another format, and compare the export with the network.
 
-    Landmarks are compared on 64 crops and four streams of 30 frames, of real faces where 300w is
-    prepared, else of generated ones. If they differ, nothing is written. A folder holds one export.
+    Landmarks are compared on 64 crops and four streams of 30 frames, of real faces if 300w is
+    prepared, else of generated faces. If they differ, nothing is written. Each export needs its own
+    folder.
 
     Example: rednet export compact_video --to torch --out exported --feedback-steps 1
     """
@@ -81,12 +82,13 @@ def export(args: argparse.Namespace) -> int:
     )
     for file in written["files"]:
         print(args.out / file)
-    excused, farthest = written["points_excused"], written["max_difference_px_excused"]
+    excused, excused_difference = written["points_excused"], written["max_difference_px_excused"]
     print(
         f"{written['points'] - excused} landmarks differ by at most "
         f"{written['max_difference_px']:.3g} crop pixels"
         + (
-            f", {excused} by {farthest:.3g} where rounding moves the network as far"
+            f", {excused} by {excused_difference:.3g}, where rounding moves the network's own "
+            "landmarks as far"
             if excused
             else ""
         )
@@ -95,10 +97,11 @@ def export(args: argparse.Namespace) -> int:
 
 
 def import_(args: argparse.Namespace) -> int:
-    """Convert PyTorch weights to a checkpoint, and list what became of every array.
+    """Convert PyTorch weights to a checkpoint, and list which arrays were used.
 
-    Reads what `rednet export --to torch` writes, and torchvision's VGG-16-BN and ResNet-50, whose
-    convolutions become the encoder of eccv_vgg or ijcv_resnet, for `rednet train --init-from`.
+    Reads the files of `rednet export --to torch`, and torchvision's VGG-16-BN and ResNet-50. The
+    convolutions of these become the encoder of eccv_vgg or ijcv_resnet, for `rednet train
+    --init-from`.
 
     Example: rednet import vgg16_bn.pth --out vgg16_bn.safetensors
     """
@@ -110,9 +113,9 @@ def import_(args: argparse.Namespace) -> int:
     for name in imported.unused:
         print(f"{name}: not used")
     for name in imported.fresh:
-        print(f"{name}: not in the file, drawn afresh")
+        print(f"{name}: not in the file, initialised at random")
     print(
         f"{args.out}: {imported.config.architecture}, {len(imported.matched)} arrays matched, "
-        f"{len(imported.unused)} not used, {len(imported.fresh)} drawn afresh"
+        f"{len(imported.unused)} not used, {len(imported.fresh)} initialised at random"
     )
     return 0

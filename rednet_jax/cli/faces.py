@@ -1,7 +1,7 @@
 """Commands that find faces in images and videos.
 
-The first lines of a docstring are the command's help. Each function imports what it calls: nothing
-here may import jax before it is needed, so that `rednet --help` answers at once.
+The docstring of a command's function is its help. Imports are inside the functions, so that
+`rednet --help` does not wait for JAX.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from rednet_jax.errors import RednetError
 
 def add_commands(commands: shared.Commands) -> None:
     """Adds `align` and `track`."""
-    with commands.add("align", align) as one:
-        one.add_argument("images", nargs="+", metavar="IMAGE", help="image files or folders")
-        shared.add_network(one, feedback_steps=3)
-        of_faces = one.add_argument_group("faces")
+    with commands.add("align", align) as command:
+        command.add_argument("images", nargs="+", metavar="IMAGE", help="image files or folders")
+        shared.add_network(command, feedback_steps=3)
+        of_faces = command.add_argument_group("faces")
         of_faces.add_argument(
             "--faces",
             type=values.face_count,
             default=1,
             metavar="N|all",
-            help="largest number of faces per image, the most prominent first "
+            help="maximum number of faces per image, the most prominent first "
             "(default: %(default)s)",
         )
         of_faces.add_argument(
@@ -40,12 +40,12 @@ def add_commands(commands: shared.Commands) -> None:
             help="CSV file of face boxes, name,x0,y0,x1,y1, one row per face, in place of the "
             "detector (default: detect faces)",
         )
-        output = one.add_argument_group("output")
+        output = command.add_argument_group("output")
         output.add_argument(
             "--csv",
             metavar="OUT",
             help="table of landmarks in image pixels; - is standard output "
-            "(default: - if no other output is named)",
+            "(default: - if there is no other output)",
         )
         output.add_argument(
             "--json",
@@ -57,36 +57,36 @@ def add_commands(commands: shared.Commands) -> None:
             metavar="DIR",
             help="folder for copies of the images with landmarks drawn (default: not written)",
         )
-    with commands.add("track", track) as one:
-        one.add_argument(
+    with commands.add("track", track) as command:
+        command.add_argument(
             "video",
             type=values.video,
             metavar="VIDEO",
             help="a video file, a folder of images, numbered images such as frame_%%04d.png, or "
             "the number of a camera, such as 0",
         )
-        one.add_argument_group("input").add_argument(
+        command.add_argument_group("input").add_argument(
             "--fps",
             type=float,
             metavar="F",
             help="frames per second of a folder or of numbered images (default: 25)",
         )
-        shared.add_network(one, feedback_steps=1, checkpoint="compact_video")
-        tracking = one.add_argument_group("tracking")
+        shared.add_network(command, feedback_steps=1, checkpoint="compact_video")
+        tracking = command.add_argument_group("tracking")
         tracking.add_argument(
             "--faces",
             type=int,
             default=1,
             metavar="N",
-            help="largest number of faces to track (default: %(default)s)",
+            help="maximum number of faces to track (default: %(default)s)",
         )
         tracking.add_argument(
             "--smooth",
             action=argparse.BooleanOptionalAction,
-            help="one-euro filter over the landmarks (default: on, unless the network was trained "
-            "on clips)",
+            help="smooth the landmarks with a one-euro filter (default: on, unless the network was "
+            "trained on clips)",
         )
-        output = one.add_argument_group(
+        output = command.add_argument_group(
             "output",
             "Without any of these, the video and the table are written to the current folder.",
         )
@@ -108,9 +108,9 @@ def add_commands(commands: shared.Commands) -> None:
 
 def add_quickstart(commands: shared.Commands) -> None:
     """Adds `quickstart`."""
-    with commands.add("quickstart", quickstart) as one:
-        shared.add_checkpoint(one.add_argument_group("network"))
-        one.add_argument_group("output").add_argument(
+    with commands.add("quickstart", quickstart) as command:
+        shared.add_checkpoint(command.add_argument_group("network"))
+        command.add_argument_group("output").add_argument(
             "--out",
             default="rednet_quickstart",
             metavar="DIR",
@@ -122,8 +122,8 @@ def align(args: argparse.Namespace) -> int:
     """Find faces and their landmarks in images.
 
     The table has one row per face: name of the image, number of the face, score of the detector,
-    mean confidence, and the landmarks x0, y0, ... in image pixels. A row of nan is an image without
-    a face. EXIF orientation is applied. Ctrl-C stops early and writes what was found.
+    mean confidence, and the landmarks x0, y0, ... in image pixels. An image without a face has a
+    row of nan. EXIF orientation is applied. Ctrl-C stops early and writes the results so far.
 
     Example: rednet align group.jpg --faces all --csv landmarks.csv --overlay drawn
     """
@@ -148,11 +148,11 @@ def align(args: argparse.Namespace) -> int:
     if to_stdout:
         print(aligned.csv(), end="")
     else:
-        images, answered = len(aligned.faces), sum(map(bool, aligned.faces.values()))
+        images, with_face = len(aligned.faces), sum(map(bool, aligned.faces.values()))
         count = sum(map(len, aligned.faces.values()))
         faces = "1 face" if count == 1 else f"{count} faces"
         where = " and ".join(path for path in outputs if path is not None)
-        print(f"{faces} in {answered} of {images} images: {where}")
+        print(f"{faces} in {with_face} of {images} images: {where}")
     status = failed(aligned.failures)
     return 130 if aligned.interrupted else status
 
@@ -160,7 +160,7 @@ def align(args: argparse.Namespace) -> int:
 def track(args: argparse.Namespace) -> int:
     """Track faces through a video, numbered images, or the frames of a camera.
 
-    Ctrl-C stops a camera or a file, and writes what was tracked.
+    Ctrl-C stops a camera or a file, and writes the frames so far.
 
     Example: rednet track talk.mp4 --out talk_landmarks.mp4 --landmarks talk.csv
     """
@@ -184,7 +184,7 @@ def track(args: argparse.Namespace) -> int:
             f"a face in {tracked.found} of {tracked.frames} frames, "
             f"{tracked.people} people, {tracked.frames_per_second:.0f} frames/s: "
             f"{' and '.join(map(str, tracked.files))}",
-            # Standard output is for data where it is asked for.
+            # Where an output is "-", standard output is for its data only.
             file=sys.stderr if "-" in (args.landmarks, args.jsonl) else sys.stdout,
         )
     status = failed(tracked.failures)
@@ -194,9 +194,9 @@ def track(args: argparse.Namespace) -> int:
 def quickstart(args: argparse.Namespace) -> int:
     """Demonstrate tracking with 1, 2 and 3 feedback passes, and sharded training.
 
-    Tracks a portrait that is moved by code. Then trains a small network on generated faces over a
-    2x2 mesh of virtual CPU devices, stops it, and resumes from the checkpoint. Needs no download
-    and no prepared data. Takes a minute or two, most of it to compile.
+    Tracks a generated video of a moving portrait. Then trains a small network on generated faces
+    over a 2x2 mesh of virtual CPU devices, stops, and resumes from the checkpoint. Needs no
+    download and no prepared data. Takes a minute or two, mostly for compilation.
 
     Example: rednet quickstart --out rednet_quickstart
     """
@@ -204,14 +204,14 @@ def quickstart(args: argparse.Namespace) -> int:
     from rednet_jax.train.demonstration import MESH, RESUMED, STOPPED, demonstrate
 
     with progress("frame") as report:
-        shown = quickstart(args.out, checkpoint=args.checkpoint, report=report)
-    print(f"A portrait moved by code, {FRAMES} frames, tracked:\n")
+        result = quickstart(args.out, checkpoint=args.checkpoint, report=report)
+    print(f"Tracking a generated video of a moving portrait, {FRAMES} frames:\n")
     print(" K   frames with a face   ms a frame   jitter, % of the inter-ocular distance")
-    for k, found, milliseconds, jitter in shown.figures:
+    for k, found, milliseconds, jitter in result.figures:
         print(f" {k}   {found:18d}   {milliseconds:10.1f}   {jitter:6.2f}")
-    print(f"\n{shown.overlay}\n{shown.video} (K = 1, 2, 3 side by side)\n{shown.landmarks}")
+    print(f"\n{result.overlay}\n{result.video} (K = 1, 2, 3 side by side)\n{result.landmarks}")
     mesh = ",".join(f"{axis}={size}" for axis, size in MESH.items())
-    print(f"\nTraining on 4 virtual CPU devices, --mesh {mesh}; most of it is compiling ...")
+    print(f"\nTraining on 4 virtual CPU devices, --mesh {mesh}; compilation takes most of the time")
     sys.stdout.flush()
     failures = []
     try:
@@ -225,7 +225,7 @@ def quickstart(args: argparse.Namespace) -> int:
         print(
             f"\nstopped and saved at step {STOPPED}; resumed at step {trained.resumed_at} from disk"
             f"\n{trained.run_dir}: report.html, metrics, checkpoints"
-            f"\n\nTo its end, on one device:"
+            f"\n\nTo train the remaining steps on one device:"
             f"\nrednet train {trained.experiment} --run-dir {trained.run_dir}"
         )
     print("\nNext:\nrednet align YOUR_PICTURE.jpg --overlay drawn\nrednet track YOUR_VIDEO.mp4")

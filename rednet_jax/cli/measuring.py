@@ -1,7 +1,7 @@
 """Commands that measure the library on this machine.
 
-The first lines of a docstring are the command's help. Each function imports what it calls: nothing
-here may import jax before it is needed, so that `rednet --help` answers at once.
+The docstring of a command's function is its help. Imports are inside the functions, so that
+`rednet --help` does not wait for JAX.
 """
 
 from __future__ import annotations
@@ -14,23 +14,25 @@ from rednet_jax.cli.output import print_result, progress
 
 
 def add_commands(commands: shared.Commands) -> None:
-    """Adds `bench`, which has commands itself."""
-    what = commands.group("bench", "Measure the speed of the library on this machine.", "WHAT")
-    with what.add("scan", bench_scan) as one:
-        shared.add_json(one)
-    with what.add("startup", bench_startup) as one:
-        # Times of compiling are measured; the processes that it starts have caches of their own.
-        one.set_defaults(compilation_cache=False)
-        shared.add_json(one)
-    with what.add("input", bench_input) as one:
-        shared.add_json(one)
-    with what.add("scaling", bench_scaling) as one:
-        shared.add_json(one)
-    with what.add("track", bench_track) as one:
-        shared.add_network(one, feedback_steps=1, checkpoint="compact_video")
-        shared.add_json(one)
-    with what.add("detect", bench_detect) as one:
-        data = one.add_argument_group("data")
+    """Adds `bench` with its subcommands."""
+    benchmarks = commands.group(
+        "bench", "Measure the speed of the library on this machine.", "WHAT"
+    )
+    with benchmarks.add("scan", bench_scan) as command:
+        shared.add_json(command)
+    with benchmarks.add("startup", bench_startup) as command:
+        # It measures compilation; the processes that it starts have their own caches.
+        command.set_defaults(compilation_cache=False)
+        shared.add_json(command)
+    with benchmarks.add("input", bench_input) as command:
+        shared.add_json(command)
+    with benchmarks.add("scaling", bench_scaling) as command:
+        shared.add_json(command)
+    with benchmarks.add("track", bench_track) as command:
+        shared.add_network(command, feedback_steps=1, checkpoint="compact_video")
+        shared.add_json(command)
+    with benchmarks.add("detect", bench_detect) as command:
+        data = command.add_argument_group("data")
         data.add_argument(
             "--infants",
             type=Path,
@@ -48,9 +50,9 @@ def add_commands(commands: shared.Commands) -> None:
             "--images", type=int, metavar="N", help="images of each set (default: all)"
         )
         shared.add_data_dir(data)
-        shared.add_json(one)
-    with what.add("exports", bench_exports) as one:
-        network = one.add_argument_group("network")
+        shared.add_json(command)
+    with benchmarks.add("exports", bench_exports) as command:
+        network = command.add_argument_group("network")
         shared.add_checkpoint(network)
         network.add_argument(
             "--feedback-steps",
@@ -59,19 +61,19 @@ def add_commands(commands: shared.Commands) -> None:
             metavar="K,K",
             help="numbers of feedback passes to measure (default: 1,3)",
         )
-        shared.add_data_dir(one.add_argument_group("data"))
-        output = one.add_argument_group("output")
+        shared.add_data_dir(command.add_argument_group("data"))
+        output = command.add_argument_group("output")
         output.add_argument(
             "--out",
             required=True,
             type=Path,
             metavar="DIR",
-            help="folder for the exports; those that it has are not written again (required)",
+            help="folder for the exports; existing ones are not written again (required)",
         )
         shared.add_json_option(output)
-    with what.add("steadiness", bench_steadiness) as one:
-        shared.add_network(one, feedback_steps=1, checkpoint="compact_video")
-        data = one.add_argument_group("data")
+    with benchmarks.add("steadiness", bench_steadiness) as command:
+        shared.add_network(command, feedback_steps=1, checkpoint="compact_video")
+        data = command.add_argument_group("data")
         data.add_argument(
             "--data",
             default="300vw",
@@ -82,18 +84,18 @@ def add_commands(commands: shared.Commands) -> None:
             "--split", default="validation", metavar="S", help="its split (default: %(default)s)"
         )
         shared.add_data_dir(data)
-        shared.add_json(one)
-    with what.add("layers", bench_layers) as one:
-        network = one.add_argument_group("network")
+        shared.add_json(command)
+    with benchmarks.add("layers", bench_layers) as command:
+        network = command.add_argument_group("network")
         shared.add_checkpoint(network)
         shared.add_batch(network)
-        shared.add_json(one)
-    with what.add("torch", bench_torch) as one:
-        network = one.add_argument_group("network")
+        shared.add_json(command)
+    with benchmarks.add("torch", bench_torch) as command:
+        network = command.add_argument_group("network")
         shared.add_checkpoint(network)
         shared.add_batch(network)
         shared.add_all_steps(network, "measure")
-        shared.add_json(one)
+        shared.add_json(command)
 
 
 def bench_scan(args: argparse.Namespace) -> int:
@@ -135,9 +137,9 @@ def bench_input(args: argparse.Namespace) -> int:
 
 
 def bench_scaling(args: argparse.Namespace) -> int:
-    """Count the operations and bytes sent of a training step on 1, 8, 64 and 256 devices.
+    """Count the operations and communicated bytes of a training step on 1, 8, 64 and 256 devices.
 
-    They are counted in the compiled program; the times on H100 and TPU v5p are estimates. Takes
+    The counts are of the compiled program; the times on H100 and TPU v5p are estimates. Takes
     minutes.
 
     Example: rednet bench scaling --json scaling.json
@@ -153,7 +155,7 @@ def bench_scaling(args: argparse.Namespace) -> int:
 def bench_track(args: argparse.Namespace) -> int:
     """Time one frame of video: decoding, detection, network, encoding, and end to end.
 
-    The clip is generated: copies of a portrait that move.
+    The clip is generated from moving copies of a portrait.
 
     Example: rednet bench track --json track.json
     """
@@ -164,7 +166,7 @@ def bench_track(args: argparse.Namespace) -> int:
 
 
 def bench_detect(args: argparse.Namespace) -> int:
-    """Measure the detector by roll, size and brightness of faces: found, false alarms, time.
+    """Measure the detector's recall, false alarms and time by roll, size and brightness of faces.
 
     The images are made from the validation images of 300-W.
 
@@ -187,7 +189,7 @@ def bench_detect(args: argparse.Namespace) -> int:
 def bench_exports(args: argparse.Namespace) -> int:
     """Time one frame in every export format, and in JAX itself.
 
-    Exports that the folder does not have are written first, which takes minutes each.
+    Missing exports are written first, which takes minutes each.
 
     Example: rednet bench exports --out exported --json exports.json
     """
@@ -206,7 +208,7 @@ def bench_exports(args: argparse.Namespace) -> int:
 
 
 def bench_steadiness(args: argparse.Namespace) -> int:
-    """Measure error and jitter in labelled clips, with and without state carried over frames.
+    """Measure error and jitter in labelled clips, with and without state carried between frames.
 
     Example: rednet bench steadiness --data-dir DIR --json steadiness.json
     """
@@ -226,7 +228,7 @@ def bench_steadiness(args: argparse.Namespace) -> int:
 
 
 def bench_layers(args: argparse.Namespace) -> int:
-    """Time one pass by part and by layer, beside a matrix product of the same machine.
+    """Time the parts and layers of one pass, and a matrix product for comparison.
 
     Run nothing else at the same time.
 
@@ -241,7 +243,7 @@ def bench_layers(args: argparse.Namespace) -> int:
 
 
 def bench_torch(args: argparse.Namespace) -> int:
-    """Time inference and the training step in JAX and in PyTorch, after comparing outputs.
+    """Time inference and the training step in JAX and in PyTorch, after comparing their outputs.
 
     Needs the extra [torch]. MediaPipe's face mesh is also timed if it is installed. Run nothing
     else at the same time; compilation takes minutes.

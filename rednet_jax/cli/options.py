@@ -1,4 +1,4 @@
-"""The parser of `rednet`: every command adds its own options, beside the function that runs it."""
+"""The parser of `rednet`. Each command's module adds the command's options."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from rednet_jax.errors import RednetError
 
 
 def parser() -> argparse.ArgumentParser:
-    """Returns the parser; `run` in what it parses is the command's function."""
+    """Returns the parser. `run` of the parsed arguments is the command's function."""
     rednet = _Parser(
         "rednet",
         description="Facial landmarks in images and video with RED-Net, a recurrent "
         "encoder-decoder: use, train, evaluate, ablate and export it.",
-        epilog="`rednet COMMAND --help` describes a command. To begin: rednet quickstart",
+        epilog="`rednet COMMAND --help` describes a command. Start with: rednet quickstart",
         add_help=False,
     )
     commands = Commands(rednet, "COMMAND", "commands")
@@ -51,7 +51,7 @@ class _Version(argparse.Action):
 
 
 def _version() -> str:
-    # Here, so that no other command waits for it.
+    # Imported here, so that other commands do not wait for JAX.
     import jax
 
     import rednet_jax
@@ -60,6 +60,6 @@ def _version() -> str:
         kinds = Counter(device.device_kind for device in jax.devices())
         devices = ", ".join(f"{kind} x{count}" for kind, count in kinds.items())
     except RuntimeError as error:
-        # Where a platform cannot be used, the versions are what helps to find out why.
+        # The versions help to find out why a platform cannot be used.
         devices = f"none ({' '.join(str(error).split())})"
     return f"rednet_jax {rednet_jax.__version__} (jax {jax.__version__}, devices: {devices})"

@@ -1,4 +1,4 @@
-"""How commands print: results, failures, and progress on a terminal."""
+"""Prints results, failures, and progress on a terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def progress(unit: str) -> Iterator[Callable[[int, int | None], None]]:
-    """A progress bar on a terminal, as a function of (done, in all); nothing elsewhere."""
+    """Yields a function of (done, total) that updates a progress bar, shown only on a terminal."""
     from tqdm import tqdm
 
     with tqdm(unit=unit, disable=None, leave=False) as bar:
@@ -28,7 +28,7 @@ def print_result(
     path: str | None,
     as_text: Callable[[dict[str, Any]], str] | None = None,
 ) -> None:
-    """Prints numbers and rows of numbers, or all of it as JSON where the path is '-'."""
+    """Prints the numbers of a result and writes it as JSON to a path; '-' prints only the JSON."""
     from rednet_jax.files import write_text
 
     text = json.dumps(result, indent=2) + "\n"

@@ -1,7 +1,7 @@
-"""Runs a command line and turns what went wrong into one line and an exit status.
+"""Runs a command line and reports errors as lines on standard error and an exit status.
 
-Exit status: 0 done; 1 done but for the failures named on standard error, a line each; 2 what was
-asked for cannot be done, said in one line; 3 another process of the same run is gone.
+Exit status: 0 success; 1 success except for the failures on standard error, one line each; 2 the
+command failed with one line on standard error; 3 another process of the run ended; 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rednet_jax.logs import quieten
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command line (without the program's name) and returns its exit status."""
+    """Runs a command line (without the program's name) and returns its exit status."""
     quieten()
     _collect_seldom()
     try:
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             args, rest = rednet.parse_known_args(argv)
         except SystemExit:
-            # Of --help and --version alone: what cannot be parsed is a RednetError.
+            # Only --help and --version exit: parse errors raise RednetError.
             return 0
         if "fields" in args:
             args.fields = fields_of(rest)
@@ -45,16 +45,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         failed(["interrupted"])
         return 130
     except BrokenPipeError:
-        # Whoever read our output has enough; Python would complain once more at exit.
+        # The reader closed the pipe. Without this, Python would print an error at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 
 def _collect_seldom() -> None:
-    """Makes Python look for garbage less often, and not at exit.
+    """Makes garbage collection less frequent, and disables it at exit.
 
-    JAX's modules and traces are hundreds of thousands of objects that stay. Searching them again
-    and again takes a quarter of the time of a short command.
+    JAX's modules and traces are hundreds of thousands of long-lived objects. Scanning them takes a
+    quarter of the time of a short command.
     """
     gc.set_threshold(50_000, 10, 10)
     atexit.register(gc.freeze)

@@ -1,4 +1,4 @@
-"""How a command is added, and the options that several commands have."""
+"""Adds commands to a parser, and the options that several commands share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rednet_jax.cli import values
 
 CHECKPOINT = "a released network (compact, compact_video), a .safetensors file, or a run folder"
 
-# What options are added to: a parser or one of its groups.
+# A parser or an argument group.
 Options = argparse._ActionsContainer
 
 
@@ -20,9 +20,9 @@ class Commands:
     """The commands of a parser.
 
     Args:
-        parser: of `rednet`, or of one of its commands that has commands itself.
-        metavar: how usage names the choice.
-        title: of their list in the help.
+        parser: of `rednet`, or of a command with subcommands.
+        metavar: placeholder of the command's name in the usage line.
+        title: of the list of commands in the help.
     """
 
     def __init__(self, parser: argparse.ArgumentParser, metavar: str, title: str) -> None:
@@ -32,39 +32,42 @@ class Commands:
     def add(
         self, name: str, run: Callable[[argparse.Namespace], int]
     ) -> Iterator[argparse.ArgumentParser]:
-        """Yields the parser of a command, for its options; general ones follow at the end.
+        """Yields the parser of a command, to which its options are added.
+
+        The general options are added at the end.
 
         Args:
             name: of the command.
-            run: runs it and returns its exit status; its docstring is the command's help.
+            run: function that runs the command and returns its exit status. Its docstring is the
+                command's help.
         """
         text = inspect.getdoc(run) or ""
-        one: argparse.ArgumentParser = self._parsers.add_parser(
+        command: argparse.ArgumentParser = self._parsers.add_parser(
             name,
             help=text.splitlines()[0],
             description=text,
             formatter_class=argparse.RawDescriptionHelpFormatter,
-            # A shortened option could be meant as a field of an experiment.
+            # An abbreviated option could be a field of an experiment.
             allow_abbrev=False,
             add_help=False,
         )
-        yield one
-        general = one.add_argument_group("general")
+        yield command
+        general = command.add_argument_group("general")
         general.add_argument("-h", "--help", action="help", help="print this text and exit")
         general.add_argument(
             "--no-compilation-cache",
             dest="compilation_cache",
             action="store_false",
-            help="compile every program, and keep none for the next command "
-            "(default: programs are kept in the folder of prepared data)",
+            help="do not use JAX's compilation cache (default: compiled programs are kept in the "
+            "folder of prepared data)",
         )
-        one.set_defaults(run=run)
+        command.set_defaults(run=run)
 
     def group(self, name: str, text: str, metavar: str) -> Commands:
-        """Adds a command that has commands itself, and returns these."""
-        one = self._parsers.add_parser(name, help=text, description=text, add_help=False)
-        commands = Commands(one, metavar, "commands")
-        general = one.add_argument_group("general")
+        """Adds a command with subcommands, and returns these."""
+        command = self._parsers.add_parser(name, help=text, description=text, add_help=False)
+        commands = Commands(command, metavar, "commands")
+        general = command.add_argument_group("general")
         general.add_argument("-h", "--help", action="help", help="print this text and exit")
         return commands
 
@@ -79,9 +82,9 @@ def add_checkpoint(options: Options, default: str = "compact") -> None:
 
 
 def add_network(
-    one: argparse.ArgumentParser, feedback_steps: int, checkpoint: str = "compact"
+    command: argparse.ArgumentParser, feedback_steps: int, checkpoint: str = "compact"
 ) -> None:
-    network = one.add_argument_group("network")
+    network = command.add_argument_group("network")
     add_checkpoint(network, checkpoint)
     network.add_argument(
         "--feedback-steps",
@@ -122,8 +125,8 @@ def add_data_dir(options: Options) -> None:
     )
 
 
-def add_json(one: argparse.ArgumentParser) -> None:
-    add_json_option(one.add_argument_group("output"))
+def add_json(command: argparse.ArgumentParser) -> None:
+    add_json_option(command.add_argument_group("output"))
 
 
 def add_json_option(options: Options) -> None:

@@ -1,7 +1,7 @@
 """Commands that train, and that report on runs.
 
-The first lines of a docstring are the command's help. Each function imports what it calls: nothing
-here may import jax before it is needed, so that `rednet --help` answers at once.
+The docstring of a command's function is its help. Imports are inside the functions, so that
+`rednet --help` does not wait for JAX.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from rednet_jax.errors import RednetError
 
 def add_commands(commands: shared.Commands) -> None:
     """Adds `train`, `ablate` and `report`."""
-    with commands.add("train", train) as one:
-        one.add_argument(
+    with commands.add("train", train) as command:
+        command.add_argument(
             "experiment",
             type=Path,
             metavar="EXPERIMENT",
             help="Python file that builds one rednet_jax.Experiment",
         )
-        run = one.add_argument_group("run")
+        run = command.add_argument_group("run")
         run.add_argument(
             "--run-dir",
             type=Path,
@@ -41,7 +41,7 @@ def add_commands(commands: shared.Commands) -> None:
             "--from-step",
             type=int,
             metavar="N",
-            help="resume from the checkpoint of step N and set newer ones aside "
+            help="resume from the checkpoint of step N and move newer ones out of the way "
             "(default: the newest intact checkpoint)",
         )
         run.add_argument(
@@ -51,7 +51,7 @@ def add_commands(commands: shared.Commands) -> None:
             metavar="N",
             help="trace N steps with jax.profiler (default: %(default)s)",
         )
-        weights = one.add_argument_group("initial weights")
+        weights = command.add_argument_group("initial weights")
         weights.add_argument(
             "--init-from",
             metavar="CHECKPOINT",
@@ -63,32 +63,32 @@ def add_commands(commands: shared.Commands) -> None:
             default=(),
             metavar="PART,PART",
             help="parts of the network that keep random weights with --init-from, such as "
-            "detection,regression; a network of other landmarks needs this (default: none)",
+            "detection,regression; required if the landmarks differ (default: none)",
         )
-        shared.add_data_dir(one.add_argument_group("data"))
-        devices = one.add_argument_group("devices")
+        shared.add_data_dir(command.add_argument_group("data"))
+        devices = command.add_argument_group("devices")
         devices.add_argument(
             "--mesh",
             type=values.mesh,
             default={},
             metavar="data=N,fsdp=M",
             help="mesh of N x M devices: the batch is sharded over both axes, large parameters and "
-            "optimiser state over fsdp (default: that of the experiment)",
+            "their optimiser state over fsdp (default: that of the experiment)",
         )
         devices.add_argument(
             "--parallel",
             choices=("jit", "pmap"),
             default="jit",
-            help="one program over the mesh, or one per device (default: %(default)s)",
+            help="jit: one program over the mesh; pmap: one per device (default: %(default)s)",
         )
-        processes = one.add_argument_group(
-            "several processes", "Processes started by srun or on GKE need none of these."
+        processes = command.add_argument_group(
+            "several processes", "Not needed for processes started by srun or on GKE."
         )
         processes.add_argument(
             "--coordinator",
             metavar="HOST:PORT",
-            help="address of process 0, or auto for what SLURM, Open MPI or a TPU pod announces "
-            "(default: auto where srun or GKE started several processes)",
+            help="address of process 0; auto reads it from SLURM, Open MPI or a TPU pod "
+            "(default: auto if srun or GKE started several processes)",
         )
         processes.add_argument(
             "--processes",
@@ -102,17 +102,17 @@ def add_commands(commands: shared.Commands) -> None:
             metavar="I",
             help="number of this process, from 0 (default: from the environment)",
         )
-        _add_fields(one, "For one stage of several, its name comes first: --clips.batch 8.")
-        one.set_defaults(fields={})
-    with commands.add("ablate", ablate) as one:
-        one.add_argument(
+        _add_fields(command, "A stage's name before a field changes that stage: --clips.batch 8.")
+        command.set_defaults(fields={})
+    with commands.add("ablate", ablate) as command:
+        command.add_argument(
             "file",
             type=Path,
             nargs="?",
             metavar="FILE",
             help="Python file that builds one Ablation; not needed with --index",
         )
-        runs = one.add_argument_group("runs")
+        runs = command.add_argument_group("runs")
         runs.add_argument(
             "--runs-dir",
             type=Path,
@@ -138,17 +138,17 @@ def add_commands(commands: shared.Commands) -> None:
             dest="do",
             action="store_const",
             const=("train",),
-            help="train and measure, without the table (default: both)",
+            help="train and measure, but do not write the table (default: both)",
         )
         part.add_argument(
             "--table-only",
             dest="do",
             action="store_const",
             const=("table",),
-            help="make the table of runs that are measured (default: both)",
+            help="write the table of the measured runs, but do not train (default: both)",
         )
-        shared.add_data_dir(one.add_argument_group("data"))
-        output = one.add_argument_group("output")
+        shared.add_data_dir(command.add_argument_group("data"))
+        output = command.add_argument_group("output")
         output.add_argument(
             "--out",
             type=Path,
@@ -161,25 +161,26 @@ def add_commands(commands: shared.Commands) -> None:
             metavar="DIR",
             help="write DIR/README.md, an index of all results in DIR (default: not written)",
         )
-        _add_fields(one, "They apply to all arms, and need --out.")
-        one.set_defaults(fields={}, do=("train", "table"))
-    with commands.add("report", report) as one:
-        one.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder of a run")
+        _add_fields(command, "They apply to all arms, and need --out.")
+        command.set_defaults(fields={}, do=("train", "table"))
+    with commands.add("report", report) as command:
+        command.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder of a run")
 
 
-def _add_fields(one: argparse.ArgumentParser, more: str) -> None:
-    one.add_argument_group(
+def _add_fields(command: argparse.ArgumentParser, note: str) -> None:
+    command.add_argument_group(
         "fields of the experiment",
         "Every field is an option, --FIELD VALUE or --PART.FIELD VALUE, such as --seed 1 or\n"
-        f"--optimiser.learning-rate 1e-3 (default: as in the file).\n{more}",
+        f"--optimiser.learning-rate 1e-3 (default: as in the file).\n{note}",
     )
 
 
 def train(args: argparse.Namespace) -> int:
     """Train the network that an experiment file describes, or resume its run.
 
-    The same command with the same run folder resumes from the newest checkpoint, bit for bit.
-    SIGTERM saves a checkpoint and stops. For several processes see experiments/launch/.
+    The same command with the same run folder resumes from the newest checkpoint, with bitwise
+    identical results. SIGTERM saves a checkpoint and stops. For several processes see
+    experiments/launch/.
 
     Example: rednet train experiments/compact_300w.py --data-dir DIR --run-dir RUN --batch 32
     """
@@ -205,8 +206,8 @@ def train(args: argparse.Namespace) -> int:
 def ablate(args: argparse.Namespace) -> int:
     """Train the arms of an ablation with several seeds, measure them, and test its claims.
 
-    A run that is measured is not trained again, even if another ablation file trained it;
-    interrupted runs resume. The results are a table with intervals, a plot and JSON.
+    Measured runs are not trained again, even if they belong to another ablation file; interrupted
+    runs resume. The results are a table with confidence intervals, a plot and JSON.
 
     Example: rednet ablate experiments/ablation_losses.py --data-dir DIR --jobs 2 --minutes 50
     """
@@ -217,7 +218,7 @@ def ablate(args: argparse.Namespace) -> int:
         print(write_index(args.index))
     if args.file is None:
         if args.index is None:
-            raise RednetError("name an ablation file, or a folder of results by --index")
+            raise RednetError("either FILE or --index is required (see --help)")
         return 0
     outcome = ablate(
         args.file,
@@ -238,7 +239,7 @@ def ablate(args: argparse.Namespace) -> int:
 def report(args: argparse.Namespace) -> int:
     """Write RUN_DIR/report.html: progress, curves, images and configuration of a run.
 
-    The page is one file, and can be written during the run.
+    The page is a single file and can be written during the run.
 
     Example: rednet report runs/compact_300w
     """

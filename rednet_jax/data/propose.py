@@ -104,7 +104,7 @@ def propose_scheme(
     """
     check_own_name(name)
     if name in BUILTIN:
-        raise RednetError(f"name: '{name}' is that of a built-in scheme")
+        raise RednetError(f"name: '{name}' is the name of a built-in scheme")
     detector = detector or YuNet()
     labelled = read_labels(root, labels, None)
     chosen = np.unique(np.linspace(0, len(labelled) - 1, FACES).round().astype(int))

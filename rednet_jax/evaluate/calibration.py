@@ -26,7 +26,7 @@ from rednet_jax.evaluate.protocols import Boxes, crop_split, in_image
 from rednet_jax.evaluate.provenance import measured_on
 from rednet_jax.evaluate.reliability import draw_reliability, reliability_bins, scores, sigmoid
 from rednet_jax.files import write_text
-from rednet_jax.inference.answers import answer_crops
+from rednet_jax.inference.predict import predict_crops
 from rednet_jax.landmarks.normalisers import normaliser_text
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.heads import scale_confidence
@@ -171,7 +171,7 @@ def ask(
             report(before + done, len(BOXES) * len(samples))
 
         crops = crop_split(samples, config, boxes, cut)
-        landmarks, confidence = answer_crops(config, variables, crops.images, max(feedback_steps))
+        landmarks, confidence = predict_crops(config, variables, crops.images, max(feedback_steps))
         landmarks = in_image(crops, landmarks)
         for steps in feedback_steps:
             rows.append((boxes, steps))

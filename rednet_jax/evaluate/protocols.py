@@ -19,7 +19,7 @@ from rednet_jax.evaluate.figures import figures
 from rednet_jax.evaluate.labels import Labels, face_labels
 from rednet_jax.evaluate.predictions import write_predictions
 from rednet_jax.evaluate.provenance import eval_command, measured_on
-from rednet_jax.inference.answers import align_crops
+from rednet_jax.inference.predict import align_crops
 from rednet_jax.landmarks.boxes import intersection_over_union, jitter_box, whole_face_box
 from rednet_jax.landmarks.convert import convert, convert_labelled
 from rednet_jax.landmarks.crops import apply_affine, crop_image, crop_transform

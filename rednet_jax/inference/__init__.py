@@ -1,1 +1,1 @@
-"""Landmarks in images and videos: files in, faces found and tracked, files out."""
+"""Landmarks of the faces in images and videos."""

@@ -25,13 +25,13 @@ _NOT_IMAGES_NAMED = 3
 
 
 class Aligned(NamedTuple):
-    """What `align_files` found.
+    """The result of `align_files`.
 
     Attributes:
-        faces: of each image by its name, in the order of the table; [] where there is no answer.
+        faces: the faces of each image by the image's name, in the order of the table.
         landmarks: L, landmarks of a face.
-        failures: one line for each image without an answer, and for files that are left out.
-        interrupted: by Ctrl-C: the images after it are missing.
+        failures: one line for each image without a face, and for skipped files.
+        interrupted: True after Ctrl-C: the remaining images are missing.
     """
 
     faces: dict[str, list[Face]]
@@ -55,20 +55,20 @@ class Aligned(NamedTuple):
             for number, (landmarks, score, confidence) in enumerate(rows):
                 names.append(name)
                 points.append(landmarks)
-                shown = (
+                cells = (
                     str(number),
                     f"{np.nan if score is None else score:.3f}",
                     f"{confidence:.3f}",
                 )
-                for column, text in zip(FACE_COLUMNS, shown, strict=True):
+                for column, text in zip(FACE_COLUMNS, cells, strict=True):
                     columns[column].append(text)
         return landmarks_csv(names, np.reshape(points, (-1, self.landmarks, 2)), columns)
 
     def json(self) -> str:
         """Returns `{"images": [{"name", "faces": [...]}]}` as text.
 
-        A face has `box` [4], `score` (null for a box that was given), `confidence` (the mean),
-        `landmarks` [L, 2] and `landmark_confidence` [L].
+        A face has `box` [4], `score` (null where the boxes come from a file), `confidence` (the
+        mean over landmarks), `landmarks` [L, 2] and `landmark_confidence` [L].
         """
         images = [
             {"name": name, "faces": [face_json(face) for face in faces]}
@@ -78,7 +78,7 @@ class Aligned(NamedTuple):
 
 
 def face_json(face: Face) -> dict[str, Any]:
-    """Returns a face as JSON has it, as `Aligned.json` describes it."""
+    """Returns the JSON object of a face, which `Aligned.json` describes."""
     return {
         "box": _rounded(face.box),
         "score": None if face.score is None else _rounded(face.score),
@@ -108,27 +108,27 @@ def align_files(
 ) -> Aligned:
     """Finds the landmarks of the most prominent faces of each image.
 
-    Ctrl-C ends the work there: what was found until then is written.
+    After Ctrl-C, the results so far are written.
 
     Args:
-        paths: image files, and folders, which stand for all images below them; or one of them.
+        paths: one or several image files and folders. A folder stands for all images below it.
         checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
         feedback_steps: K, passes of the network.
-        faces: the most that an image is answered with; None for all.
-        min_confidence: a face whose mean confidence is lower counts as not found, 0 to 1.
+        faces: maximum number of faces per image; None for all.
+        min_confidence: a face with a lower mean confidence counts as not found, 0 to 1.
         detector: finds the faces; `YuNet()` if None.
-        boxes: CSV file name,x0,y0,x1,y1 of the landmarks' boxes, instead of the detector; a row for
-            each face, `name` with or without the file's ending.
+        boxes: CSV file name,x0,y0,x1,y1 of the landmarks' bounding boxes, used instead of the
+            detector. It has a row for each face; `name` has the file extension or not.
         csv: CSV file for `Aligned.csv`.
         json: JSON file for `Aligned.json`.
         overlay: folder for a PNG of each image with its landmarks drawn.
-        report: called with the number of images done and in all.
+        report: called with the number of images done and the total.
 
     Raises:
-        RednetError: not one image can be read, a bad checkpoint or boxes file, an option out of
-            range, or an output that cannot be written.
+        RednetError: no image can be read, the checkpoint or the boxes file is invalid, an option is
+            out of range, or an output cannot be written.
     """
-    files, left_out = _named([paths] if isinstance(paths, str | os.PathLike) else paths)
+    files, skipped = _named([paths] if isinstance(paths, str | os.PathLike) else paths)
     drawings = {} if overlay is None else {n: Path(overlay) / f"{n}.png" for n in files}
     if replaced := {p.resolve() for p in files.values()} & {p.resolve() for p in drawings.values()}:
         raise RednetError(f"{min(replaced)}: an image that an overlay would replace")
@@ -143,35 +143,35 @@ def align_files(
         detector=detector,
         min_confidence=min_confidence,
     )
-    found: dict[str, list[Face]] = {}
+    results: dict[str, list[Face]] = {}
     failures: list[str] = []
     readable = 0
     interrupted = False
     try:
         for name, path in files.items():
-            found[name] = []
+            results[name] = []
             try:
                 image = read_image(path, upright=True)
                 readable += 1
-                given = None if box_of is None else [_boxes(name, path, box_of)]
-                found[name] = aligner.align([image], given)[0]
+                image_boxes = None if box_of is None else [_boxes(name, path, box_of)]
+                results[name] = aligner.align([image], image_boxes)[0]
             except RednetError as error:
-                named = str(path) in str(error)
-                failures.append(str(error) if named else f"{name}: {error}")
+                has_path = str(path) in str(error)
+                failures.append(str(error) if has_path else f"{name}: {error}")
             else:
-                if not found[name]:
+                if not results[name]:
                     failures.append(f"{name}: no face found")
                 if drawings:
-                    for face in found[name]:
+                    for face in results[name]:
                         image = draw_landmarks(image, face.landmarks, face.scheme)
                     write_image(drawings[name], image)
-            report(len(found), len(files))
+            report(len(results), len(files))
     except KeyboardInterrupt:
         interrupted = True
     if not (readable or interrupted):
         rest = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
         raise RednetError(failures[0] + rest)
-    aligned = Aligned(found, aligner.config.scheme.count, failures + left_out, interrupted)
+    aligned = Aligned(results, aligner.config.scheme.count, failures + skipped, interrupted)
     if csv is not None:
         write_text(csv, aligned.csv())
     if json is not None:
@@ -182,22 +182,22 @@ def align_files(
 def _boxes(
     name: str, path: Path, box_of: Mapping[str, list[NDArray[np.float32]]]
 ) -> list[NDArray[np.float32]]:
-    for known in (name, f"{name}{path.suffix}"):
-        if known in box_of:
-            return box_of[known]
+    for key in (name, f"{name}{path.suffix}"):
+        if key in box_of:
+            return box_of[key]
     raise RednetError("has no row in the boxes file")
 
 
 def _named(paths: Sequence[str | os.PathLike[str]]) -> tuple[dict[str, Path], list[str]]:
-    """Images by name, and a line for each folder in which files are left out.
+    """Returns the image files by name, and a line for each folder with skipped files.
 
-    A name is the path below the folder that all have in common, without its ending where that tells
-    it from all others.
+    A name is the path relative to the common parent folder, without the file extension unless two
+    files differ only by it.
     """
     files: list[Path] = []
-    left_out: list[str] = []
+    skipped: list[str] = []
     if not all(map(os.fspath, paths)):
-        # Path would take it for the current folder.
+        # Path("") is the current folder.
         raise RednetError("'': not the name of an image or a folder")
     for path in map(Path, paths):
         if not path.is_dir():
@@ -213,18 +213,18 @@ def _named(paths: Sequence[str | os.PathLike[str]]) -> tuple[dict[str, Path], li
             raise RednetError(f"{path}: no image in this folder")
         files += images
         if others := [p for p in inside if p not in set(images)]:
-            shown = ", ".join(p.name for p in others[:_NOT_IMAGES_NAMED])
+            names = ", ".join(p.name for p in others[:_NOT_IMAGES_NAMED])
             more = len(others) - _NOT_IMAGES_NAMED
             rest = f" and {more} more" if more > 0 else ""
-            left_out.append(f"{path}: left out, not images by their endings: {shown}{rest}")
-    # Without `..`, by which a name would lead out of the folder of drawings.
+            skipped.append(f"{path}: skipped files without an image extension: {names}{rest}")
+    # abspath removes `..`: a name with it would lie outside the overlay folder.
     absolute = [Path(os.path.abspath(file)) for file in files]
-    given = [Path(os.path.abspath(path)) for path in paths]
-    root = os.path.commonpath([path if path.is_dir() else path.parent for path in given])
+    arguments = [Path(os.path.abspath(path)) for path in paths]
+    root = os.path.commonpath([path if path.is_dir() else path.parent for path in arguments])
     below = [file.relative_to(root) for file in absolute]
     stems = [path.with_suffix("").as_posix() for path in below]
     named: dict[str, Path] = {}
     for file, path, stem in zip(files, below, stems, strict=True):
         name = stem if stems.count(stem) == 1 else path.as_posix()
         named.setdefault(name, file)
-    return named, left_out
+    return named, skipped

@@ -1,4 +1,4 @@
-"""From images to faces: detect, crop upright, run the network, map the landmarks back."""
+"""Finds faces in images and predicts their landmarks."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from PIL import Image
 from rednet_jax.detection.detector import Detection, FaceDetector, by_prominence, upright_box
 from rednet_jax.detection.yunet import YuNet
 from rednet_jax.errors import RednetError
-from rednet_jax.inference.answers import answer_crops
 from rednet_jax.inference.face import MIN_CONFIDENCE, Face
+from rednet_jax.inference.predict import predict_crops
 from rednet_jax.landmarks.crops import apply_affine, crop_image, crop_transform
 from rednet_jax.media.images import image_errors, read_image, rgb_pixels
 from rednet_jax.model.config import RedNetConfig
@@ -26,24 +26,25 @@ ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 """An image file, a PIL image, or RGB uint8 [H, W, 3]."""
 
 BATCH = 8
-"""Crops that go through the network together; one shape is compiled."""
+"""Batch size of the network. Batches are padded to it, so that only one shape is compiled."""
 
 
 DOUBTFUL = 0.5
-"""Mean confidence below which a face may be upside down in its crop. With three passes `compact`
+"""Mean confidence below which a face may be upside down in its crop. With three passes, `compact`
 had 0.55 or more on 40 upright faces of 300-W's validation set, and 0.14 or less on the same faces
-upside down. A crop of another roll can pass: two of 30 faces at 90 degrees did, turned the wrong
-way."""
+upside down. The limit does not detect every wrong roll: two of 30 faces at 90 degrees had more in
+crops of a wrong roll."""
 
 HALF_TURN = (math.pi,)
-"""Tried where the detector's points say how a face is turned: they are right, or upside down."""
+"""Additional rolls, in radians, of a face with the detector's points. The points give its roll, but
+may be upside down."""
 
 ALL_TURNS = tuple(math.radians(turn) for turn in (180, 90, -90, 45, -45, 135, -135))
-"""Tried where only the box of a face is known."""
+"""Additional rolls, in radians, of a face of which only the box is known."""
 
 
 class _Crop(NamedTuple):
-    """Where a face is: number of the image, and its upright box there, turned by roll radians."""
+    """Index of the image, and the face's upright box in it, rotated by roll radians."""
 
     image: int
     face: Detection | NDArray[np.float32]
@@ -57,7 +58,7 @@ class _Crop(NamedTuple):
 
 
 class Aligner:
-    """Finds faces and their landmarks in images. Build it once and call it often.
+    """Finds faces and their landmarks in images. Build it once, then call it for each image.
 
         aligner = rednet_jax.Aligner("compact", feedback_steps=3)
         for face in aligner("group.jpg"):
@@ -81,9 +82,9 @@ class Aligner:
         Args:
             checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
             feedback_steps: K, passes of the network.
-            faces: the most that an image is answered with, by prominence; None for all.
+            faces: maximum number of faces per image, the most prominent; None for all.
             detector: finds the faces; `YuNet()` if None.
-            min_confidence: faces whose mean confidence is lower are left out, 0 to 1.
+            min_confidence: faces with a lower mean confidence are left out, 0 to 1.
 
         Raises:
             RednetError: a bad checkpoint, feedback_steps or faces below 1, min_confidence outside
@@ -96,7 +97,7 @@ class Aligner:
         if not 0 <= min_confidence <= 1:
             raise RednetError(f"min confidence must be 0 to 1, not {min_confidence}")
         self.config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
-        # Once: every call would copy them to the device otherwise.
+        # Without this, every call would copy the variables to the device.
         self._variables = jax.device_put(variables)
         self._detector = detector or YuNet()
         self._feedback_steps, self._faces = feedback_steps, faces
@@ -107,7 +108,7 @@ class Aligner:
     @overload
     def __call__(self, images: list[ImageLike] | tuple[ImageLike, ...]) -> list[list[Face]]: ...
     def __call__(self, images: Any) -> list[Face] | list[list[Face]]:
-        """Returns the faces of an image, the most prominent first, or a list for each of several.
+        """Returns the faces of an image, the most prominent first; for several images, lists.
 
         Args:
             images: an image, or a list of images. Files and PIL images are turned upright by their
@@ -129,42 +130,42 @@ class Aligner:
 
         Args:
             images: RGB uint8 [H, W, 3] each, of any sizes.
-            boxes: for each image the boxes [4] of its faces' landmarks, image pixels, instead of
-                the detector; their order is kept.
+            boxes: for each image, the bounding boxes [4] of its faces' landmarks in image pixels,
+                used instead of the detector. The faces are returned in their order.
 
         Raises:
             RednetError: a box that lies outside its image.
         """
         crops: list[_Crop] = []
         for number, image in enumerate(images):
-            found = self._detected(image) if boxes is None else _given(image, boxes[number])
-            crops += [_crop(number, face) for face in found]
-        answers: list[list[Face]] = [[] for _ in images]
+            regions = self._detected(image) if boxes is None else _checked(image, boxes[number])
+            crops += [_crop(number, face) for face in regions]
+        results: list[list[Face]] = [[] for _ in images]
         for start in range(0, len(crops), BATCH):
             part = crops[start : start + BATCH]
             for crop, face in zip(part, self._faces_of(images, part), strict=True):
-                if self._is_face(face) and len(answers[crop.image]) != self._faces:
-                    answers[crop.image].append(face)
-        return answers
+                if self._is_face(face) and len(results[crop.image]) != self._faces:
+                    results[crop.image].append(face)
+        return results
 
     def _detected(self, image: NDArray[np.uint8]) -> Sequence[Detection]:
         return by_prominence(self._detector.detect(image))
 
     def _faces_of(self, images: Sequence[NDArray[np.uint8]], crops: Sequence[_Crop]) -> list[Face]:
-        """Returns the face of each crop, turned otherwise where the network is sure only then."""
+        """Returns the face of each crop; tries additional rolls where the confidence is low."""
         batch = BATCH if len(crops) > 1 else 1
         faces = self._landmarks(images, crops, batch)
         for number in range(len(ALL_TURNS)):
             turned = {
-                place: crop._replace(roll=crop.roll + crop.turns[number])
-                for place, (crop, face) in enumerate(zip(crops, faces, strict=True))
-                if number < len(crop.turns) and _sureness(face) < DOUBTFUL
+                index: crop._replace(roll=crop.roll + crop.turns[number])
+                for index, (crop, face) in enumerate(zip(crops, faces, strict=True))
+                if number < len(crop.turns) and _mean_confidence(face) < DOUBTFUL
             }
             if turned:
-                others = self._landmarks(images, list(turned.values()), batch)
-                for place, other in zip(turned, others, strict=True):
-                    if _sureness(other) >= DOUBTFUL:
-                        faces[place] = other
+                turned_faces = self._landmarks(images, list(turned.values()), batch)
+                for index, face in zip(turned, turned_faces, strict=True):
+                    if _mean_confidence(face) >= DOUBTFUL:
+                        faces[index] = face
         return faces
 
     def _landmarks(
@@ -175,29 +176,31 @@ class Aligner:
         affines = [
             crop_transform(crop.box, margin=margin, size=size, roll=crop.roll) for crop in crops
         ]
-        full = np.zeros((batch, size, size, 3), np.uint8)
-        for place, (crop, affine) in enumerate(zip(crops, affines, strict=True)):
-            full[place] = crop_image(images[crop.image], affine, size)
+        padded = np.zeros((batch, size, size, 3), np.uint8)
+        for index, (crop, affine) in enumerate(zip(crops, affines, strict=True)):
+            padded[index] = crop_image(images[crop.image], affine, size)
         landmarks, confidence = (
-            every[-1]
-            for every in answer_crops(config, self._variables, full, self._feedback_steps, batch)
+            per_step[-1]
+            for per_step in predict_crops(
+                config, self._variables, padded, self._feedback_steps, batch
+            )
         )
         faces = []
-        for crop, affine, points, certain in zip(
+        for crop, affine, points, probabilities in zip(
             crops, affines, landmarks, confidence, strict=False
         ):
-            placed = apply_affine(affine, points).astype(np.float32)
+            in_image = apply_affine(affine, points).astype(np.float32)
             if isinstance(crop.face, Detection):
                 box, score = crop.face.box, crop.face.score
             else:
                 box, score = crop.face, None
-            faces.append(Face(placed, certain, box, config.scheme, score))
+            faces.append(Face(in_image, probabilities, box, config.scheme, score))
         return faces
 
     def _is_face(self, face: Face) -> bool:
-        # Written so that nan is no face.
-        sure = _sureness(face) >= self._min_confidence
-        return sure and bool(np.isfinite(face.landmarks).all())
+        # This comparison is False for nan.
+        confident = _mean_confidence(face) >= self._min_confidence
+        return confident and bool(np.isfinite(face.landmarks).all())
 
 
 def align(
@@ -209,26 +212,26 @@ def align(
     detector: FaceDetector | None = None,
     min_confidence: float = MIN_CONFIDENCE,
 ) -> list[Face] | list[list[Face]]:
-    """Finds faces and their landmarks in an image, or in each of several.
+    """Finds faces and their landmarks in an image, or in each of several images.
 
         faces = rednet_jax.align("group.jpg")
 
-    For many calls build an `Aligner` once.
+    Each call loads the network. For many calls, build an `Aligner` once.
 
     Args:
         images: an image (file, PIL image, or RGB uint8 [H, W, 3]), or a list of images.
-        checkpoint: as in `Aligner`, as are the others.
+        checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
         feedback_steps: K, passes of the network.
-        faces: the most that an image is answered with, by prominence; None for all.
+        faces: maximum number of faces per image, the most prominent; None for all.
         detector: finds the faces; `YuNet()` if None.
-        min_confidence: faces whose mean confidence is lower are left out.
+        min_confidence: faces with a lower mean confidence are left out, 0 to 1.
 
     Returns:
-        The faces of the image, the most prominent first, [] if there is none; of a list of images,
-        a list for each.
+        The faces of the image, the most prominent first, or [] if there is none. For a list of
+        images, one such list for each image.
 
     Raises:
-        RednetError: as `Aligner` does.
+        RednetError: as `Aligner` raises it.
     """
     aligner = Aligner(
         checkpoint,
@@ -246,7 +249,7 @@ def image_pixels(image: ImageLike) -> NDArray[np.uint8]:
     """Returns an image as RGB uint8 [H, W, 3].
 
     Raises:
-        RednetError: it cannot be read, or is an array of another shape or dtype.
+        RednetError: the image cannot be read, or the array has another shape or dtype.
     """
     if isinstance(image, str | os.PathLike):
         return read_image(image, upright=True)
@@ -264,11 +267,11 @@ def _crop(image: int, face: Detection | NDArray[np.float32]) -> _Crop:
     return _Crop(image, face, box, roll)
 
 
-def _sureness(face: Face) -> float:
+def _mean_confidence(face: Face) -> float:
     return float(np.mean(face.confidence))
 
 
-def _given(
+def _checked(
     image: NDArray[np.uint8], boxes: Sequence[NDArray[np.floating]]
 ) -> list[NDArray[np.float32]]:
     height, width = image.shape[:2]

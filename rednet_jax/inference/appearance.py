@@ -1,10 +1,9 @@
-"""Whether a tracked face still is the same person: how alike it looks from frame to frame.
+"""Detects that a tracked face has become another person's, from the colours of the face.
 
-The network's identity code C_id does not tell: it was trained with few people. Of 23 real clips, at
-thresholds where errors of both kinds are equal, it takes 1.6 % of neighbouring frames of one person
-for two people, and 13.7 % of those 30 frames apart; the colours of the face 0.7 and 9.7 %. Colours
-change slowly even in fast motion, so that another person in the same place shows as a sudden change
-between steady frames.
+The colours tell people apart better than the network's identity code C_id, which was trained with
+few people. On 23 real clips, the equal error rate of C_id was 1.6 % for neighbouring frames and
+13.7 % for frames 30 apart; that of the colours was 0.7 % and 9.7 %. The colours of one face change
+slowly even in fast motion, so that a sudden change between steady frames is a change of person.
 """
 
 from __future__ import annotations
@@ -20,23 +19,25 @@ from rednet_jax.landmarks.crops import crop_image, crop_transform
 from rednet_jax.landmarks.schemes import Scheme
 
 SIDE = 16
-"""Of the thumbnail of a face, pixels."""
+"""Side of the thumbnail of a face, in pixels."""
 
 STEADY, ALIKE, UNLIKE = 0.92, 0.88, 0.75
-"""Correlations of thumbnails. Another person is seen where a face that was `STEADY` is less than
-`UNLIKE` what it was, or less than `ALIKE` and stays so. In 23 clips (2,291 frames) none of their
-people was taken for another one; of 506 cuts from one clip's face to another's 85 % were noticed at
-once and 98 % within `CONFIRMED_AFTER` frames. The rule and its values were chosen on these
-clips, so others may do worse."""
+"""Thresholds on the correlation of thumbnails. A face is steady while the correlation with the
+previous frame is `STEADY` or more. A steady face has become another person's if its correlation
+with the last thumbnails falls below `UNLIKE`, or below `ALIKE` for more than `CONFIRMED_AFTER`
+frames. In 23 clips (2,291 frames) the rule found no change of person where there was none. Of 506
+cuts from a face of one clip to that of another, it found 85 % in the first frame and 98 % within
+`CONFIRMED_AFTER` frames. The rule and its values were chosen on these clips, so that results on
+others may be worse."""
 
 CONFIRMED_AFTER = 2
-"""Frames."""
+"""Frames after which a correlation below `ALIKE` is a change of person."""
 
 _REMEMBERED = 10
 """Thumbnails of a person that a new one is compared with."""
 
 Thumbnail = NDArray[np.float32]
-"""float32 [SIDE * SIDE * 3]: colours of the upright face, of mean 0 and mean square 1."""
+"""float32 [SIDE * SIDE * 3]: colours of the upright face, with mean 0 and mean square 1."""
 
 
 def thumbnail(
@@ -45,56 +46,57 @@ def thumbnail(
     scheme: Scheme,
     expected: NDArray[np.floating] | None = None,
 ) -> Thumbnail:
-    """Returns what a face looks like, whatever its place, size, roll, and the strength of light.
+    """Returns the thumbnail of a face, independent of its position, size, roll and brightness.
 
     Args:
         image: RGB uint8 [H, W, 3].
         landmarks: [L, 2], pixels of the image.
         scheme: of the landmarks.
-        expected: [4], gives the size of a face of one landmark, as in `whole_face_box`.
+        expected: [4], the size of a face of one landmark, as in `whole_face_box`.
     """
     roll = face_roll(landmarks, scheme)
     box = turned_face_box(landmarks, scheme, roll, expected=expected)
     crop = crop_image(image, crop_transform(box, margin=1, size=SIDE, roll=roll), SIDE)
     colours = crop.astype(np.float32).ravel()
     colours -= colours.mean()
-    # A floor of one grey value keeps the noise of a face of one colour small.
+    # The floor of one grey value avoids amplified noise where a face has only one colour.
     scaled: Thumbnail = colours / np.float32(max(np.sqrt(np.mean(colours**2)), 1.0))
     return scaled
 
 
 class Appearance:
-    """What a tracked person looked like in the last frames."""
+    """The thumbnails of a tracked person in the last frames."""
 
     def __init__(self, seen: Iterable[Thumbnail]) -> None:
-        """Starts with the thumbnails of the first frames of a person, at least one."""
+        """Starts from the thumbnails, at least one, of a person's first frames."""
         self._known = deque(seen, _REMEMBERED)
         self._last = self._known[-1]
         self._steady = True
         self._unknown: list[Thumbnail] = []
 
     def likeness(self, now: Thumbnail) -> float:
-        """Returns the highest correlation of a thumbnail with those of the person, -1 to 1."""
+        """Returns the highest correlation, -1 to 1, of a thumbnail with the person's."""
         return float(np.max(np.stack(self._known) @ now) / len(now))
 
     def update(self, now: Thumbnail) -> Appearance | None:
-        """Takes the thumbnail of the next frame.
+        """Adds the thumbnail of the next frame.
 
         Returns:
-            The appearance of another person if one is seen now, and maybe was in the frame or two
-            before; what was known of the first one stays as it is. None for the same person.
+            The appearance of another person if the face has become another's in this frame or in
+            the `CONFIRMED_AFTER` frames before it; None if it is the same person's. Thumbnails of
+            the other person are not added to this appearance.
         """
         change = float(np.mean(self._last * now))
         was_steady, self._steady, self._last = self._steady, change >= STEADY, now
-        begins = not self._unknown
-        if begins and not (was_steady and change < ALIKE):
+        first = not self._unknown
+        if first and not (was_steady and change < ALIKE):
             self._known.append(now)
             return None
         likeness = self.likeness(now)
         self._unknown.append(now)
-        # In fast motion every frame is a change, and soon the face is like itself again.
-        another = likeness < ALIKE and (begins or self._steady)
-        certain = (begins and likeness < UNLIKE) or len(self._unknown) > CONFIRMED_AFTER
+        # Fast motion changes every frame, but only for a short time: the face must be steady.
+        another = likeness < ALIKE and (first or self._steady)
+        certain = (first and likeness < UNLIKE) or len(self._unknown) > CONFIRMED_AFTER
         if another and not certain:
             return None
         unknown, self._unknown = self._unknown, []

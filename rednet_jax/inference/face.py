@@ -1,4 +1,4 @@
-"""One face in an image or a frame: what `Aligner` and `Tracker` answer."""
+"""A face in an image or a frame: the result of `Aligner` and `Tracker`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from rednet_jax.landmarks.schemes import Scheme
 
 MIN_CONFIDENCE = 0.1
-"""A face in an image whose landmarks have a lower mean confidence is not answered. What YuNet took
-for a face in images without one had 0.01 to 0.17 (eight crops seen by hand, one above 0.1). Of 202
-infants that it finds, 187 have more than 0.1, and 165 more than 0.3. It was chosen on these images,
-so it may do worse on others; `rednet bench detect` counts both."""
+"""A detection in an image with a lower mean confidence of its landmarks is not returned as a face.
+YuNet's false detections had 0.01 to 0.17 (eight crops, inspected by hand; one above 0.1). Of the
+202 infants that it detects, 187 have more than 0.1, and 165 more than 0.3. The value was chosen on
+these images, so that results on others may be worse; `rednet bench detect` counts both kinds."""
 
 
 class Face(NamedTuple):
@@ -21,12 +21,12 @@ class Face(NamedTuple):
 
     Attributes:
         landmarks: float32 [L, 2], image pixels (x, y), pixel centres at integers.
-        confidence: float32 [L], probability that the landmark lies within 5 % of the inter-ocular
-            distance, or of what else the scheme is normalised by.
-        box: float32 [4] (x0, y0, x1, y1), image pixels: where the detector, or who gave it, expects
-            the bounding box of the landmarks.
-        score: of the detector; None for a box that was given.
+        confidence: float32 [L], probability that the landmark's error is at most 5 % of the
+            inter-ocular distance, or of the scheme's own normaliser.
+        box: float32 [4] (x0, y0, x1, y1), image pixels: the bounding box of the landmarks as
+            expected before the network ran, from the detector, the caller or the previous frame.
         scheme: of the landmarks.
+        score: the detector's; None if the box is not from the detector.
         identity: number of the person in a video; None in images.
     """
 

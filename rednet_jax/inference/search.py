@@ -1,8 +1,8 @@
-"""Which part of a frame the detector is shown: the whole of it, a tile, or a copy turned by 90
+"""Views of a frame for the face detector: the whole frame, tiles, or the frame rotated by 90
 degrees.
 
-A search of the whole frame is cheap where the detector shrinks large images, and misses small
-faces. Tiles show them at full resolution, and are searched one in a frame.
+The detector shrinks large frames, which is fast but misses small faces. Tiles keep the full
+resolution; one of them is searched per frame.
 """
 
 from __future__ import annotations
@@ -20,24 +20,23 @@ from rednet_jax.detection.yunet import COARSE_SIDE, YuNetConfig
 VIDEO_SEARCH = YuNetConfig(
     search_pixels=COARSE_SIDE**2, copy_pixels=COARSE_SIDE**2, enlarged=1, turned=()
 )
-"""Of the tracker's default detector: one view at one scale, at most 640 x 640 pixels. Other views
-are searched in other frames."""
+"""Configuration of the tracker's default detector: one scale, at most 640 x 640 pixels."""
 
 TILE = 768
 """Longer side of a tile in pixels. `VIDEO_SEARCH` shrinks it by 0.83, so that faces of 24 px are
 found in it."""
 
 MAX_TILES = 6
-"""More would not be searched within a second. In larger frames tiles grow, and the smallest face
-that is found grows with them: 25 px at 1920 x 1080, 50 px at 3840 x 2160."""
+"""More tiles could not be searched within a second. In larger frames the tiles grow, and with them
+the smallest face that is found: 25 px at 1920 x 1080, 50 px at 3840 x 2160."""
 
 SMALLEST_WHOLE = 24 / COARSE_SIDE
-"""Side of the smallest face found in the whole frame, in longer sides of the frame. Tiles overlap
-by as much, so that a smaller face lies within one of them."""
+"""Side of the smallest face found in the whole frame, as a fraction of the frame's longer side.
+Tiles overlap by this much, so that every smaller face lies within a tile."""
 
 
 class View(NamedTuple):
-    """A rectangle of a frame, in pixels, and whether it is shown turned by 90 degrees."""
+    """A rectangle of a frame, in pixels, and whether the detector gets it rotated by 90 degrees."""
 
     x: int
     y: int
@@ -47,12 +46,12 @@ class View(NamedTuple):
 
 
 def whole_view(shape: tuple[int, ...]) -> View:
-    """Returns the view of a whole frame of shape [H, W, 3]."""
+    """Returns the view of the whole frame of shape [H, W, 3]."""
     return View(0, 0, shape[1], shape[0])
 
 
 def tile_views(shape: tuple[int, ...]) -> list[View]:
-    """Returns tiles that cover a frame of shape [H, W, 3]; [] where one would be all of it."""
+    """Returns tiles that cover a frame of shape [H, W, 3]; [] if one tile would cover it."""
     height, width = shape[:2]
     overlap = math.ceil(SMALLEST_WHOLE * max(height, width))
     side = max(TILE, 2 * overlap)
@@ -68,9 +67,9 @@ def detect_in(detector: FaceDetector, image: NDArray[np.uint8], view: View) -> l
     """Returns the faces that a detector finds in a view, in pixels of the frame.
 
     Args:
-        detector: is shown the view alone.
+        detector: gets only the pixels of the view.
         image: the frame, RGB uint8 [H, W, 3].
-        view: a part of it.
+        view: the part of the frame to search.
     """
     part = image[view.y : view.y + view.height, view.x : view.x + view.width]
     if view.turned:
@@ -82,7 +81,8 @@ def detect_in(detector: FaceDetector, image: NDArray[np.uint8], view: View) -> l
 def _in_frame(face: Detection, view: View) -> Detection:
     def mapped(points: NDArray[np.float32]) -> NDArray[np.float32]:
         if view.turned:
-            # `rot90` turns counter-clockwise: its column is the row, its row counts from the right.
+            # rot90 rotates counter-clockwise: column i of its output is row i of the view, and row
+            # j of its output is column width - 1 - j.
             points = np.stack([view.width - 1 - points[:, 1], points[:, 0]], axis=-1)
         return np.asarray(points + np.array([view.x, view.y]), np.float32)
 
@@ -97,7 +97,7 @@ def _count(length: int, side: int, overlap: int) -> int:
 
 
 def _pieces(length: int, side: int, overlap: int) -> list[tuple[int, int]]:
-    """Start and length of pieces of equal length that cover `length` and overlap."""
+    """Returns (start, length) of overlapping pieces of equal length that cover `length`."""
     count = _count(length, side, overlap)
     piece = min(length, math.ceil((length + (count - 1) * overlap) / count))
     return [(round(start), piece) for start in np.linspace(0, length - piece, count)]

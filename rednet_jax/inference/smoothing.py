@@ -1,4 +1,4 @@
-"""The one-euro filter (Casiez, Roussel, Vogel; CHI 2012) on landmarks, face by face."""
+"""The one-euro filter (Casiez, Roussel, Vogel; CHI 2012) for the landmarks of each face."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from rednet_jax.landmarks.normalisers import face_lengths
 
 @dataclasses.dataclass(frozen=True)
 class OneEuro:
-    """How strongly landmarks are smoothed: a still one much, a fast one little, so it does not lag.
+    """Configuration of the filter, which smooths slow landmarks more than fast ones.
 
-    The defaults take 42 % of the jitter of tracks of 20 training clips, for 16 % more error (NME);
-    a smaller gain takes more, and lags farther behind fast heads.
+    On tracks of 20 training clips, the defaults remove 42 % of the jitter and increase the error
+    (NME) by 16 %. A smaller gain removes more jitter, but increases the lag behind fast heads.
 
     Attributes:
-        least_cutoff: Hz, of a point that stands still.
-        speed_gain: Hz that the cutoff rises by for a speed of one inter-ocular distance, or what
-            else the scheme is normalised by, a second.
-        speed_cutoff: Hz, of the speed itself.
+        least_cutoff: cutoff frequency of a landmark at rest, Hz.
+        speed_gain: increase of the cutoff in Hz for a speed of one inter-ocular distance (or the
+            scheme's own normaliser) per second.
+        speed_cutoff: cutoff frequency of the speed itself, Hz.
     """
 
     least_cutoff: float = 1.0
@@ -33,7 +33,7 @@ class OneEuro:
     speed_cutoff: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuses what is no number."""
+        """Raises RednetError if a field is not a number."""
         check_fields(self, "smoothing.")
 
 
@@ -44,21 +44,21 @@ class _Smoothed(NamedTuple):
 
 
 class Smoother:
-    """Smooths the landmarks of the faces that a tracker returns, each on its own."""
+    """Smooths the landmarks of each face that a tracker returns."""
 
     def __init__(self, config: OneEuro | None = None) -> None:
-        """Starts without a face; the default configuration if None."""
+        """Starts without faces. The configuration is `OneEuro()` if None."""
         self._config = config or OneEuro()
         self._people: dict[int | None, _Smoothed] = {}
 
     def update(self, faces: Sequence[Face], seconds: float) -> list[Face]:
-        """Returns the faces of the next frame with their landmarks smoothed.
+        """Returns the faces of the next frame with smoothed landmarks.
 
-        A face that was not in the frame before is returned as it is.
+        A face that was not in the previous frame is returned unchanged.
 
         Args:
             faces: of the frame.
-            seconds: when the frame is shown; later than the frame before.
+            seconds: time of the frame, after that of the previous frame.
         """
         self._people = {face.identity: self._smoothed(face, seconds) for face in faces}
         return [
@@ -67,23 +67,24 @@ class Smoother:
         ]
 
     def _smoothed(self, face: Face, seconds: float) -> _Smoothed:
-        found = face.landmarks.astype(np.float64)
+        landmarks = face.landmarks.astype(np.float64)
         before = self._people.get(face.identity)
         if before is None:
-            return _Smoothed(found, np.zeros_like(found), seconds)
+            return _Smoothed(landmarks, np.zeros_like(landmarks), seconds)
         elapsed = seconds - before.seconds
         config = self._config
-        velocity = before.velocity + _share(config.speed_cutoff, elapsed) * (
-            (found - before.landmarks) / elapsed - before.velocity
+        velocity = before.velocity + _new_weight(config.speed_cutoff, elapsed) * (
+            (landmarks - before.landmarks) / elapsed - before.velocity
         )
-        length = float(face_lengths(found, face.scheme, boxes=face.box))
-        # Speed in faces a second, so that the size of the face on screen does not matter.
+        length = float(face_lengths(landmarks, face.scheme, boxes=face.box))
+        # Relative to the size of the face, so that the image resolution does not matter.
         speed = np.linalg.norm(velocity, axis=-1, keepdims=True) / max(length, 1.0)
-        share = _share(config.least_cutoff + config.speed_gain * speed, elapsed)
-        return _Smoothed(before.landmarks + share * (found - before.landmarks), velocity, seconds)
+        weight = _new_weight(config.least_cutoff + config.speed_gain * speed, elapsed)
+        smoothed = before.landmarks + weight * (landmarks - before.landmarks)
+        return _Smoothed(smoothed, velocity, seconds)
 
 
-def _share(cutoff: NDArray[np.float64] | float, elapsed: float) -> NDArray[np.float64]:
-    """The weight of the new value in a low-pass filter of first order, after so many seconds."""
-    turn = 2 * np.pi * np.asarray(cutoff) * elapsed
-    return turn / (turn + 1)
+def _new_weight(cutoff: NDArray[np.float64] | float, elapsed: float) -> NDArray[np.float64]:
+    """The weight of the new value in a first-order low-pass filter; cutoff in Hz."""
+    angle = 2 * np.pi * np.asarray(cutoff) * elapsed
+    return angle / (angle + 1)

@@ -1,4 +1,4 @@
-"""The recurrent state of several faces at once, and the step of the network for all of them."""
+"""The recurrent states of several faces, and one step of the network on a batch of them."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ from rednet_jax.model.config import RedNetConfig
 Variables = dict[str, Any]
 
 Carry = Literal["all", "feedback", "nothing"]
-"""What of a frame the next one sees: feedback map and memory of f_tRNN, the map alone, neither."""
+"""The state carried from frame to frame: feedback map and hidden state of f_tRNN ("all"), the map
+only ("feedback"), or no state ("nothing")."""
 
 _SLOTS = 5
-"""Copies of a face's state: that of the frame before, and one for each look at a frame."""
+"""Copies of a face's state: that of the previous frame, and one for each look at a frame."""
 
 
 def is_recurrent(variables: Variables) -> bool:
-    """Returns whether f_tRNN was trained: its output projection is zero before training."""
+    """Returns whether f_tRNN was trained: its output projection is initialised with zeros."""
     temporal = variables["params"].get("temporal")
     return temporal is not None and bool(np.any(np.asarray(temporal["back"]["kernel"])))
 
@@ -40,8 +41,8 @@ class Region(NamedTuple):
     """Where a face is expected in an image.
 
     Attributes:
-        box: float32 [4], the bounding box of the face in image pixels, before it is turned.
-        roll: radians, clockwise in the image, by which the box is turned about its centre.
+        box: float32 [4], the bounding box of the face in image pixels, before the rotation.
+        roll: rotation of the box about its centre, radians, clockwise in the image.
     """
 
     box: NDArray[np.float32]
@@ -49,16 +50,16 @@ class Region(NamedTuple):
 
 
 class Look(NamedTuple):
-    """The network's answer at one region of a frame.
+    """The network's result for one region of a frame.
 
     Attributes:
         landmarks: float32 [L, 2], pixels of the frame.
-        confidence: float32 [L], probability that the landmark lies within 5 % of the inter-ocular
-            distance.
-        region: that the crop was cut around.
-        crop: uint8 [S, S, 3], what the network was shown.
+        confidence: float32 [L], probability that the landmark's error is at most 5 % of the
+            inter-ocular distance.
+        region: the region of the crop.
+        crop: uint8 [S, S, 3], the network's input.
         affine: float64 [2, 3], pixels of the crop -> pixels of the frame.
-        slot: where `Streams` holds the state after this look.
+        slot: index of the state after this look in `Streams`.
     """
 
     landmarks: NDArray[np.float32]
@@ -70,12 +71,12 @@ class Look(NamedTuple):
 
 
 class Streams:
-    """Recurrent states on the device, one row for each face that can be tracked.
+    """The recurrent states on the device, one row for each face that can be tracked.
 
-    `look` runs the network from the state of the frame before and leaves that state as it is, so a
-    second look at the same frame starts from it, too; `keep` makes the state after one look that of
-    the next frame. All faces of a frame go through the network in one batch, padded to 1, 2, 4, ...
-    or all rows: few programs are compiled, all of them at construction.
+    `look` runs the network from the state after the previous frame and does not change that state,
+    so that a second look at the same frame starts from it, too. `keep` selects the look after which
+    the state is carried to the next frame. All faces of a frame are one batch, padded to 1, 2, 4,
+    ... or all rows, so that few shapes are compiled, all of them at construction.
     """
 
     def __init__(
@@ -87,14 +88,14 @@ class Streams:
         feedback_steps: int,
         carry: Carry = "all",
     ) -> None:
-        """Compiles the step for every size of batch.
+        """Compiles the step for every batch size.
 
         Args:
             config: of the network.
             variables: {'params': ..., 'batch_stats': ...}.
-            rows: faces that can be tracked at the same time.
+            rows: number of faces that can be tracked at the same time.
             feedback_steps: K.
-            carry: what a frame hands to the next.
+            carry: the state carried from frame to frame.
         """
         self._config = config
         self._step = functools.partial(
@@ -104,7 +105,7 @@ class Streams:
             feedback_steps=feedback_steps,
             carry=carry,
         )
-        # The last slot takes what a batch is padded with.
+        # The last slot is for the padding of batches.
         self._padding = _SLOTS * rows
         self._state = rednet.initial_state(config, self._padding + 1)
         self._kept: dict[int, Look] = {}
@@ -115,22 +116,22 @@ class Streams:
             self._run(*self._batch(size))
 
     def forget(self, row: int) -> None:
-        """Drops the state of a row: its next look starts from the initial state."""
+        """Resets the state of a row to the initial state."""
         self._kept.pop(row, None)
 
     def keep(self, row: int, look: Look) -> None:
-        """Makes the state after a look of a row the one that its next frame starts from."""
+        """Carries the state after a look of a row to the next frame."""
         self._kept[row] = look
 
     def look(self, image: NDArray[np.uint8], regions: Mapping[int, Region]) -> dict[int, Look]:
-        """Returns the network's answer at a region for each row.
+        """Returns the network's result for a region of each row.
 
         The state of each row is resampled from the crop of its kept look into the new crop. Of the
-        looks since the last `keep` of a row, the last four can be kept.
+        looks since the last `keep` of a row, only the last four can be kept.
 
         Args:
             image: RGB uint8 [H, W, 3].
-            regions: where to look, by row.
+            regions: the region of each row.
         """
         if not regions:
             return {}
@@ -138,29 +139,29 @@ class Streams:
         size = next(size for size in self._sizes if size >= len(regions))
         crops, warps, sources, targets, fresh = batch = self._batch(size)
         affines = []
-        for place, (row, region) in enumerate(regions.items()):
+        for index, (row, region) in enumerate(regions.items()):
             affine = crop_transform(
                 region.box, margin=self._config.input_margin, size=side, roll=region.roll
             )
             affines.append(affine)
-            crops[place] = crop_image(image, affine, side)
+            crops[index] = crop_image(image, affine, side)
             kept = self._kept.get(row)
-            targets[place] = self._free_slot(row)
+            targets[index] = self._free_slot(row)
             if kept is not None:
-                fresh[place] = False
-                sources[place] = kept.slot
-                warps[place] = compose_affine(invert_affine(kept.affine), affine)
+                fresh[index] = False
+                sources[index] = kept.slot
+                warps[index] = compose_affine(invert_affine(kept.affine), affine)
         points, confidence = self._run(*batch)
         return {
             row: Look(
-                apply_affine(affine, points[place]).astype(np.float32),
-                confidence[place],
+                apply_affine(affine, points[index]).astype(np.float32),
+                confidence[index],
                 region,
-                crops[place],
+                crops[index],
                 affine,
-                int(targets[place]),
+                int(targets[index]),
             )
-            for place, ((row, region), affine) in enumerate(
+            for index, ((row, region), affine) in enumerate(
                 zip(regions.items(), affines, strict=True)
             )
         }
@@ -181,7 +182,7 @@ class Streams:
         NDArray[np.int32],
         NDArray[np.bool_],
     ]:
-        """Crops, warps, source and target slots, and which faces are new, all of them padding."""
+        """The arguments of `_step` after the state, for a batch of only padding."""
         side = self._config.input_size
         return (
             np.zeros((size, side, side, 3), np.uint8),
@@ -219,19 +220,19 @@ def _step(
     feedback_steps: int,
     carry: Carry,
 ) -> tuple[jax.Array, jax.Array, rednet.State]:
-    """One step of S faces, from the slots `sources` of the carried state to the slots `targets`.
+    """Runs the network on S faces, from the slots `sources` of the carried state to `targets`.
 
     Takes crops uint8 [S, H, W, 3], warps [S, 2, 3], sources and targets int32 [S], and fresh bool
-    [S], the faces that start from the initial state. Returns landmarks [S, L, 2] (crop pixels),
-    confidence [S, L] and the carried state.
+    [S], True for faces that start from the initial state. Returns landmarks [S, L, 2] (crop
+    pixels), confidence [S, L] and the carried state.
     """
 
     initial = rednet.initial_state(config, len(sources))
 
-    def before(first: jax.Array, leaf: jax.Array) -> jax.Array:
+    def source_state(first: jax.Array, leaf: jax.Array) -> jax.Array:
         return jnp.where(fresh.reshape(-1, *[1] * (leaf.ndim - 1)), first, leaf[sources])
 
-    state = jax.tree.map(before, initial, carried)
+    state = jax.tree.map(source_state, initial, carried)
     if carry != "all":
         state = state._replace(memory=initial.memory)
     if carry == "nothing":
@@ -244,5 +245,5 @@ def _step(
         warps,
         feedback_steps=feedback_steps,
     )
-    carried = jax.tree.map(lambda rest, new: rest.at[targets].set(new), carried, state)
+    carried = jax.tree.map(lambda slots, new: slots.at[targets].set(new), carried, state)
     return out.landmarks, out.confidence, carried

@@ -1,4 +1,4 @@
-"""Faces followed through a video file or a camera's images: what `rednet track` does."""
+"""Tracks faces through a video file or a camera's images: what `rednet track` does."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ from rednet_jax.weights.store import load
 Output = str | os.PathLike[str]
 
 STDOUT = "-"
-"""Name of standard output."""
+"""The output name that stands for standard output."""
 
 
 class TrackedVideo(NamedTuple):
-    """What `track_file` leaves.
+    """The result of `track_file`.
 
     Attributes:
-        landmarks: float32 [T, L, 2] of the face that was followed longest in each frame, pixels of
-            the frame; nan in frames without a face. Of a camera, [0, L, 2] unless they are written.
+        landmarks: float32 [T, L, 2] of the face with the longest track in each frame, pixels of the
+            frame; nan in frames without a face. For a camera, [0, L, 2] unless they are written.
         frames: T.
-        found: frames with a face.
-        people: how many were told apart.
-        frames_per_second: all of it: reading, tracking, drawing and writing, without compilation.
-        failures: one line each: the video is damaged, cut short or interrupted, or no face was
+        found: number of frames with a face.
+        people: number of identities.
+        frames_per_second: of reading, tracking, drawing and writing together, without compilation.
+        failures: one line each: the video is damaged, truncated or interrupted, or no face was
             found in it.
-        files: that were written, but for standard output.
-        interrupted: a file by Ctrl-C, which is how a camera ends.
+        files: the written files, without standard output.
+        interrupted: True after Ctrl-C; False for a camera, whose video ends with it.
     """
 
     landmarks: NDArray[np.float32]
@@ -77,34 +77,34 @@ def track_file(
     fps: Fraction | float | None = None,
     report: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> TrackedVideo:
-    """Follows faces through a video. Files appear at its end, whole or not at all.
+    """Tracks faces through a video. Output files are complete, or do not appear at all.
 
-    Decoding, and drawing and encoding, run in threads beside the network. Ctrl-C ends the video
-    there: what was tracked is written as if it had been the whole.
+    Decoding, and drawing and encoding, run in threads beside the network. After Ctrl-C, the outputs
+    are written for the frames so far.
 
     Args:
-        video: a file in any format that FFmpeg knows, the number of a camera, a folder of images,
+        video: a file in any format that FFmpeg reads, the number of a camera, a folder of images,
             or a pattern of image files such as frame_%04d.png.
         checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
-        faces: how many are followed at most.
+        faces: maximum number of faces that are tracked.
         feedback_steps: K, passes of the network for each frame.
-        smooth: pass the landmarks through a one-euro filter; None if the network has not learnt to
-            remember.
-        out: MP4 file (H.264, no sound) for the video with the landmarks drawn. Its frames are those
-            that could be decoded, turned as the video asks, each at its time.
-        landmarks: CSV file, or '-' for standard output, for the landmarks of the face that is
-            followed longest: a row for each frame, its number from 1, the number of the person
-            (`identity`), and coordinates. Where no file is named, VIDEO_landmarks.mp4 and .csv are
-            written to the current folder.
+        smooth: whether to smooth the landmarks with a one-euro filter. None smooths unless f_tRNN
+            of the network was trained.
+        out: MP4 file (H.264, no sound) for the video with the landmarks drawn. It has every frame
+            that could be decoded, rotated as the video's metadata say, at its time.
+        landmarks: CSV file, or '-' for standard output, for the landmarks of the face with the
+            longest track: a row for each frame with its number from 1, the person's number
+            (`identity`) and the coordinates. If out, landmarks and jsonl are all None,
+            VIDEO_landmarks.mp4 and VIDEO_landmarks.csv are written to the current folder.
         jsonl: file, or '-' for standard output, with one line of JSON for each frame: `frame` (from
             1), `seconds`, and `faces`, each with `identity`, `box` [4], `confidence` (the mean),
             `landmarks` [L, 2] and `landmark_confidence` [L].
-        fps: frames a second of an image sequence, 25 if None.
-        report: called with the number of frames done and, where the file declares it, in all.
+        fps: frames per second of an image sequence, 25 if None.
+        report: called with the number of frames done and, if the file declares it, the total.
 
     Raises:
-        RednetError: no video, a bad checkpoint, faces or feedback_steps below 1, or an output that
-            cannot be written.
+        RednetError: the video or the checkpoint cannot be read, faces or feedback_steps is below 1,
+            or an output cannot be written.
     """
     if out is None and landmarks is None and jsonl is None:
         stem = _stem(video)
@@ -112,14 +112,14 @@ def track_file(
     if jsonl == landmarks == STDOUT:
         raise RednetError("landmarks and jsonl cannot both go to standard output")
     files = [Path(p) for p in (out, landmarks, jsonl) if p is not None and p != STDOUT]
-    named = [path.resolve() for path in files]
+    distinct = [path.resolve() for path in files]
     if not isinstance(video, int):
-        named.append(Path(video).resolve())
-    if len(set(named)) < len(named):
-        raise RednetError(f"{files[-1]}: the video and what is written must be different files")
+        distinct.append(Path(video).resolve())
+    if len(set(distinct)) < len(distinct):
+        raise RednetError(f"{files[-1]}: the video and the outputs must be different files")
     if landmarks is not None and landmarks != STDOUT:
         check_writable(landmarks)
-    count = found_in = 0
+    count = with_face = 0
     people: set[int | None] = set()
     points: list[NDArray[np.float32]] = []
     identities: list[str] = []
@@ -138,23 +138,23 @@ def track_file(
         if jsonl is not None:
             lines = stack.enter_context(_lines(jsonl))
         frames = stack.enter_context(contextlib.closing(read_ahead(reader)))
-        # A camera has no last frame: what nobody asked for is not kept.
-        kept = landmarks is not None or not reader.live
+        # A camera may run for days: its landmarks are kept in memory only if they are written.
+        keep = landmarks is not None or not reader.live
         blank = np.full((config.scheme.count, 2), np.nan, np.float32)
         begin = time.perf_counter()
         for frame in frames:
-            found = tracker.update(frame.image)
+            tracked = tracker.update(frame.image)
             if smoother is not None:
-                found = smoother.update(found, frame.seconds)
-            count, found_in = count + 1, found_in + bool(found)
-            people.update(face.identity for face in found)
-            if kept:
-                points.append(found[0].landmarks if found else blank)
-                identities.append(str(found[0].identity) if found else "")
+                tracked = smoother.update(tracked, frame.seconds)
+            count, with_face = count + 1, with_face + bool(tracked)
+            people.update(face.identity for face in tracked)
+            if keep:
+                points.append(tracked[0].landmarks if tracked else blank)
+                identities.append(str(tracked[0].identity) if tracked else "")
             if draw is not None:
-                draw((frame, found))
+                draw((frame, tracked))
             if lines is not None:
-                lines.write(json_line(count, frame.seconds, found) + "\n")
+                lines.write(json_line(count, frame.seconds, tracked) + "\n")
                 lines.flush()
             report(count, reader.frame_count)
             if stopped.is_set():
@@ -175,26 +175,26 @@ def track_file(
         failures.append(
             f"{reader.name}: {reader.broken}; the {count} frames that could be read are kept"
         )
-    if not found_in:
+    if not with_face:
         failures.append(f"{reader.name}: no face found in {count} frames")
     interrupted = stopped.is_set() and not reader.live
     return TrackedVideo(
-        track, count, found_in, len(people), count / seconds, failures, files, interrupted
+        track, count, with_face, len(people), count / seconds, failures, files, interrupted
     )
 
 
 def _stem(video: str | os.PathLike[str] | int) -> str:
-    """Begins the names of files that are written where none is named."""
+    """Returns the start of the default names of output files."""
     if isinstance(video, int):
         return f"camera_{video}"
     path = Path(video).absolute()
     name = path.name if path.is_dir() else path.stem
-    # Of a pattern like frame_%04d.png, `frame`.
+    # `frame` for the pattern frame_%04d.png.
     return re.sub(r"[-_. ]*%\d*d", "", name) or "sequence"
 
 
 def json_line(frame: int, seconds: float, faces: list[Face]) -> str:
-    """Returns one frame's faces as a line of JSON, as `track_file` describes it."""
+    """Returns a frame's faces as a line of JSON, which `track_file` describes."""
     return json.dumps(
         {
             "frame": frame,
@@ -245,10 +245,10 @@ def _lines(path: Output) -> Iterator[TextIO]:
 
 @contextlib.contextmanager
 def _interrupted() -> Iterator[threading.Event]:
-    """Yields an event that the first Ctrl-C sets; the second one interrupts as ever."""
+    """Yields an event that the first Ctrl-C sets. The second one raises KeyboardInterrupt."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        # Signals reach the main thread alone, and only there can they be asked for.
+        # Python allows signal handlers only in the main thread.
         yield event
         return
 

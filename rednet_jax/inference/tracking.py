@@ -1,4 +1,4 @@
-"""The frames of a video with the faces in them."""
+"""Tracks faces through the frames of a video: `rednet_jax.track`."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class TrackedFrame:
     """One frame of a video and its faces.
 
     Attributes:
-        index: number of the frame, from 0.
-        seconds: when it is shown; None where frames were given without times.
-        faces: in the frame, the one that was tracked longest first.
+        index: of the frame, from 0.
+        seconds: time of the frame; None if the source is an iterable of arrays.
+        faces: of the frame, the longest track first.
     """
 
     index: int
@@ -51,19 +51,19 @@ def track(
 
     Args:
         source: a video file, the number of a camera, a folder of images, a pattern such as
-            frame_%04d.png, or frames, RGB uint8 [H, W, 3] each: arrays, or a generator of them.
+            frame_%04d.png, or an iterable of frames, arrays RGB uint8 [H, W, 3].
         checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
-        faces: how many are tracked at most.
+        faces: maximum number of faces that are tracked.
         feedback_steps: K, passes of the network for each frame.
         detector: finds the faces; `YuNet(VIDEO_SEARCH)` if None.
 
     Returns:
-        The frames with their faces, each computed when it is asked for.
+        An iterator over the frames with their faces; each frame is computed by `next`.
 
     Raises:
-        RednetError: a video or a checkpoint that cannot be read, faces or feedback_steps below 1;
-            later, a frame that is no RGB image, or, after all that could be read, a file that is
-            damaged or cut short.
+        RednetError: the video or the checkpoint cannot be read, or faces or feedback_steps is below
+            1. The iterator raises it for a frame that is no RGB uint8 array and, after the last
+            frame that could be read, for a damaged or truncated file.
     """
     tracker = Tracker(checkpoint, faces=faces, feedback_steps=feedback_steps, detector=detector)
     if isinstance(source, str | os.PathLike | int):

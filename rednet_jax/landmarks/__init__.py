@@ -1,1 +1,1 @@
-"""Landmark schemes, files, bounding boxes, crops and heat maps; no model."""
+"""Landmark schemes, landmark files, bounding boxes, crops and heat maps."""

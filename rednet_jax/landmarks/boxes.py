@@ -15,7 +15,7 @@ def landmark_box(
 
     Args:
         landmarks: pixels (x, y).
-        labelled: [L], which of them count; all where it is None.
+        labelled: bool [L], mask of the landmarks to use; None for all.
 
     Raises:
         ValueError: no landmark is labelled.
@@ -33,22 +33,21 @@ def whole_face_box(
     *,
     expected: NDArray[np.floating] | None = None,
 ) -> NDArray[np.float32]:
-    """Returns the bounding box [4] float32 of a face, which its crop is cut around.
+    """Returns the bounding box [4] float32 of a whole face, around which crops are placed.
 
-    It is that of the landmarks and of the scheme's outline. In training, evaluation, tracking and
-    export crops are cut around it. Points that are not known are those of the mean shape, fitted to
-    the known ones by a similarity (least squares): the box of the eyes alone, or of a face without
-    its chin, is not where a face's box would be. Where all landmarks are known and the scheme has
-    no outline it is `landmark_box`.
+    It encloses the landmarks and the scheme's outline. Unknown points are taken from the mean
+    shape, fitted to the known points by a similarity (least squares), since the box of only the
+    eyes, or of a face without its chin, is not the face's box. If all landmarks are known and the
+    scheme has no outline, it is `landmark_box`.
 
     Args:
         landmarks: [L, 2], pixels (x, y).
         scheme: of the landmarks.
-        labelled: bool [L], which of them are known; all where it is None.
-        expected: [4], gives the size of a face of which fewer than two places are known.
+        labelled: bool [L], mask of the known landmarks; None for all.
+        expected: [4], the size of a face with fewer than two known positions.
 
     Raises:
-        ValueError: no landmark is known, or only one place and no box is expected.
+        ValueError: no landmark is known, or only one position is and `expected` is None.
     """
     known = np.ones(len(landmarks), bool) if labelled is None else labelled
     if known.all() and not scheme.outline and len(landmarks) > 1:
@@ -60,8 +59,8 @@ def whole_face_box(
 def face_roll(landmarks: NDArray[np.floating], scheme: Scheme) -> float:
     """Returns the roll of a face in radians, clockwise in the image, -pi to pi.
 
-    It is the rotation of the similarity that takes the mean shape to the landmarks by least
-    squares. One landmark alone has the roll 0.
+    It is the rotation of the similarity that fits the mean shape to the landmarks by least squares.
+    The roll of a single landmark is 0.
 
     Args:
         landmarks: [L, 2], pixels (x, y).
@@ -80,9 +79,9 @@ def turned_face_box(
     *,
     expected: NDArray[np.floating] | None = None,
 ) -> NDArray[np.float32]:
-    """Returns the box [4] float32 of a whole face in a frame of axes that is turned by roll.
+    """Returns the box [4] float32 of a whole face along axes rotated by roll.
 
-    `crop_transform(box, roll=roll, ...)` is then a crop around the face. At a roll of 0 it is
+    `crop_transform(box, roll=roll, ...)` is a crop around the face. At a roll of 0 the box is
     `whole_face_box`.
 
     Args:
@@ -92,16 +91,16 @@ def turned_face_box(
         expected: as in `whole_face_box`.
 
     Returns:
-        (x0, y0, x1, y1) in image pixels before the box is turned about its centre.
+        (x0, y0, x1, y1) in image pixels, before the rotation of the box about its centre.
     """
     if roll == 0:
         return whole_face_box(landmarks, scheme, expected=expected)
-    turn = np.exp(1j * roll)
-    turned = landmarks @ np.array([1, 1j]) / turn
-    upright = np.stack([turned.real, turned.imag], axis=-1)
+    rotation = np.exp(1j * roll)
+    rotated = landmarks @ np.array([1, 1j]) / rotation
+    upright = np.stack([rotated.real, rotated.imag], axis=-1)
     box = whole_face_box(upright, scheme, expected=expected).astype(np.float64)
     half = (box[2:] - box[:2]) / 2
-    centre = turn * complex(*(box[:2] + box[2:]) / 2)
+    centre = rotation * complex(*(box[:2] + box[2:]) / 2)
     middle = np.array([centre.real, centre.imag])
     return np.concatenate([middle - half, middle + half]).astype(np.float32)
 
@@ -114,25 +113,25 @@ def _whole_face(
 ) -> tuple[NDArray[np.complex128], complex]:
     """Returns landmarks and outline as complex numbers, and the factor of the mean shape's fit.
 
-    Points that are not known are those of the mean shape, fitted to the others by least squares.
+    Unknown points are taken from the mean shape, fitted to the known points by least squares.
     """
-    # As complex numbers a similarity is z -> a z + b, and its least squares are a division.
-    places = np.flatnonzero(known)
+    # With complex numbers a similarity is z -> a z + b, and the least-squares fit is a division.
+    indices = np.flatnonzero(known)
     shape = np.concatenate([scheme.shape, scheme.outline_shape]) @ [1, 1j]
-    found = landmarks[known] @ [1, 1j]
-    if not len(places):
+    points = landmarks[known] @ [1, 1j]
+    if not len(indices):
         raise ValueError("the box of a face needs at least one labelled landmark")
-    middle, place = shape[places].mean(), found.mean()
-    offsets = shape[places] - middle
+    shape_centre, centre = shape[indices].mean(), points.mean()
+    offsets = shape[indices] - shape_centre
     spread = np.vdot(offsets, offsets).real
     if spread > 0:
-        factor = np.vdot(offsets, found - place) / spread
+        factor = np.vdot(offsets, points - centre) / spread
     elif expected is None:
         raise ValueError("the box of a face of one labelled landmark needs an expected box")
     else:
         factor = complex(max(expected[2] - expected[0], expected[3] - expected[1]))
-    whole = place + factor * (shape - middle)
-    whole[places] = found
+    whole = centre + factor * (shape - shape_centre)
+    whole[indices] = points
     return whole, complex(factor)
 
 
@@ -142,13 +141,13 @@ def jitter_box(
     centre: float = 0.06,
     log_size: float = 0.10,
 ) -> NDArray[np.float32]:
-    """Returns the box [4] displaced and resized at random, as a detector might have found it.
+    """Returns a randomly displaced and resized copy of a box [4], like a detector's box.
 
     Args:
-        rng: the source of the draw.
+        rng: the random generator.
         box: [4].
-        centre: deviation of the centre on each axis, in units of the box's larger side.
-        log_size: deviation of the logarithm of its size.
+        centre: standard deviation of the centre on each axis, in units of the box's larger side.
+        log_size: standard deviation of the logarithm of the size.
     """
     low, high = np.asarray(box[:2], np.float64), np.asarray(box[2:], np.float64)
     middle = (low + high) / 2 + rng.normal(0, centre, 2) * (high - low).max()
@@ -157,7 +156,7 @@ def jitter_box(
 
 
 def intersection_over_union(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
-    """Returns the overlap of two boxes [4], 0 to 1."""
+    """Returns the intersection over union of two boxes [4], 0 to 1."""
     sides = np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0)
     common = float(np.prod(sides))
     return common / (float(np.prod(a[2:] - a[:2])) + float(np.prod(b[2:] - b[:2])) - common)

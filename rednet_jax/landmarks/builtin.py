@@ -1,4 +1,4 @@
-"""The landmark schemes of published data sets, and the one of the generated faces."""
+"""The landmark schemes of published data sets and of the generated faces, and scheme files."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ from rednet_jax.landmarks.schemes import Conversion, Part, Scheme, scheme_of_tex
 _LARGEST_FILE = 4_000_000
 
 Row = dict[int, float]
-"""A landmark as a sum of others: index and weight."""
+"""A landmark as a weighted sum of others: weights by index."""
 
 _RIGHT_PUPIL, _LEFT_PUPIL = 68, 69
 
 _BROW = 0.28
-"""Thickness of a brow, in distances from its upper edge, which 300-W marks, to the eye."""
+"""Thickness of a brow, relative to the distance from its upper edge, which 300-W marks, to the
+eye."""
 
 
 def _plain(indices: Sequence[int]) -> list[Row]:
     return [{index: 1.0} for index in indices]
 
 
-def _between(before: int, one: int, other: int, after: int) -> Row:
-    """The point halfway between two neighbours on the cubic through four points of a curve."""
-    return {before: -1 / 16, one: 9 / 16, other: 9 / 16, after: -1 / 16}
+def _between(before: int, left: int, right: int, after: int) -> Row:
+    """The point halfway between `left` and `right` on the cubic through four points of a curve."""
+    return {before: -1 / 16, left: 9 / 16, right: 9 / 16, after: -1 / 16}
 
 
 def _below(brow: int, *lid: int) -> Row:
-    """The lower edge of a brow at a point of its upper edge, over points of the upper lid."""
+    """The lower edge of a brow below a point of its upper edge, above points of the upper lid."""
     return {brow: 1 - _BROW, **{point: _BROW / len(lid) for point in lid}}
 
 
@@ -44,7 +45,7 @@ def _conversion(source: str, rows: Sequence[Row]) -> Conversion:
 def _mean_of(
     rows: Sequence[Row], points: Sequence[Sequence[float]]
 ) -> tuple[tuple[float, ...], ...]:
-    """The mean shape of a scheme whose landmarks are sums of points of another."""
+    """The mean shape of a scheme with landmarks that are sums of another scheme's points."""
     return tuple(
         tuple(
             round(sum(weight * points[index][axis] for index, weight in row.items()), 5)
@@ -55,14 +56,14 @@ def _mean_of(
 
 
 def _mean_68() -> tuple[tuple[float, ...], ...]:
-    """The mean of 300-W's training faces, made by `python -m rednet_jax.landmarks.mean_shape`."""
+    """The mean of 300-W's training faces, from `python -m rednet_jax.landmarks.mean_shape`."""
     text = importlib.resources.files(__package__).joinpath("mean_shape_68.json").read_text()
     return tuple(tuple(point) for point in json.loads(text)["landmarks"])
 
 
 _SHAPE_68 = _mean_68()
 
-# Half a pair of lids on each side of a pupil, so that the mean eye looks straight ahead.
+# A pupil is the mean of its eye's lids, so that the mean face looks straight ahead.
 _PUPILS = [
     {37: 0.25, 38: 0.25, 40: 0.25, 41: 0.25},
     {43: 0.25, 44: 0.25, 46: 0.25, 47: 0.25},
@@ -112,7 +113,7 @@ IBUG68 = Scheme(
         _conversion("wflw98", _plain(_WFLW_IN_68)),
     ),
 )
-"""Of 300-W, 300-VW, Helen, LFPW, AFW and IBUG."""
+"""The scheme of 300-W, 300-VW, Helen, LFPW, AFW and IBUG."""
 
 HEAD70 = Scheme(
     name="head70",
@@ -125,11 +126,11 @@ HEAD70 = Scheme(
     ),
     normaliser=((36,), (45,)),
 )
-"""Of generated faces: `ibug68` and the centres of both irises."""
+"""The scheme of generated faces: `ibug68` and the centres of both irises."""
 
 
 def _of_head(rows: Sequence[Row], without_pupils: bool) -> list[Row]:
-    """Rows over `head70`, or over `ibug68`, where a pupil is the middle of its eye."""
+    """Rows of indices in `head70`; without pupils in `ibug68`, with the eyes' means as pupils."""
     if not without_pupils:
         return list(rows)
     pupils = {_RIGHT_PUPIL: _PUPILS[0], _LEFT_PUPIL: _PUPILS[1]}
@@ -166,7 +167,7 @@ REDNET7 = Scheme(
         _conversion("aflw19", _plain((6, 8, 9, 11, 13, 15, 17))),
     ),
 )
-"""Of the ECCV paper's tables and of the journal form's coarse pass."""
+"""The scheme of the ECCV paper's tables and of the journal version's coarse pass."""
 
 _CHEEK = (
     {0: 3 / 8, 1: 6 / 8, 2: -1 / 8},
@@ -222,7 +223,7 @@ WFLW98 = Scheme(
     normaliser=((60,), (72,)),
     conversions=_from_head(_WFLW_OF_HEAD),
 )
-"""Of WFLW (Wu et al., CVPR 2018)."""
+"""The scheme of WFLW (Wu et al., CVPR 2018)."""
 
 _COFW_OF_HEAD = [
     *_plain((17, 26, 21, 22)),
@@ -269,9 +270,9 @@ COFW29 = Scheme(
         ),
     ),
 )
-"""Of COFW (Burgos-Artizzu et al., ICCV 2013)."""
+"""The scheme of COFW (Burgos-Artizzu et al., ICCV 2013)."""
 
-# The wings of the nose lie beside and above the nostrils' base that 300-W and WFLW mark.
+# The wings of the nose are beside and above the base of the nostrils, which 300-W and WFLW mark.
 _AFLW_OF_HEAD = [
     *_plain((17, 19, 21, 22, 24, 26)),
     *_plain((36, 68, 39, 42, 69, 45)),
@@ -311,22 +312,22 @@ AFLW19 = Scheme(
         ),
     ),
 )
-"""Of AFLW as Zhu et al. (CVPR 2016) completed it: 19 of its 21 points, without the ears."""
+"""The scheme of AFLW as completed by Zhu et al. (CVPR 2016): 19 of its 21 points, no ears."""
 
 BUILTIN = {scheme.name: scheme for scheme in (IBUG68, REDNET7, WFLW98, COFW29, AFLW19, HEAD70)}
 """The built-in schemes by name."""
 
 
 def plain_scheme(scheme: Scheme) -> str | dict[str, Any]:
-    """Returns a scheme as JSON holds it: a built-in one as its name."""
+    """Returns the JSON value of a scheme: the name of a built-in one, else `Scheme.to_json`."""
     return scheme.name if BUILTIN.get(scheme.name) == scheme else scheme.to_json()
 
 
 def scheme_of(plain: Any) -> Scheme:
-    """Returns the scheme that `plain_scheme` wrote, or a scheme as it is.
+    """Returns the scheme of a value of `plain_scheme`; returns a `Scheme` unchanged.
 
     Raises:
-        RednetError: no built-in scheme has that name, or as `Scheme.from_json` does.
+        RednetError: no built-in scheme has that name, or as `Scheme.from_json` raises it.
     """
     if isinstance(plain, Scheme):
         return plain
@@ -335,15 +336,15 @@ def scheme_of(plain: Any) -> Scheme:
             raise RednetError(f"scheme: no built-in scheme {plain!r} ({', '.join(BUILTIN)})")
         return BUILTIN[plain]
     if isinstance(plain, int):
-        raise RednetError(f"scheme: no earlier version had one of {plain} landmarks")
+        raise RednetError(f"scheme: no earlier version had {plain} landmarks")
     return Scheme.from_json(plain)
 
 
 def load_scheme(name: str | os.PathLike[str]) -> Scheme:
-    """Returns a built-in scheme by its name, or that of a JSON file.
+    """Returns a built-in scheme by its name, or the scheme of a JSON file.
 
     Raises:
-        RednetError: no such scheme or file, or a file that describes none; the message names the
+        RednetError: there is no such scheme or file, or the file is invalid; the message has the
             field and the reason.
     """
     if os.fspath(name) in BUILTIN:
@@ -352,7 +353,7 @@ def load_scheme(name: str | os.PathLike[str]) -> Scheme:
     try:
         if not path.is_file():
             known = ", ".join(BUILTIN)
-            raise RednetError(f"{name}: no scheme file, and no built-in scheme ({known})")
+            raise RednetError(f"{name}: no such file or built-in scheme ({known})")
         if path.stat().st_size > _LARGEST_FILE:
             raise RednetError(f"{name}: not a scheme (larger than {_LARGEST_FILE} bytes)")
         text = path.read_text(encoding="utf-8-sig")
@@ -365,5 +366,5 @@ def load_scheme(name: str | os.PathLike[str]) -> Scheme:
     except RednetError as error:
         raise RednetError(f"{name}: {error}") from None
     if scheme.name in BUILTIN and scheme != BUILTIN[scheme.name]:
-        raise RednetError(f"{name}: scheme.name: '{scheme.name}' is that of a built-in scheme")
+        raise RednetError(f"{name}: scheme.name: '{scheme.name}' is the name of a built-in scheme")
     return scheme

@@ -1,4 +1,4 @@
-"""Landmarks of one scheme as landmarks of another."""
+"""Converts landmarks of one scheme to another."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ Row = tuple[tuple[int, float], ...]
 
 
 def converts(source: Scheme, target: Scheme) -> bool:
-    """Returns whether landmarks of `source` give those of `target`."""
+    """Returns whether landmarks of `source` can be converted to `target`."""
     return source == target or _rows(source, target) is not None
 
 
 def convert(landmarks: Any, source: Scheme, target: Scheme) -> Any:
-    """Returns landmarks of `source` as landmarks of `target`.
+    """Converts landmarks of `source` to landmarks of `target`.
 
     Args:
-        landmarks: [..., L, 2], numpy or JAX, any frame of pixels.
-        source: their scheme, of L landmarks.
-        target: scheme of M landmarks.
+        landmarks: [..., L, 2], NumPy or JAX array, any frame of pixels.
+        source: their scheme, with L landmarks.
+        target: scheme with M landmarks.
 
     Returns:
-        [..., M, 2], of the kind and dtype that was given.
+        [..., M, 2], NumPy or JAX array of the same dtype.
 
     Raises:
         RednetError: `target` has no conversion from `source`, directly or through a built-in
@@ -40,21 +40,21 @@ def convert(landmarks: Any, source: Scheme, target: Scheme) -> Any:
     indices, weights = _table(source, target)
     if indices.shape[1] == 1:
         return landmarks[..., indices[:, 0], :]
-    # Not a matrix product: accelerators round its factors.
+    # Not a matrix product, since accelerators round its factors.
     terms = landmarks[..., indices, :] * weights[..., None].astype(landmarks.dtype)
     return terms.sum(-2)
 
 
 def convert_labelled(labelled: Any, source: Scheme, target: Scheme) -> Any:
-    """Returns which landmarks of `target` are known, bool [..., M].
+    """Converts the mask of known landmarks of `source` to that of `target`, bool [..., M].
 
     Args:
-        labelled: bool [..., L], numpy or JAX, which landmarks of `source` are known.
-        source: scheme of L landmarks.
-        target: scheme of M landmarks.
+        labelled: bool [..., L], NumPy or JAX array, mask of the known landmarks of `source`.
+        source: scheme with L landmarks.
+        target: scheme with M landmarks.
 
     Raises:
-        RednetError: as `convert` does.
+        RednetError: as `convert` raises it.
     """
     if source == target:
         return labelled
@@ -63,9 +63,9 @@ def convert_labelled(labelled: Any, source: Scheme, target: Scheme) -> Any:
 
 
 def indices_in(source: Scheme, target: Scheme) -> tuple[int, ...] | None:
-    """Returns for each landmark of `target` its index in `source`.
+    """Returns the index in `source` of each landmark of `target`.
 
-    None if there is no conversion, or one that mixes landmarks.
+    Returns None if there is no conversion, or if it computes a landmark from several.
     """
     if source == target:
         return tuple(range(source.count))
@@ -77,29 +77,29 @@ def indices_in(source: Scheme, target: Scheme) -> tuple[int, ...] | None:
 
 @functools.lru_cache(maxsize=64)
 def _table(source: Scheme, target: Scheme) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Indices and weights [M, P] of each landmark's terms; a weight of 0 is padding."""
+    """Indices and weights [M, P] of each landmark's terms, padded with weight 0."""
     rows = _rows(source, target)
     if rows is None:
         raise RednetError(
-            f"landmarks of scheme {source.name} do not give those of {target.name}: it has no "
+            f"landmarks of scheme {source.name} cannot be converted to {target.name}: it has no "
             f"conversion from {source.name}"
         )
     terms = max(map(len, rows))
     indices, weights = np.zeros((len(rows), terms), np.int64), np.zeros((len(rows), terms))
     for number, row in enumerate(rows):
-        for place, (index, weight) in enumerate(row):
+        for term, (index, weight) in enumerate(row):
             if index >= source.count:
                 raise RednetError(
-                    f"scheme {target.name}: conversions: {source.name}: row {number}: {index} is "
-                    f"no landmark of 0 to {source.count - 1}"
+                    f"scheme {target.name}: conversions: {source.name}: row {number}: landmark "
+                    f"{index} is not in 0 to {source.count - 1}"
                 )
-            indices[number, place], weights[number, place] = index, weight
+            indices[number, term], weights[number, term] = index, weight
     return indices, weights
 
 
 @functools.lru_cache(maxsize=64)
 def _rows(source: Scheme, target: Scheme) -> tuple[Row, ...] | None:
-    """The rows of the direct conversion, or of one through a built-in scheme; None without."""
+    """The rows of the direct conversion, or of one through a built-in scheme, or None."""
     direct = _direct(source.name, target)
     if direct is not None:
         return direct.rows
@@ -111,12 +111,12 @@ def _rows(source: Scheme, target: Scheme) -> tuple[Row, ...] | None:
 
 
 def _direct(source: str, target: Scheme) -> Conversion | None:
-    return next((one for one in target.conversions if one.source == source), None)
+    return next((known for known in target.conversions if known.source == source), None)
 
 
 def _composed(first: Conversion, row: Row) -> Row:
     weights: dict[int, float] = {}
     for index, weight in row:
-        for inner, share in first.rows[index]:
-            weights[inner] = weights.get(inner, 0.0) + weight * share
+        for inner, inner_weight in first.rows[index]:
+            weights[inner] = weights.get(inner, 0.0) + weight * inner_weight
     return tuple(weights.items())

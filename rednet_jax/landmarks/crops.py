@@ -1,11 +1,13 @@
-"""The one crop rule, the maps between crop and image, and resampling on host and device.
+"""Crops: the affine map between crop and image, and resampling on host and device.
 
-A crop is a square around the centre of a face's bounding box, its side `margin` times the larger
-side of the box. Pixel centres lie at integers in both frames, so a crop of `size` pixels maps by
+A crop is a square around the centre of a face's bounding box. Its side is `margin` times the larger
+side of the box. Pixel centres are at integers in both frames, so that a crop of `size` pixels maps
+to the image by
 
     image = centre + (crop - (size - 1) / 2) * side / size.
 
-Affine maps are [..., 2, 3] arrays (matrix and shift); they take numpy and JAX arrays alike.
+Affine maps are [..., 2, 3] arrays (matrix and shift). The functions of affine maps accept NumPy and
+JAX arrays.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-# Largest block that is averaged before sampling; more would serve faces of thousands of pixels.
+# Largest block that is averaged before sampling. It suffices for faces of thousands of pixels.
 _LARGEST_BLOCK = 64
 
 
@@ -29,11 +31,11 @@ def crop_transform(box: Any, *, margin: float, size: int, roll: Any = None) -> A
         box: (x0, y0, x1, y1) of the face, image pixels.
         margin: side of the crop in units of the box's larger side.
         size: side of the crop in its own pixels.
-        roll: [...] radians by which box and crop are turned about the centre of the box, clockwise
-            in the image; None for 0.
+        roll: [...] rotation of box and crop about the centre of the box, radians, clockwise in the
+            image; None for 0.
 
     Returns:
-        float64 for a numpy box, else of the box's dtype.
+        float64 for a NumPy box, else of the box's dtype.
     """
     xp = box.__array_namespace__()
     if xp is np:
@@ -65,7 +67,7 @@ def compose_affine(outer: Any, inner: Any) -> Any:
 
 
 def invert_affine(affine: Any) -> Any:
-    """Returns the inverse map [..., 2, 3] of an invertible one."""
+    """Returns the inverse [..., 2, 3] of an invertible map."""
     xp = affine.__array_namespace__()
     a, b, c, d = (affine[..., i, j] for i in (0, 1) for j in (0, 1))
     inverse = xp.stack([xp.stack([d, -b], -1), xp.stack([-c, a], -1)], -2)
@@ -74,9 +76,9 @@ def invert_affine(affine: Any) -> Any:
 
 
 def _product(a: Any, b: Any) -> Any:
-    """Returns a [..., M, 2] @ b [..., 2, N] without the accelerators' rounding of the factors.
+    """Returns a [..., M, 2] @ b [..., 2, N] in full precision.
 
-    A matrix product there takes 8 bits (bfloat16) or 11 (TF32) of each coordinate.
+    Accelerators round the factors of a matrix product to 8 bits (bfloat16) or 11 (TF32).
     """
     return a[..., :1] * b[..., :1, :] + a[..., 1:] * b[..., 1:, :]
 
@@ -84,7 +86,7 @@ def _product(a: Any, b: Any) -> Any:
 def crop_image(
     image: NDArray[np.uint8], affine: NDArray[np.floating], size: int
 ) -> NDArray[np.uint8]:
-    """Cuts a crop out of an image on the host, smoothed where it shrinks, black outside.
+    """Resamples a crop of an image on the host, antialiased, black outside the image.
 
     Args:
         image: [H, W, 3] uint8.
@@ -98,11 +100,11 @@ def crop_image(
     shrink = np.sqrt(abs(np.linalg.det(affine[:, :2])))
     block = int(np.clip(shrink + 0.5, 1, _LARGEST_BLOCK))
     corners = apply_affine(affine, np.asarray([[0, 0], [size, 0], [0, size], [size, size]]) - 0.5)
-    # Only the part that is seen; its border is padded black, so that nothing wraps or smears.
+    # Resample only the region under the crop, with a black border for the interpolation.
     reach = 2 * block + 2
     low, high = np.floor(corners.min(0)) - reach, np.ceil(corners.max(0)) + reach
-    # Farther outside all is black, too: a box of any size must not fill the memory. The part
-    # begins a whole number of blocks later, so that no block is averaged differently.
+    # Limit the region to the image and the border, so that large boxes do not need much memory. Its
+    # start moves by whole blocks, so that the averaged blocks stay the same.
     limit = np.asarray(image.shape[1::-1]) + reach
     low = np.minimum(low + block * np.maximum((-reach - low) // block, 0), limit)
     high = np.clip(high, low + 1, limit + 1)
@@ -113,7 +115,7 @@ def crop_image(
         region = region.reduce(block)
         affine = affine / block
         affine[:, 2] += 0.5 / block - 0.5
-    # Pillow maps pixel edges; ours are centres.
+    # In Pillow's maps integers are pixel edges, not centres.
     affine[:, 2] += 0.5 - affine[:, :2].sum(-1) * 0.5
     crop = region.transform(
         (size, size),
@@ -139,7 +141,7 @@ def _padded(
 
 
 def sample_bilinear(image: jax.Array, points: jax.Array) -> jax.Array:
-    """Returns the image's values at points, by bilinear interpolation, fading to zero outside.
+    """Returns the image's values at points by bilinear interpolation, with zeros outside the image.
 
     Args:
         image: [H, W, C] floating.
@@ -167,7 +169,7 @@ def sample_bilinear(image: jax.Array, points: jax.Array) -> jax.Array:
 
 
 def warp(image: jax.Array, affine: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Returns [height, width, C]: output pixel p is the image [H, W, C] at affine(p)."""
+    """Returns [height, width, C], whose pixel p is the image [H, W, C] at affine(p)."""
     height, width = size
     x, y = jnp.meshgrid(
         jnp.arange(width, dtype=affine.dtype), jnp.arange(height, dtype=affine.dtype)

@@ -1,4 +1,4 @@
-"""Landmarks drawn into an image, and images set out on a sheet."""
+"""Draws landmarks into images, and arranges images on a contact sheet."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from rednet_jax.files import replacing
 from rednet_jax.landmarks.schemes import Part, Scheme
 
 COLOURS = ("#50c8ff", "#ffbe46", "#78f078", "#ff6e96", "#fff06e")
-"""One for each part in turn; light, on a dark rim, so that they stand out on any skin and light."""
+"""Colours of the parts in turn. Light colours with a dark rim are visible on any background."""
 
 RIM = "#00000096"
 
 SUPERSAMPLING = 3
-"""Pillow draws without anti-aliasing: lines are drawn larger and shrunk."""
+"""Scale at which landmarks are drawn before they are shrunk: Pillow draws without antialiasing."""
 
 _GAP, _CAPTION = 4, 20
-"""Of a contact sheet, pixels."""
+"""Gap between tiles and height of a caption on a contact sheet, pixels."""
 
 
 def draw_landmarks(
@@ -33,13 +33,14 @@ def draw_landmarks(
 ) -> NDArray[np.uint8]:
     """Returns a copy of an image with landmarks drawn into it.
 
-    Lines and dots scale with the face, so that they are distinct at 100 px and at 1,000.
+    Lines and dots scale with the size of the face.
 
     Args:
         image: RGB uint8 [H, W, 3].
-        landmarks: [L, 2], pixels of the image; points may lie outside, none may be nan.
-        scheme: of the landmarks; a landmark in none of its parts is drawn as a dot.
-        labelled: bool [L], which of them are drawn, with lines between neighbours; None for all.
+        landmarks: [L, 2], pixels of the image. Points may lie outside the image; none may be nan.
+        scheme: of the landmarks; a landmark without a part is drawn as a dot.
+        labelled: bool [L], mask of the landmarks to draw, with lines between neighbours; None for
+            all.
     """
     known = np.ones(len(landmarks), bool) if labelled is None else labelled
     if not known.any():
@@ -52,7 +53,7 @@ def draw_landmarks(
     x1, y1 = np.minimum(np.ceil(high + 2 * dot + line) + 1, [width, height]).astype(int)
     if x1 <= x0 or y1 <= y0:
         return image.copy()
-    # A face that fills a large image is smooth enough as it is.
+    # Large faces look smooth without supersampling.
     scale = SUPERSAMPLING if max(x1 - x0, y1 - y0) < 500 else 1
     layer = Image.new("RGBA", (int(x1 - x0) * scale, int(y1 - y0) * scale))
     _draw(
@@ -78,39 +79,39 @@ def _draw(
     line: float,
     dot: float,
 ) -> None:
-    places = [(float(x), float(y)) for x, y in points]
+    positions = [(float(x), float(y)) for x, y in points]
     parts = coloured_parts(scheme)
     for width, rim in ((line + 2, RIM), (line, None)):
         for part, colour in parts:
-            for one, other in itertools.pairwise(part.points + part.points[:1] * part.closed):
-                if known[one] and known[other]:
-                    ends = [places[one], places[other]]
+            for start, end in itertools.pairwise(part.points + part.points[:1] * part.closed):
+                if known[start] and known[end]:
+                    ends = [positions[start], positions[end]]
                     draw.line(ends, fill=rim or colour, width=max(1, round(width)))
     for part, colour in parts:
-        for member in part.points:
-            if known[member]:
-                draw.circle(places[member], dot, fill="black")
-                draw.circle(places[member], 0.72 * dot, fill=colour)
+        for index in part.points:
+            if known[index]:
+                draw.circle(positions[index], dot, fill="black")
+                draw.circle(positions[index], 0.72 * dot, fill=colour)
 
 
 def coloured_parts(scheme: Scheme) -> list[tuple[Part, str]]:
-    """Returns the parts of a scheme, and its other landmarks one by one, with their colours."""
+    """Returns (part, colour) pairs; each landmark without a part becomes a part of its own."""
     drawn = {index for part in scheme.parts for index in part.points}
     others = tuple(index for index in range(scheme.count) if index not in drawn)
     parts = list(zip(scheme.parts, itertools.cycle(COLOURS), strict=False))
-    # Each its own part: no line may join them.
     return parts + [(Part(f"landmark {index}", (index,)), COLOURS[0]) for index in others]
 
 
 def contact_sheet(
     captions: Sequence[str], rows: Sequence[Sequence[NDArray[np.uint8]]], columns: int
 ) -> NDArray[np.uint8]:
-    """Sets tiles out in columns, with a caption above each and the other rows' tiles below it.
+    """Arranges tiles in columns: a caption, and below it the tiles of each row for that caption.
 
     Args:
-        captions: N; cut at the front to a tile's width, since the end of a path tells more.
+        captions: N captions. The start of a caption wider than a tile is cut off, since the end of
+            a path identifies it.
         rows: tiles RGB uint8 [S, S, 3], N in each row.
-        columns: tiles side by side; more captions begin another band below.
+        columns: number of columns; further captions start a new band below.
 
     Returns:
         RGB uint8 [H, W, 3].
@@ -132,7 +133,7 @@ def contact_sheet(
 
 
 def write_image(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> None:
-    """Writes an RGB image uint8 [H, W, 3] as PNG; the file appears whole or not at all.
+    """Writes an RGB image uint8 [H, W, 3] as a PNG file, atomically.
 
     Raises:
         RednetError: the file cannot be written.

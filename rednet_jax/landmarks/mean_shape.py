@@ -22,13 +22,13 @@ from rednet_jax.landmarks.schemes import mirror_landmarks
 def average_shape(shapes: NDArray[np.float32]) -> NDArray[np.float32]:
     """Returns the mean [68, 2] of shapes [N, 68, 2] and of their mirror images.
 
-    Each shape is taken from the centre of its bounding box in units of that box's larger side.
+    Each shape is relative to the centre of its bounding box, in units of the box's larger side.
     """
     boxes = np.stack([landmark_box(shape) for shape in shapes])
     centre = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2
     side = (boxes[:, 2:] - boxes[:, :2]).max(-1)[:, None, None]
     mean = ((shapes - centre) / side).mean(0)
-    # In an image of width 1 the mirror's axis is x = 0.
+    # With width 1, `mirror_landmarks` mirrors at x = 0.
     return np.asarray((mean + mirror_landmarks(mean, 1, IBUG68)) / 2, np.float32)
 
 

@@ -1,4 +1,4 @@
-"""Lengths of a face that its errors are divided by, by name and scheme."""
+"""Normalisers: the lengths of a face by which errors are divided."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from rednet_jax.landmarks.schemes import Part, Scheme
 Floats = NDArray[np.floating]
 
 Normaliser = Literal["inter-ocular", "inter-pupil", "box", "box-diagonal"]
-"""A length of the true face. `inter-ocular` is the distance between the two groups of landmarks
-that the scheme names, in the built-in schemes the outer eye corners."""
+"""A length of the labelled face. `inter-ocular` is the distance between the scheme's two groups of
+landmarks, which are the outer eye corners in the built-in schemes."""
 
 NORMALISERS: tuple[Normaliser, ...] = ("inter-ocular", "inter-pupil", "box", "box-diagonal")
 
 
 def default_normaliser(scheme: Scheme) -> Normaliser:
-    """Returns the normaliser that a scheme's errors are published with."""
+    """Returns the scheme's normaliser, which published errors of the built-in schemes use."""
     return "box" if scheme.normaliser == "box" else "inter-ocular"
 
 
 def normaliser_text(scheme: Scheme, normaliser: Normaliser | None = None) -> str:
-    """Returns what a normaliser is called in results.
+    """Returns the name of a normaliser in results.
 
     Raises:
-        RednetError: as `check_normaliser` does.
+        RednetError: as `check_normaliser` raises it.
     """
     normaliser = normaliser or default_normaliser(scheme)
     check_normaliser(normaliser, scheme)
@@ -40,10 +40,10 @@ def normaliser_text(scheme: Scheme, normaliser: Normaliser | None = None) -> str
         return "box (geometric mean of its sides)"
     if normaliser == "box-diagonal":
         return "box-diagonal (of the true landmarks' box)"
-    one, other = _pair(scheme, normaliser)
-    if len(one) == len(other) == 1 and {*one, *other} <= {*scheme.regions.get("eyes", ())}:
+    first, second = _pair(scheme, normaliser)
+    if len(first) == len(second) == 1 and {*first, *second} <= {*scheme.regions.get("eyes", ())}:
         return "inter-ocular (outer eye corners)"
-    groups = " and ".join(",".join(map(str, group)) for group in (one, other))
+    groups = " and ".join(",".join(map(str, group)) for group in (first, second))
     return f"inter-ocular (landmarks {groups})"
 
 
@@ -51,11 +51,11 @@ _NUMBERS = {4: "four", 6: "six", 8: "eight"}
 
 
 def check_normaliser(normaliser: Normaliser, scheme: Scheme) -> None:
-    """Raises RednetError if landmarks of the scheme have no such length, or none has."""
+    """Raises RednetError if the normaliser is unknown, or the scheme does not define it."""
     if normaliser not in NORMALISERS:
         raise RednetError(f"no normaliser '{normaliser}'; known: {', '.join(NORMALISERS)}")
     if normaliser == "inter-ocular" and scheme.normaliser == "box":
-        raise RednetError(f"scheme {scheme.name} names no points for 'inter-ocular', only its box")
+        raise RednetError(f"scheme {scheme.name} has no landmarks for 'inter-ocular', only its box")
     if normaliser == "inter-pupil":
         _eyes(scheme)
     if normaliser == "box-diagonal" and scheme.outline:
@@ -63,7 +63,7 @@ def check_normaliser(normaliser: Normaliser, scheme: Scheme) -> None:
 
 
 def needed(normaliser: Normaliser, scheme: Scheme) -> str:
-    """Returns what of a face must be labelled, that it can be measured."""
+    """Returns which labels a face needs for a normaliser, for messages."""
     if normaliser == "inter-ocular":
         eyes = "outer eye corners" in normaliser_text(scheme, normaliser)
         return "both outer eye corners" if eyes else "all landmarks of its normaliser"
@@ -75,7 +75,7 @@ def needed(normaliser: Normaliser, scheme: Scheme) -> str:
 
 
 def inner_landmarks(scheme: Scheme) -> list[int]:
-    """Returns the landmarks that do not lie on the jaw, where labellers agree best."""
+    """Returns the landmarks that are not on the jaw; annotators agree best on these."""
     jaw = scheme.regions.get("jaw", ())
     return [index for index in range(scheme.count) if index not in jaw]
 
@@ -87,20 +87,20 @@ def face_lengths(
     labelled: NDArray[np.bool_] | None = None,
     boxes: Floats | None = None,
 ) -> Floats:
-    """Returns the length [...] of true faces [..., L, 2] that errors are divided by, in pixels.
+    """Returns the lengths [...] of labelled faces [..., L, 2] by which errors are divided, pixels.
 
     Args:
         landmarks: [..., L, 2], any frame of pixels.
         scheme: of the landmarks.
         normaliser: the length; the scheme's own if None.
-        labelled: [..., L]; all are labelled where it is None.
+        labelled: bool [..., L], mask of the labelled landmarks; None for all.
         boxes: [..., 4] of the faces, in the same frame, for 'box'; those of the landmarks if None.
 
     Returns:
-        nan where the face is not measurable.
+        The lengths, nan where the face is not measurable.
 
     Raises:
-        RednetError: the scheme has no such length.
+        RednetError: the scheme does not define the normaliser.
     """
     normaliser = normaliser or default_normaliser(scheme)
     check_normaliser(normaliser, scheme)
@@ -113,10 +113,10 @@ def face_lengths(
     elif normaliser == "box-diagonal":
         length = np.linalg.norm(landmarks.max(-2) - landmarks.min(-2), axis=-1)
     else:
-        one, other = (
+        first, second = (
             landmarks[..., list(group), :].mean(-2) for group in _pair(scheme, normaliser)
         )
-        length = np.linalg.norm(one - other, axis=-1)
+        length = np.linalg.norm(first - second, axis=-1)
     lengths: Floats = np.where(known, length, np.nan)
     return lengths
 
@@ -128,16 +128,16 @@ def measurable(
     *,
     boxed: bool = False,
 ) -> NDArray[np.bool_]:
-    """Returns which faces [...] of labels [..., L] have all landmarks that their length needs.
+    """Returns which faces have all landmarks that their normaliser needs, bool [...].
 
     Args:
-        labelled: bool [..., L].
+        labelled: bool [..., L], mask of the labelled landmarks.
         scheme: of the landmarks.
         normaliser: the length; the scheme's own if None.
         boxed: whether the faces' boxes are known.
 
     Raises:
-        RednetError: the scheme has no such length.
+        RednetError: the scheme does not define the normaliser.
     """
     normaliser = normaliser or default_normaliser(scheme)
     check_normaliser(normaliser, scheme)
@@ -152,7 +152,7 @@ def measurable(
 
 
 def _pair(scheme: Scheme, normaliser: Normaliser) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The groups of landmarks whose centres' distance a normaliser is."""
+    """The two groups of landmarks; the normaliser is the distance of their centres."""
     if normaliser == "inter-pupil":
         right, left = _eyes(scheme)
         return right.points, left.points
@@ -161,7 +161,7 @@ def _pair(scheme: Scheme, normaliser: Normaliser) -> tuple[tuple[int, ...], tupl
 
 
 def _eyes(scheme: Scheme) -> tuple[Part, Part]:
-    """The outlines of both eyes: the mean of two corners is no pupil."""
+    """The closed outlines of both eyes. Only their means are close to the pupils."""
     right, left = scheme.part("right_eye"), scheme.part("left_eye")
     if right is None or left is None or not (right.closed and left.closed):
         raise RednetError(
@@ -174,9 +174,9 @@ def _eyes(scheme: Scheme) -> tuple[Part, Part]:
 def _boxes(
     landmarks: Floats, scheme: Scheme, labelled: NDArray[np.bool_], known: NDArray[np.bool_]
 ) -> Floats:
-    """The boxes [..., 4] of faces, around the landmarks that are labelled; nan without."""
+    """The boxes [..., 4] of the known faces around their labelled landmarks, else nan."""
     boxes = np.full((*known.shape, 4), np.nan)
-    for place in np.ndindex(known.shape):
-        if known[place]:
-            boxes[place] = whole_face_box(landmarks[place], scheme, labelled[place])
+    for index in np.ndindex(known.shape):
+        if known[index]:
+            boxes[index] = whole_face_box(landmarks[index], scheme, labelled[index])
     return boxes

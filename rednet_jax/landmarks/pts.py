@@ -1,4 +1,4 @@
-"""The .pts format of 300-W: one face a file, text, pixels counted from 1."""
+"""The .pts text format of 300-W: one face per file, 1-based pixels."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from rednet_jax.errors import RednetError
 from rednet_jax.files import write_text
 from rednet_jax.landmarks.table import plain_float
 
-# A face of 68 points takes about 1.5 kB; anything far beyond is not such a file.
+# Bytes; a file with 68 points has about 1,500.
 _LARGEST = 262_144
-# No image has as many pixels on a side.
+# Pixels; more than the sides of images.
 _FARTHEST = 1e6
 
 
@@ -22,13 +22,12 @@ def read_pts(path: str | os.PathLike[str]) -> NDArray[np.float32]:
     """Returns the landmarks of a .pts file: [L, 2] float32, 0-based pixels (x, y), L at least 1.
 
     The file is UTF-8, with or without a byte order mark. Its header has `n_points: L`, and may have
-    other lines, such as `version: 1`. The points follow in braces, two numbers a line, parted by
-    blanks or tabs. Lines that are blank or begin with `#` or `//` do not count.
+    other lines, such as `version: 1`. The points follow in braces, two numbers per line, separated
+    by blanks or tabs. Blank lines and lines that start with `#` or `//` are ignored.
 
     Raises:
-        RednetError: a missing or unreadable file, no header, missing braces or text behind them,
-            another number of points than promised, no points, a coordinate that is no number or
-            lies a million pixels away.
+        RednetError: the file cannot be read, has no header, lacks braces or has text after them,
+            has no points or not `n_points`, or a coordinate is no number or a million or more.
     """
     try:
         if os.path.getsize(path) > _LARGEST:
@@ -41,12 +40,12 @@ def read_pts(path: str | os.PathLike[str]) -> NDArray[np.float32]:
     lines = (line.strip() for line in text.splitlines())
     text = "\n".join(line for line in lines if line and not line.startswith(("#", "//")))
     head, opening, text = text.partition("{")
-    promised = {
+    declared = {
         value.strip()
         for name, _, value in (line.partition(":") for line in head.splitlines())
         if name.strip() == "n_points"
     }
-    if not promised:
+    if not declared:
         raise RednetError(f"{path}: no n_points line")
     if not opening:
         raise RednetError(f"{path}: no opening brace")
@@ -54,11 +53,12 @@ def read_pts(path: str | os.PathLike[str]) -> NDArray[np.float32]:
     if not closing:
         raise RednetError(f"{path}: no closing brace")
     if rest.strip():
-        raise RednetError(f"{path}: text behind the closing brace")
+        raise RednetError(f"{path}: text after the closing brace")
     rows = [line.split() for line in body.splitlines() if line.strip()]
-    if promised != {str(len(rows))}:
-        told = " and ".join(sorted(promised))
-        raise RednetError(f"{path}: {len(rows)} points where {told} are promised")
+    if declared != {str(len(rows))}:
+        raise RednetError(
+            f"{path}: {len(rows)} points, but n_points is {' and '.join(sorted(declared))}"
+        )
     if not rows:
         raise RednetError(f"{path}: no points")
     try:
@@ -66,12 +66,12 @@ def read_pts(path: str | os.PathLike[str]) -> NDArray[np.float32]:
     except ValueError:
         raise RednetError(f"{path}: a line between the braces is not two numbers") from None
     if not (np.abs(points) < _FARTHEST).all():
-        raise RednetError(f"{path}: a coordinate is no place in an image")
+        raise RednetError(f"{path}: a coordinate is not a pixel of an image")
     return points.astype(np.float32)
 
 
 def write_pts(path: str | os.PathLike[str], landmarks: NDArray[np.floating]) -> None:
-    """Writes landmarks [L, 2], 0-based pixels, as a .pts file; it appears whole or not at all.
+    """Writes landmarks [L, 2], 0-based pixels, as a .pts file, atomically.
 
     Raises:
         RednetError: L is 0, a coordinate is not finite, or the file cannot be written.

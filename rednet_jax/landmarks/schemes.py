@@ -1,4 +1,4 @@
-"""`Scheme`: which landmarks there are, as a value that a config holds and a JSON file describes."""
+"""`Scheme`, the definition of a set of landmarks: a value in configs and in JSON files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rednet_jax.reading import parse_json
 Point = tuple[float, float]
 
 LARGEST = 4096
-"""Landmarks of a scheme at most: a response map for each has to fit into memory."""
+"""Maximum number of landmarks of a scheme: a response map of each has to fit into memory."""
 
 _FARTHEST = 2.0
 _LEAST_SIDE, _LARGEST_SIDE = 0.8, 1.25
@@ -29,14 +29,14 @@ _LEAST_SYMMETRY = 0.25
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Landmarks that are drawn as one curve.
+    """Landmarks on a curve.
 
     Attributes:
         name: such as `right_eye`.
-        points: indices of its landmarks, in drawing order.
-        closed: whether the last landmark is joined to the first.
-        region: errors are averaged over the parts of a region, such as `eyes`; the part's own name
-            if empty.
+        points: indices of its landmarks, in the order of the curve.
+        closed: whether the curve connects the last landmark with the first.
+        region: the region, such as `eyes`, to which the part belongs; errors are averaged over
+            regions. The part's own name if empty.
     """
 
     name: str
@@ -51,12 +51,12 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:
-    """How landmarks of another scheme give those of this one.
+    """The conversion of another scheme's landmarks to a scheme's own.
 
     Attributes:
         source: name of the other scheme.
-        rows: for each landmark of this scheme (index in the other scheme, weight) pairs, whose
-            weights sum to 1.
+        rows: for each landmark of this scheme, (index in the other scheme, weight) pairs with
+            weights that sum to 1.
     """
 
     source: str
@@ -69,18 +69,19 @@ class Scheme:
 
     Attributes:
         name: letters, digits, `_` and `-`.
-        mirror: [L], for each landmark the one that takes its place in the mirrored image.
-        mean_shape: [L], the mean face (x, y), y down. Its origin is the centre of a face's bounding
-            box, its unit the larger side of that box.
-        parts: for drawing and for errors by part; a landmark may be in several or in none.
-        normaliser: what errors are divided by: the distance between the centres of two groups of
-            landmarks, such as ((36,), (45,)), or 'box', the geometric mean of the box's sides.
-        outline: further points of the mean face, which are not landmarks but lie on the border of
-            the face's bounding box. Needed where the landmarks do not span the face.
+        mirror: [L], for each landmark the one that replaces it in the mirrored image.
+        mean_shape: [L], (x, y) of the mean face, y down. The origin is the centre of a face's
+            bounding box, the unit is the larger side of that box.
+        parts: for drawing and for errors by part; a landmark may be in several parts or in none.
+        normaliser: the length by which errors are divided: the distance between the centres of two
+            groups of landmarks, such as ((36,), (45,)), or 'box', the geometric mean of the box's
+            sides.
+        outline: additional points of the mean face on the border of the face's bounding box.
+            Required if the landmarks do not span the face.
         conversions: from other schemes.
 
     Raises:
-        RednetError: fields that contradict each other.
+        RednetError: invalid or inconsistent fields.
     """
 
     name: str
@@ -92,18 +93,19 @@ class Scheme:
     conversions: tuple[Conversion, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuses what is no scheme, with the field's name and the reason."""
+        """Raises RednetError with the field and the reason if the fields are no scheme."""
         check_fields(self, "scheme.")
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", self.name):
             raise RednetError(f"scheme.name: {shown(self.name)} is not letters, digits, _ and -")
         if not 1 <= self.count <= LARGEST:
             self._refuse("mirror", f"has {self.count} landmarks; 1 to {LARGEST} are possible")
-        for index, other in enumerate(self.mirror):
-            self._check_index("mirror", other)
-            if self.mirror[other] != index:
+        for index, partner in enumerate(self.mirror):
+            self._check_index("mirror", partner)
+            if self.mirror[partner] != index:
                 self._refuse(
                     "mirror",
-                    f"landmark {index} is mirrored to {other}, and {other} to {self.mirror[other]}",
+                    f"landmark {index} is mirrored to {partner}, but {partner} to "
+                    f"{self.mirror[partner]}",
                 )
         self._check_shape()
         self._check_parts()
@@ -111,7 +113,7 @@ class Scheme:
             self._check_conversion(conversion)
         sources = [conversion.source for conversion in self.conversions]
         if len(set(sources)) < len(sources):
-            self._refuse("conversions", "one scheme comes twice")
+            self._refuse("conversions", "a scheme occurs twice")
 
     @property
     def count(self) -> int:
@@ -138,22 +140,22 @@ class Scheme:
 
     @property
     def groups(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-        """The two groups of landmarks of the normaliser, None where it is the box."""
+        """The two groups of landmarks of the normaliser; None if it is the box."""
         if isinstance(self.normaliser, str):
             return None
-        one, other = self.normaliser
-        return one, other
+        first, second = self.normaliser
+        return first, second
 
     def part(self, name: str) -> Part | None:
-        """Returns the part of a name, or None."""
+        """Returns the part with a name, or None."""
         return next((part for part in self.parts if part.name == name), None)
 
     @classmethod
     def from_json(cls, plain: Any) -> Self:
-        """Returns the scheme of plain JSON, as `to_json` writes it.
+        """Returns the scheme of a JSON object, as `to_json` returns it.
 
         Raises:
-            RednetError: an unknown, missing or wrong field.
+            RednetError: an unknown, missing or invalid field.
         """
         if not isinstance(plain, Mapping):
             raise RednetError(f"scheme: {shown(plain)} is not a JSON object")
@@ -173,12 +175,12 @@ class Scheme:
         scheme = cls(**{name: _tuples(value) for name, value in fields.items()})
         if count is not None and count != scheme.count:
             raise RednetError(
-                f"scheme.count: {shown(count)}, and mirror has {scheme.count} landmarks"
+                f"scheme.count: is {shown(count)}, but mirror has {scheme.count} landmarks"
             )
         return scheme
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the scheme as plain JSON; rows of one landmark are written as its index."""
+        """Returns the scheme as a JSON object; a row with one landmark is only its index."""
         return {
             "name": self.name,
             "count": self.count,
@@ -204,14 +206,15 @@ class Scheme:
         if len(self.mean_shape) != self.count:
             self._refuse(
                 "mean_shape",
-                f"has {len(self.mean_shape)} points, and mirror {self.count} landmarks",
+                f"has {len(self.mean_shape)} points, but mirror has {self.count} landmarks",
             )
         for field, points in (("mean_shape", self.mean_shape), ("outline", self.outline)):
             for index, point in enumerate(points):
                 if len(point) != 2 or max(map(abs, point)) > _FARTHEST:
                     self._refuse(
                         f"{field}[{index}]",
-                        f"{shown(point)} is not (x, y) in sides of the face's box about its centre",
+                        f"{shown(point)} is not (x, y) relative to the centre of the face's box, "
+                        "in sides of the box",
                     )
         face = np.array([*self.mean_shape, *self.outline])
         low, high = face.min(0), face.max(0)
@@ -219,17 +222,17 @@ class Scheme:
         if not _LEAST_SIDE <= side <= _LARGEST_SIDE or centre > _FARTHEST_CENTRE:
             self._refuse(
                 "mean_shape",
-                f"its box, with outline, has the side {side:.2f} and its centre {centre:.2f} from "
-                "the origin; a face's box has the side 1 about the origin. Give as outline those "
-                "points of the face's border that are not landmarks",
+                f"its box, with outline, has side {side:.2f} and is centred {centre:.2f} from the "
+                "origin; it must have side 1 and be centred at the origin. Add points of the "
+                "face's border that are not landmarks as outline",
             )
         apart = np.abs(self.shape[list(self.mirror)] * [-1, 1] - self.shape).max(-1)
         if apart.max() > _LEAST_SYMMETRY:
             index = int(apart.argmax())
             self._refuse(
                 "mirror",
-                f"landmarks {index} and {self.mirror[index]} change places, but do not lie "
-                "opposite each other in mean_shape",
+                f"landmarks {index} and {self.mirror[index]} are a mirror pair, but are not "
+                "symmetric in mean_shape",
             )
 
     def _check_parts(self) -> None:
@@ -237,10 +240,10 @@ class Scheme:
             for index in part.points:
                 self._check_index(f"parts: {part.name}", index)
             if not part.points or len(set(part.points)) < len(part.points):
-                self._refuse(f"parts: {part.name}", "has no landmark, or one of them twice")
+                self._refuse(f"parts: {part.name}", "has no landmark, or a landmark twice")
         names = [part.name for part in self.parts]
         if len(set(names)) < len(names):
-            self._refuse("parts", "two have the same name")
+            self._refuse("parts", "two parts have the same name")
         if self.normaliser == "box":
             return
         if len(self.normaliser) != 2 or not all(self.normaliser):
@@ -254,17 +257,19 @@ class Scheme:
         field = f"conversions: {conversion.source}"
         if len(conversion.rows) != self.count:
             self._refuse(
-                field, f"has {len(conversion.rows)} rows, and mirror {self.count} landmarks"
+                field, f"has {len(conversion.rows)} rows, but mirror has {self.count} landmarks"
             )
         for number, row in enumerate(conversion.rows):
             if not row or any(index < 0 or index >= LARGEST for index, _ in row):
-                self._refuse(f"{field}: row {number}", "has no landmark, or an index below 0")
+                self._refuse(
+                    f"{field}: row {number}", f"has no landmark, or one not in 0 to {LARGEST - 1}"
+                )
             if abs(sum(weight for _, weight in row) - 1) > 1e-6:
                 self._refuse(f"{field}: row {number}", "its weights do not sum to 1")
 
     def _check_index(self, field: str, index: int) -> None:
         if not 0 <= index < self.count:
-            self._refuse(field, f"{index} is no landmark of 0 to {self.count - 1}")
+            self._refuse(field, f"landmark {index} is not in 0 to {self.count - 1}")
 
     def _refuse(self, field: str, reason: str) -> None:
         raise RednetError(f"scheme {self.name}: {field}: {reason}")
@@ -274,12 +279,12 @@ def mirror_landmarks(landmarks: Any, width: int, scheme: Scheme) -> Any:
     """Returns the landmarks of the mirrored image.
 
     Args:
-        landmarks: [..., L, 2], numpy or JAX, pixels.
+        landmarks: [..., L, 2], NumPy or JAX array, pixels.
         width: of the image, pixels; column x becomes width - 1 - x.
-        scheme: whose pairs change places.
+        scheme: of the landmarks.
 
     Returns:
-        [..., L, 2], of the kind that was given.
+        [..., L, 2], NumPy or JAX array like `landmarks`.
     """
     flip, shift = np.asarray([[-1, 1], [width - 1, 0]], np.float32)
     return landmarks[..., np.asarray(scheme.mirror), :] * flip + shift
@@ -289,7 +294,7 @@ def scheme_of_text(text: str) -> Scheme:
     """Returns the scheme of a JSON text.
 
     Raises:
-        RednetError: no JSON, or no scheme.
+        RednetError: the text is no JSON, or no scheme.
     """
     try:
         plain = parse_json(text)
@@ -315,17 +320,16 @@ def _parts_of(plain: Any) -> Any:
     for number, part in enumerate(plain):
         fields = {name: _tuples(value) for name, value in part.items()}
         try:
-            made = Part(**fields)
+            parts.append(Part(**fields))
         except TypeError as error:
             reason = re.sub(r"^.*__init__\(\) ", "", str(error))
             raise RednetError(f"scheme.parts[{number}]: {reason}") from None
-        parts.append(made)
     return tuple(parts)
 
 
 def _conversions_of(plain: Any) -> Any:
     if not isinstance(plain, Mapping):
-        raise RednetError("scheme.conversions: not an object of schemes and rows")
+        raise RednetError("scheme.conversions: not an object with a list of rows for each scheme")
     return tuple(Conversion(source, _rows_of(source, rows)) for source, rows in plain.items())
 
 

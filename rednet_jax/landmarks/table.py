@@ -1,9 +1,9 @@
-"""CSV files in and out: `name,x0,y0,x1,y1,...` for landmarks, `name,x0,y0,x1,y1` for face boxes.
+"""CSV files: `name,x0,y0,x1,y1,...` for landmarks, `name,x0,y0,x1,y1` for face boxes.
 
-Each row is a face of an image, or a frame. Coordinates are pixels of the whole image, pixel centres
-at integers, 0-based. A row of `nan` is no answer. Predictions leave `align`, `track` and `eval` in
-this form, and anyone's predictions enter `eval` in it. `align` has `FACE_COLUMNS` after the name,
-and `track` has `IDENTITY`.
+Each row is a face of an image, or a frame. Coordinates are pixels of the whole image, 0-based, with
+pixel centres at integers. A row of `nan` is a missed face. `align`, `track` and `eval` write
+predictions in this form, and `eval` reads them. `align` adds `FACE_COLUMNS` after the name, and
+`track` adds `IDENTITY`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from rednet_jax.files import write_text
 from rednet_jax.reading import csv_rows
 
 FACE_COLUMNS = ("face", "score", "confidence")
-"""Of `align`'s table: number of the face in its image from 0, the detector's score (nan for a box
-that was given), and the mean confidence of its landmarks."""
+"""Columns of `align`'s table: number of the face in its image from 0, the detector's score (nan if
+the boxes are from a file), and the mean confidence of the landmarks."""
 
 
 IDENTITY = ("identity",)
-"""The column of `track`'s table: number of the person whose landmarks they are; empty without."""
+"""Column of `track`'s table: number of the person, or empty for a frame without a face."""
 
 
 def landmarks_csv(
@@ -39,12 +39,12 @@ def landmarks_csv(
     """Returns the table of landmarks [N, L, 2] as text, coordinates to 1/1000 px.
 
     Args:
-        names: of the rows.
-        landmarks: of the rows.
-        columns: further columns by name, after `name`: `FACE_COLUMNS` or `IDENTITY`.
+        names: N names of the rows.
+        landmarks: [N, L, 2], of the rows.
+        columns: additional columns after `name`, by name: `FACE_COLUMNS` or `IDENTITY`.
 
     Raises:
-        ValueError: landmarks of another shape, or another number of names than of faces.
+        ValueError: the landmarks have another shape, or there are not N names.
     """
     landmarks = np.asarray(landmarks)
     if landmarks.ndim != 3 or landmarks.shape[2] != 2 or len(names) != len(landmarks):
@@ -54,8 +54,8 @@ def landmarks_csv(
     writer = csv.writer(text, lineterminator="\n")
     name_column, *coordinates = _header(landmarks.shape[1])
     writer.writerow([name_column, *columns, *coordinates])
-    between = zip(*columns.values(), strict=True) if columns else [()] * len(names)
-    for name, cells, row in zip(names, between, landmarks, strict=True):
+    extra = zip(*columns.values(), strict=True) if columns else [()] * len(names)
+    for name, cells, row in zip(names, extra, landmarks, strict=True):
         writer.writerow([name, *cells, *(f"{value:.3f}" for value in row.reshape(-1))])
     return text.getvalue()
 
@@ -63,11 +63,11 @@ def landmarks_csv(
 def write_landmarks_csv(
     path: str | os.PathLike[str], names: Sequence[str], landmarks: NDArray[np.floating]
 ) -> None:
-    """Writes landmarks [N, L, 2] with their names; the file appears whole or not at all.
+    """Writes landmarks [N, L, 2] with their names as a CSV file, atomically.
 
     Raises:
         RednetError: the file cannot be written.
-        ValueError: as `landmarks_csv` does.
+        ValueError: as `landmarks_csv` raises it.
     """
     write_text(path, landmarks_csv(names, landmarks))
 
@@ -79,14 +79,14 @@ def read_landmarks_csv(
 
     Args:
         path: of the file.
-        count: L, the landmarks of a row; as many as the first line has if None.
+        count: L, landmarks per row; None for the number in the header.
 
     Returns:
-        N names, and landmarks float32 [N, L, 2], nan where a face has no answer.
+        N names, and landmarks float32 [N, L, 2], nan for missed faces.
 
     Raises:
-        RednetError: a file that cannot be read, another header, a row of another length, a value
-            that is no number, infinite, or `nan` in a part of the row, a name that comes twice.
+        RednetError: the file cannot be read, the header or the length of a row is wrong, a value is
+            not a number or infinite, only a part of a row is nan, or a name occurs twice.
     """
     names: list[str] = []
     rows: list[NDArray[np.float32]] = []
@@ -97,32 +97,32 @@ def read_landmarks_csv(
     table = _rows_of(path, _header(count), (FACE_COLUMNS, IDENTITY))
     for line, name, values in _unique(path, table):
         if np.isnan(values).any() and not np.isnan(values).all():
-            raise RednetError(f"{path}: line {line}: nan in a part of the row")
+            raise RednetError(f"{path}: line {line}: only a part of the row is nan")
         names.append(name)
         rows.append(values)
     return names, np.asarray(rows, np.float32).reshape(-1, count, 2)
 
 
 def read_boxes_csv(path: str | os.PathLike[str]) -> dict[str, list[NDArray[np.float32]]]:
-    """Returns the boxes (x0, y0, x1, y1), float32 [4], of each name of a table, in its order.
+    """Returns the boxes (x0, y0, x1, y1), float32 [4], of each name, in the order of the table.
 
     Raises:
-        RednetError: as `read_landmarks_csv` does, but for names that come twice, and for a box
-            without area.
+        RednetError: as `read_landmarks_csv` raises it, except for names that occur twice, and for a
+            box without area.
     """
     boxes: dict[str, list[NDArray[np.float32]]] = {}
     for line, name, box in _rows_of(path, ["name", "x0", "y0", "x1", "y1"]):
         if not (box[2] > box[0] and box[3] > box[1]):
-            raise RednetError(f"{path}: line {line}: not a box: x0 < x1 and y0 < y1 are needed")
+            raise RednetError(f"{path}: line {line}: not a box: x0 < x1 and y0 < y1 are required")
         boxes.setdefault(name, []).append(box)
     return boxes
 
 
 def plain_float(text: str) -> float:
-    """Returns a number as every program reads it: no underscores, no digits of other scripts.
+    """Returns the number of a text; unlike `float`, only of ASCII digits without underscores.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is no such number.
     """
     if "_" in text or not text.isascii():
         raise ValueError(f"could not convert string to float: {text!r}")
@@ -141,7 +141,7 @@ def _unique(path: str | os.PathLike[str], rows: Iterable[Row]) -> Iterator[Row]:
     names = set()
     for line, name, values in rows:
         if name in names:
-            raise RednetError(f"{path}: line {line}: {name!r} comes twice")
+            raise RednetError(f"{path}: line {line}: {name!r} occurs twice")
         names.add(name)
         yield line, name, values
 
@@ -151,22 +151,22 @@ def _rows_of(
     header: Sequence[str],
     skipped: Sequence[Sequence[str]] = (),
 ) -> Iterator[Row]:
-    """Yields each row; one of the groups of columns `skipped` may follow the name."""
+    """Yields each row. The columns of one of the groups in `skipped` may follow the name."""
     with _reading(path):
         lines = csv_rows(path)
         _, first = next(lines, (0, []))
-        found = [cell.strip() for cell in first]
-        groups = [group for group in skipped if found[1 : 1 + len(group)] == list(group)]
+        columns = [cell.strip() for cell in first]
+        groups = [group for group in skipped if columns[1 : 1 + len(group)] == list(group)]
         extra = len(groups[0]) if groups else 0
-        if found[:1] + found[1 + extra :] != list(header):
-            shown = header if len(header) < 8 else [*header[:3], "...", header[-1]]
-            raise RednetError(f"{path}: the first line is not {','.join(shown)}")
+        if columns[:1] + columns[1 + extra :] != list(header):
+            expected = header if len(header) < 8 else [*header[:3], "...", header[-1]]
+            raise RednetError(f"{path}: the first line is not {','.join(expected)}")
         for line, cells in lines:
-            yield line, cells[0], _numbers(path, line, cells, len(found), 1 + extra)
+            yield line, cells[0], _numbers(path, line, cells, len(columns), 1 + extra)
 
 
 def first_row(path: str | os.PathLike[str]) -> list[str]:
-    """Returns the cells of the first line of a table, none of an empty file.
+    """Returns the cells of the first line of a table, or [] for an empty file.
 
     Raises:
         RednetError: the file cannot be read.
@@ -190,7 +190,7 @@ def _reading(path: str | os.PathLike[str]) -> Iterator[None]:
 def _numbers(
     path: str | os.PathLike[str], line: int, cells: Sequence[str], count: int, begin: int
 ) -> NDArray[np.float32]:
-    """The numbers of a row of `count` cells, from the cell `begin` on."""
+    """The numbers of a row of `count` cells, from cell `begin` on."""
     if len(cells) != count:
         raise RednetError(f"{path}: line {line}: {len(cells)} columns instead of {count}")
     try:

@@ -1,1 +1,1 @@
-"""Image files in; knows no landmark and no model."""
+"""Reading image files, videos and cameras, and writing videos."""

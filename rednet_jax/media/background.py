@@ -1,4 +1,4 @@
-"""Work in a thread beside the network: items made ahead of their use, and used up behind it."""
+"""Threads that decode and encode frames while the network runs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ T = TypeVar("T")
 
 
 def read_ahead(items: Iterable[T], count: int = 4) -> Generator[T, None, None]:
-    """Yields the same items, made in a thread up to `count` ahead of their use.
+    """Yields the items of an iterable, which a thread produces up to `count` in advance.
 
-    Decoding then runs beside the network. An exception of `items` is raised where its item would
-    have come. Close the generator before what it reads from.
+    An exception of `items` is raised in place of its item. Close the generator before the source of
+    `items`.
     """
     source = iter(items)
     with ThreadPoolExecutor(1) as pool, contextlib.suppress(StopIteration):
@@ -28,10 +28,10 @@ def read_ahead(items: Iterable[T], count: int = 4) -> Generator[T, None, None]:
 
 @contextlib.contextmanager
 def write_behind(write: Callable[[T], None], count: int = 4) -> Iterator[Callable[[T], None]]:
-    """Yields a function that does the same in a thread, up to `count` items behind its caller.
+    """Yields a function that calls `write` in a thread and has up to `count` items in its queue.
 
-    Drawing and encoding then run beside the network. An exception of `write` is raised by one of
-    the next calls or at the block's end, which waits for all items.
+    An exception of `write` is raised by a later call or at the block's end, which waits for all
+    items.
     """
     with ThreadPoolExecutor(1) as pool:
         waiting: deque[Future[None]] = deque()
@@ -42,5 +42,5 @@ def write_behind(write: Callable[[T], None], count: int = 4) -> Iterator[Callabl
             waiting.append(pool.submit(write, item))
 
         yield later
-        for one in waiting:
-            one.result()
+        for future in waiting:
+            future.result()

@@ -1,14 +1,15 @@
-"""Image files of any kind as RGB with 8 bits a channel, by one rule.
+"""Reads image files of any format as RGB with 8 bits per channel.
 
-Formats with 8 bits a channel or fewer, and those that Pillow itself reduces to 8 (RGB PNG and TIFF
-of 16 bits), are converted by Pillow: grey is repeated, a palette is looked up, CMYK and YCbCr are
-converted. An alpha channel is ignored: pixels have their stored colour. ICC profiles are ignored.
+Pillow converts formats with at most 8 bits per channel, and those that it reduces to 8 bits itself
+(16-bit RGB PNG and TIFF): grey is repeated, palettes are looked up, CMYK and YCbCr are converted.
+Alpha channels are ignored, so that pixels have their stored colour. ICC profiles are ignored.
 
-Grey images of 16 or 32 bits, or of floats, are scaled to 0..255. Files rarely say what white is, so
-the range is the smallest of 0..1 (floats only), 0..255, 0..65535 and that of the file's own integer
-type that holds all values: 16 bits are divided by 257. An image that no such range holds (negative
-values, not finite, floats beyond 65535) is refused, and so is one whose brightest value is less
-than 1/16 of its range, which would be black: 10 or 12 bits stored in 16 must be scaled first.
+Grey images of 16 or 32 bits, or of floats, are scaled to 0..255. Files rarely define the value of
+white. The range is the smallest of 0..1 (floats only), 0..255, 0..65535 and the range of the file's
+integer type that contains all values; for example, 16-bit values are divided by 257. If no range
+contains all values (negative or not finite values, floats above 65535), the image is an error. It
+is also an error if the largest value is less than 1/16 of the range, since the image would be
+black: 10- or 12-bit values stored in 16 bits must be scaled first.
 """
 
 from __future__ import annotations
@@ -31,24 +32,24 @@ ENDINGS = (
     *(".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".avif", ".jp2"),
     *(".tif", ".tiff", ".pbm", ".pgm", ".ppm", ".pfm"),
 )
-"""What counts as an image in a folder, in lower case; a file that is named may end as it likes."""
+"""File extensions, in lower case, of the images in a folder. A single file may have any."""
 
 LARGEST = 100_000_000
-"""Pixels of an image at most: they take up to twelve bytes each while it is converted."""
+"""Maximum number of pixels of an image: each takes up to twelve bytes during conversion."""
 
 LARGEST_FILE = 4 * LARGEST + 2**20
-"""Bytes of an image file at most: floats take four a pixel."""
+"""Maximum number of bytes of an image file: floats have four per pixel."""
 
-_RUN_BY_OTHERS = ("EPS", "WMF")
-"""Formats that Pillow hands to another program."""
+_EXTERNAL = ("EPS", "WMF")
+"""Formats for which Pillow runs another program."""
 
 _ROWS = 256
-"""Rows of an image that are scaled at a time: as floats they take eight times the memory."""
+"""Rows that are scaled at a time: as float64 they need eight times the memory."""
 
 _DARKEST = 16
-"""The brightest value of a scaled image is at least this part of its range."""
+"""The largest value of a scaled image is at least the range divided by this."""
 
-# Of TIFF.
+# TIFF tags.
 _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLE_FORMAT = 258, 262, 274, 339
 
 _STORED = {
@@ -60,7 +61,7 @@ _STORED = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_270,
 }
-"""What makes an upright image the stored one again, by its EXIF orientation."""
+"""The operation that undoes the EXIF orientation, by its value."""
 
 
 def read_image(path: str | os.PathLike[str], *, upright: bool) -> NDArray[np.uint8]:
@@ -68,8 +69,8 @@ def read_image(path: str | os.PathLike[str], *, upright: bool) -> NDArray[np.uin
 
     Args:
         path: of the file.
-        upright: turn it as its EXIF orientation says, as viewers do. Labels of data sets are in
-            pixels as stored, where it must be False.
+        upright: whether to apply the EXIF orientation, as viewers do. It must be False for images
+            of data sets, since their labels are in pixels as stored.
 
     Raises:
         RednetError: the file is missing, damaged or no image, or its range of values is unknown.
@@ -88,7 +89,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         ValueError: it has more than `LARGEST_FILE` bytes.
     """
     with Path(path).open("rb") as file:
-        # Of a device, the size is not known before.
+        # The size of a device is not known in advance.
         data = file.read(LARGEST_FILE + 1)
     if len(data) > LARGEST_FILE:
         raise ValueError(f"larger than {LARGEST_FILE} bytes")
@@ -96,17 +97,18 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 
 def open_image(data: bytes) -> Image.Image:
-    """Opens an encoded image by its header, before its pixels take memory.
+    """Opens an encoded image, but reads only its header.
 
     Raises:
-        UnidentifiedImageError: it is no image.
-        ValueError: it has more than `LARGEST` pixels, or is no image of pixels.
+        UnidentifiedImageError: the data are no image.
+        ValueError: the image has more than `LARGEST` pixels, or Pillow would run another program
+            for its format.
     """
     with warnings.catch_warnings():
-        # The limit below is this library's own.
+        # The limit below replaces Pillow's.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         image = Image.open(io.BytesIO(data))
-    if image.format in _RUN_BY_OTHERS:
+    if image.format in _EXTERNAL:
         raise ValueError(f"{image.format} files are not supported")
     if image.width * image.height > LARGEST:
         raise ValueError(
@@ -117,7 +119,7 @@ def open_image(data: bytes) -> Image.Image:
 
 @contextlib.contextmanager
 def image_errors(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Within it what goes wrong in reading an image becomes a RednetError that names `path`."""
+    """Converts exceptions in the block to a RednetError with `path` and the cause."""
     try:
         yield
     except UnidentifiedImageError as error:
@@ -125,7 +127,7 @@ def image_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     except RednetError:
         raise
     except Exception as error:
-        # Whatever comes of a damaged file in one of Pillow's readers.
+        # Pillow's readers raise many kinds of exceptions for damaged files.
         cause = getattr(error, "strerror", None) or error
         raise RednetError(f"{path}: cannot be read ({cause})") from error
 
@@ -134,7 +136,7 @@ def rgb_pixels(image: Image.Image, *, upright: bool) -> NDArray[np.uint8]:
     """Returns an opened image as RGB uint8 [H, W, 3].
 
     Args:
-        image: as `Image.open` gives it, not loaded.
+        image: from `Image.open`, not yet loaded.
         upright: as in `read_image`.
 
     Raises:
@@ -144,32 +146,32 @@ def rgb_pixels(image: Image.Image, *, upright: bool) -> NDArray[np.uint8]:
     undone = None if upright else _STORED.get(_tiff_tag(image, _ORIENTATION, 1))
     turned = ImageOps.exif_transpose(image) if upright else image
     if undone is not None:
-        # Pillow turns a TIFF image upright as it loads it.
+        # Pillow applies the orientation of a TIFF image when it loads the image.
         turned = image.transpose(undone)
     if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
-        # Pillow has no direct way from premultiplied grey.
+        # Pillow cannot convert premultiplied grey directly.
         turned = turned.convert("LA") if turned.mode == "La" else turned
         return np.asarray(turned if turned.mode == "RGB" else turned.convert("RGB"))
     values = np.asarray(turned)
     largest = 65535 if image.mode == "F" else _largest(image)
     if largest == 2**32 - 1:
-        # Pillow keeps them in signed integers.
+        # Pillow stores them as signed integers.
         values = values.view(np.uint32)
     grey = _scaled(values, largest)
     if _tiff_tag(image, _PHOTOMETRIC, 1) == 0:
-        # White is zero. Pillow inverts images of 8 bits only.
+        # White is zero. Pillow inverts only 8-bit images.
         grey = 255 - grey
     return np.repeat(grey[..., None], 3, axis=-1)
 
 
 def _scaled(values: NDArray[np.number[Any]], largest: int) -> NDArray[np.uint8]:
-    """Grey values [H, W], integers or floats up to `largest`, as uint8 [H, W]."""
+    """Scales grey values [H, W], integers or floats up to `largest`, to uint8 [H, W]."""
     low, high = float(values.min()), float(values.max())
     ranges = [1] if values.dtype.kind == "f" else []
     ranges += [top for top in (255, 65535) if top <= largest]
     if values.dtype.kind != "f":
         ranges.append(largest)
-    # Written so that nan is in no range.
+    # These comparisons are False for nan.
     top = next((top for top in ranges if low >= 0 and high <= top), None)
     if top is None:
         raise ValueError(f"grey values from {low:g} to {high:g} are not in 0..{ranges[-1]}")
@@ -185,9 +187,9 @@ def _scaled(values: NDArray[np.number[Any]], largest: int) -> NDArray[np.uint8]:
 
 
 def _largest(image: Image.Image) -> int:
-    """The largest value that the integers of an image's file can have."""
+    """The largest value of the integer type of an image's file."""
     if image.mode != "I" or image.format == "PPM":
-        # Pillow scales what a PPM file calls white to 65535.
+        # Pillow scales the white of a PPM file to 65535.
         bits, signed = _tiff_tag(image, _BITS, 16), False
     else:
         bits = _tiff_tag(image, _BITS, 32)
@@ -196,6 +198,6 @@ def _largest(image: Image.Image) -> int:
 
 
 def _tiff_tag(image: Image.Image, tag: int, default: int) -> int:
-    """A number of a TIFF file's first channel; the default for other files."""
+    """The tag's value for the first channel of a TIFF file; the default for other files."""
     value = getattr(image, "tag_v2", {}).get(tag, default)
     return int(value[0] if isinstance(value, tuple) else value)

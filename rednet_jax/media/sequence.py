@@ -1,4 +1,4 @@
-"""Numbered image files as a video, and one way to open whatever has frames."""
+"""Opens videos, cameras and sequences of image files."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from rednet_jax.media.images import ENDINGS, read_image
 from rednet_jax.media.video import LARGEST, VideoFrame, VideoReader
 
 FPS = Fraction(25)
-"""Frames a second of an image sequence for which none are given, as FFmpeg has it."""
+"""Default frames per second of an image sequence, the same as FFmpeg's."""
 
 _NUMBER = re.compile(r"%(0?)(\d*)d")
 
 
 class FrameReader(Protocol):
-    """What has frames: a video file, a camera, or an image sequence. See `VideoReader`."""
+    """A video file, a camera, or an image sequence. `VideoReader` describes the attributes."""
 
     name: str
     live: bool
@@ -52,43 +52,43 @@ def open_frames(
     """Opens a video, a camera or an image sequence.
 
     Args:
-        source: a file in any format that FFmpeg knows, the number of a camera, a folder of images,
+        source: a file in any format that FFmpeg reads, the number of a camera, a folder of images,
             or a pattern of image files such as frame_%04d.png.
-        fps: frames a second of an image sequence, 25 if None; videos have their own.
+        fps: frames per second of an image sequence, 25 if None. It must be None for a video.
 
     Raises:
-        RednetError: as `VideoReader` and `ImageSequence` do, an empty name, or fps for a video.
+        RednetError: the source is empty, fps is given for a video, or as `VideoReader` and
+            `ImageSequence` raise it.
     """
     if not isinstance(source, int):
-        # Path would take it for the current folder.
+        # Path("") is the current folder.
         if not os.fspath(source):
-            raise RednetError("the name of a video is empty")
+            raise RednetError("the path of the video is empty")
         path = Path(source)
         if path.is_dir() or (_NUMBER.search(path.name) and not path.exists()):
             return ImageSequence(path, FPS if fps is None else fps)
     if fps is not None:
-        raise RednetError(f"{source}: a video has its own frames a second; fps is for images")
+        raise RednetError(f"{source}: fps is only for images, not for a video")
     return VideoReader(source)
 
 
 class ImageSequence:
-    """The images of a folder, or those that a pattern names, as `VideoReader` has frames.
+    """The images of a folder or of a pattern as frames, with the attributes of `VideoReader`.
 
-    They come in the order of the numbers in their names. Images of another size than the first are
-    resized to it. Attributes as those of `VideoReader`; `broken` says which images were left out
-    because they cannot be read.
+    The images are in the order of the numbers in their names. They are resized to the size of the
+    first image. Images that cannot be read are left out, and `broken` describes them.
     """
 
     def __init__(self, source: str | os.PathLike[str], fps: Fraction | float = FPS) -> None:
         """Finds the images and reads the first.
 
         Args:
-            source: the folder, in which only files with an image's ending count; or a pattern like
-                frame_%04d.png, which names frames with consecutive numbers or with gaps.
-            fps: frames a second.
+            source: a folder, of which the files with an image's extension are read, or a pattern
+                such as frame_%04d.png, for which the numbers may have gaps.
+            fps: frames per second.
 
         Raises:
-            RednetError: fps is not positive, there is no such image, or the first cannot be read.
+            RednetError: fps is not positive, there is no image, or the first cannot be read.
         """
         if not fps > 0:
             raise RednetError(f"fps: {fps} is not positive")
@@ -98,7 +98,7 @@ class ImageSequence:
         path = Path(source)
         self._files = _images_in(path) if path.is_dir() else _images_like(path)
         if not self._files:
-            kind = "no image in this folder" if path.is_dir() else "names no image"
+            kind = "no image in this folder" if path.is_dir() else "no image has such a name"
             raise RednetError(f"{self.name}: {kind}")
         self.frame_count: int | None = len(self._files)
         self._first = read_image(self._files[0], upright=True)
@@ -110,7 +110,7 @@ class ImageSequence:
             )
 
     def __iter__(self) -> Iterator[VideoFrame]:
-        """Yields the images that can be read, each at the time of its place in the sequence."""
+        """Yields the images that can be read; their times are those of the whole sequence."""
         unreadable: list[str] = []
         for index, file in enumerate(self._files):
             try:
@@ -124,11 +124,11 @@ class ImageSequence:
             self.broken = f"{unreadable[0]}{more}"
 
     def __enter__(self) -> Self:
-        """For `with`."""
+        """Returns itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing is open."""
+        """Does nothing."""
 
     def _sized(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if image.shape[1::-1] == self.size:
@@ -137,7 +137,7 @@ class ImageSequence:
 
 
 def _images_in(folder: Path) -> list[Path]:
-    """Images of a folder, numbers in their names compared by value."""
+    """The images of a folder, sorted by name; numbers in names are compared by value."""
 
     def order(path: Path) -> list[tuple[bool, int, str]]:
         parts = re.split(r"(\d+)", path.name)
@@ -149,7 +149,7 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 def _images_like(pattern: Path) -> list[Path]:
-    """Files that a pattern names, by number."""
+    """The files that match a pattern, sorted by number."""
     number = _NUMBER.search(pattern.name)
     if number is None or not pattern.parent.is_dir():
         return []
@@ -157,9 +157,9 @@ def _images_like(pattern: Path) -> list[Path]:
     padded, width = number.groups()
     digits = rf"\d{{{width or 1},}}" if padded else r"\d+"
     named = re.compile(re.escape(before) + f"({digits})" + re.escape(after))
-    found = {
+    files = {
         int(match[1]): path
         for path in pattern.parent.iterdir()
         if (match := named.fullmatch(path.name)) and path.is_file()
     }
-    return [found[index] for index in sorted(found)]
+    return [files[index] for index in sorted(files)]

@@ -1,4 +1,4 @@
-"""Video files and cameras in, video files out, frame by frame (PyAV)."""
+"""Reads video files and cameras, and writes video files, frame by frame (PyAV)."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from rednet_jax.errors import RednetError
 from rednet_jax.files import replacing
 
 MISSING_FRAMES = 3
-"""A video that ends more than this many frames before its declared end was cut short. Whole files
-(29 tried: AVI, MP4, MPEG, WMV) end within two frames of it."""
+"""A video that ends more than this many frames before its declared end was cut short. Complete
+files (29 tested: AVI, MP4, MPEG, WMV) end within two frames of it."""
 
 UNTAGGED = 2
-"""FFmpeg's number for YUV frames that do not say by which matrix they were made from RGB."""
+"""FFmpeg's number for YUV frames without a declared YUV-to-RGB matrix."""
 
 BT709 = 1
-"""FFmpeg's number for that matrix, for the primaries and for the transfer function of BT.709."""
+"""FFmpeg's number for the matrix, the primaries and the transfer function of BT.709."""
 
 BT601 = 6
 """FFmpeg's number for the matrix of BT.601."""
@@ -40,24 +40,24 @@ CAMERAS = {
     "darwin": ("avfoundation", "{}"),
     "win32": ("vfwcap", "{}"),
 }
-"""FFmpeg's input device for cameras on each system, and how it names the one of a number."""
+"""FFmpeg's input device for cameras on each platform, and its name for camera number {}."""
 
 UPRIGHT = np.eye(2, dtype=np.int64)
-"""Display matrix of a video that is shown as it is stored."""
+"""Display matrix of a video that is shown as stored."""
 
 LARGEST = 36_000_000
-"""Pixels of a frame at most, somewhat more than 8K has: some dozens are in memory at a time."""
+"""Maximum number of pixels of a frame, a little more than 8K: dozens of frames are in memory."""
 
 TICKS = 10_000
-"""A second of a written video has at least so many: frames of uneven distance keep their times."""
+"""Minimum number of ticks per second of a written video, so that frames keep their times."""
 
 
 class VideoFrame(NamedTuple):
-    """One frame, and when it is shown.
+    """A frame and its time.
 
     Attributes:
         image: RGB uint8 [H, W, 3].
-        seconds: after the first frame.
+        seconds: time after the first frame.
     """
 
     image: NDArray[np.uint8]
@@ -68,29 +68,31 @@ class WriteFrame(Protocol):
     """Appends a frame to a video."""
 
     def __call__(self, image: NDArray[np.uint8], seconds: float | None = None) -> None:
-        """Takes RGB uint8 [H, W, 3], and when it is shown; None follows the last one evenly."""
+        """Takes RGB uint8 [H, W, 3] and its time; None is one frame interval after the last."""
 
 
 class VideoReader:
-    """The frames of a video or a camera, turned as the file asks. A context manager; iterate once.
+    """The frames of a video or a camera, rotated as the file declares.
+
+    It is a context manager and can be iterated once.
 
     Attributes:
         name: of the file or the camera.
         live: whether it is a camera.
-        fps: frames a second.
-        size: width and height of the frames in pixels as they are stored, and then turned: the
-            file's pixel aspect is not applied.
-        pixel_aspect: width of a pixel where it is shown, over its height.
-        frame_count: as the file declares it, None where it does not say.
-        broken: after the last frame, None or what of the file is missing: parts that cannot be
-            decoded are left out, and the end may be.
+        fps: frames per second.
+        size: width and height of the rotated frames in stored pixels; the pixel aspect is not
+            applied.
+        pixel_aspect: width of a displayed pixel divided by its height.
+        frame_count: as the file declares it, else None.
+        broken: after the last frame, a description of the missing parts of the file, which cannot
+            be decoded or are cut off; None if the file is complete.
     """
 
     def __init__(self, source: str | os.PathLike[str] | int) -> None:
-        """Opens a video and decodes the first frame that can be.
+        """Opens a video and decodes the first decodable frame.
 
         Args:
-            source: path of a file in any format that FFmpeg knows, or the number of a camera.
+            source: path of a file in any format that FFmpeg reads, or the number of a camera.
 
         Raises:
             RednetError: the file or the camera is missing, is no video, or no frame of it can be
@@ -107,22 +109,22 @@ class VideoReader:
             else:
                 self._container = stack.enter_context(_open_file(self.name, stack))
             best = self._container.streams.best("video")
-            # Music has its cover as a video of one frame.
+            # Music files have their cover as a video stream with one frame.
             if not isinstance(best, VideoStream) or best.disposition & Disposition.attached_pic:
                 raise RednetError(f"{self.name}: has no video stream")
-            # PyAV makes none for a stream that FFmpeg has no decoder for.
+            # PyAV creates no codec context if FFmpeg has no decoder for the stream.
             if getattr(best, "codec_context", None) is None:
                 raise RednetError(f"{self.name}: not a video (no decoder for its video stream)")
             self._stream = best
             self._check_size(best.width, best.height)
-            # Decoders refuse larger frames, which a stream may have later, before they take memory.
+            # The frame size may change within a stream: the decoder has to check every frame.
             best.codec_context.options = {"max_pixels": str(LARGEST)}
-            # Threads that each decode a frame would lose frames beside a damaged one.
+            # With frame threads, frames next to a damaged one are lost.
             self._stream.thread_type = "SLICE"
             self.fps = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
             self._frames = self._decode()
             first = next(self._frames, None)
-            # FFmpeg also 'plays' text files, as a terminal would show them.
+            # FFmpeg decodes text files as terminal output.
             if first is None or self._container.format.name == "tty":
                 raise RednetError(f"{self.name}: not a video (no frame of it can be decoded)")
             self._first = first
@@ -135,12 +137,12 @@ class VideoReader:
             self._resources = stack.pop_all()
 
     def __iter__(self) -> Iterator[VideoFrame]:
-        """Yields the frames; those before a break are handed out."""
+        """Yields the frames; a broken file ends the iteration without an exception."""
         yield self._first
         yield from self._frames
 
     def __enter__(self) -> Self:
-        """For `with`."""
+        """Returns itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -161,7 +163,7 @@ class VideoReader:
                 first = frame
                 self._matrix = _display_matrix(frame)
             try:
-                # A stream may change its size half way; those who read it were told one.
+                # The frame size may change within a stream: all frames get the size of the first.
                 image = _rgb(frame, first.width, first.height)
             except av.FFmpegError:
                 self._damaged += 1
@@ -184,10 +186,10 @@ class VideoReader:
                     continue
                 yield from frames
         except (av.FFmpegError, OSError) as error:
-            self.broken = f"broke off ({error.strerror})"
+            self.broken = f"reading failed ({error.strerror})"
 
     def _missing(self, first: av.VideoFrame, last: av.VideoFrame) -> str | None:
-        """What of a file that was read to its end is missing."""
+        """Describes the missing parts of a file after its last frame; None if it is complete."""
         missing = []
         if self._damaged:
             places = "1 place" if self._damaged == 1 else f"{self._damaged} places"
@@ -196,14 +198,14 @@ class VideoReader:
         if last.is_corrupt:
             missing.append("cut short (its last frame is incomplete)")
         elif declared and first.time is not None and last.time is not None:
-            # The first frames may be those that cannot be decoded.
-            shown = last.time - min(first.time, self._start_seconds()) + float(1 / self.fps)
-            if declared - shown > max(float(MISSING_FRAMES / self.fps), 0.02 * declared):
-                missing.append(f"cut short ({shown:.1f} s of {declared:.1f} s)")
+            # The frames before `first` could not be decoded, but are not cut off.
+            decoded = last.time - min(first.time, self._start_seconds()) + float(1 / self.fps)
+            if declared - decoded > max(float(MISSING_FRAMES / self.fps), 0.02 * declared):
+                missing.append(f"cut short ({decoded:.1f} s of {declared:.1f} s)")
         return " and ".join(missing) or None
 
     def _seconds(self, first: av.VideoFrame, frame: av.VideoFrame, before: float) -> float:
-        """When a frame is shown; one that does not say, or goes back in time, follows evenly."""
+        """The time of a frame; without a valid one, a frame interval after the last frame's."""
         if first.time is not None and frame.time is not None:
             seconds = float(frame.time - first.time)
             if seconds > before:
@@ -215,38 +217,41 @@ class VideoReader:
         return float((self._stream.start_time or 0) * (self._stream.time_base or 0))
 
     def _declared_seconds(self) -> float | None:
-        """Length of the part of the video stream that is shown."""
+        """The declared length of the displayed part of the video stream."""
         stream, container = self._stream, self._container
         lengths = [0.0]
-        # An MP4 file that was trimmed without encoding it again holds frames that are not shown.
-        # Of an AVI file without its end FFmpeg shortens the length, but not the number of frames.
+        # The frames of an MP4 file are no measure: one trimmed without re-encoding has frames that
+        # are not displayed. For a truncated AVI file, FFmpeg corrects the length, but not the
+        # number of frames.
         if stream.duration is None or container.format.name == "avi":
             lengths.append(float(stream.frames / self.fps))
         if stream.duration is not None and stream.time_base is not None:
             lengths.append(float(stream.duration * stream.time_base))
         else:
-            # What follows counts from 0, which may be before the first frame.
+            # These lengths start at 0, which may be before the first frame.
             start = max(0.0, self._start_seconds())
             if clock := re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", "")):
                 hours, minutes, seconds = clock.groups()
                 length = 3600 * float(hours) + 60 * float(minutes) + float(seconds)
                 lengths.append(length - start)
             elif container.duration is not None and len(container.streams) == 1:
-                # Of several streams, the longest gives the file its length.
+                # The length of a file is that of its longest stream.
                 lengths.append(container.duration / av.time_base - start)
         return max(lengths) or None
 
 
 def _display_matrix(frame: av.VideoFrame) -> NDArray[np.int64]:
-    """Returns how a frame is shown: int [2, 2], a rotation by quarter turns, or a mirror image.
+    """Returns the display matrix of a frame, int [2, 2]: a rotation by multiples of 90 degrees, or
+    a reflection.
 
-    It maps directions (x, y) of the stored image to those of the one that is shown. Other angles
-    become the nearest.
+    It maps directions (x, y) of the stored image to those of the displayed image. Other angles are
+    rounded to these.
     """
     data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
         return UPRIGHT
-    # Rows (a, b, u), (c, d, v), (x, y, w): (a p + c q + x, b p + d q + y) shows pixel (p, q).
+    # With rows (a, b, u), (c, d, v), (x, y, w), pixel (p, q) is displayed at
+    # (a p + c q + x, b p + d q + y).
     values = np.frombuffer(cast(bytes, data), np.int32)
     stored = values.reshape(3, 3)[:2, :2].T.astype(np.float64)
     straight, crossed = np.abs(np.diag(stored)).sum(), np.abs(np.diag(stored[::-1])).sum()
@@ -257,7 +262,7 @@ def _display_matrix(frame: av.VideoFrame) -> NDArray[np.int64]:
 
 
 def _displayed(image: NDArray[np.uint8], matrix: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Returns an image [H, W, 3] as a display matrix shows it."""
+    """Applies a display matrix to an image [H, W, 3]."""
     if not matrix[0, 0]:
         image = image.swapaxes(0, 1)
     across, down = matrix.sum(1)
@@ -265,7 +270,7 @@ def _displayed(image: NDArray[np.uint8], matrix: NDArray[np.int64]) -> NDArray[n
 
 
 def _rgb(frame: av.VideoFrame, width: int, height: int) -> NDArray[np.uint8]:
-    """Returns [H, W, 3]."""
+    """Returns the frame as RGB uint8 [H, W, 3]."""
     colorspace = _usual_matrix(frame.width, frame.height) if frame.colorspace == UNTAGGED else None
     return np.asarray(
         frame.to_ndarray(format="rgb24", width=width, height=height, src_colorspace=colorspace),
@@ -274,27 +279,27 @@ def _rgb(frame: av.VideoFrame, width: int, height: int) -> NDArray[np.uint8]:
 
 
 def _usual_matrix(width: int, height: int) -> int:
-    """What players take for the matrix of a video that does not say: BT.709 for large ones."""
+    """The matrix that players use for a video without a declared one: BT.709 for large videos."""
     return BT709 if width >= 1280 or height > 576 else BT601
 
 
 def _open_file(name: str, stack: contextlib.ExitStack) -> av.container.InputContainer:
     path = Path(name)
     try:
-        # Opened here, so that FFmpeg takes no name for an address or a pattern.
+        # Not opened by FFmpeg, which interprets some names as addresses or patterns.
         file = stack.enter_context(path.open("rb"))
     except OSError as error:
         raise RednetError(f"{name}: cannot be read ({error.strerror})") from error
     try:
         return av.open(_with_extension(file), "r", metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:
-        raise RednetError(f"{name}: not a video, or cut off before its index") from error
+        raise RednetError(f"{name}: not a video, or its index is cut off") from error
 
 
 def _with_extension(file: BinaryIO) -> BinaryIO:
-    """Returns a GIF that begins without extensions with a comment added, other files as they are.
+    """Returns the file, or a copy with a comment block if it is a GIF that starts with an image.
 
-    FFmpeg 8 takes several frames for one in a GIF whose first block is an image.
+    FFmpeg 8 merges several frames of a GIF if its first block is an image.
     """
     start = file.read(13)
     if start[:6] in (b"GIF87a", b"GIF89a") and len(start) == 13:
@@ -308,7 +313,7 @@ def _with_extension(file: BinaryIO) -> BinaryIO:
 
 def _open_camera(number: int) -> av.container.InputContainer:
     if sys.platform not in CAMERAS:
-        raise RednetError(f"camera {number}: no cameras are known on {sys.platform}")
+        raise RednetError(f"camera {number}: cameras are not supported on {sys.platform}")
     device, name = CAMERAS[sys.platform]
     try:
         return av.open(name.format(number), "r", format=device)
@@ -324,35 +329,35 @@ def write_video(
     size: tuple[int, int],
     pixel_aspect: Fraction = Fraction(1),
 ) -> Iterator[WriteFrame]:
-    """Writes an H.264 (yuv420p) MP4 file that appears only once it is whole.
+    """Writes an H.264 (yuv420p) MP4 file, atomically.
 
         with write_video("out.mp4", 25, (640, 480)) as write:
             write(image)
 
-    An exception that leaves the block leaves no file.
+    The file appears at the end of the block. If the block raises an exception, there is no file.
 
     Args:
         path: of the file, NAME.mp4.
-        fps: frames a second, on average.
-        size: width and height of the frames to come. An odd side grows by one pixel: H.264 stores
-            colour for blocks of two by two.
-        pixel_aspect: width of a pixel where it is shown, over its height.
+        fps: average frames per second.
+        size: width and height of the frames. One pixel is added to an odd side, since H.264 stores
+            colour for blocks of 2 x 2 pixels.
+        pixel_aspect: width of a displayed pixel divided by its height.
 
     Yields:
-        A function that appends one frame, of that size.
+        A function that appends a frame of that size.
 
     Raises:
         RednetError: the file cannot be written, or has another extension.
     """
     width, height = size
     rate = Fraction(fps).limit_denominator(60_000)
-    # Even distances are whole numbers of ticks, so that the rate can be read off them.
+    # A frame interval is a whole number of ticks, so that players compute the exact rate.
     ticks = rate.numerator * -(-TICKS // rate.numerator)
     if Path(path).suffix.lower() not in (".mp4", ".m4v"):
-        raise RednetError(f"{path}: cannot be written (it will be an MP4 file: name it .mp4)")
+        raise RednetError(f"{path}: cannot be written (an MP4 file needs the extension .mp4)")
     with replacing(path) as partial:
         try:
-            # Absolute, so that FFmpeg takes no name with a colon for an address.
+            # FFmpeg interprets relative names with a colon as addresses.
             with av.open(str(partial.absolute()), "w", format="mp4") as container:
                 stream = container.add_stream(
                     "libx264", rate=rate, options={"preset": "veryfast", "crf": "20"}
@@ -362,12 +367,12 @@ def write_video(
                 codec = stream.codec_context
                 codec.time_base = Fraction(1, ticks)
                 codec.sample_aspect_ratio = pixel_aspect
-                # As players without an eye for tags take it, and said for those with one.
+                # The matrix that players assume without a tag; the tag declares the same matrix.
                 codec.colorspace = _usual_matrix(width, height)
                 codec.color_range = ColorRange.MPEG
                 codec.color_primaries = codec.color_trc = BT709
-                even = Fraction(ticks) / rate
-                last = -even
+                interval = Fraction(ticks) / rate
+                last = -interval
 
                 def write(image: NDArray[np.uint8], seconds: float | None = None) -> None:
                     nonlocal last
@@ -381,8 +386,8 @@ def write_video(
                         dst_colorspace=codec.colorspace,
                         dst_color_range=ColorRange.MPEG,
                     )
-                    asked = last + even if seconds is None else round(seconds * ticks)
-                    last = max(Fraction(asked), last + 1)
+                    time = last + interval if seconds is None else round(seconds * ticks)
+                    last = max(Fraction(time), last + 1)
                     frame.pts, frame.time_base = round(last), Fraction(1, ticks)
                     container.mux(stream.encode(frame))
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rednet_jax.evaluate.clips import ClipWindows, Followed, follow, frames_of, track_of
 from rednet_jax.evaluate.metrics import face_errors
 from rednet_jax.evaluate.protocols import Crops, in_image
-from rednet_jax.inference.answers import align_crops
+from rednet_jax.inference.predict import align_crops
 from rednet_jax.landmarks.normalisers import measurable
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.train.watch import COLUMNS, Face, faces_of, faces_to_show, worst_and_typical

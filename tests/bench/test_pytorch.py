@@ -57,9 +57,9 @@ def test_rows_of_all_runtimes(moved):
 
 
 def test_another_network_is_refused(moved, monkeypatch):
-    answers = pytorch.answer_crops
+    answers = pytorch.predict_crops
     monkeypatch.setattr(
-        pytorch, "answer_crops", lambda *given: (answers(*given)[0] + 0.02, answers(*given)[1])
+        pytorch, "predict_crops", lambda *given: (answers(*given)[0] + 0.02, answers(*given)[1])
     )
     with pytest.raises(RednetError, match=r"torch, eager: points differ from JAX's by 0\.02"):
         bench_torch(moved, batches=(2,), feedback_steps=(2,), training_steps=(), **SMALL)

@@ -106,7 +106,7 @@ def test_from_images_to_a_file_and_a_sheet(tmp_path: Path) -> None:
     assert Image.open(found.sheet).size[0] > 1000
     with pytest.raises(RednetError, match="the detector finds 0 of 8 labelled faces"):
         propose_scheme(tmp_path / "mine", "mine29", detector=ByName({}))
-    with pytest.raises(RednetError, match="'wflw98' is that of a built-in scheme"):
+    with pytest.raises(RednetError, match="'wflw98' is the name of a built-in scheme"):
         propose_scheme(tmp_path / "mine", "wflw98")
     with pytest.raises(RednetError, match="no labelled image"):
         propose_scheme(tmp_path / "mine" / "nothing", "mine29")

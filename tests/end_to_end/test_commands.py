@@ -81,7 +81,7 @@ def test_a_wrong_video_is_one_line_and_status_2(checkpoint, tmp_path):
     (tmp_path / "text.mp4").write_text("This is no video.\n")
     done = rednet("track", "text.mp4", "--checkpoint", checkpoint, cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr == "rednet: text.mp4: not a video, or cut off before its index\n"
+    assert done.stderr == "rednet: text.mp4: not a video, or its index is cut off\n"
     assert done.stdout == ""
     assert [path.name for path in tmp_path.iterdir()] == ["text.mp4"]
 

@@ -22,7 +22,7 @@ from rednet_jax.evaluate.calibration import (
     photo_folds,
 )
 from rednet_jax.evaluate.reliability import scores, sigmoid
-from rednet_jax.inference.answers import answer_crops
+from rednet_jax.inference.predict import predict_crops
 from rednet_jax.model.heads import PeakReadout, scale_confidence
 from rednet_jax.model.rednet import init
 from rednet_jax.weights.store import fingerprint, load, write_weights
@@ -86,11 +86,11 @@ def test_weights_take_the_scaling_in_and_landmarks_stay(narrow):
     variables = jax.tree.map(np.asarray, init(config, jax.random.key(0)))
     shape = (2, config.image_size, config.image_size, 3)
     crops = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
-    landmarks, confidence = answer_crops(config, variables, crops, 2)
+    landmarks, confidence = predict_crops(config, variables, crops, 2)
     kept = jax.tree.map(np.copy, variables)
     scaled = scale_confidence(config, variables, 0.6, -0.3)
     jax.tree.map(np.testing.assert_array_equal, variables, kept)
-    same, after = answer_crops(config, scaled, crops, 2)
+    same, after = predict_crops(config, scaled, crops, 2)
     np.testing.assert_array_equal(same, landmarks)
     p = confidence.astype(np.float64)
     np.testing.assert_allclose(after, sigmoid(0.6 * np.log(p / (1 - p)) - 0.3), rtol=1e-5)

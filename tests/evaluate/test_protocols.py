@@ -20,7 +20,7 @@ from rednet_jax.detection.yunet import YuNet
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate import protocols
 from rednet_jax.evaluate.protocols import crop_split, evaluate_split
-from rednet_jax.inference.answers import align_crops
+from rednet_jax.inference.predict import align_crops
 from rednet_jax.landmarks.boxes import landmark_box, whole_face_box
 from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.landmarks.crops import crop_transform

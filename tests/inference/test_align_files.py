@@ -1,4 +1,4 @@
-"""Pictures in, landmarks in image pixels out; a bad image does not stop the others."""
+"""`align_files`: names, tables, JSON, overlays, and images that cannot be read."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def boxes(tmp_path):
 
 def points(aligned, *names):
     """Landmarks [N, L, 2] of the one face of each image."""
-    found = [aligned.faces[name] for name in names]
-    assert all(len(faces) == 1 for faces in found)
-    return np.stack([faces[0].landmarks for faces in found])
+    faces_of = [aligned.faces[name] for name in names]
+    assert all(len(faces) == 1 for faces in faces_of)
+    return np.stack([faces[0].landmarks for faces in faces_of])
 
 
 def test_the_detector_finds_the_portrait(network, save):
@@ -57,12 +57,12 @@ def test_the_detector_finds_the_portrait(network, save):
     assert face.landmarks.shape == (68, 2) and face.landmarks.dtype == np.float32
     assert face.score > 0.8
     x0, y0, x1, y1 = landmark_box(face.landmarks)
-    # A network without training stays near the middle of its crop.
+    # An untrained network predicts landmarks near the centre of the crop.
     assert 170 < (x0 + x1) / 2 < 280 and 70 < (y0 + y1) / 2 < 190
 
 
 def test_landmarks_move_with_the_image(network, save, portrait, boxes):
-    """The same face elsewhere, its box given: the same landmarks elsewhere."""
+    """With the box of a shifted face, the landmarks shift with it."""
     moved = np.zeros((600, 640, 3), np.uint8)
     moved[40:552, 100:612] = portrait
     first = align_files([save("a.png")], checkpoint=network, boxes=boxes("a"))
@@ -73,12 +73,12 @@ def test_landmarks_move_with_the_image(network, save, portrait, boxes):
     assert second.faces["b"][0].score is None
 
 
-def test_names_are_paths_below_what_the_images_share(network, save, boxes):
+def test_names_are_relative_to_the_common_folder(network, save, boxes):
     files = [save("b/2.png"), save("a/1.jpg"), save("a/x.y.png")]
-    given = boxes("a/1", "a/x.y", "b/2")
-    aligned = align_files([files[0].parents[1]], checkpoint=network, boxes=given)
+    file = boxes("a/1", "a/x.y", "b/2")
+    aligned = align_files([files[0].parents[1]], checkpoint=network, boxes=file)
     assert list(aligned.faces) == ["a/1", "a/x.y", "b/2"]
-    aligned = align_files([files[0], files[1]], checkpoint=network, boxes=given)
+    aligned = align_files([files[0], files[1]], checkpoint=network, boxes=file)
     assert list(aligned.faces) == ["b/2", "a/1"]
     with pytest.raises(RednetError, match="no image in this folder"):
         empty = files[0].parents[1] / "empty"
@@ -86,27 +86,27 @@ def test_names_are_paths_below_what_the_images_share(network, save, boxes):
         align_files([empty], checkpoint=network)
 
 
-def test_images_among_many_are_answered_as_alone(network, save, boxes, tmp_path):
-    """In the table and in the drawings, too."""
+def test_results_of_an_image_do_not_depend_on_the_others(network, save, boxes, tmp_path):
+    """Also in the table and in the overlays."""
     names = [f"{n:02d}" for n in range(4)]
     rng = np.random.default_rng(0)
     for name in names:
         save(f"{name}.png", rng.integers(256, size=(300, 300, 3), dtype=np.uint8))
-    given = boxes(*names)
+    file = boxes(*names)
     folder = tmp_path / "images"
     drawn = tmp_path / "drawn"
-    told = []
+    reports = []
     aligned = align_files(
         [folder],
         checkpoint=network,
-        boxes=given,
+        boxes=file,
         overlay=drawn,
         csv=tmp_path / "a.csv",
-        report=lambda done, total: told.append((done, total)),
+        report=lambda done, total: reports.append((done, total)),
     )
-    assert told == [(n + 1, len(names)) for n in range(len(names))]
+    assert reports == [(n + 1, len(names)) for n in range(len(names))]
     for name in names:
-        alone = align_files([folder / f"{name}.png"], checkpoint=network, boxes=given)
+        alone = align_files([folder / f"{name}.png"], checkpoint=network, boxes=file)
         np.testing.assert_allclose(points(alone, name), points(aligned, name), atol=1e-2)
         image, overlay = (read_image(f / f"{name}.png", upright=True) for f in (folder, drawn))
         expected = draw_landmarks(image, aligned.faces[name][0].landmarks, IBUG68)
@@ -116,12 +116,12 @@ def test_images_among_many_are_answered_as_alone(network, save, boxes, tmp_path)
     np.testing.assert_allclose(landmarks, points(aligned, *names), atol=6e-4)
 
 
-def test_a_group_has_a_row_for_each_face(network, save, portrait, boxes, tmp_path):
-    """Detected or given; tables and JSON tell the same."""
+def test_an_image_has_a_row_for_each_face(network, save, portrait, boxes, tmp_path):
+    """With detected faces and with boxes; CSV and JSON agree."""
     two = np.concatenate([portrait, portrait], axis=1)
     file = save("two.png", two)
-    where = {"csv": tmp_path / "a.csv", "json": tmp_path / "a.json"}
-    aligned = align_files([file], checkpoint=network, faces=None, **where)
+    outputs = {"csv": tmp_path / "a.csv", "json": tmp_path / "a.json"}
+    aligned = align_files([file], checkpoint=network, faces=None, **outputs)
     left, right = sorted(aligned.faces["two"], key=lambda face: face.box[0])
     np.testing.assert_allclose(right.box - left.box, [512, 0, 512, 0], atol=4)
     rows = (tmp_path / "a.csv").read_text().splitlines()
@@ -129,23 +129,23 @@ def test_a_group_has_a_row_for_each_face(network, save, portrait, boxes, tmp_pat
     assert [row.split(",")[:2] for row in rows[1:]] == [["two", "0"], ["two", "1"]]
     (image,) = json.loads((tmp_path / "a.json").read_text())["images"]
     assert image["name"] == "two" and len(image["faces"]) == 2
-    for told, face in zip(image["faces"], aligned.faces["two"], strict=True):
-        np.testing.assert_allclose(told["landmarks"], face.landmarks, atol=6e-4)
-        assert told["score"] == pytest.approx(face.score, abs=6e-4)
+    for written, face in zip(image["faces"], aligned.faces["two"], strict=True):
+        np.testing.assert_allclose(written["landmarks"], face.landmarks, atol=6e-4)
+        assert written["score"] == pytest.approx(face.score, abs=6e-4)
     assert len(align_files([file], checkpoint=network).faces["two"]) == 1
-    given = boxes("two.png", "two.png")
-    aligned = align_files([file], checkpoint=network, faces=None, boxes=given)
+    table = boxes("two.png", "two.png")
+    aligned = align_files([file], checkpoint=network, faces=None, boxes=table)
     assert len(aligned.faces["two"]) == 2
 
 
-def test_files_that_differ_by_their_endings_keep_them_in_their_names(network, save, boxes):
+def test_names_keep_the_file_extension_if_needed(network, save, boxes):
     png, jpg = save("a.png"), save("a.jpg")
     aligned = align_files([png.parent], checkpoint=network, boxes=boxes("a.png", "a.jpg"))
     assert list(aligned.faces) == ["a.jpg", "a.png"] and aligned.failures == []
     assert list(align_files([jpg, jpg], checkpoint=network, boxes=boxes("a")).faces) == ["a.jpg"]
 
 
-def test_drawings_stay_in_their_folder(network, save, tmp_path, monkeypatch):
+def test_overlays_are_only_in_their_folder(network, save, tmp_path, monkeypatch):
     a, c = save("b/a.png"), save("c/c.png")
     monkeypatch.chdir(a.parent)
     drawn = tmp_path / "drawn"
@@ -157,38 +157,40 @@ def test_drawings_stay_in_their_folder(network, save, tmp_path, monkeypatch):
     assert [p.name for p in c.parent.iterdir()] == ["c.png"]
 
 
-def test_what_a_folder_holds_beside_images_is_told(network, save, boxes):
+def test_other_files_of_a_folder_are_reported(network, save, boxes):
     path = save("a.png")
     path.with_name("notes.txt").touch()
     aligned = align_files([path.parent], checkpoint=network, boxes=boxes("a"))
-    assert aligned.failures == [f"{path.parent}: left out, not images by their endings: notes.txt"]
+    assert aligned.failures == [
+        f"{path.parent}: skipped files without an image extension: notes.txt"
+    ]
 
 
-def test_results_survive_ctrl_c(network, save, boxes, tmp_path):
+def test_ctrl_c_keeps_the_results_so_far(network, save, boxes, tmp_path):
     files = [save("a.png"), save("b.png")]
 
     def interrupt(done, total):
         raise KeyboardInterrupt
 
     table = tmp_path / "a.csv"
-    given = boxes("a", "b")
-    aligned = align_files(files, checkpoint=network, boxes=given, csv=table, report=interrupt)
+    file = boxes("a", "b")
+    aligned = align_files(files, checkpoint=network, boxes=file, csv=table, report=interrupt)
     assert aligned.interrupted
     assert read_landmarks_csv(table)[0] == ["a"]
 
 
 def test_outputs_are_checked_before_work_starts(network, save, tmp_path):
     (tmp_path / "file").touch()
-    told = []
+    reports = []
     for output in ({"csv": tmp_path}, {"json": tmp_path / "file/a.json"}):
         with pytest.raises(RednetError, match="cannot be written"):
             align_files(
                 [save("a.png")],
                 checkpoint=network,
-                report=lambda done, total: told.append(done),
+                report=lambda done, total: reports.append(done),
                 **output,
             )
-    assert told == []
+    assert reports == []
 
 
 def test_a_bad_image_does_not_stop_the_others(network, save, tmp_path):
@@ -212,7 +214,7 @@ def test_a_bad_image_does_not_stop_the_others(network, save, tmp_path):
     assert np.isnan(read_landmarks_csv(tmp_path / "a.csv")[1][0]).all()
 
 
-def test_where_no_image_can_be_read_nothing_is_written(network, tmp_path):
+def test_nothing_is_written_if_no_image_can_be_read(network, tmp_path):
     (tmp_path / "a.png").touch()
     with pytest.raises(RednetError, match=r"a.png: not an image that can be read \(and 1 more\)"):
         align_files(
@@ -224,7 +226,7 @@ def test_where_no_image_can_be_read_nothing_is_written(network, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
-def test_a_image_without_a_box_is_a_failure(network, save, boxes):
+def test_an_image_without_a_box_is_a_failure(network, save, boxes):
     files = [save("a.png"), save("b.png")]
     aligned = align_files(files, checkpoint=network, boxes=boxes("b"))
     assert aligned.failures == ["a: has no row in the boxes file"]
@@ -238,13 +240,13 @@ def test_an_overlay_replaces_no_image(network, save, portrait):
     np.testing.assert_array_equal(read_image(path, upright=True), portrait)
 
 
-def test_feedback_steps_below_one_are_refused(network, save):
+def test_feedback_steps_below_one_are_an_error(network, save):
     with pytest.raises(RednetError, match="1 or more, not 0"):
         align_files([save("a.png")], checkpoint=network, feedback_steps=0)
 
 
-def test_an_image_is_turned_upright_and_scaled(network, save, boxes, portrait, tmp_path):
-    """As `read_image` does: what a 16-bit file stored turned holds is the upright image."""
+def test_orientation_and_16_bits_are_applied(network, save, boxes, portrait, tmp_path):
+    """A rotated 16-bit image with an EXIF orientation gives the landmarks of the upright image."""
     grey = np.asarray(Image.fromarray(portrait).convert("L"))
     plain = save("plain.png", grey)
     deep = save("deep.png", np.rot90(grey).astype(np.uint16) * 257, exif=turned_clockwise())
@@ -253,7 +255,7 @@ def test_an_image_is_turned_upright_and_scaled(network, save, boxes, portrait, t
 
 
 def turned_clockwise():
-    """EXIF orientation 6: the camera was turned, a viewer turns the image clockwise."""
+    """EXIF orientation 6: viewers rotate the image clockwise."""
     exif = Image.Exif()
     exif[0x0112] = 6
     return exif

@@ -1,4 +1,4 @@
-"""From images to faces: every face, upright or not, and nothing where there is none."""
+"""`Aligner`: faces in images, upright or rotated, and images without faces."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from rednet_jax.inference.aligner import BATCH, Aligner
 from rednet_jax.quickstart import portrait_path
 
 FIVE = (slice(36, 42), slice(42, 48), slice(30, 31), slice(48, 49), slice(54, 55))
-"""Landmarks that a detector's five points are the means of: eyes, nose, corners of the mouth."""
+"""Landmarks whose means are a detector's five points: eyes, nose, corners of the mouth."""
 
 
-class Found:
-    """A detector that answers the given faces."""
+class FixedDetector:
+    """A detector that always returns the same faces."""
 
     def __init__(self, *faces: Detection) -> None:
         self.faces = list(faces)
@@ -37,34 +37,33 @@ def released():
     return Aligner("compact", feedback_steps=1)
 
 
-def test_one_call_from_a_file_an_image_or_an_array(released, portrait):
+def test_files_pil_images_and_arrays_give_the_same_landmarks(released, portrait):
     (face,) = released(portrait_path())
     assert face.scheme.count == 68 and face.identity is None
     assert face.score > 0.8 and face.confidence.mean() > 0.6
     from_image, from_array = released([Image.open(portrait_path()), portrait])
-    for (other,) in (from_image, from_array):
-        np.testing.assert_allclose(other.landmarks, face.landmarks, atol=1e-3)
-    (other,) = rednet_jax.align(str(portrait_path()), feedback_steps=1)
-    np.testing.assert_allclose(other.landmarks, face.landmarks, atol=1e-3)
+    from_align = rednet_jax.align(str(portrait_path()), feedback_steps=1)
+    for (same,) in (from_image, from_array, from_align):
+        np.testing.assert_allclose(same.landmarks, face.landmarks, atol=1e-3)
 
 
 @pytest.mark.parametrize("degrees", range(45, 360, 45))
-def test_landmarks_turn_with_the_image(released, portrait, degrees):
-    """2 % of the inter-ocular distance is what resampling leaves."""
+def test_landmarks_rotate_with_the_image(released, portrait, degrees):
+    """Up to 2 % of the inter-ocular distance, because of resampling."""
     face = Image.fromarray(portrait[20:276, 100:356])
     canvas = Image.new("RGB", (512, 512), (90, 110, 130))
     canvas.paste(face, (128, 128))
     turned = canvas.rotate(degrees, resample=Image.Resampling.BICUBIC, fillcolor=(90, 110, 130))
-    (upright,), (found,) = released([canvas, turned])
+    (upright,), (face,) = released([canvas, turned])
     angle = math.radians(degrees)
     back = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    points = (found.landmarks - 255.5) @ back.T + 255.5
+    points = (face.landmarks - 255.5) @ back.T + 255.5
     eyes = np.linalg.norm(upright.landmarks[45] - upright.landmarks[36])
     assert np.linalg.norm(points - upright.landmarks, axis=-1).mean() < 0.02 * eyes
 
 
 @pytest.mark.parametrize("quarters", (1, 2, 3))
-def test_a_box_of_a_turned_face_is_enough(released, portrait, quarters):
+def test_the_box_of_a_rotated_face_is_sufficient(released, portrait, quarters):
     ((upright,),) = released.align([portrait])
     size = portrait.shape[0]
     assert portrait.shape[1] == size
@@ -73,49 +72,49 @@ def test_a_box_of_a_turned_face_is_enough(released, portrait, quarters):
     for _ in range(quarters):
         points = np.stack([points[:, 1], size - 1 - points[:, 0]], -1)
     box = np.concatenate([points.min(0), points.max(0)])
-    ((found,),) = released.align([turned], [[box]])
+    ((face,),) = released.align([turned], [[box]])
     eyes = np.linalg.norm(points[45] - points[36])
-    assert np.linalg.norm(found.landmarks - points, axis=-1).mean() < 0.03 * eyes
+    assert np.linalg.norm(face.landmarks - points, axis=-1).mean() < 0.03 * eyes
 
 
-def test_a_face_found_upside_down_is_turned(portrait):
+def test_a_face_detected_upside_down_is_rotated(portrait):
     ((upright,),) = Aligner("compact", feedback_steps=1).align([portrait])
     five = np.stack([upright.landmarks[part].mean(0) for part in FIVE])
     wrong = Detection(upright.box, upright.score, (2 * five.mean(0) - five).astype(np.float32))
-    (found,) = Aligner("compact", feedback_steps=1, detector=Found(wrong))(portrait)
+    (face,) = Aligner("compact", feedback_steps=1, detector=FixedDetector(wrong))(portrait)
     eyes = np.linalg.norm(upright.landmarks[45] - upright.landmarks[36])
-    assert np.linalg.norm(found.landmarks - upright.landmarks, axis=-1).mean() < 0.03 * eyes
+    assert np.linalg.norm(face.landmarks - upright.landmarks, axis=-1).mean() < 0.03 * eyes
 
 
-def test_no_face_is_no_answer(released):
+def test_without_a_face_the_result_is_empty(released):
     assert released(np.full((300, 400, 3), 128, np.uint8)) == []
     assert released([]) == []
 
 
-def test_the_most_prominent_come_first_and_no_more_than_asked(network, portrait):
+def test_the_most_prominent_faces_are_first_and_limited_in_number(network, portrait):
     faces = at(10, 10, 60), at(200, 60, 200), at(60, 300, 100)
-    detector = Found(*faces)
+    detector = FixedDetector(*faces)
     every = Aligner(network, detector=detector)(portrait)
     assert [face.box[0] for face in every] == [200, 60, 10]
     two = Aligner(network, detector=detector, faces=2)(portrait)
-    for one, other in zip(two, every[:2], strict=True):
-        np.testing.assert_allclose(one.landmarks, other.landmarks, atol=1e-3)
+    for face, expected in zip(two, every[:2], strict=True):
+        np.testing.assert_allclose(face.landmarks, expected.landmarks, atol=1e-3)
 
 
-def test_more_faces_than_a_batch_are_answered_as_alone(network, portrait):
+def test_faces_of_several_batches_have_the_same_landmarks_as_alone(network, portrait):
     faces = [at(20 * n, 10 * n, 80, 0.9 - 0.01 * n) for n in range(BATCH + 3)]
-    among = Aligner(network, detector=Found(*faces))(portrait)
-    assert len(among) == len(faces)
-    for face, found in zip(faces, among, strict=True):
-        (alone,) = Aligner(network, detector=Found(face))(portrait)
-        np.testing.assert_allclose(alone.landmarks, found.landmarks, atol=1e-2)
+    together = Aligner(network, detector=FixedDetector(*faces))(portrait)
+    assert len(together) == len(faces)
+    for detection, face in zip(faces, together, strict=True):
+        (alone,) = Aligner(network, detector=FixedDetector(detection))(portrait)
+        np.testing.assert_allclose(alone.landmarks, face.landmarks, atol=1e-2)
 
 
-def test_who_is_not_confident_enough_is_left_out(network, portrait):
-    (face,) = Aligner(network, detector=Found(at(175, 80)))(portrait)
+def test_faces_with_a_low_confidence_are_left_out(network, portrait):
+    (face,) = Aligner(network, detector=FixedDetector(at(175, 80)))(portrait)
     mean = float(face.confidence.mean())
     for least, count in ((mean - 1e-3, 1), (mean + 1e-3, 0)):
-        aligner = Aligner(network, detector=Found(at(175, 80)), min_confidence=least)
+        aligner = Aligner(network, detector=FixedDetector(at(175, 80)), min_confidence=least)
         assert len(aligner(portrait)) == count
 
 
@@ -129,19 +128,19 @@ def test_who_is_not_confident_enough_is_left_out(network, portrait):
     ],
     ids=lambda image: f"{image.dtype}{image.shape}",
 )
-def test_arrays_that_are_no_rgb_image_are_refused(network, image):
+def test_arrays_of_another_shape_or_dtype_are_errors(network, image):
     with pytest.raises(RednetError, match=r"an image is RGB uint8 \[H, W, 3\], not"):
-        Aligner(network, detector=Found())(image)
+        Aligner(network, detector=FixedDetector())(image)
 
 
-def test_options_out_of_range_and_boxes_outside_are_refused(network, portrait):
-    for options, told in (
+def test_options_out_of_range_and_boxes_outside_the_image_are_errors(network, portrait):
+    for options, message in (
         ({"feedback_steps": 0}, "feedback steps must be 1 or more, not 0"),
         ({"faces": 0}, "faces must be 1 or more, not 0"),
         ({"min_confidence": 1.5}, "min confidence must be 0 to 1, not 1.5"),
     ):
-        with pytest.raises(RednetError, match=told):
-            Aligner(network, detector=Found(), **options)
+        with pytest.raises(RednetError, match=message):
+            Aligner(network, detector=FixedDetector(), **options)
     box = np.array([5000, 10, 5100, 90], np.float32)
     with pytest.raises(RednetError, match="5000,10,5100,90 lies outside the image of 512x512 px"):
-        Aligner(network, detector=Found()).align([portrait], [[box]])
+        Aligner(network, detector=FixedDetector()).align([portrait], [[box]])

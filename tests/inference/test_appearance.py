@@ -1,4 +1,4 @@
-"""Another person is a sudden change that stays; motion and light are not."""
+"""A sudden and lasting change is another person; motion and brightness are not."""
 
 from __future__ import annotations
 
@@ -22,49 +22,49 @@ AXES = np.linalg.qr(np.random.default_rng(0).normal(size=(SIZE, 4)) - 0)[0].T * 
 
 
 def like(correlation, axis=1):
-    """A thumbnail of that correlation with that of the person, AXES[0]."""
+    """A thumbnail with this correlation with the person's, AXES[0]."""
     mixed = correlation * AXES[0] + np.sqrt(1 - correlation**2) * AXES[axis]
     return mixed.astype(np.float32)
 
 
 @pytest.fixture
 def person():
-    one = Appearance([like(1)])
+    appearance = Appearance([like(1)])
     for _ in range(3):
-        assert one.update(like(0.99)) is None
-    return one
+        assert appearance.update(like(0.99)) is None
+    return appearance
 
 
-def test_likeness_is_the_correlation_with_the_nearest_of_the_last_frames(person):
+def test_likeness_is_the_highest_correlation_with_the_last_frames(person):
     assert person.likeness(like(0.99)) == pytest.approx(1, abs=1e-5)
     assert person.likeness(like(0.5, axis=2)) == pytest.approx(0.5, abs=1e-2)
     assert person.likeness(-like(1)) < -0.9
 
 
-def test_somebody_quite_different_is_noticed_at_once(person):
+def test_a_very_different_person_is_detected_at_once(person):
     other = person.update(like(UNLIKE - 0.1, axis=2))
     assert other is not None
     assert other.likeness(like(UNLIKE - 0.1, axis=2)) == pytest.approx(1, abs=1e-5)
-    # What was known of the first person is left for when they come back.
+    # The first person's appearance is unchanged.
     assert person.likeness(like(1)) == pytest.approx(1, abs=1e-2)
     assert other.update(like(UNLIKE - 0.1, axis=2)) is None
 
 
-def test_somebody_less_different_is_noticed_when_it_stays_so(person):
+def test_a_less_different_person_is_detected_after_some_frames(person):
     changed = like((UNLIKE + ALIKE) / 2, axis=2)
-    answers = [person.update(changed) for _ in range(CONFIRMED_AFTER + 1)]
-    assert answers[:-1] == [None] * CONFIRMED_AFTER
-    assert answers[-1].likeness(changed) == pytest.approx(1, abs=1e-5)
+    results = [person.update(changed) for _ in range(CONFIRMED_AFTER + 1)]
+    assert results[:-1] == [None] * CONFIRMED_AFTER
+    assert results[-1].likeness(changed) == pytest.approx(1, abs=1e-5)
 
 
-def test_who_is_soon_alike_again_is_the_same_person(person):
+def test_a_short_change_is_the_same_person(person):
     changed = like((UNLIKE + ALIKE) / 2, axis=2)
     assert person.update(changed) is None
     assert all(person.update(like(0.99)) is None for _ in range(2 * CONFIRMED_AFTER))
 
 
 def test_change_in_every_frame_is_motion(person):
-    """Each frame is less like the one before than `STEADY`, but for the first not less alike."""
+    """The correlation with the previous frame is between `ALIKE` and `STEADY` in every frame."""
     angle = 0.0
     for _ in range(20):
         angle += np.arccos((STEADY + ALIKE) / 2)
@@ -79,8 +79,9 @@ def test_slow_change_is_the_same_person(person):
 
 
 @pytest.mark.parametrize(("scale", "roll", "shift"), [(1, 0, 20), (1.5, 0, 0), (1, 90, 0)])
-def test_a_thumbnail_is_of_the_face_wherever_it_is(portrait, scale, roll, shift):
-    """Moved, enlarged or turned with its landmarks, and lit by half, a face looks alike."""
+def test_a_thumbnail_does_not_depend_on_position_size_roll_and_brightness(
+    portrait, scale, roll, shift
+):
     landmarks = (IBUG68.shape * 110 + [222, 125]).astype(np.float32)
     first = thumbnail(portrait, landmarks, IBUG68)
     assert first.shape == (SIZE,) and first.dtype == np.float32

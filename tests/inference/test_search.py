@@ -1,4 +1,4 @@
-"""What the detector is shown covers the frame, and what it finds lies where it is in the frame."""
+"""Views cover the frame, and detections in a view are mapped to the frame."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LENGTH = st.integers(1, 5000)
 
 
 @hypothesis.given(LENGTH, LENGTH, st.floats(0, 1), st.floats(0, 1))
-def test_tiles_show_every_face_whole_that_the_whole_frame_is_too_coarse_for(width, height, x, y):
+def test_every_face_too_small_for_the_whole_frame_is_within_a_tile(width, height, x, y):
     tiles = tile_views((height, width, 3))
     if max(width, height) <= TILE:
         assert tiles == []
@@ -53,7 +53,7 @@ def test_frames_of_common_sizes():
 
 
 class BrightSpot:
-    """Finds a face around the brightest pixel of what it is shown."""
+    """Detects a face around the brightest pixel."""
 
     def detect(self, image):
         assert image.flags.c_contiguous
@@ -63,7 +63,7 @@ class BrightSpot:
 
 
 @pytest.mark.parametrize("view", [None, View(7, 5, 20, 12), View(3, 2, 30, 20, turned=True)])
-def test_a_face_in_a_view_lies_where_it_is_in_the_frame(view):
+def test_detections_in_a_view_are_mapped_to_the_frame(view):
     image = np.zeros((40, 50, 3), np.uint8)
     image[11, 17] = 255
     view = view or whole_view(image.shape)
@@ -71,7 +71,7 @@ def test_a_face_in_a_view_lies_where_it_is_in_the_frame(view):
     half = [1, 2] if view.turned else [2, 1]
     centre = np.array([17, 11])
     np.testing.assert_array_equal(face.box, [*(centre - half), *(centre + half)])
-    # To the right in a copy turned counter-clockwise is down in the frame.
+    # Right in the view, rotated counter-clockwise, is down in the frame.
     step = [0, 1] if view.turned else [1, 0]
     np.testing.assert_array_equal(face.points[:2], [centre, centre + step])
     assert face.score == 0.9

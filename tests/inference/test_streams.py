@@ -1,4 +1,4 @@
-"""Faces in one batch are faces alone: each with its own crop, warp and carried state."""
+"""Each face of a batch has its own crop, warp and carried state, as if it were alone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def frames():
 
 
 @pytest.fixture(scope="module")
-def remembering(network):
+def recurrent(network):
     """The network with an f_tRNN that has an effect."""
     config, variables = network
     back = variables["params"]["temporal"]["back"]
@@ -38,7 +38,7 @@ def remembering(network):
 
 
 def by_hand(network, frames, boxes, feedback_steps=2, between=lambda state: state):
-    """The last frame's points (pixels of the frame) and confidence, by `step` for one face."""
+    """The last frame's points (pixels of the frame) and confidence, from `rednet.step`."""
     config, variables = network
     state, old = rednet.initial_state(config, 1), None
     for frame, box in zip(frames, boxes, strict=True):
@@ -59,8 +59,8 @@ def by_hand(network, frames, boxes, feedback_steps=2, between=lambda state: stat
 
 
 @pytest.fixture(scope="module")
-def streams(remembering):
-    return Streams(*remembering, 4, feedback_steps=2)
+def streams(recurrent):
+    return Streams(*recurrent, 4, feedback_steps=2)
 
 
 def looks_at(streams, frame, boxes):
@@ -68,15 +68,15 @@ def looks_at(streams, frame, boxes):
 
 
 def step(streams, frame, boxes):
-    """Looks at the boxes, and keeps the state after it."""
+    """Looks at the boxes, and keeps the states."""
     looks = looks_at(streams, frame, boxes)
     for row, look in looks.items():
         streams.keep(row, look)
     return looks
 
 
-def test_faces_in_a_batch_are_faces_alone(streams, remembering, frames):
-    """Three faces fill a batch of four, in rows of their own; nothing is compiled on the way."""
+def test_faces_in_a_batch_are_faces_alone(streams, recurrent, frames):
+    """Three faces are padded to a batch of four; nothing is compiled."""
     compiled = module._step._cache_size()
     for row in BOXES:
         streams.forget(row)
@@ -85,30 +85,30 @@ def test_faces_in_a_batch_are_faces_alone(streams, remembering, frames):
     assert module._step._cache_size() == compiled
     assert list(looks) == [0, 1, 3]
     for row, look in looks.items():
-        points, confidence = by_hand(remembering, frames, [BOXES[row], MOVED[row]])
+        points, confidence = by_hand(recurrent, frames, [BOXES[row], MOVED[row]])
         np.testing.assert_allclose(look.landmarks, points, atol=1e-2)
         np.testing.assert_allclose(look.confidence, confidence, atol=1e-4)
         np.testing.assert_array_equal(look.region.box, MOVED[row])
         assert look.landmarks.dtype == look.confidence.dtype == np.float32
 
 
-def test_a_face_that_is_left_out_goes_on_where_it_was(streams, remembering, frames):
+def test_the_state_of_a_face_that_is_left_out_is_kept(streams, recurrent, frames):
     for row in BOXES:
         streams.forget(row)
     step(streams, frames[0], BOXES)
     step(streams, frames[1], {1: MOVED[1]})
     look = step(streams, frames[1], {3: MOVED[3]})[3]
-    points, _ = by_hand(remembering, frames, [BOXES[3], MOVED[3]])
+    points, _ = by_hand(recurrent, frames, [BOXES[3], MOVED[3]])
     np.testing.assert_allclose(look.landmarks, points, atol=1e-2)
 
 
-def test_a_blank_row_begins_anew(streams, remembering, frames):
+def test_a_forgotten_row_starts_from_the_initial_state(streams, recurrent, frames):
     step(streams, frames[0], {1: BOXES[1]})
     streams.forget(1)
     again = step(streams, frames[1], {1: MOVED[1]})[1]
-    points, _ = by_hand(remembering, frames[1:], [MOVED[1]])
+    points, _ = by_hand(recurrent, frames[1:], [MOVED[1]])
     np.testing.assert_allclose(again.landmarks, points, atol=1e-2)
-    carried, _ = by_hand(remembering, frames, [BOXES[1], MOVED[1]])
+    carried, _ = by_hand(recurrent, frames, [BOXES[1], MOVED[1]])
     assert np.abs(points - carried).max() > 0.1
 
 
@@ -121,21 +121,21 @@ def blank(state):
 
 
 @pytest.mark.parametrize(("carry", "between"), [("feedback", without_memory), ("nothing", blank)])
-def test_what_is_not_carried_is_blank(remembering, frames, carry, between):
-    streams = Streams(*remembering, 1, feedback_steps=1, carry=carry)
+def test_state_that_is_not_carried_is_initial(recurrent, frames, carry, between):
+    streams = Streams(*recurrent, 1, feedback_steps=1, carry=carry)
     step(streams, frames[0], {0: BOXES[0]})
     look = step(streams, frames[1], {0: MOVED[0]})[0]
     boxes = [BOXES[0], MOVED[0]]
-    points, _ = by_hand(remembering, frames, boxes, 1, between)
+    points, _ = by_hand(recurrent, frames, boxes, 1, between)
     np.testing.assert_allclose(look.landmarks, points, atol=1e-2)
-    everything, _ = by_hand(remembering, frames, boxes, 1)
+    everything, _ = by_hand(recurrent, frames, boxes, 1)
     assert np.abs(points - everything).max() > 0.1
 
 
-def test_a_second_look_at_a_frame_starts_from_the_state_before_it(streams, remembering, frames):
-    """The state advances once a frame, whichever look is kept."""
+def test_a_second_look_starts_from_the_state_before_the_frame(streams, recurrent, frames):
+    """The state advances once per frame, whichever look is kept."""
     beside = {1: MOVED[1] - np.float32(9)}
-    alone, _ = by_hand(remembering, frames, [BOXES[1], MOVED[1]])
+    alone, _ = by_hand(recurrent, frames, [BOXES[1], MOVED[1]])
     for kept in (0, 1):
         streams.forget(1)
         step(streams, frames[0], {1: BOXES[1]})
@@ -143,17 +143,17 @@ def test_a_second_look_at_a_frame_starts_from_the_state_before_it(streams, remem
         np.testing.assert_allclose(looks[1].landmarks, alone, atol=1e-2)
         streams.keep(1, looks[kept])
         boxes = [BOXES[1], (beside, MOVED)[kept][1], MOVED[1]]
-        points, _ = by_hand(remembering, [*frames, frames[0]], boxes)
+        points, _ = by_hand(recurrent, [*frames, frames[0]], boxes)
         after = step(streams, frames[0], {1: MOVED[1]})[1]
         np.testing.assert_allclose(after.landmarks, points, atol=1e-2)
 
 
-def test_a_turned_crop_shows_a_turned_image_alike(streams):
-    """The frame turned by a quarter, and the crop with it: landmarks turn along, state and all."""
+def test_landmarks_rotate_with_the_frame_and_the_crop(streams):
+    """A frame and its region rotated by 90 degrees, over two frames with carried state."""
     coarse = np.random.default_rng(1).integers(256, size=(2, 24, 32, 3), dtype=np.uint8)
     frames = [
-        np.asarray(Image.fromarray(one).resize((320, 240), Image.Resampling.BICUBIC))
-        for one in coarse
+        np.asarray(Image.fromarray(noise).resize((320, 240), Image.Resampling.BICUBIC))
+        for noise in coarse
     ]
     turned = [np.ascontiguousarray(np.rot90(frame, -1)) for frame in frames]
     height = frames[0].shape[0]
@@ -174,12 +174,12 @@ def test_a_turned_crop_shows_a_turned_image_alike(streams):
     np.testing.assert_allclose(look.confidence, upright.confidence, atol=1e-2)
 
 
-def test_no_boxes_no_network(streams, frames):
+def test_without_regions_the_result_is_empty(streams, frames):
     assert streams.look(frames[0], {}) == {}
 
 
-def test_a_network_that_has_not_learnt_to_remember_is_told_apart(network, remembering):
+def test_a_network_with_an_untrained_or_no_ftrnn_is_not_recurrent(network, recurrent):
     assert not is_recurrent(network[1])
-    assert is_recurrent(remembering[1])
+    assert is_recurrent(recurrent[1])
     params = {name: part for name, part in network[1]["params"].items() if name != "temporal"}
     assert not is_recurrent({"params": params})

@@ -1,4 +1,4 @@
-"""A video in, a drawn video and a table out: whole, or not at all."""
+"""`track_file`: the drawn video, the table and the lines of JSON of a video."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def grey_video(tmp_path_factory):
     return path
 
 
-def test_one_row_and_one_drawn_frame_for_each_frame(network, video, tmp_path):
-    told = []
+def test_each_frame_has_a_row_and_a_drawn_frame(network, video, tmp_path):
+    reports = []
     tracked = track_file(
         video,
         checkpoint=network,
@@ -47,9 +47,9 @@ def test_one_row_and_one_drawn_frame_for_each_frame(network, video, tmp_path):
         smooth=False,
         out=tmp_path / "drawn.mp4",
         landmarks=tmp_path / "points.csv",
-        report=lambda done, total: told.append((done, total)),
+        report=lambda done, total: reports.append((done, total)),
     )
-    assert told == [(n, 12) for n in range(1, 13)]
+    assert reports == [(n, 12) for n in range(1, 13)]
     assert tracked.files == [tmp_path / "drawn.mp4", tmp_path / "points.csv"]
     assert tracked.failures == []
     assert tracked.frames_per_second > 0
@@ -62,21 +62,21 @@ def test_one_row_and_one_drawn_frame_for_each_frame(network, video, tmp_path):
     with VideoReader(video) as reader, VideoReader(tmp_path / "drawn.mp4") as drawn:
         assert (drawn.fps, drawn.size) == (reader.fps, reader.size) == (20, (300, 252))
         frames = [frame.image for frame in reader]
-        shown = [frame.image for frame in drawn]
+        drawn_frames = [frame.image for frame in drawn]
     faces = list(track(frames, network, feedback_steps=2))
-    assert len(shown) == len(frames) == 12
+    assert len(drawn_frames) == len(frames) == 12
     for number, frame in enumerate(faces):
         (face,) = frame.faces
         np.testing.assert_allclose(face.landmarks, tracked.landmarks[number], atol=1e-3)
-        want = draw_landmarks(frames[number], face.landmarks, IBUG68)
-        changed = np.abs(want.astype(float) - frames[number]).max(-1) > 60
+        expected = draw_landmarks(frames[number], face.landmarks, IBUG68)
+        changed = np.abs(expected.astype(float) - frames[number]).max(-1) > 60
         assert changed.sum() > 100
-        drawn_error = np.abs(want[changed].astype(float) - shown[number][changed]).mean()
-        plain_error = np.abs(want[changed].astype(float) - frames[number][changed]).mean()
+        drawn_error = np.abs(expected[changed].astype(float) - drawn_frames[number][changed]).mean()
+        plain_error = np.abs(expected[changed].astype(float) - frames[number][changed]).mean()
         assert drawn_error < 0.5 * plain_error
 
 
-def test_every_face_is_a_part_of_its_frames_line(network, video, tmp_path):
+def test_each_line_has_the_faces_of_its_frame(network, video, tmp_path):
     tracked = track_file(video, checkpoint=network, faces=2, smooth=False, jsonl=tmp_path / "a")
     rows = [json.loads(line) for line in (tmp_path / "a").read_text().splitlines()]
     assert [row["frame"] for row in rows] == list(range(1, 13))
@@ -95,9 +95,7 @@ def test_every_face_is_a_part_of_its_frames_line(network, video, tmp_path):
         assert len(first["box"]) == 4
 
 
-def test_lines_go_to_standard_output_and_no_file_is_written(
-    network, video, tmp_path, monkeypatch, capsys
-):
+def test_lines_are_written_to_standard_output(network, video, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     track_file(video, checkpoint=network, jsonl="-")
     lines = capsys.readouterr().out.splitlines()
@@ -105,7 +103,7 @@ def test_lines_go_to_standard_output_and_no_file_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_table_goes_to_standard_output(network, video, tmp_path, monkeypatch, capsys):
+def test_the_table_is_written_to_standard_output(network, video, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     tracked = track_file(video, checkpoint=network, landmarks="-")
     (tmp_path / "points.csv").write_text(capsys.readouterr().out)
@@ -116,7 +114,7 @@ def test_the_table_goes_to_standard_output(network, video, tmp_path, monkeypatch
         track_file(video, checkpoint=network, landmarks="-", jsonl="-")
 
 
-def test_numbered_images_are_tracked_like_the_video_that_they_are(network, video, tmp_path):
+def test_numbered_images_are_tracked_like_a_video(network, video, tmp_path):
     folder = tmp_path / "seq"
     folder.mkdir()
     with VideoReader(video) as reader:
@@ -125,10 +123,12 @@ def test_numbered_images_are_tracked_like_the_video_that_they_are(network, video
     (folder / "f_012.png").write_bytes(b"broken")
     of_video = track_file(video, checkpoint=network, jsonl=tmp_path / "a", smooth=False)
     for source in (folder, folder / "f_%03d.png"):
-        found = track_file(source, checkpoint=network, jsonl=tmp_path / "b", smooth=False, fps=20)
-        np.testing.assert_array_equal(found.landmarks, of_video.landmarks)
+        of_images = track_file(
+            source, checkpoint=network, jsonl=tmp_path / "b", smooth=False, fps=20
+        )
+        np.testing.assert_array_equal(of_images.landmarks, of_video.landmarks)
         assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text()
-        assert found.failures == [
+        assert of_images.failures == [
             f"{source}: {folder / 'f_012.png'}: not an image that can be read; "
             "the 12 frames that could be read are kept"
         ]
@@ -137,11 +137,11 @@ def test_numbered_images_are_tracked_like_the_video_that_they_are(network, video
 @pytest.mark.parametrize(
     ("source", "stem"), [("a/f_%04d.png", "f"), ("a/%d.png", "sequence"), (3, "camera_3")]
 )
-def test_files_are_named_after_what_is_tracked(source, stem):
+def test_default_names_of_outputs(source, stem):
     assert _stem(source) == stem
 
 
-def test_a_network_without_memory_is_smoothed_unless_asked_not_to(network, video, tmp_path):
+def test_smoothing_is_the_default_for_a_network_without_recurrence(network, video, tmp_path):
     def landmarks(smooth):
         return track_file(video, checkpoint=network, smooth=smooth, jsonl=tmp_path / "a").landmarks
 
@@ -150,7 +150,7 @@ def test_a_network_without_memory_is_smoothed_unless_asked_not_to(network, video
     assert np.abs(plain - smoothed).max() > 0.01
 
 
-def test_files_are_named_after_the_video(network, video, tmp_path, monkeypatch):
+def test_default_outputs(network, video, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tracked = track_file(video, checkpoint=network)
     assert [str(path) for path in tracked.files] == ["talk_landmarks.mp4", "talk_landmarks.csv"]
@@ -160,13 +160,13 @@ def test_files_are_named_after_the_video(network, video, tmp_path, monkeypatch):
     }
 
 
-def test_only_what_is_asked_for_is_written(network, video, tmp_path, monkeypatch):
+def test_with_one_output_only_this_is_written(network, video, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     track_file(video, checkpoint=network, landmarks="points.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["points.csv"]
 
 
-def test_a_video_without_a_face_says_so(network, grey_video, tmp_path):
+def test_a_video_without_a_face_is_a_failure(network, grey_video, tmp_path):
     tracked = track_file(grey_video, checkpoint=network, landmarks=tmp_path / "points.csv")
     assert tracked.failures == [f"{grey_video}: no face found in 7 frames"]
     names, points = read_landmarks_csv(tmp_path / "points.csv")
@@ -175,8 +175,7 @@ def test_a_video_without_a_face_says_so(network, grey_video, tmp_path):
     assert (tracked.found, tracked.people) == (0, 0)
 
 
-def test_the_frames_before_a_break_are_kept(network, video, tmp_path, monkeypatch):
-    """The reader says after its last frame that more should have come."""
+def test_the_frames_of_a_truncated_video_are_kept(network, video, tmp_path, monkeypatch):
 
     class Broken(VideoReader):
         def __iter__(self):
@@ -194,7 +193,7 @@ def test_the_frames_before_a_break_are_kept(network, video, tmp_path, monkeypatc
         assert len(list(drawn)) == 5
 
 
-def test_ctrl_c_leaves_what_was_tracked_until_then(network, video, tmp_path):
+def test_ctrl_c_keeps_the_frames_so_far(network, video, tmp_path):
     def report(done, total):
         if done == 4:
             signal.raise_signal(signal.SIGINT)
@@ -218,12 +217,12 @@ def test_ctrl_c_leaves_what_was_tracked_until_then(network, video, tmp_path):
     assert len((tmp_path / "faces.jsonl").read_text().splitlines()) == 4
 
 
-def test_a_second_ctrl_c_ends_at_once_and_leaves_nothing(network, video, tmp_path):
+def test_a_second_ctrl_c_ends_at_once_without_outputs(network, video, tmp_path):
     def report(done, total):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
-    # Whoever started the tests in the background may have had Ctrl-C ignored.
+    # The tests may run as a background job, in which SIGINT is ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -233,7 +232,7 @@ def test_a_second_ctrl_c_ends_at_once_and_leaves_nothing(network, video, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_error_half_way_leaves_nothing(network, video, tmp_path):
+def test_an_error_leaves_no_outputs(network, video, tmp_path):
     def report(done, total):
         if done == 4:
             raise RednetError("broken")
@@ -250,7 +249,7 @@ def test_an_error_half_way_leaves_nothing(network, video, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_table_that_cannot_be_written_is_refused_before_the_first_frame(network, video, tmp_path):
+def test_an_unwritable_table_is_an_error_before_the_first_frame(network, video, tmp_path):
     (tmp_path / "folder").mkdir()
     done: list[int] = []
     with pytest.raises(RednetError, match="folder: cannot be written"):
@@ -265,13 +264,13 @@ def test_a_table_that_cannot_be_written_is_refused_before_the_first_frame(networ
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
-def test_files_must_differ(network, video, tmp_path):
+def test_outputs_must_be_different_files(network, video, tmp_path):
     for out, landmarks in [(video, None), (None, video), (tmp_path / "a.mp4", tmp_path / "a.mp4")]:
         with pytest.raises(RednetError, match="must be different files"):
             track_file(video, checkpoint=network, out=out, landmarks=landmarks)
 
 
-def test_feedback_steps_below_one_are_refused_before_anything_is_written(network, video, tmp_path):
+def test_feedback_steps_below_one_are_an_error_before_outputs_are_written(network, video, tmp_path):
     with pytest.raises(RednetError, match="1 or more, not 0"):
         track_file(video, checkpoint=network, feedback_steps=0, out=tmp_path / "drawn.mp4")
     assert list(tmp_path.iterdir()) == []

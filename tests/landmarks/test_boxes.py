@@ -1,4 +1,4 @@
-"""Bounding boxes: of landmarks, jittered as a detector would, and their overlap."""
+"""Bounding boxes of landmarks, random jitter, and intersection over union."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from rednet_jax.landmarks.schemes import Scheme
 POINTS = np.asarray([[3.5, 10], [-1, 4], [8, 6]], np.float32)
 
 
-def test_landmark_box_holds_the_labelled_points() -> None:
+def test_landmark_box_encloses_the_labelled_points() -> None:
     np.testing.assert_array_equal(landmark_box(POINTS), [-1, 4, 8, 10])
     labelled = np.asarray([True, False, True])
     np.testing.assert_array_equal(landmark_box(POINTS, labelled), [3.5, 6, 8, 10])
@@ -39,7 +39,7 @@ def test_landmark_box_holds_the_labelled_points() -> None:
 
 @pytest.mark.parametrize("known", [slice(17, 68), slice(36, 48), slice(36, 38)])
 def test_the_box_of_a_whole_face_from_some_of_its_points(known: slice) -> None:
-    """Of a mean face, turned and scaled, any two points tell where all the others are."""
+    """Any two points of a rotated and scaled mean face determine all the others."""
     turn = np.asarray([[0.9, 0.4], [-0.4, 0.9]])
     landmarks = IBUG68.shape @ turn * 80 + [50, 70]
     labelled = np.zeros(68, bool)
@@ -50,7 +50,7 @@ def test_the_box_of_a_whole_face_from_some_of_its_points(known: slice) -> None:
     assert box.dtype == np.float32
 
 
-def test_the_box_of_a_whole_face_holds_labelled_points_as_they_are() -> None:
+def test_the_box_of_a_whole_face_encloses_the_labelled_points() -> None:
     landmarks = IBUG68.shape * 80
     landmarks[8] = [0, 70]
     np.testing.assert_array_equal(
@@ -59,7 +59,7 @@ def test_the_box_of_a_whole_face_holds_labelled_points_as_they_are() -> None:
     assert whole_face_box(landmarks, IBUG68, np.arange(68) != 30)[3] == 70
 
 
-def test_the_box_of_a_face_of_one_labelled_point_has_the_size_that_is_expected() -> None:
+def test_the_box_of_a_face_with_one_labelled_point_has_the_expected_size() -> None:
     landmarks = IBUG68.shape * 80 + [50, 70]
     one = np.arange(68) == 30
     with pytest.raises(ValueError, match="one labelled landmark needs an expected box"):
@@ -68,7 +68,7 @@ def test_the_box_of_a_face_of_one_labelled_point_has_the_size_that_is_expected()
         whole_face_box(landmarks, IBUG68, np.zeros(68, bool), expected=np.float32([0, 0, 80, 80]))
     box = whole_face_box(landmarks, IBUG68, one, expected=np.float32([300, 200, 360, 280]))
     np.testing.assert_allclose(box, landmark_box(landmarks), atol=0.01)
-    # Where more is known, what was expected does not count.
+    # With more points, the expected box is not used.
     many = np.arange(68) >= 17
     np.testing.assert_array_equal(
         whole_face_box(landmarks, IBUG68, many, expected=np.float32([0, 0, 9, 9])),
@@ -76,7 +76,7 @@ def test_the_box_of_a_face_of_one_labelled_point_has_the_size_that_is_expected()
     )
 
 
-def test_the_box_of_a_scheme_of_seven_is_that_of_the_whole_face() -> None:
+def test_the_box_of_rednet7_is_that_of_the_whole_face() -> None:
     turn = np.asarray([[0.8, 0.5], [-0.5, 0.8]])
     face = IBUG68.shape @ turn * 120 + [300, 200]
     seven = convert(face, IBUG68, REDNET7)
@@ -97,10 +97,10 @@ HALF = (*range(8), *range(17, 22), *EYE, 31, 32, 48, 49, 59, 60, 67)
     place=arrays(np.float64, 2, elements=st.floats(-500, 3000)),
     seed=st.integers(0, 99),
 )
-def test_any_part_of_a_face_tells_its_box(
+def test_any_part_of_a_face_determines_its_box(
     missing: Sequence[int], angle: float, side: float, place: NDArray[np.float64], seed: int
 ) -> None:
-    """Of faces that differ from the mean by 1 % of their side, the box is within 10 % of it."""
+    """For deviations of 1 % of the side from the mean face, the box is within 10 % of the side."""
     turn = np.asarray([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     shape = IBUG68.shape + np.random.default_rng(seed).normal(0, 0.01, (68, 2))
     face = shape @ turn * side + place
@@ -112,7 +112,7 @@ def test_any_part_of_a_face_tells_its_box(
 
 
 def test_the_box_of_partly_labelled_real_faces(real_data: Path) -> None:
-    """Without the chin, or as AFLW labels faces, crops are as large as with all labels."""
+    """With the labels of AFLW, or without the chin, crops are as large as with all labels."""
     faces = [read_pts(path) for path in sorted((real_data / "300w").rglob("*.pts"))[::4]]
     parts = {"no jaw": [*range(17, 68)], "aflw": sorted(SHARED.values())}
     parts["aflw, no chin"] = parts["aflw"][1:]
@@ -139,10 +139,10 @@ def test_the_box_of_partly_labelled_real_faces(real_data: Path) -> None:
     st.integers(0, 99),
     st.sampled_from([IBUG68, REDNET7]),
 )
-def test_a_turned_box_is_the_upright_box_turned_about_its_centre(
+def test_a_turned_box_is_the_rotated_upright_box(
     angle: float, side: float, seed: int, scheme: Scheme
 ) -> None:
-    """Roll and box of a face that is turned are those of the upright face, turned along."""
+    """Roll and box of a rotated face are those of the upright face, rotated."""
     noise = np.random.default_rng(seed).normal(0, 0.02, (68, 2))
     upright = convert((IBUG68.shape + noise) * side, IBUG68, scheme)
     turn = np.asarray([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
@@ -158,8 +158,8 @@ def test_a_turned_box_is_the_upright_box_turned_about_its_centre(
     )
 
 
-def test_jitter_spreads_as_promised() -> None:
-    """Centre N(0, 0.06 side) on each axis, log size N(0, 0.10), all of them independent."""
+def test_distribution_of_jitter() -> None:
+    """Centre N(0, 0.06 side) on each axis, log size N(0, 0.10), all independent."""
     rng = np.random.default_rng(0)
     box = np.asarray([10, 20, 90, 60], np.float32)
     drawn = np.stack([jitter_box(rng, box) for _ in range(20_000)]).astype(np.float64)
@@ -170,7 +170,7 @@ def test_jitter_spreads_as_promised() -> None:
     np.testing.assert_allclose(draws.mean(0), 0, atol=0.003)
     np.testing.assert_allclose(draws.std(0), [0.06, 0.06, 0.10], rtol=0.02)
     np.testing.assert_allclose(np.corrcoef(draws.T), np.eye(3), atol=0.03)
-    # Normal, not uniform: 4.55 % lie beyond two deviations.
+    # Normal, not uniform: 4.55 % are beyond two standard deviations.
     np.testing.assert_allclose((abs(draws) > 2 * draws.std(0)).mean(0), 0.0455, atol=0.006)
 
 

@@ -1,4 +1,4 @@
-"""Landmarks of one scheme as those of another, against the same sums written out."""
+"""Conversion of landmarks between schemes, compared with explicit sums."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ PAIRS = [
 ids = [f"{source.name} to {target.name}" for source, target in PAIRS]
 
 
-def test_which_schemes_give_which() -> None:
+def test_conversions_of_the_builtin_schemes() -> None:
     sources = {
-        target.name: {source.name for source, other in PAIRS if other == target}
+        target.name: {source.name for source, converted in PAIRS if converted == target}
         for target in BUILTIN.values()
     }
     assert sources == {
@@ -46,20 +46,20 @@ def test_which_schemes_give_which() -> None:
         "aflw19": {"aflw19", "ibug68", "wflw98", "head70"},
         "head70": {"head70"},
     }
-    with pytest.raises(RednetError, match="cofw29 do not give those of ibug68: it has no conv"):
+    with pytest.raises(RednetError, match="cofw29 cannot be converted to ibug68: it has no conv"):
         convert(COFW29.shape, COFW29, IBUG68)
 
 
 @pytest.mark.parametrize(("source", "target"), PAIRS, ids=ids)
 def test_a_mean_face_stays_a_mean_face(source: Scheme, target: Scheme) -> None:
-    """Also what is turned, scaled and moved: weights sum to 1 and coordinates are not mixed."""
+    """Also if rotated, scaled and shifted: weights sum to 1 and coordinates are not mixed."""
     turn = np.array([[0.8, 0.6], [-0.6, 0.8]]) * 140
     points = source.shape @ turn + [300, 200]
-    found = convert(points, source, target)
-    np.testing.assert_allclose(found, target.shape @ turn + [300, 200], atol=0.02)
+    converted = convert(points, source, target)
+    np.testing.assert_allclose(converted, target.shape @ turn + [300, 200], atol=0.02)
     on_device = convert(jnp.asarray(points, jnp.float32), source, target)
     assert on_device.dtype == jnp.float32
-    np.testing.assert_allclose(on_device, found, atol=1e-3)
+    np.testing.assert_allclose(on_device, converted, atol=1e-3)
 
 
 @pytest.mark.parametrize(("source", "target"), PAIRS, ids=ids)
@@ -86,14 +86,14 @@ def test_by_hand() -> None:
     """Halfway between the first two jaw points: 3/8, 6/8 and -1/8 of the first three."""
     points = np.zeros((68, 2))
     points[:3] = [[0, 0], [8, 16], [8, 32]]
-    found = convert(points, IBUG68, WFLW98)
-    np.testing.assert_allclose(found[:3], [[0, 0], [5, 8], [8, 16]])
+    converted = convert(points, IBUG68, WFLW98)
+    np.testing.assert_allclose(converted[:3], [[0, 0], [5, 8], [8, 16]])
     # The wing of the nose: 1.3 of its base's end, -0.5 of the base's middle, 0.2 of the tip.
     points[[31, 33, 30]] = [[10, 0], [20, 0], [20, -10]]
     np.testing.assert_allclose(convert(points, IBUG68, AFLW19)[12], [7, -2])
 
 
-def test_a_landmark_is_known_where_all_that_it_is_made_of_is_known() -> None:
+def test_a_landmark_is_known_if_all_its_terms_are_known() -> None:
     labelled = np.ones((2, 68), bool)
     labelled[1, 1] = False
     known = convert_labelled(labelled, IBUG68, WFLW98)
@@ -103,8 +103,8 @@ def test_a_landmark_is_known_where_all_that_it_is_made_of_is_known() -> None:
 
 
 @given(st.integers(0, 99))
-def test_through_a_builtin_scheme(seed: int) -> None:
-    """A scheme that converts from ibug68 alone takes what ibug68 converts from, too."""
+def test_conversion_through_a_builtin_scheme(seed: int) -> None:
+    """A scheme with a conversion from ibug68 also accepts the sources of ibug68."""
     mine = dataclasses.replace(
         REDNET7,
         name="mine7",
@@ -117,17 +117,17 @@ def test_through_a_builtin_scheme(seed: int) -> None:
     assert indices_in(mine, IBUG68) is None
 
 
-def test_an_index_that_the_source_does_not_have_is_told() -> None:
+def test_an_index_beyond_the_source_is_an_error() -> None:
     mine = dataclasses.replace(
         REDNET7,
         name="mine7",
         conversions=(Conversion("ibug68", tuple(((i + 65, 1.0),) for i in range(7))),),
     )
-    with pytest.raises(RednetError, match="mine7: conversions: ibug68: row 3: 68 is no landmark"):
+    with pytest.raises(RednetError, match="mine7: conversions: ibug68: row 3: landmark 68"):
         convert(IBUG68.shape, IBUG68, mine)
 
 
-def test_under_jit_it_is_a_gather() -> None:
+def test_convert_compiles_to_a_gather() -> None:
     compiled = jax.jit(lambda points: convert(points, HEAD70, COFW29))
     points = np.random.default_rng(0).normal(size=(5, 70, 2)).astype(np.float32)
     np.testing.assert_allclose(compiled(points), convert(points, HEAD70, COFW29), atol=1e-5)

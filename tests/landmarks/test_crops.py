@@ -44,7 +44,7 @@ similarities = st.builds(
 
 
 def smooth(x: Any, y: Any) -> NDArray[np.float64]:
-    """An image without detail: its value at any place, [..., 3] in 0..255."""
+    """The values [..., 3], 0..255, of a smooth image at any position."""
     waves = [np.sin(x / 21 + y / 35), np.cos(x / 30 - y / 24), np.sin(y / 19) * np.cos(x / 27)]
     return np.asarray(127 + 100 * np.stack(waves, -1))
 
@@ -104,7 +104,7 @@ def test_compose_and_invert(
     np.testing.assert_allclose(round_trips, identity, atol=1e-6)
 
 
-def test_affine_maps_batch_and_agree_on_the_device() -> None:
+def test_affine_maps_of_batches_and_on_the_device() -> None:
     rng = np.random.default_rng(0)
     outer, inner = (
         np.stack([similarity(*rng.uniform(0.5, 2, 4)) for _ in range(6)]).reshape(3, 2, 2, 3)
@@ -134,8 +134,8 @@ def test_affine_maps_batch_and_agree_on_the_device() -> None:
     ],
     ids=["apply", "compose", "invert", "warp"],
 )
-def test_coordinates_enter_no_matrix_product(function: Callable[..., jax.Array]) -> None:
-    """GPUs and TPUs round its factors: a landmark at 200 px would move by up to half a pixel."""
+def test_coordinates_are_not_in_a_matrix_product(function: Callable[..., jax.Array]) -> None:
+    """GPUs and TPUs round factors: a landmark at 200 px would be off by up to half a pixel."""
     program = jax.make_jaxpr(function)(jnp.eye(2, 3), jnp.ones((4, 2)), jnp.ones((8, 8, 3)))
     assert "dot_general" not in str(program)
 
@@ -168,7 +168,7 @@ def test_warp_by_whole_pixels_copies() -> None:
 )
 @settings(max_examples=30, deadline=None)
 def test_host_and_device_cut_the_same_crop(angle: float, scale: float, x: float, y: float) -> None:
-    """To 2 of 255: the host rounds each of its steps down to whole grey levels."""
+    """Up to 2 grey levels: the host rounds after each step."""
     picture = smooth_image(120, 110)
     affine = similarity(angle, scale, x, y)
     affine[:, 2] -= affine[:, :2].sum(1) * 15.5
@@ -183,8 +183,8 @@ def test_host_and_device_cut_the_same_crop(angle: float, scale: float, x: float,
 
 
 @pytest.mark.parametrize("scale", [1.0, 1.6, 2.0, 2.7, 5.3])
-def test_shrunk_crop_keeps_the_places(scale: float) -> None:
-    """Off by a quarter of a crop's pixel, the crop would differ by 3 (scale 1) to 11 (scale 5)."""
+def test_a_shrunk_crop_is_not_shifted(scale: float) -> None:
+    """A shift of a quarter of a crop pixel would be a difference of 3 (scale 1) to 11 (scale 5)."""
     picture = smooth_image(300, 260)
     size = int(200 / scale)
     affine = np.asarray([[scale, 0, 25.3], [0, scale, 40.9]])
@@ -211,8 +211,8 @@ def test_fine_detail_is_averaged() -> None:
 
 @pytest.mark.parametrize("scale", [1.2, 3.0, 23.4, 63.0])
 @pytest.mark.parametrize("corner", [-900.0, -3.3, 40.2])
-def test_black_around_an_image_changes_no_crop(scale: float, corner: float) -> None:
-    """The host leaves out what is black far outside; no pixel may tell, but for rounding."""
+def test_a_black_border_does_not_change_crops(scale: float, corner: float) -> None:
+    """`crop_image` skips regions outside the image, which changes no pixel except by rounding."""
     picture = smooth_image(60, 50)
     border = 20 * int(scale + 0.5)
     padded = np.pad(picture, ((border, border), (border, border), (0, 0)))
@@ -226,7 +226,7 @@ def test_black_around_an_image_changes_no_crop(scale: float, corner: float) -> N
     "box",
     [(0, 0, 1e6, 1e6), (-1e30, -1e30, 1e30, 1e30), (1e9, 1e9, 2e9, 2e9), (-500, -500, -400, -400)],
 )
-def test_a_box_of_any_size_is_cut(box: tuple[float, ...]) -> None:
+def test_crops_of_boxes_of_any_size(box: tuple[float, ...]) -> None:
     picture = np.full((100, 120, 3), 255, np.uint8)
     crop = crop_image(picture, crop_transform(np.asarray(box), margin=1.25, size=64), 64)
     assert crop.shape == (64, 64, 3)

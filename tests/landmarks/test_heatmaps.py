@@ -1,4 +1,4 @@
-"""Heat maps hold landmarks to a fraction of a pixel."""
+"""Heat maps encode and decode landmarks with sub-pixel precision."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ to_crop = jax.jit(to_crop_pixels, static_argnums=(1, 2))
 
 @jax.jit
 def logits_of(maps: jax.Array) -> jax.Array:
-    """Returns logits whose sigmoids are the maps times 0.9, so that even a peak's is finite."""
+    """Returns the logits of the maps times 0.9, so that those of peaks are finite."""
     likely = 0.9 * jnp.maximum(maps, 1e-30)
     return jnp.log(likely) - jnp.log1p(-likely)
 
 
 @given(x=st.floats(-0.5, WIDTH - 0.5), y=st.floats(-0.5, HEIGHT - 0.5), sigma=st.floats(0.6, 4))
 @settings(deadline=None)
-def test_peak_gives_the_centre_back(x: float, y: float, sigma: float) -> None:
+def test_the_decoded_peak_is_the_centre(x: float, y: float, sigma: float) -> None:
     maps = draw(jnp.asarray([[x, y]]), (HEIGHT, WIDTH), sigma)
     np.testing.assert_allclose(decode(logits_of(maps)), [[x, y]], atol=0.05)
 
 
 @given(st.floats(8, WIDTH - 9), st.floats(8, HEIGHT - 9), st.floats(0.6, 2))
 @settings(deadline=None)
-def test_centre_of_mass_gives_the_centre_back_where_the_whole_peak_is_inside(
+def test_the_centre_of_mass_is_the_centre_if_the_whole_peak_is_inside(
     x: float, y: float, sigma: float
 ) -> None:
     maps = draw(jnp.asarray([[x, y]]), (HEIGHT, WIDTH), sigma)
@@ -57,7 +57,7 @@ def test_crop_to_map_and_back(x: float, y: float) -> None:
     np.testing.assert_allclose(back, point, atol=0.05)
 
 
-def test_a_map_pixel_lies_in_the_middle_of_its_crop_pixels() -> None:
+def test_a_map_pixel_is_at_the_centre_of_its_crop_pixels() -> None:
     """Pixel 0 of a map of 32 covers pixels 0 to 3 of a crop of 128, pixel 31 covers 124 to 127."""
     np.testing.assert_allclose(to_crop(jnp.asarray([0.0, 31]), 128, 32), [1.5, 125.5])
     np.testing.assert_allclose(to_map(jnp.asarray([1.5, 125.5]), 128, 32), [0, 31])
@@ -109,7 +109,7 @@ def test_gradient_of_a_vanishing_map_is_finite(weight: float) -> None:
 
 
 def test_coordinates_are_summed_in_full_precision() -> None:
-    """By default GPUs and TPUs round them to 11 or 8 bits."""
+    """By default, GPUs and TPUs round them to 11 or 8 bits."""
     program = jax.make_jaxpr(soft_argmax)(jnp.ones((2, 8, 8, 3)))
     products = str(program).split("dot_general")[1:]
     assert len(products) == 2
@@ -117,12 +117,12 @@ def test_coordinates_are_summed_in_full_precision() -> None:
 
 
 @pytest.mark.parametrize("height", [3.0, 12.0, 17.0, 30.0, 60.0])
-def test_high_peaks_are_found_by_their_logits(height: float) -> None:
-    """The sigmoid of 17 and more is 1 in float32, for the pixels around a peak, too."""
+def test_high_peaks_are_decoded_from_their_logits(height: float) -> None:
+    """The float32 sigmoid of 17 or more is 1, also at the pixels around a peak."""
     y, x = np.mgrid[:32, :32]
     exact = height - 0.5 * ((x - 19.3) ** 2 + (y - 7.8) ** 2)
     low, mid, high = -np.logaddexp(0, -exact[8, 18:21])
     expected = 19 + 0.5 * (low - high) / (low - 2 * mid + high)
-    (found,) = decode(jnp.asarray(exact[..., None], jnp.float32))
-    assert found[0] == pytest.approx(expected, abs=1e-3)
-    assert round(float(found[1])) == 8
+    (peak,) = decode(jnp.asarray(exact[..., None], jnp.float32))
+    assert peak[0] == pytest.approx(expected, abs=1e-3)
+    assert round(float(peak[1])) == 8

@@ -1,4 +1,4 @@
-"""The lengths that errors are divided by, for any scheme, against hand-computed ones."""
+"""Normalisers of any scheme, compared with lengths computed by hand."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from rednet_jax.landmarks.normalisers import (
 from rednet_jax.landmarks.schemes import Scheme
 
 
-def test_each_scheme_has_its_own() -> None:
-    of = {s.name: default_normaliser(s) for s in (IBUG68, REDNET7, WFLW98, COFW29, AFLW19)}
-    assert of.pop("aflw19") == "box" and set(of.values()) == {"inter-ocular"}
+def test_default_normalisers() -> None:
+    own = {s.name: default_normaliser(s) for s in (IBUG68, REDNET7, WFLW98, COFW29, AFLW19)}
+    assert own.pop("aflw19") == "box" and set(own.values()) == {"inter-ocular"}
     assert normaliser_text(WFLW98) == "inter-ocular (outer eye corners)"
     assert normaliser_text(IBUG68, "inter-pupil") == (
         "inter-pupil (means of each eye's six points)"
@@ -39,7 +39,7 @@ def test_each_scheme_has_its_own() -> None:
 def test_by_hand() -> None:
     points = np.zeros((19, 2))
     points[0], points[1] = (10, 20), (40, 68)
-    # The landmarks' own box is 40 x 68; 'box' is of the box that is given.
+    # The landmarks' own box is 40 x 68; `boxes` replaces it.
     boxes = np.array([0, 0, 8, 50.0])
     assert face_lengths(points, AFLW19, boxes=boxes) == pytest.approx(20)
     assert face_lengths(points, AFLW19, "box", boxes=boxes) == pytest.approx(20)
@@ -50,18 +50,18 @@ def test_by_hand() -> None:
 @pytest.mark.parametrize(
     ("scheme", "normaliser", "reason"),
     [
-        (AFLW19, "inter-ocular", "names no points for 'inter-ocular'"),
+        (AFLW19, "inter-ocular", "has no landmarks for 'inter-ocular'"),
         (REDNET7, "inter-pupil", "no closed parts 'right_eye' and 'left_eye'"),
         (COFW29, "box-diagonal", "do not span the face's box"),
         (IBUG68, "ears", "no normaliser 'ears'; known: inter-ocular"),
     ],
 )
-def test_what_a_scheme_does_not_have_is_told(scheme, normaliser, reason) -> None:
+def test_a_normaliser_that_a_scheme_does_not_define_is_an_error(scheme, normaliser, reason) -> None:
     with pytest.raises(RednetError, match=reason):
         check_normaliser(normaliser, scheme)
 
 
-def test_inner_landmarks_are_not_of_the_jaw() -> None:
+def test_inner_landmarks_are_not_on_the_jaw() -> None:
     assert inner_landmarks(IBUG68) == list(range(17, 68))
     assert inner_landmarks(WFLW98) == list(range(33, 98))
     assert inner_landmarks(REDNET7) == list(range(7))
@@ -76,7 +76,7 @@ def test_errors_of_any_scheme(scheme: Scheme) -> None:
     labelled = np.ones(truth.shape[:-1], bool)
     labelled[1, 0] = False
     boxes = np.stack(
-        [whole_face_box(one, scheme, expected=np.array([0, 0, 90, 90])) for one in truth]
+        [whole_face_box(points, scheme, expected=np.array([0, 0, 90, 90])) for points in truth]
     )
     lengths = face_lengths(truth, scheme, None, labelled, boxes)
     known = measurable(labelled, scheme, boxed=True)
@@ -92,7 +92,7 @@ def test_errors_of_any_scheme(scheme: Scheme) -> None:
 
 
 @given(SCHEMES)
-def test_a_track_that_moves_evenly_does_not_jitter(scheme: Scheme) -> None:
+def test_uniform_motion_is_no_jitter(scheme: Scheme) -> None:
     track = np.stack([scheme.shape * 90 + 5 * t for t in range(5)]).astype(np.float64)
     if scheme.count == 1:
         assert np.isnan(jitter(track, scheme))

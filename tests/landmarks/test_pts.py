@@ -1,4 +1,4 @@
-""".pts files: written and read back, 1-based on disk, and files that lie."""
+""".pts files: written and read back, 1-based on disk, and invalid files."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def test_written_points_are_read_back(tmp_path: Path, landmarks: np.ndarray) -> 
     np.testing.assert_allclose(back, landmarks, atol=1e-3)
 
 
-def test_disk_counts_from_one(tmp_path: Path) -> None:
+def test_files_are_one_based(tmp_path: Path) -> None:
     write_pts(tmp_path / "face.pts", np.zeros((7, 2)))
     lines = (tmp_path / "face.pts").read_text().splitlines()
     assert lines == ["version: 1", "n_points: 7", "{", *["1.0000 1.0000"] * 7, "}"]
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
-def test_the_official_form_is_read(tmp_path: Path, newline: str) -> None:
+def test_the_form_of_300w_is_read(tmp_path: Path, newline: str) -> None:
     rows = [f"{i}.500000 {2 * i}.250000 " for i in range(1, 69)]
     lines = ["version: 1", "n_points:  68", "{", *rows, "}", ""]
     (tmp_path / "face.pts").write_bytes(newline.join(lines).encode())
@@ -53,26 +53,26 @@ def test_the_official_form_is_read(tmp_path: Path, newline: str) -> None:
 @pytest.mark.parametrize(
     ("content", "cause"),
     [
-        (text(SEVEN, 68), "7 points where 68 are promised"),
-        (text(SEVEN, 6), "7 points where 6 are promised"),
-        (text(SEVEN, "many"), "7 points where many are promised"),
+        (text(SEVEN, 68), "7 points, but n_points is 68"),
+        (text(SEVEN, 6), "7 points, but n_points is 6"),
+        (text(SEVEN, "many"), "7 points, but n_points is many"),
         (text("", 0), "no points"),
         (text(SEVEN).replace("{", ""), "no opening brace"),
         (text(SEVEN).replace("}", ""), "no closing brace"),
-        (text(SEVEN) + "}\n", "text behind the closing brace"),
-        (text(SEVEN) + "1 2\n", "text behind the closing brace"),
-        (text(SEVEN).replace("{", "n_points: 8\n{"), "7 points where 7 and 8 are promised"),
-        (text(SEVEN, "7.0"), "7 points where 7.0 are promised"),
+        (text(SEVEN) + "}\n", "text after the closing brace"),
+        (text(SEVEN) + "1 2\n", "text after the closing brace"),
+        (text(SEVEN).replace("{", "n_points: 8\n{"), "7 points, but n_points is 7 and 8"),
+        (text(SEVEN, "7.0"), "7 points, but n_points is 7.0"),
         (text("1,5 2,5\n" * 7), "not two numbers"),
         (text("1, 2\n" * 7), "not two numbers"),
         (text("1_0 2\n" * 7), "not two numbers"),
-        (text("{\n" + SEVEN), "8 points where 7 are promised"),
+        (text("{\n" + SEVEN), "8 points, but n_points is 7"),
         (text(SEVEN)[:-12], "no closing brace"),
         ("version: 1\nn_points: 7\n", "no opening brace"),
         (text(SEVEN).replace("n_points: 7\n", ""), "no n_points line"),
-        (text("nan 2\n" + "1 2\n" * 6), "no place in an image"),
-        (text("1 inf\n" + "1 2\n" * 6), "no place in an image"),
-        (text("1 -1e39\n" + "1 2\n" * 6), "no place in an image"),
+        (text("nan 2\n" + "1 2\n" * 6), "not a pixel of an image"),
+        (text("1 inf\n" + "1 2\n" * 6), "not a pixel of an image"),
+        (text("1 -1e39\n" + "1 2\n" * 6), "not a pixel of an image"),
         (text("1 two\n" + "1 2\n" * 6), "not two numbers"),
         (text("1 2 3\n" + "1 2\n" * 6), "not two numbers"),
         (text("1\n" + "1 2\n" * 6), "not two numbers"),
@@ -84,7 +84,7 @@ def test_the_official_form_is_read(tmp_path: Path, newline: str) -> None:
         ("\xff\xd8\xff\xe0 an image", "not text in UTF-8"),
     ],
 )
-def test_a_file_that_lies_gives_one_line(tmp_path: Path, content: str, cause: str) -> None:
+def test_an_invalid_file_is_an_error_of_one_line(tmp_path: Path, content: str, cause: str) -> None:
     path = tmp_path / "face.pts"
     path.write_bytes(content.encode("latin-1"))
     with pytest.raises(RednetError) as caught:
@@ -95,7 +95,7 @@ def test_a_file_that_lies_gives_one_line(tmp_path: Path, content: str, cause: st
 
 @st.composite
 def spellings(draw: st.DrawFn) -> tuple[bytes, np.ndarray]:
-    """A file as one program or another writes it, and the points in it, counted from 0."""
+    """A file in one of the forms that programs write, and its 0-based points."""
     count = draw(st.sampled_from([7, 68]))
     points = draw(arrays(np.float32, (count, 2), elements=st.floats(-500, 5000, width=32)))
     number = draw(st.sampled_from(["{:.6f}", "{:+.6f}", "{:.9e}", "{!r}"]))
@@ -118,15 +118,13 @@ def spellings(draw: st.DrawFn) -> tuple[bytes, np.ndarray]:
 
 @given(spellings())
 @in_one_folder
-def test_every_spelling_of_the_form_is_read_alike(
-    tmp_path: Path, spelling: tuple[bytes, np.ndarray]
-) -> None:
+def test_every_form_is_read(tmp_path: Path, spelling: tuple[bytes, np.ndarray]) -> None:
     content, points = spelling
     (tmp_path / "face.pts").write_bytes(content)
     np.testing.assert_allclose(read_pts(tmp_path / "face.pts"), points, atol=2e-3, rtol=1e-6)
 
 
-def test_a_file_that_is_not_there_gives_one_line(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RednetError, match=r"missing\.pts: cannot be read \(No such file"):
         read_pts(tmp_path / "missing.pts")
     with pytest.raises(RednetError, match=r"cannot be read \(Is a directory\)"):
@@ -135,7 +133,7 @@ def test_a_file_that_is_not_there_gives_one_line(tmp_path: Path) -> None:
 
 @given(st.binary(max_size=200) | st.text(alphabet="{}:.-0123 \nenavrsiop_t", max_size=300))
 @in_one_folder
-def test_any_content_is_read_or_refused(tmp_path: Path, content: bytes | str) -> None:
+def test_any_content_is_read_or_is_an_error(tmp_path: Path, content: bytes | str) -> None:
     path = tmp_path / "face.pts"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     try:
@@ -147,13 +145,13 @@ def test_any_content_is_read_or_refused(tmp_path: Path, content: bytes | str) ->
 @pytest.mark.parametrize(
     "landmarks", [np.zeros((0, 2)), np.zeros((68, 3)), np.full((7, 2), np.nan)]
 )
-def test_what_is_no_face_is_not_written(tmp_path: Path, landmarks: np.ndarray) -> None:
+def test_invalid_landmarks_are_not_written(tmp_path: Path, landmarks: np.ndarray) -> None:
     with pytest.raises(RednetError, match=r"face\.pts: landmarks of shape"):
         write_pts(tmp_path / "face.pts", landmarks)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_place_that_cannot_be_written_gives_one_line(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RednetError, match="cannot be written"):
         write_pts(tmp_path / "file" / "face.pts", np.zeros((7, 2)))

@@ -1,4 +1,4 @@
-"""A scheme is what its JSON says, and what is no scheme is refused by field and reason."""
+"""Scheme files: valid files are read, invalid ones are an error with field and reason."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def write(folder: Path, plain: Any) -> Path:
 
 
 @pytest.mark.parametrize("scheme", BUILTIN.values(), ids=BUILTIN)
-def test_builtin_schemes_are_files_as_well(scheme: Scheme, tmp_path: Path) -> None:
+def test_builtin_schemes_are_read_back_from_files(scheme: Scheme, tmp_path: Path) -> None:
     plain = scheme.to_json()
     jsonschema.validate(plain, SCHEMA)
     assert load_scheme(write(tmp_path, plain)) == scheme
@@ -52,7 +52,7 @@ def test_builtin_schemes_are_files_as_well(scheme: Scheme, tmp_path: Path) -> No
 
 
 @given(SCHEMES)
-def test_any_scheme_comes_back_from_json(scheme: Scheme) -> None:
+def test_any_scheme_is_read_back_from_json(scheme: Scheme) -> None:
     plain = json.loads(json.dumps(scheme.to_json()))
     jsonschema.validate(plain, SCHEMA)
     back = Scheme.from_json(plain)
@@ -61,7 +61,7 @@ def test_any_scheme_comes_back_from_json(scheme: Scheme) -> None:
     np.testing.assert_array_equal(back.shape, np.array(scheme.mean_shape, np.float32))
 
 
-def test_a_file_of_ones_own(tmp_path: Path) -> None:
+def test_the_scheme_of_a_user_is_read(tmp_path: Path) -> None:
     scheme = load_scheme(write(tmp_path, MINE))
     assert (scheme.name, scheme.count, scheme.groups) == ("mine4", 4, ((0,), (1,)))
     assert scheme.conversions[0].rows == (
@@ -72,10 +72,10 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     )
     assert scheme.regions == {"eyes": (0, 1), "nose": (2,)}
     assert scheme.shape.dtype == np.float32 and not scheme.shape.flags.writeable
-    # The count may be left out, and so may all but name, mirror and mean shape.
-    least = {name: MINE[name] for name in ("name", "mirror", "mean_shape", "outline")}
-    bare = load_scheme(write(tmp_path, least))
-    assert (bare.normaliser, bare.parts, bare.conversions) == ("box", (), ())
+    # The other fields are optional.
+    required = {name: MINE[name] for name in ("name", "mirror", "mean_shape", "outline")}
+    minimal = load_scheme(write(tmp_path, required))
+    assert (minimal.normaliser, minimal.parts, minimal.conversions) == ("box", (), ())
 
 
 def changed(**changes: Any) -> Callable[[dict[str, Any]], None]:
@@ -89,16 +89,16 @@ def changed(**changes: Any) -> Callable[[dict[str, Any]], None]:
         (lambda plain: plain.pop("name"), "field 'name' is missing"),
         (changed(colour="red"), "unknown field 'colour'; known: count, name, mirror"),
         (changed(name="my points"), "scheme.name: 'my points' is not letters"),
-        (changed(name="ibug68"), "scheme.name: 'ibug68' is that of a built-in scheme"),
+        (changed(name="ibug68"), "scheme.name: 'ibug68' is the name of a built-in"),
         (changed(name=7), "scheme.name: 7 is not a string"),
-        (changed(count=5), "scheme.count: 5, and mirror has 4 landmarks"),
-        (changed(mirror=[1, 2, 0, 3]), "mirror: landmark 0 is mirrored to 1, and 1 to 2"),
-        (changed(mirror=[1, 0, 2, 4]), "mirror: 4 is no landmark of 0 to 3"),
-        (changed(mirror=[1, 0, 2, -1]), "mirror: -1 is no landmark of 0 to 3"),
+        (changed(count=5), "scheme.count: is 5, but mirror has 4 landmarks"),
+        (changed(mirror=[1, 2, 0, 3]), "mirror: landmark 0 is mirrored to 1, but 1 to 2"),
+        (changed(mirror=[1, 0, 2, 4]), "mirror: landmark 4 is not in 0 to 3"),
+        (changed(mirror=[1, 0, 2, -1]), "mirror: landmark -1 is not in 0 to 3"),
         (changed(mirror=[1, 0, 2, 3.0]), r"scheme.mirror\[3\]: 3.0 is not a whole number"),
-        (changed(mirror=[0, 1, 2, 3]), "mirror: landmarks 0 and 0 change places, but do not lie"),
+        (changed(mirror=[0, 1, 2, 3]), "mirror: landmarks 0 and 0 are a mirror pair, but"),
         (changed(mirror=[]), "mirror: has 0 landmarks"),
-        (changed(mean_shape=[[0, 0]] * 3), "mean_shape: has 3 points, and mirror 4 landmarks"),
+        (changed(mean_shape=[[0, 0]] * 3), "mean_shape: has 3 points, but mirror has 4"),
         (changed(mean_shape=[[-50, -20], [50, -20], [0, 10], [0, 45]]), r"mean_shape\[0\]"),
         (changed(mean_shape=[[0, 0, 0]] * 4), r"mean_shape\[0\]"),
         (changed(outline=[]), "mean_shape: its box, with outline"),
@@ -106,11 +106,11 @@ def changed(**changes: Any) -> Callable[[dict[str, Any]], None]:
         (changed(normaliser=[[0]]), "normaliser: is neither 'box' nor two groups"),
         (changed(normaliser=[[0], []]), "normaliser: is neither 'box' nor two groups"),
         (changed(normaliser=[[0], [0]]), "normaliser: a landmark is in both groups"),
-        (changed(normaliser=[[0], [9]]), "normaliser: 9 is no landmark"),
+        (changed(normaliser=[[0], [9]]), "normaliser: landmark 9 is not"),
         (changed(normaliser="eyes"), "scheme.normaliser: 'eyes' is not"),
-        (changed(parts=[{"name": "eyes", "points": [0, 4]}]), "parts: eyes: 4 is no landmark"),
+        (changed(parts=[{"name": "eyes", "points": [0, 4]}]), "parts: eyes: landmark 4 is not"),
         (changed(parts=[{"name": "eyes", "points": [0, 0]}]), "parts: eyes: has no landmark, or"),
-        (changed(parts=[{"name": "a", "points": [0]}] * 2), "parts: two have the same name"),
+        (changed(parts=[{"name": "a", "points": [0]}] * 2), "parts: two parts have the same"),
         (changed(parts=[{"name": "a"}]), r"scheme.parts\[0\]: missing 1 required"),
         (changed(parts=[{"name": "a", "points": [0], "x": 1}]), r"scheme.parts\[0\]: got an unex"),
         (changed(parts=[{"name": "a", "points": [0], "closed": 1}]), "closed: 1 is not true or"),
@@ -121,26 +121,26 @@ def changed(**changes: Any) -> Callable[[dict[str, Any]], None]:
         (changed(conversions=[1]), "scheme.conversions: not an object"),
     ],
 )
-def test_what_is_no_scheme_is_told_by_field(change, reason: str, tmp_path: Path) -> None:
+def test_an_invalid_scheme_is_refused_with_its_field(change, reason: str, tmp_path: Path) -> None:
     plain = copy.deepcopy(MINE)
     change(plain)
     path = write(tmp_path, plain)
-    with pytest.raises(RednetError, match=reason) as refused:
+    with pytest.raises(RednetError, match=reason) as error:
         load_scheme(path)
-    assert str(refused.value).startswith(f"{path}: ") and "\n" not in str(refused.value)
+    assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [("", "not JSON"), ("[1]", "is not a JSON object"), ("[" * 100_000, "not JSON")],
 )
-def test_what_is_no_json_is_told(text: str, reason: str, tmp_path: Path) -> None:
+def test_an_invalid_json_file_is_refused(text: str, reason: str, tmp_path: Path) -> None:
     with pytest.raises(RednetError, match=reason):
         load_scheme(write(tmp_path, text))
 
 
-def test_a_name_that_is_nothing_is_told(tmp_path: Path) -> None:
-    with pytest.raises(RednetError, match=r"no scheme file, and no built-in scheme \(ibug68, "):
+def test_an_unknown_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RednetError, match=r"no such file or built-in scheme \(ibug68, "):
         load_scheme(tmp_path / "none.json")
     with pytest.raises(RednetError, match="no built-in scheme 'ibug69'"):
         scheme_of("ibug69")
@@ -154,7 +154,7 @@ JSON = st.recursive(
 
 
 @given(st.sampled_from([*MINE]), JSON)
-def test_any_value_of_a_field_is_taken_or_refused_in_one_line(field: str, value: Any) -> None:
+def test_any_value_of_a_field_is_accepted_or_is_an_error(field: str, value: Any) -> None:
     try:
         scheme = Scheme.from_json({**copy.deepcopy(MINE), field: value})
     except RednetError as error:
@@ -163,7 +163,7 @@ def test_any_value_of_a_field_is_taken_or_refused_in_one_line(field: str, value:
         assert scheme.count == 4
 
 
-def test_the_builtin_count_points_as_published() -> None:
+def test_the_builtin_schemes_are_as_published() -> None:
     counts = {name: scheme.count for name, scheme in BUILTIN.items()}
     assert counts == {
         "ibug68": 68,
@@ -174,6 +174,6 @@ def test_the_builtin_count_points_as_published() -> None:
         "head70": 70,
     }
     assert IBUG68.groups == ((36,), (45,))
-    # What their publishers' errors are normalised by: outer eye corners, and of AFLW the box.
+    # Published errors are normalised by the outer eye corners, and for AFLW by the box.
     assert BUILTIN["wflw98"].groups == ((60,), (72,)) and BUILTIN["cofw29"].groups == ((8,), (9,))
     assert BUILTIN["aflw19"].groups is None

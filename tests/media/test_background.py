@@ -1,4 +1,4 @@
-"""Items keep their order, and errors come where their item would have."""
+"""Items keep their order, and exceptions are raised in place of their items."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_read_ahead_keeps_the_order():
     assert list(read_ahead([])) == []
 
 
-def test_read_ahead_raises_where_the_item_would_have_come():
+def test_read_ahead_raises_in_place_of_the_item():
     def items():
         yield 1
         yield 2
@@ -29,7 +29,7 @@ def test_read_ahead_raises_where_the_item_would_have_come():
         next(ahead)
 
 
-def test_read_ahead_runs_beside_its_user_and_stops_with_it():
+def test_read_ahead_runs_in_a_thread_that_ends_with_the_generator():
     made = []
 
     def items():
@@ -39,7 +39,7 @@ def test_read_ahead_runs_beside_its_user_and_stops_with_it():
 
     with contextlib.closing(read_ahead(items(), count=3)) as ahead:
         assert [next(ahead) for _ in range(5)] == [0, 1, 2, 3, 4]
-    # The last item handed out, and three made ahead of it.
+    # Five yielded items, and three produced in advance.
     assert [number for number, _ in made] == list(range(8))
     (worker,) = {thread for _, thread in made}
     assert worker is not threading.current_thread()
@@ -60,7 +60,7 @@ def test_write_behind_keeps_the_order_and_waits():
     assert threading.current_thread() not in threads
 
 
-def test_write_behind_raises_what_went_wrong():
+def test_write_behind_raises_the_exception_of_write():
     def write(item):
         raise RednetError(f"item {item}")
 

@@ -1,4 +1,4 @@
-"""Image files of every kind become RGB of 8 bits: scaled by one rule, or refused in one line."""
+"""Image files of every format are read as 8-bit RGB, or are an error of one line."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_deep_png_pgm_and_pfm_files_are_scaled(tmp_path: Path) -> None:
     sixteen = RAMP.astype(np.uint16) * 257
     save(tmp_path / "a.png", sixteen)
     (tmp_path / "a.pgm").write_bytes(b"P5 16 16 65535\n" + sixteen.astype(">u2").tobytes())
-    # Of 12 bits, which the header says.
+    # 12 bits, which the header declares.
     twelve = np.rint(RAMP * (4095 / 255)).astype(">u2")
     (tmp_path / "twelve.pgm").write_bytes(b"P5 16 16 4095\n" + twelve.tobytes())
     floats = np.flipud(RAMP / 255).astype("<f4")
@@ -81,7 +81,7 @@ def test_other_modes_become_rgb(tmp_path: Path, mode: str) -> None:
     small = Image.fromarray(rng.integers(256, size=(6, 6, 3), dtype=np.uint8))
     image = small.resize((48, 48), Image.Resampling.BICUBIC).convert(mode)
     if mode in ("LA", "RGBA"):
-        # Half transparent: the colours stay as they are stored.
+        # Alpha must not change the stored colours.
         image.putalpha(Image.fromarray(np.tile(RAMP, (3, 3))))
     path = save(tmp_path / "a.tif", image)
     expected = np.asarray(image.convert("RGB"))
@@ -92,7 +92,7 @@ def test_other_modes_become_rgb(tmp_path: Path, mode: str) -> None:
 @pytest.mark.parametrize(
     ("dtype", "ending"), [(np.uint8, "png"), (np.uint16, "png"), (np.uint8, "tif"), (">u2", "tif")]
 )
-def test_turned_upright_only_where_asked(
+def test_orientation_is_applied_only_with_upright(
     tmp_path: Path, orientation: int, dtype: str, ending: str
 ) -> None:
     stored = np.arange(12).reshape(3, 4) * (20 if dtype is np.uint8 else 20 * 257)
@@ -102,7 +102,7 @@ def test_turned_upright_only_where_asked(
     path = save(tmp_path / f"a.{ending}", stored, exif=exif)
     eight = np.arange(12).reshape(3, 4) * 20
     np.testing.assert_array_equal(read_image(path, upright=False)[..., 0], eight)
-    # How a viewer shows it, by the table of the EXIF standard.
+    # By the table of the EXIF standard.
     flipped = eight[:, ::-1] if orientation in (2, 4, 5, 7) else eight
     turns = {1: 0, 2: 0, 3: 2, 4: 2, 5: 1, 6: -1, 7: -1, 8: 1}[orientation]
     np.testing.assert_array_equal(grey(path), np.rot90(flipped, turns))
@@ -121,9 +121,7 @@ def test_turned_upright_only_where_asked(
         (np.where(RAMP == 7, np.nan, RAMP).astype(np.float32), "from nan to nan are not in"),
     ],
 )
-def test_a_range_that_is_not_known_is_refused(
-    tmp_path: Path, values: NDArray[Any], cause: str
-) -> None:
+def test_an_unknown_range_is_an_error(tmp_path: Path, values: NDArray[Any], cause: str) -> None:
     tifffile.imwrite(tmp_path / "a.tif", values)
     with pytest.raises(RednetError) as caught:
         read_image(tmp_path / "a.tif", upright=True)
@@ -135,7 +133,7 @@ def test_a_range_that_is_not_known_is_refused(
 @given(st.integers(0, 65535), st.sampled_from([np.uint16, np.int32, np.uint32, np.float32]))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_image_is_clipped_or_becomes_black(tmp_path: Path, top: int, dtype: type) -> None:
-    """A ramp from 0 to any value keeps its order and is as bright as its range says, or refused."""
+    """A ramp from 0 to any value stays a ramp, scaled to its range, or is an error."""
     values = np.linspace(0, top, 16).astype(dtype).reshape(4, 4)
     tifffile.imwrite(tmp_path / "a.tif", values)
     try:
@@ -147,12 +145,12 @@ def test_no_image_is_clipped_or_becomes_black(tmp_path: Path, top: int, dtype: t
     assert abs(levels[8] - levels[-1] * 8 / 15) <= 1
 
 
-def test_a_black_image_is_black(tmp_path: Path) -> None:
+def test_a_black_image_is_read(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", np.zeros((4, 4), np.uint16))
     assert not read_image(path, upright=True).any()
 
 
-def test_a_file_that_is_no_image_gives_one_line(tmp_path: Path) -> None:
+def test_a_file_that_is_no_image_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no image")
     (tmp_path / "empty.png").touch()
     noise = np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Image files as frames: in the order of their numbers, and named where they cannot be read."""
+"""Image files as frames in the order of their numbers; unreadable files are reported."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def greys(source, **options):
         return [(int(frame.image[0, 0, 0]), frame.seconds) for frame in reader], reader
 
 
-def test_a_folder_is_read_by_the_numbers_in_its_names(tmp_path):
+def test_a_folder_is_read_in_the_order_of_the_numbers_in_its_names(tmp_path):
     for number in (10, 9, 1, 100):
         save(tmp_path / "seq", f"frame{number}.png", number)
     (tmp_path / "seq" / "notes.txt").write_text("no image")
@@ -35,7 +35,7 @@ def test_a_folder_is_read_by_the_numbers_in_its_names(tmp_path):
 
 
 @pytest.mark.parametrize("pattern", ("f_%04d.png", "f_%d.png"))
-def test_a_pattern_names_files_by_number(tmp_path, pattern):
+def test_a_pattern_is_read_in_the_order_of_the_numbers(tmp_path, pattern):
     for number in (2, 1, 7):
         save(tmp_path, f"f_{number:04d}.png", 10 * number)
     save(tmp_path, "g_0003.png", 200)
@@ -44,7 +44,7 @@ def test_a_pattern_names_files_by_number(tmp_path, pattern):
     assert frames == [(10, 0.0), (20, 0.1), (70, 0.2)]
 
 
-def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tmp_path):
+def test_an_existing_file_is_not_read_as_a_pattern(tmp_path):
     path = tmp_path / "at_%d.mp4"
     with write_video(path, 25, (32, 24)) as write:
         write(np.zeros((24, 32, 3), np.uint8))
@@ -52,7 +52,7 @@ def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tmp_path):
         assert isinstance(reader, VideoReader)
 
 
-def test_images_that_cannot_be_read_are_left_out_and_named(tmp_path):
+def test_unreadable_images_are_left_out_and_reported(tmp_path):
     for number in range(4):
         save(tmp_path, f"{number}.png", number)
     for number in (1, 2):
@@ -63,7 +63,7 @@ def test_images_that_cannot_be_read_are_left_out_and_named(tmp_path):
     assert reader.broken == f"{tmp_path / '1.png'}: not an image that can be read (and 1 more)"
 
 
-def test_images_of_other_sizes_become_as_large_as_the_first(tmp_path):
+def test_images_are_resized_to_the_first(tmp_path):
     save(tmp_path, "1.png", 50)
     save(tmp_path, "2.png", 90, size=(64, 64))
     with ImageSequence(tmp_path) as reader:
@@ -71,21 +71,21 @@ def test_images_of_other_sizes_become_as_large_as_the_first(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("source", "options", "says"),
+    ("source", "options", "message"),
     [
         ("", {}, "no image in this folder"),
-        ("f_%d.png", {}, r"f_%d\.png: names no image"),
-        ("none/f_%d.png", {}, r"f_%d\.png: names no image"),
+        ("f_%d.png", {}, r"f_%d\.png: no image has such"),
+        ("none/f_%d.png", {}, r"f_%d\.png: no image has such"),
         ("", {"fps": 0}, "fps: 0 is not positive"),
-        ("a.mp4", {"fps": 30}, "a video has its own frames a second"),
+        ("a.mp4", {"fps": 30}, "fps is only for images"),
     ],
 )
-def test_what_has_no_frames_is_refused(tmp_path, source, options, says):
-    with pytest.raises(RednetError, match=says):
+def test_invalid_sources_and_options_are_errors(tmp_path, source, options, message):
+    with pytest.raises(RednetError, match=message):
         open_frames(tmp_path / source, **options)
 
 
-def test_an_empty_name_is_not_the_current_folder(tmp_path, monkeypatch):
+def test_an_empty_path_is_not_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RednetError, match="the name of a video is empty"):
+    with pytest.raises(RednetError, match="the path of the video is empty"):
         open_frames("")

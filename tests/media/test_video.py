@@ -1,4 +1,4 @@
-"""What is written comes back, turned as the file asks; a file that breaks off says so."""
+"""Written videos are read back unchanged; rotation, truncated and invalid files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rednet_jax.media.video import VideoReader, write_video
 
 
 def ramp(number: int, size: tuple[int, int]) -> np.ndarray:
-    """A frame whose colour tells its number, darker on the left than on the right."""
+    """A frame whose colour encodes its number, darker on the left than on the right."""
     width, height = size
     frame = np.full((height, width, 3), 40 + 10 * number, np.uint8)
     frame[:, width // 2 :] += 60
@@ -35,7 +35,7 @@ def read(path):
 
 
 def avi(path, count=60, size=(64, 48)):
-    """An AVI file of images of noise, each of them a JPEG of about the same length."""
+    """An AVI file of noise, whose frames are JPEG images of about the same length."""
     rng = np.random.default_rng(0)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mjpeg", rate=25)
@@ -84,7 +84,7 @@ def test_a_float_rate_is_kept(tmp_path):
 @pytest.mark.parametrize(
     ("matrix", "shown"),
     [
-        # (a, b, c, d): (a x + c y, b x + d y) shows what is stored at (x, y).
+        # (a, b, c, d): the pixel stored at (x, y) is displayed at (a x + c y, b x + d y).
         ((1, 0, 0, 1), lambda image: image),
         ((0, 1, -1, 0), lambda image: np.rot90(image, -1)),
         ((-1, 0, 0, -1), lambda image: image[::-1, ::-1]),
@@ -97,7 +97,7 @@ def test_a_float_rate_is_kept(tmp_path):
         ((0, 0, 0, 0), lambda image: image),
     ],
 )
-def test_frames_are_turned_and_mirrored_as_the_file_asks(tmp_path, matrix, shown):
+def test_the_display_matrix_is_applied(tmp_path, matrix, shown):
     quarters = np.zeros((48, 64, 3), np.uint8)
     quarters[:24, 32:], quarters[24:, :32], quarters[24:, 32:] = 80, 160, 240
     with write_video(tmp_path / "a.mp4", 25, (64, 48)) as write:
@@ -117,8 +117,8 @@ def test_frames_are_turned_and_mirrored_as_the_file_asks(tmp_path, matrix, shown
     assert np.abs(frame.astype(float) - want).mean() < 8
 
 
-def test_a_trimmed_file_is_whole(tmp_path):
-    """Cut without encoding again, it keeps the frames before its first, and does not show them."""
+def test_a_trimmed_file_is_complete(tmp_path):
+    """A file trimmed without re-encoding contains earlier frames, which are not displayed."""
     whole, path = written(tmp_path / "whole.mp4", count=15), tmp_path / "trimmed.mp4"
     with av.open(str(whole)) as source, av.open(str(path), "w") as target:
         stream = source.streams.video[0]
@@ -135,8 +135,8 @@ def test_a_trimmed_file_is_whole(tmp_path):
     np.testing.assert_allclose(frames[0].mean(), read(whole)[0][6].mean(), atol=2)
 
 
-def test_all_frames_are_of_the_first_size(tmp_path):
-    """A stream of JPEG images may change its size."""
+def test_all_frames_have_the_size_of_the_first(tmp_path):
+    """The frame size may change within a stream of JPEG images."""
     path = tmp_path / "a.mjpeg"
     with path.open("wb") as file:
         for size in ((64, 48), (32, 24), (64, 48)):
@@ -147,7 +147,7 @@ def test_all_frames_are_of_the_first_size(tmp_path):
 
 
 @pytest.mark.parametrize("kept", [0.3, 0.8])
-def test_a_video_cut_short_gives_the_frames_before(tmp_path, kept):
+def test_a_truncated_video_gives_the_frames_before_the_cut(tmp_path, kept):
     whole = avi(tmp_path / "whole.avi")
     assert read(whole)[1].broken is None
     cut = tmp_path / "cut.avi"
@@ -159,8 +159,8 @@ def test_a_video_cut_short_gives_the_frames_before(tmp_path, kept):
     assert reader.frame_count == 60
 
 
-def test_a_video_cut_between_frames_is_noticed_by_its_length(tmp_path):
-    """An MP4 file with its index in front, ended where a frame ends: every frame left is whole."""
+def test_a_video_cut_between_frames_is_detected_from_its_length(tmp_path):
+    """An MP4 file with its index at the start, cut after a frame: remaining frames are valid."""
     path = tmp_path / "a.mp4"
     with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
         stream = container.add_stream("libx264", rate=25, options={"tune": "zerolatency"})
@@ -179,12 +179,12 @@ def test_a_video_cut_between_frames_is_noticed_by_its_length(tmp_path):
 
 
 def no_video(folder):
-    """Files that are no videos, with a word of what is said of them."""
+    """Files that are no videos, and a part of each error message."""
     (folder / "empty.mp4").touch()
     yield folder / "empty.mp4", "not a video"
     (folder / "text.mp4").write_text("This is no video.\n" * 100)
     yield folder / "text.mp4", "not a video"
-    (folder / "text.txt").write_text("FFmpeg would play this as a terminal does.\n" * 100)
+    (folder / "text.txt").write_text("FFmpeg decodes text as terminal output.\n" * 100)
     yield folder / "text.txt", "not a video"
     yield sound(folder / "sound.wav"), "no video stream"
     yield folder / "missing.mp4", "No such file"
@@ -194,7 +194,7 @@ def no_video(folder):
     yield index_cut, "not a video"
 
 
-def test_what_is_no_video_is_one_line_with_file_and_cause(tmp_path):
+def test_a_file_that_is_no_video_is_an_error_with_file_and_cause(tmp_path):
     for path, cause in no_video(tmp_path):
         with pytest.raises(RednetError, match=cause) as caught:
             VideoReader(path)
@@ -202,7 +202,7 @@ def test_what_is_no_video_is_one_line_with_file_and_cause(tmp_path):
         assert "\n" not in str(caught.value)
 
 
-def test_an_exception_leaves_what_was_there(tmp_path):
+def test_an_exception_leaves_the_existing_file(tmp_path):
     path = tmp_path / "a.mp4"
     path.write_bytes(b"before")
     for error in (KeyboardInterrupt, RednetError):
@@ -215,7 +215,7 @@ def test_an_exception_leaves_what_was_there(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
 
 
-def test_a_video_that_cannot_be_written_is_one_line(tmp_path):
+def test_a_video_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").touch()
     for path in (tmp_path, tmp_path / "file" / "a.mp4"):
         with pytest.raises(RednetError, match="cannot be written") as caught:
@@ -225,7 +225,7 @@ def test_a_video_that_cannot_be_written_is_one_line(tmp_path):
 
 
 def test_uneven_times_are_kept(tmp_path):
-    """To a tenth of a millisecond, as the file's rate says nothing of them."""
+    """To 0.1 ms, although they are no multiples of the frame interval."""
     times = [0.0, 0.04, 0.05, 0.2345, 1.0, 1.0033]
     with write_video(tmp_path / "a.mp4", 25, (64, 48)) as write:
         for number, seconds in enumerate(times):
@@ -236,7 +236,7 @@ def test_uneven_times_are_kept(tmp_path):
     assert [round(frame.image[:, :30].mean(), -1) for frame in frames] == [40, 50, 60, 70, 80, 90]
 
 
-def test_times_that_stand_still_go_on(tmp_path):
+def test_times_that_do_not_increase_are_corrected(tmp_path):
     with write_video(tmp_path / "a.mp4", 25, (64, 48)) as write:
         for seconds in (0.0, 0.04, 0.04, 0.02, 0.08):
             write(ramp(0, (64, 48)), seconds)
@@ -263,6 +263,6 @@ def test_a_gif_without_delays_has_ten_frames_a_second(tmp_path, side, options):
             np.testing.assert_array_equal(frame.image, np.asarray(stored.convert("RGB")))
 
 
-def test_a_camera_that_is_not_there_is_one_line():
+def test_a_missing_camera_is_an_error():
     with pytest.raises(RednetError, match=r"^camera 97: cannot be opened \(.+\)$"):
         VideoReader(97)

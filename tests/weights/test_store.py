@@ -210,7 +210,7 @@ def test_an_array_that_is_not_finite_is_named(file):
     ("changes", "told"),
     [
         ({"attention": 8}, "unknown field 'attention'"),
-        ({"landmarks": 5}, "no earlier version had one of 5 landmarks"),
+        ({"landmarks": 5}, "no earlier version had 5 landmarks"),
         ({"image_size": "64"}, "model.image_size: '64' is not a whole number"),
         ({"architecture": ["compact"]}, "architecture"),
     ],

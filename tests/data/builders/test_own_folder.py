@@ -284,8 +284,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         ([*prepares, "--name", "a/b", "--scheme", "ibug68"], "'a/b' is not letters"),
         ([*prepares, *own, "--shares", "0.6,0.2"], "must sum to 1"),
         ([*prepares, *own, "--split-list", "dev=x"], "no split 'dev'"),
-        ([*prepares, *own, "--split-list", "train=x", "--shares", "1,0,0"], "not both"),
-        ([*prepares[:2], "lfw", *prepares[3:], "--name", "mine"], "--name is for your own images"),
+        ([*prepares, *own, "--split-list", "train=x", "--shares", "1,0,0"], "used together"),
+        ([*prepares[:2], "lfw", *prepares[3:], "--name", "mine"], "--name is only for your own"),
     ]:
         assert cli.main(words) == 2
         assert reason in capsys.readouterr().err

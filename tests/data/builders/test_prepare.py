@@ -138,7 +138,7 @@ def test_bad_files_are_named_counted_and_left_out(tree, tmp_path) -> None:
         "200.png: cannot be read (",
         "201.png: not an image",
         "202.pts: 67 points, 300-W has 68",
-        "203.pts: a coordinate is no place in an image",
+        "203.pts: a coordinate is not a pixel of an image",
         f"204.png: leads out of {tree}",
         "205: has no image",
         f"206.pts: leads out of {tree}",
@@ -209,7 +209,7 @@ def test_the_commands(tree, tmp_path, monkeypatch, capfd) -> None:
     assert "train 39, 1 files skipped" in out
     assert err == f"rednet: {tree}/afw/100.png: not an image that can be read\n"
     assert cli.main(["data", "prepare", "300w", "--from", str(tree)]) == 0
-    assert "unchanged since it was prepared: nothing to do" in capfd.readouterr().out
+    assert "unchanged since the last preparation: nothing to do" in capfd.readouterr().out
     assert cli.main(["data", "list"]) == 0
     assert "300w            train 39 (ibug68)\n" in capfd.readouterr().out
 

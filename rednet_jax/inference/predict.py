@@ -1,4 +1,4 @@
-"""What a network says of crops, batch by batch; needs no data set."""
+"""Predicts the landmarks of face crops, batch by batch."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ def _per_step(
     return out.per_step.landmarks, out.per_step.confidence
 
 
-def answer_crops(
+def predict_crops(
     config: RedNetConfig,
     variables: dict[str, Any],
     crops: NDArray[np.uint8],
     feedback_steps: int,
     batch: int = BATCH,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Returns each pass's landmarks [K, N, L, 2] in crop pixels, and their confidence [K, N, L].
+    """Returns the landmarks [K, N, L, 2] of each pass, in crop pixels, and confidence [K, N, L].
 
     Args:
         config: of the network.
         variables: of the network.
         crops: uint8 [N, S, S, 3].
         feedback_steps: K.
-        batch: crops at a time; the last batch is filled up, so that one shape is compiled.
+        batch: batch size; the last batch is padded, so that only one shape is compiled.
     """
     batch = min(batch, len(crops))
     landmarks, confidence = [], []
     for start in range(0, len(crops), batch):
         part = crops[start : start + batch]
-        full = np.zeros((batch, *crops.shape[1:]), np.uint8)
-        full[: len(part)] = part
-        points, certain = _per_step(config, variables, full, feedback_steps)
+        padded = np.zeros((batch, *crops.shape[1:]), np.uint8)
+        padded[: len(part)] = part
+        points, probabilities = _per_step(config, variables, padded, feedback_steps)
         landmarks.append(np.asarray(points)[:, : len(part)])
-        confidence.append(np.asarray(certain)[:, : len(part)])
+        confidence.append(np.asarray(probabilities)[:, : len(part)])
     return np.concatenate(landmarks, axis=1), np.concatenate(confidence, axis=1)
 
 
@@ -60,5 +60,5 @@ def align_crops(
     feedback_steps: int,
     batch: int = BATCH,
 ) -> NDArray[np.float32]:
-    """Returns the landmarks alone of `answer_crops`."""
-    return answer_crops(config, variables, crops, feedback_steps, batch)[0]
+    """Returns only the landmarks of `predict_crops`."""
+    return predict_crops(config, variables, crops, feedback_steps, batch)[0]

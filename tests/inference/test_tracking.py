@@ -1,0 +1,72 @@
+"""`rednet_jax.track` and `landmark_track`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from inference.fake_tracker import box_at, picture
+
+from rednet_jax.errors import RednetError
+from rednet_jax.inference.tracker import landmark_track
+from rednet_jax.inference.tracking import track
+from rednet_jax.landmarks.builtin import IBUG68
+from rednet_jax.media.video import VideoReader, write_video
+
+
+def test_track_computes_a_frame_only_on_next(network, portrait):
+    read = []
+
+    def frames():
+        for number in range(4):
+            read.append(number)
+            yield portrait
+
+    tracked = track(frames(), network)
+    assert read == []
+    first = next(tracked)
+    assert read == [0]
+    assert (first.index, first.seconds) == (0, None) and isinstance(first.faces, list)
+    assert [frame.index for frame in tracked] == [1, 2, 3]
+
+
+def test_a_file_is_tracked_like_its_frames_and_raises_at_the_end_if_it_is_truncated(
+    network, portrait, tmp_path, monkeypatch
+):
+    path = tmp_path / "talk.mp4"
+    with write_video(path, 25, (256, 256)) as write:
+        for number in range(5):
+            write(portrait[:256, 90 + number : 346 + number])
+    with VideoReader(path) as reader:
+        frames = [frame.image for frame in reader]
+    for of_file, of_frames in zip(track(path, network), track(frames, network), strict=True):
+        assert of_file.index == of_frames.index
+        assert of_file.seconds == pytest.approx(of_file.index / 25)
+        for face, expected in zip(of_file.faces, of_frames.faces, strict=True):
+            np.testing.assert_array_equal(face.landmarks, expected.landmarks)
+    cut_short = property(lambda _: "cut short", lambda *_: None)
+    monkeypatch.setattr(VideoReader, "broken", cut_short, raising=False)
+    cut = track(str(path), network)
+    assert len([next(cut) for _ in range(5)]) == 5
+    with pytest.raises(RednetError, match=r"talk\.mp4: cut short$"):
+        next(cut)
+    with pytest.raises(RednetError, match="missing"):
+        track(tmp_path / "missing.mp4", network)
+
+
+def test_invalid_arguments_are_errors(network):
+    with pytest.raises(RednetError, match="feedback steps must be 1 or more, not 0"):
+        track([], network, feedback_steps=0)
+    with pytest.raises(RednetError, match="faces must be 1 or more, not 0"):
+        track([], network, faces=0)
+    for frame in (np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3)), np.zeros((8, 8, 4), np.uint8)):
+        with pytest.raises(RednetError, match="a frame is uint8"):
+            next(track([frame], network))
+
+
+def test_landmarks_of_frames_without_a_face_are_nan(fake):
+    tracker, _, _ = fake(box_at(100, 100))
+    frames = [tracker.update(picture((100, 100))), []]
+    points = landmark_track(frames, IBUG68)
+    assert points.shape == (2, 68, 2) and points.dtype == np.float32
+    np.testing.assert_array_equal(points[0], frames[0][0].landmarks)
+    assert np.isnan(points[1]).all()
