@@ -1,1 +1,1 @@
-"""A checkpoint in other forms, one file a form, each checked against the network it came from."""
+"""Exports of a checkpoint to other formats, each checked against the network."""

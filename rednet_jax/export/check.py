@@ -1,8 +1,8 @@
-"""The check that every export passes: the same crops and frames, answered by both networks.
+"""Compares an export with the network on the same crops and frames.
 
-An export runs its streams as a user runs them, each frame from the state that it returned for the
-frame before. The network is given that same state at every frame, so each frame is compared from
-equal inputs: what rounding did to earlier frames neither excuses nor accumulates.
+The export runs streams as a user does: each frame starts from the state that the export returned
+for the previous frame. The network starts each frame from that same state, so that every frame is
+compared with equal inputs and rounding errors of earlier frames do not accumulate.
 """
 
 from __future__ import annotations
@@ -19,45 +19,45 @@ from rednet_jax.export.inputs import Inputs
 from rednet_jax.landmarks.crops import apply_affine
 
 BAR_PX = {"float32": 1e-3, "float16": 0.1}
-"""How far a landmark may lie from the original network's, in crop pixels, by the kernels' type."""
+"""Maximum distance of a landmark from the original network's, crop pixels, by kernel dtype."""
 
 BAR_CONFIDENCE = {"float32": 1e-3, "float16": 1e-2}
-"""How far a confidence may differ from the original network's."""
+"""Maximum difference of a confidence from the original network's, by kernel dtype."""
 
 BAR_STATE = 1e-4
-"""How far any number of the state may differ from that of the network with the same kernels.
-Rounding makes differences of 1e-5 at most, where nothing ties. Where the next crop lies is compared
-in crop pixels, with the bar of landmarks."""
+"""Maximum difference of a number of the state from that of the network with the same kernels.
+Without ties, rounding makes differences of at most 1e-5. The position of the next crop is compared
+in crop pixels, with the limit of landmarks."""
 
 NOISE = 5e-6
-"""Standard deviation of the noise on a twin's pixels, as a fraction of their value: less than a
-thousandth of a grey level. Feature maps change by about 1e-5, as they do between frameworks, which
-add up the products of a convolution in different orders."""
+"""Relative standard deviation of the noise on a twin's pixels, less than a thousandth of a grey
+level. It changes feature maps by about 1e-5. Frameworks differ by as much, since they sum the
+products of a convolution in different orders."""
 
 TWINS = 32
-"""How many twins are computed at most. A tie goes the other way in about half of them, so one of
-them most likely has three or four ties at once as the export has them."""
+"""Maximum number of twins. A tie is resolved the other way in about half of them, so that one of
+them probably has the export's resolution of three or four ties at once."""
 
 MAX_EXCUSED = 0.02
-"""Fraction of the landmarks that may be excused, of trained and of untrained networks. Of `compact`
-at three passes 0.007 are in PyTorch and 0.004 in LiteRT."""
+"""Maximum fraction of excused landmarks. For `compact` with three passes it is 0.007 in PyTorch and
+0.004 in LiteRT."""
 
 _BATCH = 16
 
 Answer = tuple[NDArray[np.floating], NDArray[np.floating]]
-"""Landmarks [.., L, 2] in crop pixels and confidence [.., L]."""
+"""Landmarks [..., L, 2] in crop pixels and confidence [..., L]."""
 
 State = Mapping[str, NDArray[Any]]
-"""What a network carries from frame to frame: the parts that `folder.state_shapes` names."""
+"""The state carried from frame to frame: the arrays of `folder.state_shapes`."""
 
 
 class Runner(NamedTuple):
-    """A network, wherever it runs. The original network also takes float32 pixels in [0, 1].
+    """A network in any framework. The original network also accepts float32 pixels in [0, 1].
 
     Attributes:
-        still: from crops [B, S, S, 3] to their answer.
-        step: from frames [B, S, S, 3], a state (None before the first frame) and warps [B, 2,
-            3] to the answer and the next state.
+        still: from crops [B, S, S, 3] to their landmarks and confidence.
+        step: from frames [B, S, S, 3], a state (None before the first frame) and warps [B, 2, 3] to
+            landmarks and confidence, and the next state.
     """
 
     still: Callable[[NDArray[Any]], Answer]
@@ -69,49 +69,50 @@ def compare(
 ) -> dict[str, Any]:
     """Compares an export with the network on crops and streams.
 
-    Two comparisons are made at every crop and frame. The export must be the network of the kernels
-    that it stores: landmarks and confidences within the bars of float32, the next state within
-    `BAR_STATE`. And it must lie within the bars of its own type from the original network.
+    Each crop and frame is compared twice. The export is compared with the network with the same
+    stored kernels: landmarks and confidences must be within the float32 limits, the next state
+    within `BAR_STATE`. It is also compared with the original network, with the limits of the
+    export's kernel dtype.
 
-    Max pooling stores which of four values was the largest. Where two of them tie, rounding decides
-    and each program may be right in its own way. So where an export differs, it is also compared
-    with twins: the answers of the network to the same input with `NOISE` on its pixels. A crop is
-    accepted if one twin has all of it: every landmark, every confidence and the whole next state
-    within the bars. The landmarks that differed are then excused, counted, and at most
-    `MAX_EXCUSED` of all. This holds for label maps, too, where one pixel's label can turn on
-    rounding. What is not finite is never accepted.
+    Max pooling stores the index of the largest of four values. If two values tie, rounding decides,
+    and both results are correct. Therefore, where an export differs, it is also compared with
+    twins: results of the network for the same input with `NOISE` on its pixels. A crop is accepted
+    if a single twin agrees with all of it: every landmark, every confidence and the whole next
+    state are within the limits. The landmarks that differed are then excused. They are counted, and
+    at most the fraction `MAX_EXCUSED` may be excused. The same applies to label maps, in which
+    rounding can change a pixel's label. Values that are not finite are never accepted.
 
     Args:
         original: the network with the checkpoint's weights.
-        stored: the network with the kernels rounded to the type in which they are stored.
-        exported: the files that were written.
-        inputs: `comparison_inputs`.
+        stored: the network with kernels rounded to the dtype in which they are stored.
+        exported: the exported files.
+        inputs: from `comparison_inputs`.
         dtype: of the exported kernels.
 
     Returns:
         Distances from the original network, in crop pixels: `max_difference_px` of all landmarks
-        but the excused ones, over crops and frames, `max_difference_px_still` of crops alone,
-        `max_difference_px_stream` of frames alone, and `max_difference_px_excused` of the excused
-        landmarks (0 without any). `max_difference_confidence` and
-        `max_difference_confidence_excused`, likewise. `bar_px`; `points` and `points_excused`,
-        numbers of landmarks; `frames` and `states_excused`, numbers of states compared and of those
-        that only a twin has. `max_difference_px_apart` is the largest distance of any landmark
-        between streams in which the network carries its own state: there, one tie moves all later
-        frames; it is reported, not judged. `compared_on` says what the inputs were.
+        that are not excused, over crops and frames; `max_difference_px_still` of crops;
+        `max_difference_px_stream` of frames; `max_difference_px_excused` of the excused landmarks
+        (0 without any). `max_difference_confidence` and `max_difference_confidence_excused`,
+        likewise. `bar_px`; `points` and `points_excused`, numbers of landmarks; `frames` and
+        `states_excused`, numbers of compared states and of those that agree only with a twin.
+        `max_difference_px_apart` is the largest distance of a landmark between streams if the
+        network carries its own state; one tie can move all later frames, so that it has no limit.
+        `compared_on` describes the inputs.
 
     Raises:
-        RednetError: the export is not the network, or more landmarks would have to be excused than
-            may be.
+        RednetError: the export differs from the network, or more landmarks than `MAX_EXCUSED` would
+            have to be excused.
     """
-    # Accelerators round the factors of a product to 8 or 11 bits if one lets them.
+    # By default, accelerators round the factors of a product to 8 or 11 bits.
     with jax.default_matmul_precision("highest"):
         looks = list(_frames(exported, inputs))
         still, stream = (
-            _joined([_judged(original, stored, look) for look in part])
+            _joined([_compared(original, stored, look) for look in part])
             for part in (_crops(exported, inputs), looks)
         )
         apart = _apart(original, looks, inputs)
-    _expect_the_network(_joined([still, stream]), dtype)
+    _check_limits(_joined([still, stream]), dtype)
     parts = still, stream
     kept_still, kept_stream = (_largest(part.px, ~part.excused) for part in parts)
     return {
@@ -137,7 +138,7 @@ def compare(
 
 
 class _Outcome(NamedTuple):
-    """Landmarks [B, L, 2], confidence [B, L], and the next state of frames; crops have none."""
+    """Landmarks [B, L, 2], confidence [B, L], and the next state, {} for crops."""
 
     landmarks: NDArray[np.floating]
     confidence: NDArray[np.floating]
@@ -145,7 +146,7 @@ class _Outcome(NamedTuple):
 
 
 class _Look(NamedTuple):
-    """Crops, or frames with the state and the warp that they were given, and the export's outcome.
+    """Crops, or frames with their state and warp, and the export's outcome for them.
 
     Pixels are uint8, or float32 in [0, 1] with noise.
     """
@@ -153,18 +154,18 @@ class _Look(NamedTuple):
     pixels: NDArray[Any]
     state: State | None
     warp: NDArray[np.float32] | None
-    found: _Outcome
+    exported: _Outcome
 
 
-class _Judged(NamedTuple):
-    """Looks, judged.
+class _Comparison(NamedTuple):
+    """The comparison of N crops or frames.
 
     Attributes:
         px: [N, L], distances of landmarks from the original network's, crop pixels.
         confidence: [N, L], differences of confidence likewise.
-        excused: [N, L] bool, landmarks that a twin has and the network does not.
+        excused: [N, L] bool, landmarks that agree with a twin, but not with the network.
         state_excused: [N] bool, likewise.
-        wrong: [N, L] bool, landmarks that neither has.
+        wrong: [N, L] bool, landmarks that agree with neither.
         state_wrong: [N] bool, likewise.
     """
 
@@ -190,27 +191,27 @@ def _frames(run: Runner, inputs: Inputs) -> Iterator[_Look]:
         state = after
 
 
-def _answered(run: Runner, look: _Look) -> _Outcome:
-    """What a network makes of the same."""
+def _outcome(run: Runner, look: _Look) -> _Outcome:
+    """A network's outcome for the same input."""
     if look.warp is None:
         return _Outcome(*run.still(look.pixels), {})
     answer, after = run.step(look.pixels, look.state, look.warp)
     return _Outcome(*answer, after)
 
 
-def _judged(original: Runner, stored: Runner, look: _Look) -> _Judged:
-    reference = _answered(stored, look)
+def _compared(original: Runner, stored: Runner, look: _Look) -> _Comparison:
+    reference = _outcome(stored, look)
     points, state = _near(look, reference)
     accepted = points.all(-1) & state
     for seed in range(TWINS):
         if accepted.all():
             break
-        # One twin must have all of a crop: else each wrong number could find one of its own.
-        twin = _near(look, _answered(stored, look._replace(pixels=_shaken(look.pixels, seed))))
+        # A single twin must agree with the whole crop, or wrong numbers could match several twins.
+        twin = _near(look, _outcome(stored, look._replace(pixels=_noisy(look.pixels, seed))))
         accepted |= twin[0].all(-1) & twin[1]
-    first = reference if original is stored else _answered(original, look)
-    return _Judged(
-        *_apart_by(look.found, first),
+    unrounded = reference if original is stored else _outcome(original, look)
+    return _Comparison(
+        *_differences(look.exported, unrounded),
         excused=~points & accepted[:, None],
         state_excused=~state & accepted,
         wrong=~points & ~accepted[:, None],
@@ -218,68 +219,67 @@ def _judged(original: Runner, stored: Runner, look: _Look) -> _Judged:
     )
 
 
-def _near(look: _Look, other: _Outcome) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which landmarks [B, L] with their confidences, and which states [B], are within the bars."""
-    px, confidence = _apart_by(look.found, other)
-    # Not `>`: what is no number is within no bar.
+def _near(look: _Look, outcome: _Outcome) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Returns which landmarks and confidences [B, L], and which states [B], are within limits."""
+    px, confidence = _differences(look.exported, outcome)
+    # These comparisons are False for nan.
     points = (px <= BAR_PX["float32"]) & (confidence <= BAR_CONFIDENCE["float32"])
     state = np.ones(len(px), bool)
     side = look.pixels.shape[1]
-    for name, part in other.state.items():
-        found = look.found.state[name]
+    for name, expected in outcome.state.items():
+        exported = look.exported.state[name]
         if name == "crop":
             corners = np.asarray([[0, 0], [side, 0], [0, side], [side, side]], np.float64)
-            moved = apply_affine(found, corners) - apply_affine(part, corners)
+            moved = apply_affine(exported, corners) - apply_affine(expected, corners)
             state &= (np.abs(moved) <= BAR_PX["float32"]).all((1, 2))
         else:
-            state &= (np.abs(found - part) <= BAR_STATE).reshape(len(state), -1).all(1)
+            state &= (np.abs(exported - expected) <= BAR_STATE).reshape(len(state), -1).all(1)
     return points, state
 
 
-def _apart_by(one: _Outcome, other: _Outcome) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+def _differences(a: _Outcome, b: _Outcome) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """Distances [B, L] of landmarks, and differences [B, L] of confidence."""
-    px: NDArray[np.floating] = np.linalg.norm(one.landmarks - other.landmarks, axis=-1)
-    return px, np.abs(one.confidence - other.confidence)
+    px: NDArray[np.floating] = np.linalg.norm(a.landmarks - b.landmarks, axis=-1)
+    return px, np.abs(a.confidence - b.confidence)
 
 
-def _shaken(pixels: NDArray[np.uint8], seed: int) -> NDArray[np.float32]:
+def _noisy(pixels: NDArray[np.uint8], seed: int) -> NDArray[np.float32]:
     """The pixels as float32 in [0, 1], with noise."""
     noise = np.random.default_rng(seed).standard_normal(pixels.shape, np.float32)
-    shaken: NDArray[np.float32] = pixels / np.float32(255) * (1 + np.float32(NOISE) * noise)
-    return shaken
+    noisy: NDArray[np.float32] = pixels / np.float32(255) * (1 + np.float32(NOISE) * noise)
+    return noisy
 
 
 def _apart(original: Runner, looks: list[_Look], inputs: Inputs) -> float:
-    """The largest distance from landmarks of the network that carries a state of its own."""
+    """The largest distance from the landmarks of the network if it carries its own state."""
     state, largest = None, 0.0
     for look, frames, warp in zip(looks, inputs.frames, inputs.warps, strict=True):
         (landmarks, _), state = original.step(frames, state, warp)
-        moved = np.linalg.norm(look.found.landmarks - landmarks, axis=-1)
+        moved = np.linalg.norm(look.exported.landmarks - landmarks, axis=-1)
         largest = max(largest, float(moved.max()))
     return largest
 
 
-def _joined(parts: list[_Judged]) -> _Judged:
-    return _Judged(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+def _joined(parts: list[_Comparison]) -> _Comparison:
+    return _Comparison(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
-def _largest(distances: NDArray[np.floating], chosen: NDArray[np.bool_]) -> float:
-    return float(distances[chosen].max(initial=0))
+def _largest(distances: NDArray[np.floating], mask: NDArray[np.bool_]) -> float:
+    return float(distances[mask].max(initial=0))
 
 
-def _expect_the_network(judged: _Judged, dtype: str) -> None:
-    """Raises RednetError: in three lines, whose fault it is: the export's, the type's, or the
-    network's."""
-    px, confidence, count = judged.px, judged.confidence, judged.px.size
-    if judged.wrong.any() or judged.state_wrong.any():
+def _check_limits(comparison: _Comparison, dtype: str) -> None:
+    """Raises RednetError with the cause: the export, its kernel dtype, or the network."""
+    px, confidence, count = comparison.px, comparison.confidence, comparison.px.size
+    wrong, state_wrong = comparison.wrong, comparison.state_wrong
+    if wrong.any() or state_wrong.any():
         raise RednetError(
-            f"the export is not the network: {judged.wrong.sum()} of {count} landmarks differ by "
+            f"the export differs from the network: {wrong.sum()} of {count} landmarks differ by "
             f"more than {BAR_PX['float32']:g} px or {BAR_CONFIDENCE['float32']:g} in confidence, "
-            f"by up to {_largest(px, judged.wrong):.3g} px and "
-            f"{_largest(confidence, judged.wrong):.3g}, and {judged.state_wrong.sum()} states by "
-            f"more than {BAR_STATE:g}; nothing is written"
+            f"by up to {_largest(px, wrong):.3g} px and {_largest(confidence, wrong):.3g}, and "
+            f"{state_wrong.sum()} states by more than {BAR_STATE:g}; nothing is written"
         )
-    far = ~((px <= BAR_PX[dtype]) & (confidence <= BAR_CONFIDENCE[dtype])) & ~judged.excused
+    far = ~((px <= BAR_PX[dtype]) & (confidence <= BAR_CONFIDENCE[dtype])) & ~comparison.excused
     if far.any():
         raise RednetError(
             f"{dtype} kernels are too coarse for this network: they move {far.sum()} of {count} "
@@ -287,11 +287,11 @@ def _expect_the_network(judged: _Judged, dtype: str) -> None:
             f"confidence, by up to {px[far].max():.3g} px and {confidence[far].max():.3g}; "
             "nothing is written"
         )
-    excused = int(judged.excused.sum())
+    excused = int(comparison.excused.sum())
     if excused > MAX_EXCUSED * count:
         raise RednetError(
-            f"this network cannot be checked: of its landmarks, {excused} of {count} "
-            f"({excused / count:.1%}) move by up to {_largest(px, judged.excused):.3g} px with "
-            f"rounding alone, and at most {MAX_EXCUSED:.0%} may; the export differs from it in "
-            "nothing else; nothing is written"
+            f"this network cannot be checked: rounding alone moves {excused} of {count} landmarks "
+            f"({excused / count:.1%}) by up to {_largest(px, comparison.excused):.3g} px, and at "
+            f"most {MAX_EXCUSED:.0%} may be excused; there is no other difference; nothing is "
+            "written"
         )

@@ -1,4 +1,4 @@
-"""How an export comes about: written aside, compared, and only then put in its place."""
+"""Writes an export to a temporary folder, compares it, and publishes it only if it agrees."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from rednet_jax.model.config import RedNetConfig
 from rednet_jax.weights.store import checkpoint_name, find, fingerprint, flat, load
 
 Dtype = Literal["float32", "float16"]
-"""Of the kernels in an export's files; every form computes in float32."""
+"""Dtype of the kernels in an export's files; every export computes in float32."""
 
 
 class Job(NamedTuple):
-    """What is to be exported.
+    """An export to write.
 
     Attributes:
         name: of the checkpoint, and of its files.
@@ -39,7 +39,7 @@ class Job(NamedTuple):
         variables: its weights, float32.
         feedback_steps: K.
         dtype: of the kernels.
-        folder: where files lie until they are checked.
+        folder: temporary folder of the files until they are checked.
     """
 
     name: str
@@ -50,18 +50,18 @@ class Job(NamedTuple):
     folder: Path
 
 
-class Made(NamedTuple):
-    """What a form made of it.
+class Written(NamedTuple):
+    """The written files of an export, before they are checked.
 
     Attributes:
-        files: that were written, by their paths in the job's folder.
-        runner: what they answer, where they will run.
-        told: what export.json says of this form alone.
+        files: their paths in the job's folder.
+        runner: runs them in the target framework.
+        details: entries of export.json for this target only.
     """
 
     files: list[str]
     runner: Runner
-    told: dict[str, Any]
+    details: dict[str, Any]
 
 
 def export_checked(
@@ -69,78 +69,78 @@ def export_checked(
     checkpoint: str | os.PathLike[str],
     out: str | os.PathLike[str],
     dtype: Dtype,
-    make: Callable[[Job], Made],
+    make: Callable[[Job], Written],
     *,
     modules: Sequence[str] = (),
     extra: str | None = None,
     feedback_steps: int | None = None,
     data_dir: Path | None = None,
 ) -> dict[str, Any]:
-    """Writes an export, once it is seen to be the network, and export.json with it.
+    """Writes an export and its export.json if it agrees with the network.
 
     Args:
-        target: name of the form.
-        checkpoint: a released name, a safetensors file, or a run folder; its last part names files.
-        out: folder, made if need be; it may hold the same export, which is replaced.
+        target: name of the target.
+        checkpoint: a released name, a safetensors file, or a run folder. The last part of it is the
+            name of the files.
+        out: folder, created if it does not exist. The same export in it is replaced.
         dtype: of the kernels in the files.
         make: writes the files.
-        modules: that the form needs.
-        extra: of this package, which installs them; None if they come with it.
-        feedback_steps: K; None for the K that the network was trained with.
-        data_dir: the folder of prepared data, whose faces are compared on if it holds 300w.
+        modules: Python modules that the target needs.
+        extra: the extra of this package that installs them; None if they are always installed.
+        feedback_steps: K; None for the K of training.
+        data_dir: folder of prepared data. If it has 300w, its faces are the inputs of the check.
 
     Returns:
-        What export.json holds: `target`, `checkpoint` (its name), `weights` (their fingerprint),
-        `files`, `dtype`, `feedback_steps`, `crop` (how it is cut), `scheme` (of the
-        landmarks), what `check.compare` returns,
-        `versions`, and what the form tells.
+        The content of export.json: `target`, `checkpoint` (its name), `weights` (their
+        fingerprint), `files`, `dtype`, `feedback_steps`, `crop` (from `crop_rule`), `scheme` (of
+        the landmarks), the result of `check.compare`, `versions`, and the target's details.
 
     Raises:
-        RednetError: a package is not installed, a checkpoint that cannot be read, a number that the
-            type does not hold, a folder with something else, a network that the form cannot
-            express, landmarks or confidences that differ from the network's, or files that cannot
-            be written. There is no export.json then, or the one of before.
+        RednetError: a package is not installed, the checkpoint cannot be read, a weight is beyond
+            the dtype's range, the folder has another export, the target cannot express the network,
+            landmarks or confidences differ from the network's, or a file cannot be written. There
+            is no new export.json then.
     """
     name = checkpoint_name(checkpoint)
     claim(Path(out), target, name, find(checkpoint))
     if extra is not None:
         require(extra, modules)
-    used = versions(["jax", "flax", *modules])
+    installed = versions(["jax", "flax", *modules])
     config, variables = load(checkpoint)
-    _expect_finite(checkpoint, variables, dtype)
+    _check_range(checkpoint, variables, dtype)
     steps = feedback_steps_of(config, feedback_steps)
     with tempfile.TemporaryDirectory() as folder:
-        made = make(Job(name, config, variables, steps, dtype, Path(folder)))
+        written = make(Job(name, config, variables, steps, dtype, Path(folder)))
         inputs = comparison_inputs(config, data_dir)
         stored = named.stored(variables, dtype)
         exact = jax.tree.all(jax.tree.map(np.array_equal, stored, variables))
         original = named.network(config, variables, steps)
         rounded = original if exact else named.network(config, stored, steps)
         try:
-            compared = compare(original, rounded, made.runner, inputs, dtype)
+            comparison = compare(original, rounded, written.runner, inputs, dtype)
         except RednetError as error:
             raise RednetError(f"{name} as {target}: {error}") from error
-        written = {
+        description = {
             "target": target,
             "checkpoint": name,
             "weights": fingerprint(variables),
-            "files": made.files,
+            "files": written.files,
             "dtype": dtype,
             "feedback_steps": steps,
             "crop": crop_rule(config),
             "scheme": config.scheme.to_json(),
-            **compared,
-            "versions": used,
-            **made.told,
+            **comparison,
+            "versions": installed,
+            **written.details,
         }
-        publish(Path(folder), Path(out), written)
-    return written
+        publish(Path(folder), Path(out), description)
+    return description
 
 
-def _expect_finite(
+def _check_range(
     checkpoint: str | os.PathLike[str], variables: dict[str, Any], dtype: Dtype
 ) -> None:
     largest = np.finfo(dtype).max
     for name, array in flat(variables).items():
         if name.endswith("/kernel") and not np.abs(array).max(initial=0) <= largest:
-            raise RednetError(f"{checkpoint}: {name} holds numbers beyond {dtype}")
+            raise RednetError(f"{checkpoint}: {name} has values beyond the range of {dtype}")

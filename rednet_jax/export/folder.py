@@ -1,4 +1,4 @@
-"""What all exports share: the extras that they need, and a folder that gets files once checked."""
+"""Shared by all exports: required extras, signatures, and the output folder."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from rednet_jax.model.temporal import memory_shape
 from rednet_jax.reading import read_json
 
 EXPORT = "export.json"
-"""The file that describes an export: written last, it says that all others are there."""
+"""The file that describes an export. It is written last: if it exists, the export is complete."""
 
 
 def require(extra: str, modules: Sequence[str]) -> None:
-    """Says in one line which module is missing and which command installs it.
+    """Checks that the modules of an extra are installed.
 
     Raises:
-        RednetError: one of the modules is not installed.
+        RednetError: a module is not installed; the message has the command that installs it.
     """
     for name in modules:
         if importlib.util.find_spec(name) is None:
@@ -36,7 +36,7 @@ def require(extra: str, modules: Sequence[str]) -> None:
 
 
 def feedback_steps_of(config: RedNetConfig, feedback_steps: int | None) -> int:
-    """Returns the K that was asked for, or the K that the network was trained with.
+    """Returns K, or the K of training if it is None.
 
     Raises:
         RednetError: K is below 1.
@@ -48,26 +48,26 @@ def feedback_steps_of(config: RedNetConfig, feedback_steps: int | None) -> int:
 
 
 def versions(modules: Sequence[str]) -> dict[str, str]:
-    """Returns this library's version and those of installed modules, whoever packs them."""
+    """Returns the versions of this library and of the packages of installed modules."""
     packages = importlib.metadata.packages_distributions()
-    others = {name: importlib.metadata.version(packages[name][0]) for name in modules}
-    return {"rednet_jax": rednet_jax.__version__, **others}
+    installed = {name: importlib.metadata.version(packages[name][0]) for name in modules}
+    return {"rednet_jax": rednet_jax.__version__, **installed}
 
 
 Passes = Literal["int64", "int32"]
-"""Type that passes are counted in: JAX has no int64 unless asked for, torch no other index."""
+"""Dtype of the number of passes: int32 in JAX, int64 in PyTorch, where indices need it."""
 
 Shapes = dict[str, tuple[str, tuple[int, ...]]]
-"""Arrays by name: dtype, and shape without the batch."""
+"""Dtype and shape without the batch axis of arrays, by name."""
 
 
 def signatures(
     config: RedNetConfig, *, passes: Passes = "int64", batch: str = "B"
 ) -> dict[str, Any]:
-    """Returns inputs and outputs of the still and the streaming model: name, dtype and shape.
+    """Returns name, dtype and shape of the inputs and outputs of the still and streaming models.
 
-    B is any number of faces; maps have their channels first. A part of the state that the network
-    does not have (no feedback, no recurrence) is left out.
+    B is any number of faces; the layout of maps is channels first. Parts of the state that the
+    network does not have (without feedback, without recurrence) are left out.
     """
     size, count = config.input_size, config.scheme.count
     crops = {"crops": f"uint8 [{batch}, {size}, {size}, 3], RGB"}
@@ -95,24 +95,23 @@ def signatures(
 
 
 def initial_state(config: RedNetConfig) -> dict[str, Any]:
-    """Returns what each part of one face's state is before a first frame: a number throughout, or
-    a matrix."""
-    around = (config.input_size - config.image_size) / 2
-    blank: dict[str, Any] = dict.fromkeys(state_shapes(config), 0)
-    if "crop" in blank:
-        blank["crop"] = [[1, 0, around], [0, 1, around]]
-    return blank
+    """Returns the parts of a face's state before the first frame: a fill value, or a matrix."""
+    border = (config.input_size - config.image_size) / 2
+    initial: dict[str, Any] = dict.fromkeys(state_shapes(config), 0)
+    if "crop" in initial:
+        initial["crop"] = [[1, 0, border], [0, 1, border]]
+    return initial
 
 
 def input_shapes(config: RedNetConfig, *, passes: Passes) -> tuple[Shapes, Shapes]:
-    """Returns what goes into the still and into the streaming model."""
+    """Returns the inputs of the still and of the streaming model."""
     size = config.input_size
     crops: Shapes = {"crops": ("uint8", (size, size, 3))}
     return crops, {**crops, "warp": ("float32", (2, 3)), **state_shapes(config, passes=passes)}
 
 
 def state_shapes(config: RedNetConfig, *, passes: Passes = "int64") -> Shapes:
-    """Returns the parts of the state."""
+    """Returns the parts of the state that the network has."""
     side, channels = config.feedback_size, config.feedback_channels
     _, *grid, units = memory_shape(config, 1)
     parts: Shapes = {
@@ -127,69 +126,70 @@ def state_shapes(config: RedNetConfig, *, passes: Passes = "int64") -> Shapes:
 
 
 def crop_rule(config: RedNetConfig) -> dict[str, Any]:
-    """Returns how a crop is cut: its `size` in pixels, its `margin`, and the `rule` in words."""
+    """Returns the crop rule: `size` in pixels, `margin`, and the `rule` in words."""
     return {
         "size": config.input_size,
         "margin": config.input_margin,
-        "rule": "the square in the middle of the landmarks' box, margin times its larger side",
+        "rule": "a square centred on the landmarks' box; its side is margin times the larger side "
+        "of the box",
     }
 
 
 def claim(out: Path, target: str, name: str, source: Path) -> None:
-    """Sees before any work that a folder may be written to, and that nothing else is lost there.
+    """Checks before an export that its folder can be written without replacing other files.
 
     Args:
         out: folder.
-        target: the form.
+        target: name of the target.
         name: of the checkpoint.
-        source: its file.
+        source: the checkpoint's file.
 
     Raises:
-        RednetError: no folder, or one that may not be written to; it holds the checkpoint itself
-            where it would be replaced, or another export.
+        RednetError: the folder cannot be written, the export would replace the checkpoint itself,
+            or the folder has another export.
     """
-    place = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        raise RednetError(f"{out}: cannot be written ({place} is no folder, or forbids it)")
+    existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise RednetError(f"{out}: cannot be written ({existing} is no writable folder)")
     weights = out / f"{name}.safetensors"
     if target in ("safetensors", "torch") and weights.resolve() == source.resolve():
         raise RednetError(f"{weights}: would replace the checkpoint itself")
-    described = out / EXPORT
-    if described.exists():
-        before = read_export(described)
+    description = out / EXPORT
+    if description.exists():
+        before = read_export(description)
         if (before.get("target"), before.get("checkpoint")) != (target, name):
             raise RednetError(
-                f"{out}: holds {before.get('checkpoint')} as {before.get('target')} already; "
-                "name another folder"
+                f"{out}: already has {before.get('checkpoint')} as {before.get('target')}; use "
+                "another folder"
             )
 
 
 def read_export(file: Path) -> dict[str, Any]:
-    """Returns what an export.json says.
+    """Returns the content of an export.json.
 
     Raises:
-        RednetError: it cannot be read, or holds something else.
+        RednetError: the file cannot be read, or is no JSON object.
     """
     try:
-        found = read_json(file)
+        description = read_json(file)
     except (OSError, ValueError) as error:
         raise RednetError(f"{file}: cannot be read ({error})") from error
-    if not isinstance(found, dict):
+    if not isinstance(description, dict):
         raise RednetError(f"{file}: describes no export")
-    return found
+    return description
 
 
-def publish(staged: Path, out: Path, written: dict[str, Any]) -> None:
-    """Copies `written["files"]` to a folder, each whole or not at all, and writes export.json last.
+def publish(staged: Path, out: Path, description: dict[str, Any]) -> None:
+    """Copies `description["files"]` to a folder, each atomically, and writes export.json last.
 
-    An older export.json is gone first: where there is one, the files are those that it describes.
+    An older export.json is deleted first, so that an export.json always describes the files.
 
     Raises:
         RednetError: a file cannot be written.
     """
     with writing(out / EXPORT):
         (out / EXPORT).unlink(missing_ok=True)
-    for name in written["files"]:
+    for name in description["files"]:
         with replacing(out / name) as partial:
             shutil.copyfile(staged / name, partial)
-    write_text(out / EXPORT, json.dumps(written, indent=2) + "\n")
+    write_text(out / EXPORT, json.dumps(description, indent=2) + "\n")

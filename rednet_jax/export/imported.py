@@ -1,4 +1,4 @@
-"""Weights from elsewhere: our own PyTorch exports, and torchvision's encoders."""
+"""Imports weights of this library's PyTorch exports, and of torchvision's encoders."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ Arrays = dict[str, NDArray[np.float32]]
 
 
 class Imported(NamedTuple):
-    """What became of every array.
+    """The result of `import_weights`.
 
     Attributes:
-        config: of the network that was written.
-        matched: (name in the file, ours). Where one of ours is made of several, each has its line.
-        unused: names in the file that the network has no place for.
-        fresh: names of ours that the file says nothing of; they are as `init` draws them.
+        config: of the written network.
+        matched: (name in the file, name in the checkpoint) pairs. An array of the checkpoint that
+            is computed from several has a pair for each.
+        unused: names in the file that are not used.
+        fresh: names in the checkpoint that are not in the file; `init` initialises them.
     """
 
     config: RedNetConfig
@@ -43,7 +44,10 @@ class Imported(NamedTuple):
 
 
 class _Layer(NamedTuple):
-    """A convolution and its normalisation: theirs by name, ours by path; whether it sees pixels."""
+    """Names of a convolution and its normalisation in the file and in the checkpoint.
+
+    `first` is True for the convolution of the image.
+    """
 
     conv: str
     norm: str
@@ -53,21 +57,21 @@ class _Layer(NamedTuple):
 
 
 def import_weights(file: str | os.PathLike[str], out: str | os.PathLike[str]) -> Imported:
-    """Writes weights of another program as a checkpoint of ours.
+    """Converts weights to a checkpoint of this library.
 
-    A file of ours (`rednet export --to torch`) comes back bit by bit. Of torchvision's VGG-16-BN or
-    ResNet-50 the convolutions become the encoder of `eccv_vgg` or `ijcv_resnet`, its statistics in
-    every row, all else drawn afresh. The means and deviations by which torchvision normalises its
-    input, and its biases, go into the first kernel and the means; what lies outside the crop is
-    then black, where torchvision has the mean colour.
+    The weights of `rednet export --to torch` are copied bit by bit. The convolutions of
+    torchvision's VGG-16-BN or ResNet-50 become the encoder of `eccv_vgg` or `ijcv_resnet`, with the
+    same statistics for every pass; all other arrays are initialised at random. The mean and
+    standard deviation of torchvision's inputs, and its biases, are folded into the first kernel and
+    the means. Pixels outside the crop are black, while in torchvision they have the mean colour.
 
     Args:
-        file: .safetensors of ours, or a .pth of torchvision, of which tensors alone are unpickled.
+        file: .safetensors of this library, or .pth of torchvision. Only tensors are unpickled.
         out: the checkpoint, a safetensors file.
 
     Raises:
-        RednetError: a file that cannot be read or holds other arrays, torch is not installed, or
-            `out` cannot be written.
+        RednetError: the file cannot be read or has other arrays, torch is not installed, or `out`
+            cannot be written.
     """
     if os.fspath(file).endswith(".safetensors"):
         config, variables = load(file)
@@ -80,7 +84,7 @@ def import_weights(file: str | os.PathLike[str], out: str | os.PathLike[str]) ->
     elif "layer1.0.conv1.weight" in theirs and "layer1.0.conv3.weight" in theirs:
         architecture, layers = "ijcv_resnet", list(_resnet())
     else:
-        raise RednetError(f"{file}: holds neither VGG-16-BN nor ResNet-50 of torchvision")
+        raise RednetError(f"{file}: neither torchvision's VGG-16-BN nor its ResNet-50")
     widths = _widths(file, theirs, architecture)
     config = RedNetConfig.preset(architecture, widths=widths, code_width=widths[-1])
     ours = flat(jax.tree.map(np.asarray, init(config, jax.random.key(0))))
@@ -94,9 +98,9 @@ def import_weights(file: str | os.PathLike[str], out: str | os.PathLike[str]) ->
     named, filled = {name for name, _ in matched}, {path for _, path in matched}
     unused = [name for name in theirs if name not in named]
     for name in unused:
-        # Deeper networks of theirs hold all that is looked for, and more.
+        # Deeper networks of torchvision have all required arrays, and more.
         if re.match(r"(features|layer\d+)\.(?!.*num_batches_tracked$)", name):
-            raise RednetError(f"{file}: the encoder of {architecture} has no place for {name}")
+            raise RednetError(f"{file}: the encoder of {architecture} has no array for {name}")
     write_weights(out, config, nested(ours))
     return Imported(config, matched, unused, [path for path in ours if path not in filled])
 
@@ -110,9 +114,9 @@ def _read_pth(file: str | os.PathLike[str]) -> Arrays:
         return {name: tensor.float().numpy() for name, tensor in state.items()}
     except OSError as error:
         raise RednetError(f"{file}: cannot be read ({error.strerror or error})") from error
-    # Whatever torch says of a file that is none of its own, or holds more than tensors.
+    # torch raises many kinds of exceptions for files that are not tensors by name.
     except Exception as error:
-        raise RednetError(f"{file}: holds no tensors by name that torch can read") from error
+        raise RednetError(f"{file}: not a dictionary of tensors that torch can read") from error
 
 
 def _vgg() -> Iterator[_Layer]:
@@ -125,7 +129,7 @@ def _vgg() -> Iterator[_Layer]:
             else:
                 ours = f"encoder/convs/conv{stage}_{layer}"
                 yield _Layer(*names, f"{ours}/conv/kernel", f"{ours}/norm")
-            # Convolution, normalisation and ReLU; a pooling ends the stage.
+            # The indices of `features` also count ReLU and, at the end of a stage, pooling.
             number += 3
         number += 1
 
@@ -147,7 +151,7 @@ def _resnet() -> Iterator[_Layer]:
 
 
 def _widths(file: Any, theirs: Arrays, architecture: str) -> tuple[int, ...]:
-    """Channels of the stages, by the last normalisation of each."""
+    """Channels of the stages, from the last normalisation of each."""
     if architecture == "eccv_vgg":
         last = [4, 11, 21, 31, 41]
         names = [f"features.{number}.weight" for number in last]
@@ -160,7 +164,10 @@ def _widths(file: Any, theirs: Arrays, architecture: str) -> tuple[int, ...]:
 def _arrays(
     file: Any, theirs: Arrays, layer: _Layer
 ) -> Iterator[tuple[str | None, str, NDArray[np.float32] | None]]:
-    """(their name, our path, our array); names that change another array have none of their own."""
+    """Yields (name in the file, path in the checkpoint, array).
+
+    The array is None for a name that only modifies the array of another.
+    """
     kernel = _take(file, theirs, f"{layer.conv}.weight")
     if kernel.ndim != 4:
         raise RednetError(f"{file}: {layer.conv}.weight is {kernel.shape}, not of 4 axes")
@@ -173,7 +180,7 @@ def _arrays(
         yield bias, f"batch_stats/{layer.ours}/mean", None
     if layer.first:
         if kernel.shape[2] != 3:
-            raise RednetError(f"{file}: {layer.conv}.weight does not see three colours")
+            raise RednetError(f"{file}: {layer.conv}.weight has not three input channels")
         kernel = kernel / _IMAGENET_STD[:, None]
         mean = mean + np.einsum("hwio,i->o", kernel, _IMAGENET_MEAN)
     norm = layer.norm
@@ -194,14 +201,14 @@ def _take(
     if shape is not None and array.shape != shape:
         raise RednetError(f"{file}: {name} is {array.shape}, not {shape}")
     if not np.isfinite(array).all():
-        raise RednetError(f"{file}: {name} holds values that are not finite")
+        raise RednetError(f"{file}: {name} has values that are not finite")
     return array
 
 
 def _fitted(
     file: Any, path: str, array: NDArray[np.float32], shape: tuple[int, ...]
 ) -> NDArray[np.float32]:
-    """The array, in every row where ours has rows of statistics."""
+    """The array in the shape of the checkpoint: statistics are repeated for every pass."""
     if path.startswith("batch_stats/") and array.shape == shape[1:]:
         array = np.broadcast_to(array, shape)
     if array.shape != shape:

@@ -1,4 +1,4 @@
-"""What a network and its export are compared on: crops of faces, and streams of them."""
+"""Inputs for the comparison of a network with its export: crops of faces, and streams."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ CROPS, STREAMS, FRAMES = 64, 4, 30
 
 
 class Inputs(NamedTuple):
-    """Crops of faces, by the one crop rule.
+    """Crops of faces.
 
     Attributes:
-        source: where the faces come from.
+        source: origin of the faces.
         crops: uint8 [64, S, S, 3], S = config.input_size.
-        frames: uint8 [30, 4, S, S, 3], four streams: a crop that drifts over a face.
-        warps: float32 [30, 4, 2, 3], pixels of each crop -> pixels of the crop before it.
+        frames: uint8 [30, 4, S, S, 3], four streams, in each of which a crop moves over a face.
+        warps: float32 [30, 4, 2, 3], pixels of each crop -> pixels of the previous crop.
     """
 
     source: str
@@ -37,21 +37,21 @@ class Inputs(NamedTuple):
 
 
 def comparison_inputs(config: RedNetConfig, data_dir: Path | None = None) -> Inputs:
-    """Returns real faces, of 300w's validation split, if it is prepared; else generated ones.
+    """Returns faces of 300w's validation split if it is prepared, else generated faces.
 
     Args:
-        config: of the network: how its crops are cut.
-        data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
+        config: of the network, which defines size and margin of the crops.
+        data_dir: folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
     """
     if find_prepared("300w", data_dir) is None:
         source, faces = "generated faces", _generated()
     else:
         samples = read_split("300w", "validation", data_dir)
-        chosen = (samples[i] for i in range(min(CROPS, len(samples))))
+        first = (samples[i] for i in range(min(CROPS, len(samples))))
         source = "300w validation"
         faces = [
             (s.image, whole_face_box(s.landmarks, samples.scheme, s.labelled, expected=s.box))
-            for s in chosen
+            for s in first
         ]
     size = config.input_size
 
@@ -73,7 +73,7 @@ def comparison_inputs(config: RedNetConfig, data_dir: Path | None = None) -> Inp
 
 
 def _drifted(box: NDArray[np.floating], frame: int) -> NDArray[np.floating]:
-    """The box some frames later: it wanders by 5 % of its side, and breathes by as much."""
+    """The box in a later frame; position and size vary by 5 % of its side."""
     side = (box[2:] - box[:2]).max()
     angle = 2 * np.pi * frame / FRAMES
     shift = 0.05 * side * np.asarray([np.sin(angle), np.cos(2 * angle) - 1])

@@ -1,4 +1,4 @@
-"""A checkpoint as LiteRT (.tflite) files, builtin operators only: of images, and of a stream."""
+"""Export to LiteRT: two .tflite files with builtin operators only, for images and for streams."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jax.extend.core import Literal as Constant
 from rednet_jax.errors import RednetError
 from rednet_jax.export import named
 from rednet_jax.export.check import Runner
-from rednet_jax.export.checked import Dtype, Job, Made, export_checked
+from rednet_jax.export.checked import Dtype, Job, Written, export_checked
 from rednet_jax.export.folder import signatures
 from rednet_jax.export.savedmodel import write_model
 from rednet_jax.model.config import RedNetConfig
@@ -32,15 +32,15 @@ def export_litert(
     feedback_steps: int | None = None,
     data_dir: Path | None = None,
 ) -> dict[str, Any]:
-    """Writes OUT/NAME.tflite, OUT/NAME_stream.tflite and OUT/export.json, once they are checked.
+    """Writes OUT/NAME.tflite, OUT/NAME_stream.tflite and OUT/export.json after a check.
 
-    They take one face, B = 1, and have one signature each, `still` and `stream`:
+    The files accept one face, B = 1, and have the signatures `still` and `stream`:
 
         still = Interpreter("compact.tflite").get_signature_runner("still")
-        answer = still(crops=crops)  # {"landmarks": ..., "confidence": ...}
+        outputs = still(crops=crops)  # {"landmarks": ..., "confidence": ...}
 
-    Arguments, what is returned and errors are those of `export_checked`; K is fixed in the files,
-    and export.json has their `signatures`.
+    Arguments, return value and errors are those of `export_checked`. K is fixed in the files, and
+    export.json has their `signatures`.
     """
     return export_checked(
         "litert",
@@ -55,7 +55,7 @@ def export_litert(
     )
 
 
-def _make(job: Job) -> Made:
+def _make(job: Job) -> Written:
     files = [f"{job.name}.tflite", f"{job.name}_stream.tflite"]
     with tempfile.TemporaryDirectory() as model:
         write_model(
@@ -68,7 +68,7 @@ def _make(job: Job) -> Made:
         )
         for file, signature in zip(files, ("still", "stream"), strict=True):
             (job.folder / file).write_bytes(_converted(Path(model), signature))
-    return Made(
+    return Written(
         files,
         litert_runner(job.config, *(job.folder / file for file in files)),
         {"signatures": signatures(job.config, passes="int32", batch="1")},
@@ -76,28 +76,28 @@ def _make(job: Job) -> Made:
 
 
 def litert_runner(config: RedNetConfig, still_file: Path, stream_file: Path) -> Runner:
-    """Returns what two files answer, face by face."""
+    """Returns a runner of the two files, which runs faces one by one."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreters = [Interpreter(str(file)) for file in (still_file, stream_file)]
 
-    def call(which: int, given: named.Named) -> named.Named:
-        # Before 2.3 a signature's runner did not keep its interpreter alive.
-        run = interpreters[which].get_signature_runner(("still", "stream")[which])
+    def call(index: int, inputs: named.Named) -> named.Named:
+        # Before 2.3, a signature's runner did not keep its interpreter alive.
+        run = interpreters[index].get_signature_runner(("still", "stream")[index])
         faces = [
-            run(**{name: array[i : i + 1] for name, array in given.items()})
-            for i in range(len(given["crops"]))
+            run(**{name: array[i : i + 1] for name, array in inputs.items()})
+            for i in range(len(inputs["crops"]))
         ]
         return {name: np.concatenate([face[name] for face in faces]) for name in faces[0]}
 
-    return named.runner(config, lambda given: call(0, given), lambda given: call(1, given))
+    return named.runner(config, lambda inputs: call(0, inputs), lambda inputs: call(1, inputs))
 
 
 def _converted(model: Path, signature: str) -> bytes:
-    """A signature of a SavedModel as a .tflite file.
+    """Converts a signature of a SavedModel to a .tflite file.
 
-    Kernels stay of the type they have there. The converter's own way to float16 rounds all else,
-    too: biases, statistics and coordinates, which moves points by up to a quarter of a pixel.
+    Kernels keep their dtype. The converter's own float16 mode would also round biases, statistics
+    and coordinates, which moves points by up to a quarter of a pixel.
     """
     import tensorflow as tf
     from tensorflow.lite.python.convert import ConverterError
@@ -109,23 +109,23 @@ def _converted(model: Path, signature: str) -> bytes:
     except ConverterError as error:
         text = str(error)
         reason = (text.partition("error: ")[2] or text).partition("\n")[0]
-        raise RednetError(f"the network is not one of LiteRT's operators: {reason}") from error
+        raise RednetError(f"LiteRT has no operators for this network: {reason}") from error
 
 
 def _without_uint8(function: named.Function) -> named.Function:
-    """The function with int32 for uint8, which LiteRT's add, select and equal do not take.
+    """Replaces uint8 by int32 in a function; LiteRT's add, select and equal do not accept uint8.
 
-    The places of max pooling are of that type.
+    The indices of max pooling are uint8.
     """
 
     def call(
-        config: RedNetConfig, weights: dict[str, Any], feedback_steps: int, given: named.Named
+        config: RedNetConfig, weights: dict[str, Any], feedback_steps: int, inputs: named.Named
     ) -> dict[str, jax.Array]:
         closed, outputs = jax.make_jaxpr(
-            lambda weights, given: function(config, weights, feedback_steps, given),
+            lambda weights, inputs: function(config, weights, feedback_steps, inputs),
             return_shape=True,
-        )(weights, given)
-        leaves = _evaluated(closed.jaxpr, closed.consts, jax.tree.leaves((weights, given)))
+        )(weights, inputs)
+        leaves = _evaluated(closed.jaxpr, closed.consts, jax.tree.leaves((weights, inputs)))
         named_outputs: dict[str, jax.Array] = jax.tree.unflatten(
             jax.tree.structure(outputs), leaves
         )
@@ -135,7 +135,7 @@ def _without_uint8(function: named.Function) -> named.Function:
 
 
 def _evaluated(jaxpr: Jaxpr, constants: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
-    """What a program returns, its uint8 in int32."""
+    """Evaluates a jaxpr with int32 instead of uint8."""
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *inputs], strict=True))
 
     def read(atom: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The network as two functions of named arrays, which other frameworks call signatures."""
+"""The network as two functions of named arrays, `still` and `stream`: the exports' signatures."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ Named = Mapping[str, Any]
 """Arrays by the names of `folder.signatures`."""
 
 Function = Callable[[RedNetConfig, dict[str, Any], int, Named], dict[str, jax.Array]]
-"""`still` or `stream`: from config, weights of `stored`, K and inputs to the outputs."""
+"""`still` or `stream`: from config, weights of `stored`, K and inputs to outputs."""
 
 
+# Some runtimes have no loops, and loops are slower in the others.
 _unrolled = functools.partial(lax.scan, unroll=True)
-# Not every runtime has loops, and those that do are slower in them.
 
 
 def stored(variables: dict[str, Any], dtype: str) -> dict[str, Any]:
-    """Returns the variables with their kernels in a type; the functions compute in float32."""
+    """Returns the variables with kernels of a dtype; the functions compute in float32."""
 
-    def narrowed(path: Any, leaf: Any) -> NDArray[Any]:
+    def cast(path: Any, leaf: Any) -> NDArray[Any]:
         return np.asarray(leaf, dtype if path[-1].key == "kernel" else np.float32)
 
-    narrow: dict[str, Any] = jax.tree_util.tree_map_with_path(narrowed, variables)
-    return narrow
+    rounded: dict[str, Any] = jax.tree_util.tree_map_with_path(cast, variables)
+    return rounded
 
 
 def still(
     config: RedNetConfig, variables: dict[str, Any], feedback_steps: int, inputs: Named
 ) -> dict[str, jax.Array]:
     """Returns `landmarks` and `confidence` of independent `crops`."""
-    # What is exported rounds on no device more than on a CPU.
+    # Exports have the precision of a CPU on every device.
     with jax.default_matmul_precision("highest"):
         out, _ = rednet.align_image(
             config,
-            _wide(variables),
+            _float32(variables),
             _pixels(inputs["crops"]),
             feedback_steps=feedback_steps,
             scan=_unrolled,
@@ -57,11 +57,11 @@ def still(
 def stream(
     config: RedNetConfig, variables: dict[str, Any], feedback_steps: int, inputs: Named
 ) -> dict[str, jax.Array]:
-    """Returns the answer for `crops`, and the next state.
+    """Returns `landmarks` and `confidence` of `crops`, and the next state.
 
     Args:
         config: of the network.
-        variables: of `stored`.
+        variables: from `stored`.
         feedback_steps: K.
         inputs: `crops`, `warp`, and the parts of the state that the network has.
     """
@@ -74,7 +74,7 @@ def stream(
     with jax.default_matmul_precision("highest"):
         out, state = rednet.step(
             config,
-            _wide(variables),
+            _float32(variables),
             state,
             images,
             inputs["warp"],
@@ -82,8 +82,8 @@ def stream(
             scan=_unrolled,
         )
     after = _parts(state)
-    following = {f"next_{name}": after[name] for name in state_shapes(config)}
-    return {"landmarks": out.landmarks, "confidence": out.confidence, **following}
+    next_state = {f"next_{name}": after[name] for name in state_shapes(config)}
+    return {"landmarks": out.landmarks, "confidence": out.confidence, **next_state}
 
 
 def runner(
@@ -92,12 +92,12 @@ def runner(
     stream: Callable[[Named], Named],
     passes: Literal["int32", "int64"] = "int32",
 ) -> Runner:
-    """Returns what two exported functions of named arrays answer; `passes` is that input's type."""
+    """Returns a runner of two exported functions; `passes` is the dtype of that input."""
 
-    def blank(batch: int) -> dict[str, NDArray[Any]]:
-        begin = initial_state(config)
+    def first_state(batch: int) -> dict[str, NDArray[Any]]:
+        initial = initial_state(config)
         return {
-            name: np.broadcast_to(np.asarray(begin[name], dtype), (batch, *shape))
+            name: np.broadcast_to(np.asarray(initial[name], dtype), (batch, *shape))
             for name, (dtype, shape) in state_shapes(config, passes=passes).items()
         }
 
@@ -107,7 +107,7 @@ def runner(
     def step(
         frames: NDArray[Any], state: State | None, warp: NDArray[np.float32]
     ) -> tuple[Answer, State]:
-        state = blank(len(frames)) if state is None else state
+        state = first_state(len(frames)) if state is None else state
         outputs = stream({"crops": frames, "warp": warp, **state})
         return answer(outputs), {name: np.asarray(outputs[f"next_{name}"]) for name in state}
 
@@ -115,13 +115,13 @@ def runner(
 
 
 def network(config: RedNetConfig, variables: dict[str, Any], feedback_steps: int) -> Runner:
-    """Returns the network itself, at K passes; crops may be float32 in [0, 1], too."""
-    # Else every call copies them.
-    variables = jax.device_put(_wide(variables))
+    """Returns a runner of the network itself with K passes; crops may also be float32 in [0, 1]."""
+    # Without this, every call would copy the variables to the device.
+    variables = jax.device_put(_float32(variables))
     return runner(
         config,
-        lambda given: _still(config, variables, feedback_steps, given),
-        lambda given: _stream(config, variables, feedback_steps, given),
+        lambda inputs: _still(config, variables, feedback_steps, inputs),
+        lambda inputs: _stream(config, variables, feedback_steps, inputs),
     )
 
 
@@ -133,13 +133,13 @@ def _pixels(crops: jax.Array) -> jax.Array:
     return crops.astype(jnp.float32) / 255 if crops.dtype == jnp.uint8 else crops
 
 
-def _wide(variables: dict[str, Any]) -> dict[str, Any]:
-    wide: dict[str, Any] = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), variables)
-    return wide
+def _float32(variables: dict[str, Any]) -> dict[str, Any]:
+    cast: dict[str, Any] = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), variables)
+    return cast
 
 
 def _parts(state: rednet.State) -> dict[str, jax.Array]:
-    """The state by name, maps with their channels first."""
+    """The parts of the state by name, maps in channels-first layout."""
     maps = {"feedback": state.feedback, "hidden": state.memory[0], "cell": state.memory[1]}
-    first = {name: jnp.moveaxis(part, -1, 1) for name, part in maps.items()}
-    return {**first, "passes": state.passes, "crop": state.crop}
+    channels_first = {name: jnp.moveaxis(part, -1, 1) for name, part in maps.items()}
+    return {**channels_first, "passes": state.passes, "crop": state.crop}

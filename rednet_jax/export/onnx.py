@@ -1,4 +1,4 @@
-"""A checkpoint as ONNX graphs: one of images, one of a stream's next frame."""
+"""Export to ONNX: two graphs, for images and for the next frame of a stream."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from rednet_jax.export import named
 from rednet_jax.export.check import Runner
-from rednet_jax.export.checked import Dtype, Job, Made, export_checked
+from rednet_jax.export.checked import Dtype, Job, Written, export_checked
 from rednet_jax.export.folder import signatures
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.weights.store import write_torch_weights
@@ -33,10 +33,10 @@ def export_onnx(
     feedback_steps: int | None = None,
     data_dir: Path | None = None,
 ) -> dict[str, Any]:
-    """Writes OUT/NAME.onnx, OUT/NAME_stream.onnx and OUT/export.json, once they are checked.
+    """Writes OUT/NAME.onnx, OUT/NAME_stream.onnx and OUT/export.json after a check.
 
-    Arguments, what is returned and errors are those of `export_checked`; K is fixed in the graphs,
-    and export.json has their `opset` and `signatures`.
+    Arguments, return value and errors are those of `export_checked`. K is fixed in the graphs, and
+    export.json has their `opset` and `signatures`.
     """
     return export_checked(
         "onnx",
@@ -51,8 +51,8 @@ def export_onnx(
     )
 
 
-def make_graphs(job: Job) -> Made:
-    """Returns both graphs, written and not yet compared."""
+def make_graphs(job: Job) -> Written:
+    """Writes both graphs, without a check."""
     files = [f"{job.name}.onnx", f"{job.name}_stream.onnx"]
     paths = [job.folder / file for file in files]
     with tempfile.TemporaryDirectory() as folder:
@@ -63,13 +63,13 @@ def make_graphs(job: Job) -> Made:
         _write_graphs(job.config, weights, job.feedback_steps, *paths)
     if job.dtype == "float16":
         for path in paths:
-            _keep_halves(path)
-    told = {"opset": OPSET, "signatures": signatures(job.config)}
-    return Made(files, onnx_runner(job.config, *paths), told)
+            _store_float16(path)
+    details = {"opset": OPSET, "signatures": signatures(job.config)}
+    return Written(files, onnx_runner(job.config, *paths), details)
 
 
 def onnx_runner(config: RedNetConfig, still_file: Path, stream_file: Path) -> Runner:
-    """Returns what two graphs answer in onnxruntime, on the CPU."""
+    """Returns a runner of the two graphs in onnxruntime on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -79,14 +79,14 @@ def onnx_runner(config: RedNetConfig, still_file: Path, stream_file: Path) -> Ru
         for file in (still_file, stream_file)
     )
 
-    def answered(graph: onnxruntime.InferenceSession, given: named.Named) -> named.Named:
+    def run(graph: onnxruntime.InferenceSession, inputs: named.Named) -> named.Named:
         names = [output.name for output in graph.get_outputs()]
-        return dict(zip(names, graph.run(names, dict(given)), strict=True))
+        return dict(zip(names, graph.run(names, dict(inputs)), strict=True))
 
     return named.runner(
         config,
-        lambda given: answered(still_graph, given),
-        lambda given: answered(stream_graph, given),
+        lambda inputs: run(still_graph, inputs),
+        lambda inputs: run(stream_graph, inputs),
         passes="int64",
     )
 
@@ -94,7 +94,7 @@ def onnx_runner(config: RedNetConfig, still_file: Path, stream_file: Path) -> Ru
 def _write_graphs(
     config: RedNetConfig, weights: Path, feedback_steps: int, still: Path, stream: Path
 ) -> None:
-    """Traces the PyTorch module of a file of weights."""
+    """Traces the PyTorch module with the weights of a file."""
     import torch
 
     from rednet_jax.export import rednet_torch
@@ -129,14 +129,14 @@ def _write(
     metadata: dict[str, str],
     file: Path,
 ) -> None:
-    """Writes the graph of a module for any batch, checked by ONNX's own rules."""
+    """Writes the graph of a module for any batch size, and checks it with ONNX's checker."""
     import onnx
     import torch
 
     batch = {0: torch.export.Dim("batch", min=1)}
-    named = [batch for _ in arguments]
-    shapes = (*named[:2], tuple(named[2:])) if len(named) > 1 else tuple(named)
-    # It speaks of torchvision, and of how it will name things one day.
+    dynamic = [batch for _ in arguments]
+    shapes = (*dynamic[:2], tuple(dynamic[2:])) if len(dynamic) > 1 else tuple(dynamic)
+    # It warns about torchvision and future names, which do not concern users.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -157,8 +157,8 @@ def _write(
     file.write_bytes(model.SerializeToString())
 
 
-def _keep_halves(file: Path) -> None:
-    """Stores kernels that float16 holds exactly, because they came from it, as float16."""
+def _store_float16(file: Path) -> None:
+    """Stores kernels with float16 values as float16; the graph casts them to float32."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 

@@ -1,6 +1,6 @@
-"""RED-Net in PyTorch: the landmarks of a face in a crop, of images or of a stream of frames.
+"""RED-Net in PyTorch: landmarks of a face in a crop, for images or a stream of frames.
 
-This file stands alone. It needs torch and safetensors, and the weights that lie beside it:
+This file is self-contained. It needs torch, safetensors, and the exported weights:
 
     net = load("compact.safetensors")
     landmarks, confidence = net(crops)                      # independent images
@@ -8,14 +8,14 @@ This file stands alone. It needs torch and safetensors, and the weights that lie
     state = net.initial_state(batch=1)
     landmarks, confidence, state = net.step(crops, state)   # a stream, frame by frame
 
-Crops are [B, S, S, 3], RGB, uint8 or floating in [0, 1], S = net.config.input_size: a square
-around the face, its side net.config.input_margin times the larger side of the landmarks' bounding
-box. Landmarks are [B, L, 2], (x, y) in crop pixels, pixel centres at integers. Confidence is
-[B, L], the probability that a point lies within 5 % of the distance between the outer eye corners.
-All maps inside are [B, channels, height, width]. z is the feedback map, which one pass makes of its
-response maps and the next one sees. A network with re-crops looks at a part of its
-input, and crops it again after each pass, where the points were found. Affine maps are [B, 2, 3],
-matrix and shift.
+Crops are [B, S, S, 3], RGB, uint8 or floating in [0, 1], S = net.config.input_size: a square around
+the face; its side is net.config.input_margin times the larger side of the landmarks' bounding box.
+Landmarks are [B, L, 2], (x, y) in crop pixels, pixel centres at integers. Confidence is [B, L], the
+probability that a landmark's error is at most 5 % of the distance between the outer eye corners.
+
+Maps are [B, channels, height, width]. z is the feedback map, computed from the response maps of a
+pass and an input of the next pass. A network with re-crops reads a part of its input, and after
+each pass crops it again around the landmarks. Affine maps are [B, 2, 3], matrix and shift.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _SQUARE_SIDES = [7.0, 5.0, 3.0]
 
 
 class Config(NamedTuple):
-    """What decides the network; the fields are those of the checkpoint it came from."""
+    """Configuration of the network; the fields are those of the checkpoint's configuration."""
 
     architecture: str
     image_size: int
@@ -56,7 +56,7 @@ class Config(NamedTuple):
 
     @property
     def input_size(self) -> int:
-        """Side of what the network is given, in pixels."""
+        """Side of the network's input, in pixels."""
         return round(self.image_size * self.context)
 
     @property
@@ -66,12 +66,12 @@ class Config(NamedTuple):
 
     @property
     def journal(self) -> bool:
-        """Whether a pass of a few coarse maps comes before those of all landmarks."""
+        """Whether the first pass predicts only a few coarse maps."""
         return self.architecture == "ijcv_resnet"
 
     @property
     def rows(self) -> int:
-        """Rows of every batch statistic in the loop: the passes that it was trained with."""
+        """Rows of the batch statistics in the feedback loop: the number of passes in training."""
         return self.feedback_steps + int(self.journal) if self.statistics_per_pass else 1
 
     @property
@@ -87,26 +87,26 @@ class Config(NamedTuple):
 
     @property
     def memory_has_a_grid(self) -> bool:
-        """Whether the LSTM keeps the code's grid."""
+        """Whether the LSTM's state has the code's spatial axes."""
         return self.architecture in ("compact", "separable")
 
     @property
     def recurrent_channels(self) -> int:
-        """How many of the code's last channels the LSTM acts on."""
+        """Number of the code's last channels on which the LSTM acts."""
         shares = {"none": 0, "pose_expression": self.code_width // 2, "code": self.code_width}
         return shares[self.recurrence]
 
 
 class State(NamedTuple):
-    """What is carried from frame to frame.
+    """The state carried from frame to frame.
 
     Attributes:
         feedback: z, [B, channels, side, side].
-        hidden: of the LSTM, [B, units] or [B, channels, h, w].
-        cell: likewise.
-        passes: int64 [B], passes since z was blank.
-        crop: [B, 2, 3], where the network looks next and its maps lie: pixels of that part ->
-            pixels of the crop that it was given. Stays as it is unless the network has re-crops.
+        hidden: hidden state of the LSTM, [B, units] or [B, channels, h, w].
+        cell: cell state of the LSTM, likewise.
+        passes: int64 [B], passes since z was zero.
+        crop: [B, 2, 3], the part of the input for the next pass, with which the maps are aligned:
+            pixels of that part -> pixels of the input. Constant without re-crops.
     """
 
     feedback: Tensor
@@ -117,7 +117,7 @@ class State(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """The code at 1/32 of the crop, features finest first, and the places of each max pooling."""
+    """The code at 1/32 of the crop, features finest first, and the indices of each max pooling."""
 
     code: Tensor
     features: list[Tensor]
@@ -125,21 +125,21 @@ class Encoded(NamedTuple):
 
 
 def load(weights: str | Path) -> RedNet:
-    """Returns the network of a file of weights, on the CPU, in float32, for inference.
+    """Returns the network with the weights of a file, on the CPU, in float32, for inference.
 
-    Raises ValueError where the file is none of those that are written for this module.
+    Raises ValueError if the file was not written for this module.
     """
-    other = f"{weights}: not a file that `rednet export --to torch` writes"
+    invalid = f"{weights}: not a file that `rednet export --to torch` writes"
     try:
         with safe_open(weights, framework="pt") as file:
             metadata = file.metadata() or {}
             if not {"rednet_config", "feedback_steps", "mean_shape"} <= metadata.keys():
-                raise ValueError(other)
-            # The classifier of identities serves training alone.
+                raise ValueError(invalid)
+            # The classifier of identities is used only in training.
             names = [n for n in file.keys() if not n.startswith("identity.")]  # noqa: SIM118
             tensors = {name: file.get_tensor(name).float() for name in names}
     except SafetensorError as error:
-        raise ValueError(f"{other} ({error})") from error
+        raise ValueError(f"{invalid} ({error})") from error
     mean_shape = torch.tensor(json.loads(metadata["mean_shape"]))
     fields = json.loads(metadata["rednet_config"]) | {
         "landmarks": len(mean_shape),
@@ -152,10 +152,10 @@ def load(weights: str | Path) -> RedNet:
 
 
 class RedNet(nn.Module):
-    """The network; `feedback_steps` (K) may be set to any number from 1 on.
+    """The network; `feedback_steps` (K) may be set to any number >= 1.
 
-    `mean_shape` [L, 2] is the mean face, about 0, in sides of its bounding box. Other crops than
-    the network's, a state or warp of another batch, and K < 1 raise ValueError.
+    `mean_shape` [L, 2] is the mean face, centred at 0, in sides of its bounding box. Crops of
+    another shape, a state or warp of another batch size, and K < 1 raise ValueError.
     """
 
     def __init__(self, config: Config, feedback_steps: int, mean_shape: Tensor) -> None:
@@ -182,7 +182,7 @@ class RedNet(nn.Module):
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         """Returns landmarks [B, L, 2] and confidence [B, L] of independent crops."""
         self._check(crops)
-        # One row of statistics for the whole batch.
+        # [1], since all crops are at the same pass.
         passes = torch.zeros(1, dtype=torch.int64, device=crops.device)
         state = self.initial_state(crops.shape[0], crops.device)._replace(passes=passes)
         landmarks, confidence, _ = self._frame(crops, state, recurrent=False)
@@ -191,20 +191,20 @@ class RedNet(nn.Module):
     def step(
         self, crops: Tensor, state: State, warp: Tensor | None = None
     ) -> tuple[Tensor, Tensor, State]:
-        """Returns landmarks, confidence and the next state, of the next frame of B streams.
+        """Returns landmarks, confidence and the next state for the next frame of B streams.
 
         Args:
-            crops: one a stream.
-            state: of `initial_state` or of the frame before.
-            warp: [B, 2, 3], pixels of this crop -> pixels of the crop before; None if it stands
-                still. x' = warp[:, 0] @ (x, y, 1), y' = warp[:, 1] @ (x, y, 1).
+            crops: a crop of each stream.
+            state: from `initial_state` or the previous frame.
+            warp: [B, 2, 3], pixels of this crop -> pixels of the previous crop; None for the
+                identity. x' = warp[:, 0] @ (x, y, 1), y' = warp[:, 1] @ (x, y, 1).
         """
         self._check(crops)
         for name, part in zip((*State._fields, "warp"), (*state, warp), strict=True):
             if part is not None and part.shape[0] != crops.shape[0]:
                 raise ValueError(f"{name} has batch {part.shape[0]}, crops have {crops.shape[0]}")
         if warp is not None and self.config.recrop != "none":
-            # The maps stay on the face; only the pixels that their place is told in change.
+            # The maps stay aligned with the face; only the coordinates of their crop change.
             state = state._replace(crop=relative_transform(state.crop, warp))
         elif warp is not None:
             feedback, memory = self._moved(state.feedback, (state.hidden, state.cell), warp)
@@ -214,20 +214,20 @@ class RedNet(nn.Module):
         return self._frame(crops, state, recurrent=self.temporal is not None)
 
     def initial_state(self, batch: int, device: torch.device | str = "cpu") -> State:
-        """Returns the state before a first frame: a blank z, an empty memory, the middle."""
+        """Returns the state before the first frame: z and memory are zero, the crop is centred."""
         config = self.config
         side, width = config.feedback_size, config.recurrent_width if self.temporal else 0
         memory = [batch, width]
         if config.memory_has_a_grid:
             memory += [config.image_size // 32] * 2
-        around = (config.input_size - config.image_size) / 2
-        middle = torch.tensor([[1.0, 0.0, around], [0.0, 1.0, around]], device=device)
+        border = (config.input_size - config.image_size) / 2
+        centred = torch.tensor([[1.0, 0.0, border], [0.0, 1.0, border]], device=device)
         return State(
             torch.zeros(batch, config.feedback_channels, side, side, device=device),
             torch.zeros(memory, device=device),
             torch.zeros(memory, device=device),
             torch.zeros(batch, dtype=torch.int64, device=device),
-            middle.expand(batch, 2, 3),
+            centred.expand(batch, 2, 3),
         )
 
     def _check(self, crops: Tensor) -> None:
@@ -242,7 +242,7 @@ class RedNet(nn.Module):
     def _frame(
         self, crops: Tensor, state: State, *, recurrent: bool
     ) -> tuple[Tensor, Tensor, State]:
-        """K passes over one frame: z is carried from pass to pass, the LSTM from frame to frame."""
+        """K passes on a frame: z is carried from pass to pass, the LSTM's from frame to frame."""
         z, hidden, cell, passes, begin = state
         memory = after = (hidden, cell) if recurrent else None
         images = crops / 255 if crops.dtype == torch.uint8 else crops.float()
@@ -260,11 +260,11 @@ class RedNet(nn.Module):
                 z = torch.sigmoid(self.coarse(features))
             passes = passes + 1
         for step in range(self.feedback_steps):
-            here = memory
+            aligned = memory
             if recrops and step > 0:
                 stem = look()
-                _, here = self._moved(None, memory, relative_transform(crop, begin))
-            features, code, encoded, after = self._features(stem, z, here, passes)
+                _, aligned = self._moved(None, memory, relative_transform(crop, begin))
+            features, code, encoded, after = self._features(stem, z, aligned, passes)
             logits = self.detection(features, passes)
             if self.config.journal:
                 maps = torch.sigmoid(logits)
@@ -276,16 +276,16 @@ class RedNet(nn.Module):
             passes = passes + 1
             if recrops:
                 landmarks = apply(crop, landmarks)
-                following = next_crop(self.config, self.mean_shape, landmarks)
-                z, after = self._moved(z, after, relative_transform(following, crop))
-                crop = following
+                recrop = next_crop(self.config, self.mean_shape, landmarks)
+                z, after = self._moved(z, after, relative_transform(recrop, crop))
+                crop = recrop
         hidden, cell = (hidden, cell) if after is None else after
         return landmarks, torch.sigmoid(confidence), State(z, hidden, cell, passes, crop)
 
     def _features(
         self, stem: Tensor, z: Tensor, memory: tuple[Tensor, Tensor] | None, passes: Tensor
     ) -> tuple[Tensor, Tensor, Encoded, tuple[Tensor, Tensor] | None]:
-        """The decoder's features, the code that they were made from, and the LSTM's new memory."""
+        """The decoder's features, the code, the encoder's output, and the LSTM's new memory."""
         encoded = self.encoder(stem, z, passes)
         code = encoded.code
         if memory is not None and self.temporal is not None:
@@ -295,7 +295,7 @@ class RedNet(nn.Module):
         return self.decoder(code, encoded, passes), code, encoded, memory
 
     def _feedback(self, maps: Tensor, z: Tensor, passes: Tensor) -> Tensor:
-        """z for the next pass, of this one's response maps."""
+        """z for the next pass, from the response maps of this pass."""
         if self.config.feedback == "none":
             return z
         if self.config.architecture == "separable":
@@ -309,7 +309,7 @@ class RedNet(nn.Module):
     def _moved(
         self, z: Tensor | None, memory: tuple[Tensor, Tensor] | None, warp: Tensor
     ) -> tuple[Tensor | None, tuple[Tensor, Tensor] | None]:
-        """z, and a memory that has a grid, moved along with the crop."""
+        """z, and a memory with spatial axes, resampled into another crop."""
         size = self.config.image_size
         if z is not None and self.config.feedback != "none":
             z = move(z, warp, size, nearest=self.config.feedback == "label_map")
@@ -319,9 +319,9 @@ class RedNet(nn.Module):
 
 
 class Stream(nn.Module):
-    """`RedNet.step` as the forward of a module, its state flat: what exporters ask for.
+    """`RedNet.step` as a module with a flat state, as exporters need it.
 
-    `carried` names the parts of the state that the network has, in their order.
+    `carried` has the names of the parts of the state that the network has, in order.
     """
 
     def __init__(self, net: RedNet) -> None:
@@ -337,7 +337,7 @@ class Stream(nn.Module):
         self.carried = [name for name in State._fields if has[name]]
 
     def forward(self, crops: Tensor, warp: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        """Returns landmarks, confidence, and the next state's parts."""
+        """Returns landmarks, confidence, and the parts of the next state."""
         blank = self.net.initial_state(crops.shape[0], crops.device)
         whole = blank._replace(**dict(zip(self.carried, state, strict=True)))
         landmarks, confidence, after = self.net.step(crops, whole, warp)
@@ -354,11 +354,11 @@ class Norm(nn.Module):
         self.register_buffer("variance", torch.empty(rows, channels))
 
     def forward(self, maps: Tensor, passes: Tensor | None = None) -> Tensor:
-        """Normalises [B, C, h, w]; `passes` [B] or [1], None where there is one row."""
+        """Normalises [B, C, h, w]; `passes` is [B] or [1], None if there is only one row."""
         gain = self.scale * torch.rsqrt(self.variance + 1e-5)
         shift = self.offset - self.mean * gain
         if passes is not None and len(gain) > 1:
-            # The last row serves all passes beyond those trained.
+            # Passes beyond those of training use the last row.
             row = passes.clamp(max=len(gain) - 1)
             gain, shift = gain.index_select(0, row), shift.index_select(0, row)
         return maps * gain[:, :, None, None] + shift[:, :, None, None]
@@ -395,9 +395,9 @@ def convolution(
 
 
 def max_pool(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the maxima of 2 x 2 windows, and their places there: row * 2 + column.
+    """Returns the maxima of 2 x 2 windows, and their indices: row * 2 + column.
 
-    Where values tie, the first in reading order is the maximum.
+    If values tie, the first one in reading order is the maximum.
     """
     left, right = maps[..., ::2], maps[..., 1::2]
     larger, column = torch.maximum(left, right), (right > left).to(maps.dtype)
@@ -407,10 +407,10 @@ def max_pool(maps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def unpool(maps: Tensor, places: Tensor) -> Tensor:
-    """Puts each value back where `max_pool` took it, zeros elsewhere."""
+    """Inverts `max_pool`: each value at its index, zeros elsewhere."""
     height, width = (torch.arange(2 * n, device=maps.device) % 2 for n in maps.shape[2:])
-    here = (2 * height[:, None] + width).to(maps.dtype)
-    return torch.where(double(places) == here, double(maps), 0)
+    index = (2 * height[:, None] + width).to(maps.dtype)
+    return torch.where(double(places) == index, double(maps), 0)
 
 
 def double(maps: Tensor) -> Tensor:
@@ -433,7 +433,7 @@ def depth_to_space(maps: Tensor) -> Tensor:
 
 
 def flat(maps: Tensor) -> Tensor:
-    """[B, C, h, w] -> [B, h * w * C]: the weights want channels last."""
+    """[B, C, h, w] -> [B, h * w * C], channels last as in the weights."""
     return maps.permute(0, 2, 3, 1).flatten(1)
 
 
@@ -480,7 +480,7 @@ class Blocks(nn.Module):
 
 
 class CompactEncoder(nn.Module):
-    """A stem at half and quarter resolution, then two convolutions a level."""
+    """A stem at half and quarter resolution, then two convolutions per level."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -502,7 +502,7 @@ class CompactEncoder(nn.Module):
             self.convs[f"level{level}_2"] = ConvNorm(width, outputs, rows=rows)
 
     def stem(self, images: Tensor) -> Tensor:
-        """What depends on the image alone: once a frame, not once a pass."""
+        """The layers that depend only on the image; they run once per crop, not per pass."""
         blocks = space_to_depth(images)
         return self.picture(F.max_pool2d(self.stem2(self.stem1(blocks)), 2))
 
@@ -521,7 +521,7 @@ class CompactEncoder(nn.Module):
 
 
 class CompactDecoder(nn.Module):
-    """Three stages of unpooling, the encoder's features added, and one convolution."""
+    """Three stages of unpooling, addition of the encoder's features, and a convolution."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -592,7 +592,7 @@ class SeparableEncoder(nn.Module):
         self.last = Stack(config.code_width, self.depths[3], rows)
 
     def stem(self, images: Tensor) -> Tensor:
-        """What depends on the image alone: once a frame, not once a pass."""
+        """The layers that depend only on the image; they run once per crop, not per pass."""
         return self.quarter(self.patches(space_to_depth(space_to_depth(images))))
 
     def forward(self, stem: Tensor, z: Tensor, passes: Tensor) -> Encoded:
@@ -606,7 +606,7 @@ class SeparableEncoder(nn.Module):
 
 
 class SeparableDecoder(nn.Module):
-    """Three times up by two, the encoder's features added, and a stack of blocks."""
+    """Three stages of up-sampling by two, addition of the encoder's features, and blocks."""
 
     depths = (0, 1, 0)
 
@@ -649,7 +649,7 @@ class VGGEncoder(nn.Module):
                 inputs = width
 
     def stem(self, images: Tensor) -> Tensor:
-        """What depends on the image alone: once a frame, not once a pass."""
+        """The layers that depend only on the image; they run once per crop, not per pass."""
         return self.picture(images)
 
     def forward(self, stem: Tensor, z: Tensor, passes: Tensor) -> Encoded:
@@ -667,7 +667,7 @@ class VGGEncoder(nn.Module):
 
 
 class VGGDecoder(nn.Module):
-    """The encoder mirrored; the last convolution of each stage narrows."""
+    """The mirrored encoder; the last convolution of each stage reduces the channels."""
 
     depths = ((5, 3), (4, 3), (3, 3), (2, 2), (1, 2))
 
@@ -708,22 +708,22 @@ class ResNetEncoder(nn.Module):
         self.layer4 = Blocks(widths[2], widths[3], 3, stride=2, rows=rows)
 
     def stem(self, images: Tensor) -> Tensor:
-        """What depends on the image alone: once a frame, not once a pass."""
+        """The layers that depend only on the image; they run once per crop, not per pass."""
         return self.layer1(F.max_pool2d(self.conv1(images), 3, 2, padding=1))
 
     def forward(self, stem: Tensor, z: Tensor, passes: Tensor) -> Encoded:
         first = stem
         if self.has_feedback:
-            # A blank z adds nothing.
-            seen = (passes > 0)[:, None, None, None]
-            first = stem + torch.where(seen, self.feedback(z, passes), 0)
+            # The initial z has no effect.
+            computed = (passes > 0)[:, None, None, None]
+            first = stem + torch.where(computed, self.feedback(z, passes), 0)
         second = self.layer2(first, passes)
         third = self.layer3(second, passes)
         return Encoded(self.layer4(third, passes), [first, second, third], [])
 
 
 class UpStage(nn.Module):
-    """Nearest x2 of a 1x1 convolution, plus the encoder's features through three blocks."""
+    """Nearest x2 of a 1x1 convolution, plus three blocks of the encoder's features."""
 
     def __init__(self, inputs: int, outputs: int, rows: int) -> None:
         super().__init__()
@@ -754,7 +754,7 @@ class ResNetDecoder(nn.Module):
 
 
 class Detection(nn.Module):
-    """A 1x1 convolution to L + 1 logits a pixel, background first."""
+    """A 1x1 convolution to L + 1 logits per pixel, background first."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -766,7 +766,7 @@ class Detection(nn.Module):
 
 
 class CoarseDetection(nn.Module):
-    """The journal form's head of 7 independent maps."""
+    """The journal version's head of 7 independent maps."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -778,7 +778,7 @@ class CoarseDetection(nn.Module):
 
 
 class FineDetection(nn.Module):
-    """The journal form's head of L independent maps, at half the crop's resolution."""
+    """The journal version's head of L independent maps, at half the crop's resolution."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -810,27 +810,27 @@ def peaks(logits: Tensor) -> Tensor:
     height, width = logits.shape[2:]
     logits = logits.flatten(2)
     index = logits.argmax(2)
-    # The sigmoid itself is 1 for all logits from 17 on.
+    # From the logits, since float32 sigmoids are 1 for logits from 17.
     logs = -F.softplus(-logits).clamp(max=-math.log(1e-30))
 
-    def vertex(place: Tensor, length: int, stride: int) -> Tensor:
-        middle = place.clamp(1, length - 2)
-        centre = index + (middle - place) * stride
+    def vertex(position: Tensor, length: int, stride: int) -> Tensor:
+        middle = position.clamp(1, length - 2)
+        centre = index + (middle - position) * stride
         low, mid, high = (
             logs.gather(2, (centre + offset)[..., None])[..., 0] for offset in (-stride, 0, stride)
         )
         curvature = low - 2 * mid + high
         peaked = curvature < -(1e-6 * mid.abs() + 1e-30)
         offset = 0.5 * (low - high) / torch.where(peaked, curvature, -1.0)
-        found = middle + offset.clamp(-2, 2)
-        return torch.where(peaked, found, place.to(found.dtype))
+        peak = middle + offset.clamp(-2, 2)
+        return torch.where(peaked, peak, position.to(peak.dtype))
 
     column, row = index % width, index // width
     return torch.stack([vertex(column, width, 1), vertex(row, height, width)], dim=-1)
 
 
 class Points(nn.Module):
-    """The last layer of a regression: points as parts of the crop, and confidence logits."""
+    """The last layer of a regression: points as fractions of the crop, and confidence logits."""
 
     def __init__(self, inputs: int, config: Config) -> None:
         super().__init__()
@@ -907,8 +907,8 @@ class VGGRegression(nn.Module):
         inputs = (config.landmarks + 1, a + b, b, c + d, d)
         self.convs = nn.ModuleDict(
             {
-                f"conv{i}": ConvNorm(given, width, rows=config.rows)
-                for i, (given, width) in enumerate(zip(inputs, config.widths, strict=True), 1)
+                f"conv{i}": ConvNorm(channels, width, rows=config.rows)
+                for i, (channels, width) in enumerate(zip(inputs, config.widths, strict=True), 1)
             }
         )
         self.hidden = nn.Linear((config.image_size // 32) ** 2 * e, config.regression_width)
@@ -935,7 +935,7 @@ def lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class PooledLSTM(nn.Module):
-    """The code's mean over space through an LSTM, added back everywhere."""
+    """An LSTM on the code's spatial mean; its output is added at every position."""
 
     def __init__(self, channels: int, units: int) -> None:
         super().__init__()
@@ -952,7 +952,7 @@ class PooledLSTM(nn.Module):
 
 
 class ConvLSTM(nn.Module):
-    """An LSTM of 3x3 convolutions that keeps the code's grid."""
+    """An LSTM of 3x3 convolutions, whose state has the code's spatial axes."""
 
     def __init__(self, channels: int, units: int) -> None:
         super().__init__()
@@ -968,30 +968,30 @@ class ConvLSTM(nn.Module):
 
 
 def label_map(maps: Tensor, passes: Tensor) -> Tensor:
-    """Returns z [B, 1, h, w] with a square of its number at the centre of each landmark's pixels.
+    """Returns z [B, 1, h, w]: at the centre of each landmark's pixels, a square of its number.
 
-    A pixel belongs to the class of its largest response; where squares overlap, the larger number
-    stays. Their sides are 7, 5 and 3 pixels at the first, second and later passes.
+    A pixel belongs to the class with the largest response. Where squares overlap, z is the larger
+    number. The sides are 7, 5 and 3 pixels in the first, second and later passes.
     """
     labels = torch.arange(1, maps.shape[1], device=maps.device)[:, None, None]
-    owned = (maps.argmax(1, keepdim=True) == labels).to(maps.dtype)
-    count = owned.sum((2, 3))
+    members = (maps.argmax(1, keepdim=True) == labels).to(maps.dtype)
+    count = members.sum((2, 3))
     sides = maps.new_tensor(_SQUARE_SIDES)[passes.clamp(max=len(_SQUARE_SIDES) - 1)][:, None, None]
 
     def within(profile: Tensor) -> Tensor:
-        """Which places along one axis lie in each landmark's square."""
-        places = torch.arange(profile.shape[-1], device=maps.device, dtype=maps.dtype)
-        centre = (profile * places).sum(-1) / count.clamp(min=1)
+        """Which pixels along an axis are within each landmark's square."""
+        pixels = torch.arange(profile.shape[-1], device=maps.device, dtype=maps.dtype)
+        centre = (profile * pixels).sum(-1) / count.clamp(min=1)
         low = centre[..., None] - sides / 2
-        return (places > low) & (places <= low + sides)
+        return (pixels > low) & (pixels <= low + sides)
 
-    in_x, in_y = within(owned.sum(2)), within(owned.sum(3))
+    in_x, in_y = within(members.sum(2)), within(members.sum(3))
     drawn = in_y[..., :, None] & in_x[..., None, :] & (count > 0)[..., None, None]
     return (drawn * labels).amax(1, keepdim=True).to(maps.dtype)
 
 
 def move(maps: Tensor, warp: Tensor, image_size: int, *, nearest: bool = False) -> Tensor:
-    """Moves maps [B, C, h, w] along with their crop: zero where the old one did not reach.
+    """Resamples maps [B, C, h, w] of a crop into another crop, with zeros outside the old crop.
 
     `warp` [B, 2, 3] maps pixels of the new crop of `image_size` to pixels of the old one.
     """
@@ -1006,20 +1006,20 @@ def move(maps: Tensor, warp: Tensor, image_size: int, *, nearest: bool = False) 
 
 
 def next_crop(config: Config, mean_shape: Tensor, landmarks: Tensor) -> Tensor:
-    """Returns the part of the crop [B, 2, 3] in which points [B, L, 2] lie as the mean face does.
+    """Returns the crop [B, 2, 3] in which points [B, L, 2] are aligned with the mean face.
 
-    Their centroid, their spread about it and, with 'similarity', their rotation are the mean's.
+    In it, their centroid, spread and, with 'similarity', rotation are those of the mean face.
     """
     size = config.image_size
     shape = mean_shape * (size / config.recrop_margin) + (size - 1) / 2
     shape_centre, middle = shape.mean(0), landmarks.mean(1, keepdim=True)
     shape_apart, apart = shape - shape_centre, landmarks - middle
     if config.landmarks == 1:
-        # One point has no spread: the crop follows its place alone.
+        # A single point has no spread: the crop follows only its position.
         spread = torch.ones_like(middle[:, 0, 0])
     else:
         spread = ((apart**2).sum((1, 2)) / (shape_apart**2).sum()).sqrt()
-    # Far larger or smaller, the points do not say where the face is.
+    # With a much larger or smaller spread, the points are not reliable.
     cosine, sine = spread.clamp(0.25, 4.0), torch.zeros_like(spread)
     if config.recrop == "similarity" and config.landmarks > 1:
         along = (apart * shape_apart).sum((1, 2))
@@ -1039,7 +1039,7 @@ def apply(affine: Tensor, points: Tensor) -> Tensor:
 
 
 def relative_transform(new: Tensor, old: Tensor) -> Tensor:
-    """Returns the map from what `new` maps from to what `old` maps from: old^-1 after new."""
+    """Returns the map [B, 2, 3] from the domain of `new` to that of `old`: old^-1 after new."""
     a, b, c, d = (old[:, i, j] for i in (0, 1) for j in (0, 1))
     inverse = torch.stack([d, -b, -c, a], dim=-1).unflatten(-1, (2, 2))
     inverse = inverse / (a * d - b * c)[:, None, None]
@@ -1050,13 +1050,13 @@ def relative_transform(new: Tensor, old: Tensor) -> Tensor:
 def resample(maps: Tensor, affine: Tensor, size: int, *, nearest: bool = False) -> Tensor:
     """Returns [B, C, size, size]: pixel p is the map [B, C, h, w] at affine(p), zero outside.
 
-    Not by `grid_sample`: places as parts of the map's size have fewer digits than pixels.
+    The relative coordinates of `grid_sample` are less precise than pixels.
     """
     _, channels, height, width = maps.shape
     pixels = maps.flatten(2)
-    places = torch.arange(size, device=maps.device, dtype=affine.dtype)
+    grid = torch.arange(size, device=maps.device, dtype=affine.dtype)
     a, b, c = (affine[:, :, i, None, None] for i in range(3))
-    x, y = (a * places + b * places[:, None] + c).unbind(1)
+    x, y = (a * grid + b * grid[:, None] + c).unbind(1)
 
     def take(column: Tensor, row: Tensor, weight: Tensor | float) -> Tensor:
         """Pixels [B, C, size, size] at [B, size, size] times a weight; zero outside."""

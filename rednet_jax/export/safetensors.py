@@ -1,4 +1,4 @@
-"""A checkpoint as one safetensors file: from a run folder, or with smaller kernels."""
+"""Export to a safetensors file of this library, from a run folder or with float16 kernels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rednet_jax.export.checked import Dtype, Job, Made, export_checked
+from rednet_jax.export.checked import Dtype, Job, Written, export_checked
 from rednet_jax.export.named import network
 from rednet_jax.weights.store import load, write_weights
 
@@ -19,10 +19,9 @@ def export_safetensors(
     feedback_steps: int | None = None,
     data_dir: Path | None = None,
 ) -> dict[str, Any]:
-    """Writes OUT/NAME.safetensors, and OUT/export.json with what the way through the file changed.
+    """Writes OUT/NAME.safetensors and OUT/export.json after a check.
 
-    Arguments, what is returned and errors are those of `export_checked`; K is what landmarks are
-    compared at, and stands in no file.
+    Arguments, return value and errors are those of `export_checked`. K is only used in the check.
     """
     return export_checked(
         "safetensors",
@@ -36,7 +35,7 @@ def export_safetensors(
     )
 
 
-def _make(job: Job) -> Made:
+def _make(job: Job) -> Written:
     file = job.folder / f"{job.name}.safetensors"
     write_weights(file, job.config, job.variables, dtype=job.dtype)
-    return Made([file.name], network(*load(file), job.feedback_steps), {})
+    return Written([file.name], network(*load(file), job.feedback_steps), {})

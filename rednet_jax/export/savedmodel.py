@@ -1,4 +1,4 @@
-"""A checkpoint as a TensorFlow SavedModel with the signatures `still` and `stream`."""
+"""Export to a TensorFlow SavedModel with the signatures `still` and `stream`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import jax
 
 from rednet_jax.export import named
 from rednet_jax.export.check import Runner
-from rednet_jax.export.checked import Dtype, Job, Made, export_checked
+from rednet_jax.export.checked import Dtype, Job, Written, export_checked
 from rednet_jax.export.folder import Shapes, input_shapes, signatures
 from rednet_jax.export.stablehlo import PLATFORMS
 from rednet_jax.model.config import RedNetConfig
@@ -24,15 +24,15 @@ def export_savedmodel(
     feedback_steps: int | None = None,
     data_dir: Path | None = None,
 ) -> dict[str, Any]:
-    """Writes the folder OUT/NAME and OUT/export.json, once they are checked.
+    """Writes the folder OUT/NAME and OUT/export.json after a check.
 
-    TensorFlow alone runs it, for any number of faces:
+    The model needs only TensorFlow, and accepts any number of faces:
 
         model = tf.saved_model.load("NAME")
-        answer = model.signatures["still"](crops=crops)  # {"landmarks": ..., "confidence": ...}
+        outputs = model.signatures["still"](crops=crops)  # {"landmarks": ..., "confidence": ...}
 
-    Arguments, what is returned and errors are those of `export_checked`; K is fixed in the model,
-    and export.json has its `platforms` and `signatures`.
+    Arguments, return value and errors are those of `export_checked`. K is fixed in the model, and
+    export.json has its `platforms` and `signatures`.
     """
     return export_checked(
         "savedmodel",
@@ -47,11 +47,11 @@ def export_savedmodel(
     )
 
 
-def _make(job: Job) -> Made:
+def _make(job: Job) -> Written:
     weights = named.stored(job.variables, job.dtype)
     write_model(job.folder / job.name, job.config, weights, job.feedback_steps)
     files = (file for file in job.folder.rglob("*") if file.is_file())
-    return Made(
+    return Written(
         sorted(str(file.relative_to(job.folder)) for file in files),
         savedmodel_runner(job.config, job.folder / job.name),
         {
@@ -62,18 +62,18 @@ def _make(job: Job) -> Made:
 
 
 def savedmodel_runner(config: RedNetConfig, folder: Path) -> Runner:
-    """Returns what a folder's two signatures answer."""
+    """Returns a runner of a folder's two signatures."""
     import tensorflow as tf
 
     model = tf.saved_model.load(folder)
 
-    def call(signature: str, given: named.Named) -> named.Named:
-        tensors = {name: tf.constant(array) for name, array in given.items()}
+    def call(signature: str, inputs: named.Named) -> named.Named:
+        tensors = {name: tf.constant(array) for name, array in inputs.items()}
         outputs: named.Named = model.signatures[signature](**tensors)
         return outputs
 
     return named.runner(
-        config, lambda given: call("still", given), lambda given: call("stream", given)
+        config, lambda inputs: call("still", inputs), lambda inputs: call("stream", inputs)
     )
 
 
@@ -86,33 +86,33 @@ def write_model(
     batch: int | None = None,
     functions: tuple[named.Function, named.Function] = (named.still, named.stream),
 ) -> None:
-    """Writes a SavedModel of weights of `named.stored`, for a batch, or None for any.
+    """Writes a SavedModel with the weights of `named.stored`.
 
-    Its signatures `still` and `stream` are what `functions` compute.
+    The signatures `still` and `stream` are `functions`; `batch` is their batch size, None for any.
     """
-    # TensorFlow reads it when it is loaded, and else tells what the processor could do.
+    # Without this, TensorFlow logs the features of the processor when it is imported.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import tensorflow as tf
     from jax.experimental import jax2tf
 
     module = tf.Module()
     variables = jax.tree.map(lambda leaf: tf.Variable(leaf, trainable=False), weights)
-    # TensorFlow saves what it holds. Dicts it would replace by its own, whose keys JAX cannot read.
+    # TensorFlow saves the attributes of a module, but replaces dicts by types unknown to JAX.
     module.weights = jax.tree.leaves(variables)
 
     def signature(function: named.Function, shapes: Shapes) -> Any:
         converted = jax2tf.convert(
-            lambda weights, given: function(config, weights, feedback_steps, given),
+            lambda weights, inputs: function(config, weights, feedback_steps, inputs),
             polymorphic_shapes=[None, "b, ..." if batch is None else None],
             with_gradient=False,
             native_serialization_platforms=PLATFORMS,
         )
-        inputs = {
+        specs = {
             name: tf.TensorSpec((batch, *shape), dtype, name)
             for name, (dtype, shape) in shapes.items()
         }
-        call = tf.function(lambda **given: converted(variables, given), autograph=False)
-        return call.get_concrete_function(**inputs)
+        call = tf.function(lambda **inputs: converted(variables, inputs), autograph=False)
+        return call.get_concrete_function(**specs)
 
     concrete = map(signature, functions, input_shapes(config, passes="int32"))
     tf.saved_model.save(module, folder, dict(zip(("still", "stream"), concrete, strict=True)))

@@ -1,4 +1,4 @@
-"""A checkpoint as StableHLO by `jax.export`: a file of images, one of a stream's next frame."""
+"""Export to StableHLO with `jax.export`: files for images and for the next frame of a stream."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jax import export, lax
 
 from rednet_jax.export import named
 from rednet_jax.export.check import Runner
-from rednet_jax.export.checked import Dtype, Job, Made, export_checked
+from rednet_jax.export.checked import Dtype, Job, Written, export_checked
 from rednet_jax.export.folder import Shapes, input_shapes, signatures
 from rednet_jax.model.config import RedNetConfig
 
@@ -26,15 +26,15 @@ def export_stablehlo(
     feedback_steps: int | None = None,
     data_dir: Path | None = None,
 ) -> dict[str, Any]:
-    """Writes OUT/NAME.stablehlo, OUT/NAME_stream.stablehlo and OUT/export.json, once checked.
+    """Writes OUT/NAME.stablehlo, OUT/NAME_stream.stablehlo and OUT/export.json after a check.
 
-    JAX and flatbuffers run them, on any of `PLATFORMS` and for any number of faces:
+    The files need only JAX and flatbuffers, run on all `PLATFORMS` and accept any number of faces:
 
         still = jax.export.deserialize(bytearray(Path("compact.stablehlo").read_bytes()))
-        answer = jax.jit(still.call)(crops=crops)  # {"landmarks": ..., "confidence": ...}
+        outputs = jax.jit(still.call)(crops=crops)  # {"landmarks": ..., "confidence": ...}
 
-    Arguments, what is returned and errors are those of `export_checked`; K is fixed in the files,
-    and export.json has their `platforms` and `signatures`.
+    Arguments, return value and errors are those of `export_checked`. K is fixed in the files, and
+    export.json has their `platforms` and `signatures`.
     """
     return export_checked(
         "stablehlo",
@@ -48,7 +48,7 @@ def export_stablehlo(
     )
 
 
-def _make(job: Job) -> Made:
+def _make(job: Job) -> Written:
     weights = named.stored(job.variables, job.dtype)
     files = [f"{job.name}.stablehlo", f"{job.name}_stream.stablehlo"]
     for file, function, inputs in zip(
@@ -56,7 +56,7 @@ def _make(job: Job) -> Made:
     ):
         call = _serialised(function, job.config, weights, job.feedback_steps, inputs)
         (job.folder / file).write_bytes(call)
-    return Made(
+    return Written(
         files,
         stablehlo_runner(job.config, *(job.folder / file for file in files)),
         {
@@ -67,12 +67,12 @@ def _make(job: Job) -> Made:
 
 
 def stablehlo_runner(config: RedNetConfig, still_file: Path, stream_file: Path) -> Runner:
-    """Returns what two files answer."""
+    """Returns a runner of the two files."""
     still, stream = (
         jax.jit(export.deserialize(bytearray(file.read_bytes())).call)
         for file in (still_file, stream_file)
     )
-    return named.runner(config, lambda given: still(**given), lambda given: stream(**given))
+    return named.runner(config, lambda inputs: still(**inputs), lambda inputs: stream(**inputs))
 
 
 def _serialised(
@@ -80,18 +80,18 @@ def _serialised(
     config: RedNetConfig,
     weights: dict[str, Any],
     feedback_steps: int,
-    inputs: Shapes,
+    shapes: Shapes,
 ) -> bytes:
-    """A function of named arrays with its weights, for any batch and platform."""
+    """Serialises a function of named arrays with its weights, for any batch size and platform."""
     (batch,) = export.symbolic_shape("b")
 
     @jax.jit
-    def call(**given: jax.Array) -> dict[str, jax.Array]:
-        # Else XLA computes for seconds what is made of weights alone, and rounds it otherwise.
-        return function(config, lax.optimization_barrier(weights), feedback_steps, given)
+    def call(**inputs: jax.Array) -> dict[str, jax.Array]:
+        # Without the barrier, XLA folds operations on weights, which is slow and rounds otherwise.
+        return function(config, lax.optimization_barrier(weights), feedback_steps, inputs)
 
     abstract = {
         name: jax.ShapeDtypeStruct((batch, *shape), dtype)
-        for name, (dtype, shape) in inputs.items()
+        for name, (dtype, shape) in shapes.items()
     }
     return bytes(export.export(call, platforms=PLATFORMS)(**abstract).serialize())

@@ -1,4 +1,4 @@
-"""`export`: a checkpoint in any of the forms, by name."""
+"""`export`: exports a checkpoint to a target by name."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ def export(
     data_dir: Path | None = None,
     runtime: Path | None = None,
 ) -> dict[str, Any]:
-    """Writes a checkpoint in another form, and OUT/export.json, which it returns.
+    """Exports a checkpoint, and returns the content of OUT/export.json.
 
     Args:
         checkpoint: a released name, a safetensors file, or a run folder.
-        target: the form.
-        out: folder, made if need be.
+        target: the format.
+        out: folder, created if it does not exist.
         dtype: of the kernels in the files.
-        feedback_steps: K; None for the K that the network was trained with.
-        data_dir: the folder of prepared data, whose faces are compared on if it holds 300w.
-        runtime: npm's folder `onnxruntime-web`, for the web.
+        feedback_steps: K; None for the K of training.
+        data_dir: folder of prepared data. If it has 300w, its faces are the inputs of the check.
+        runtime: npm's folder `onnxruntime-web`, for the target web only.
 
     Raises:
-        RednetError: a runtime for another form than the web; else as the function of the form says.
+        RednetError: `runtime` is given for another target, or as the target's function raises it.
     """
     if target == "web":
         write: Callable[..., dict[str, Any]] = functools.partial(export_web, runtime=runtime)
     elif runtime is not None:
-        raise RednetError(f"--runtime is for the web: {target} has no use for it")
+        raise RednetError(f"--runtime is only for the target web, not for {target}")
     else:
         write = {
             "safetensors": export_safetensors,

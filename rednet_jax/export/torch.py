@@ -1,4 +1,4 @@
-"""A checkpoint as a PyTorch module that stands alone: one Python file and its weights."""
+"""Export to PyTorch: a self-contained Python file and its weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rednet_jax.export.check import Answer, Runner, State
-from rednet_jax.export.checked import Dtype, Job, Made, export_checked
+from rednet_jax.export.checked import Dtype, Job, Written, export_checked
 from rednet_jax.export.folder import signatures
 from rednet_jax.weights.store import write_torch_weights
 
@@ -28,10 +28,10 @@ def export_torch(
     feedback_steps: int | None = None,
     data_dir: Path | None = None,
 ) -> dict[str, Any]:
-    """Writes OUT/rednet_torch.py, OUT/NAME.safetensors and OUT/export.json, once they are checked.
+    """Writes OUT/rednet_torch.py, OUT/NAME.safetensors and OUT/export.json after a check.
 
-    Arguments, what is returned and errors are those of `export_checked`; K is what the module runs
-    by default, and export.json has its `signatures`.
+    Arguments, return value and errors are those of `export_checked`. K is the module's default, and
+    export.json has its `signatures`.
     """
     return export_checked(
         "torch",
@@ -46,18 +46,18 @@ def export_torch(
     )
 
 
-def _make(job: Job) -> Made:
+def _make(job: Job) -> Written:
     module, weights = job.folder / MODULE, job.folder / f"{job.name}.safetensors"
     shutil.copyfile(Path(__file__).with_name(MODULE), module)
     write_torch_weights(
         weights, job.config, job.variables, dtype=job.dtype, feedback_steps=job.feedback_steps
     )
     files = [module.name, weights.name]
-    return Made(files, torch_runner(module, weights), {"signatures": signatures(job.config)})
+    return Written(files, torch_runner(module, weights), {"signatures": signatures(job.config)})
 
 
 def load_module(file: Path) -> ModuleType:
-    """Returns a Python file as a module of its own, whatever else has its name."""
+    """Returns a Python file as a module, independent of other modules with its name."""
     spec = importlib.util.spec_from_file_location("_exported_rednet_torch", file)
     assert spec is not None
     assert spec.loader is not None
@@ -67,13 +67,13 @@ def load_module(file: Path) -> ModuleType:
 
 
 def torch_runner(module: Path, weights: Path, *, compiled: bool = False) -> Runner:
-    """Returns what an exported module answers, eager or by `torch.compile`."""
+    """Returns a runner of an exported module, eager or with `torch.compile`."""
     import torch
 
     exported = load_module(module)
     net = exported.load(weights)
     carried = exported.Stream(net).carried
-    call, following = (torch.compile(f) if compiled else f for f in (net, net.step))
+    call, call_step = (torch.compile(f) if compiled else f for f in (net, net.step))
 
     def arrays(landmarks: Any, confidence: Any) -> Answer:
         return landmarks.numpy(), confidence.numpy()
@@ -87,7 +87,7 @@ def torch_runner(module: Path, weights: Path, *, compiled: bool = False) -> Runn
         before = net.initial_state(len(frames))
         if state is not None:
             before = before._replace(**{name: torch.from_numpy(state[name]) for name in carried})
-        *answer, after = following(torch.from_numpy(frames), before, torch.from_numpy(warp))
+        *answer, after = call_step(torch.from_numpy(frames), before, torch.from_numpy(warp))
         return arrays(*answer), {name: getattr(after, name).numpy() for name in carried}
 
     return Runner(still, step)

@@ -1,4 +1,4 @@
-"""A checkpoint as a folder for the web: one page that finds landmarks in the browser itself."""
+"""Export to the web: a page that runs the ONNX graphs in the browser."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rednet_jax.errors import RednetError
-from rednet_jax.export.checked import Dtype, Job, Made, export_checked
+from rednet_jax.export.checked import Dtype, Job, Written, export_checked
 from rednet_jax.export.folder import crop_rule, initial_state, state_shapes
 from rednet_jax.export.onnx import MODULES, make_graphs
 from rednet_jax.landmarks.drawing import coloured_parts
@@ -17,7 +17,7 @@ from rednet_jax.model.config import RedNetConfig
 from rednet_jax.reading import read_json
 
 RUNTIME = "1.30.0"
-"""Version of onnxruntime-web that the page was tested with."""
+"""Version of onnxruntime-web with which the page was tested."""
 
 _RUNTIME_FILES = ("ort.wasm.min.js", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 _PAGE_FILES = ("index.html", "follow.js", "page.js")
@@ -32,26 +32,26 @@ def export_web(
     feedback_steps: int | None = None,
     data_dir: Path | None = None,
 ) -> dict[str, Any]:
-    """Writes OUT/index.html with all that it loads, once the graphs are checked.
+    """Writes OUT/index.html with all files that it loads, after a check of the graphs.
 
-    The page opens an image, a video or the camera, follows one face by its own points, without a
-    detector or shot cuts, and asks no other server for anything. Any server of plain files will do:
-    `python -m http.server`.
+    The page opens an image, a video or the camera, and tracks one face by its landmarks, without a
+    detector and without shot cuts. It sends no requests to other servers. Any server of static
+    files suffices, such as `python -m http.server`.
 
-    Arguments, what is returned and errors are those of `export_checked`, which compares the graphs
-    in Python's onnxruntime; no runtime, or a folder without its files, is an error, too.
+    The other arguments and errors are those of `export_checked`, which checks the graphs in
+    Python's onnxruntime. A missing runtime, or a folder without its files, is also an error.
 
     Args:
-        runtime: npm's folder `onnxruntime-web`, of whose files three are copied.
+        runtime: npm's folder `onnxruntime-web`, from which three files are copied.
 
     Returns:
-        What export.json holds: as of `export_onnx`, `onnxruntime_web`, the version copied, and
-        `page`, what the page reads there: `graphs` (of images, of streams), `crop`, the parts of
+        The content of export.json: that of `export_onnx`; `onnxruntime_web`, the copied version;
+        and `page`, which the page reads: `graphs` (for images, for streams), `crop`, the parts of
         the `state`, `shape` (the scheme's mean shape and outline), and the `parts` of a face.
     """
     version, libraries = _runtime(runtime)
 
-    def make(job: Job) -> Made:
+    def make(job: Job) -> Written:
         graphs = make_graphs(job)
         page = importlib.resources.files(__package__) / "web"
         for name in _PAGE_FILES:
@@ -60,13 +60,13 @@ def export_web(
         for library in libraries:
             shutil.copyfile(library, job.folder / "onnxruntime-web" / library.name)
         runtime_files = (f"onnxruntime-web/{library.name}" for library in libraries)
-        return Made(
+        return Written(
             [*_PAGE_FILES, *graphs.files, *runtime_files],
             graphs.runner,
             {
-                **graphs.told,
+                **graphs.details,
                 "onnxruntime_web": version,
-                "page": {"graphs": graphs.files, **_described(job.config)},
+                "page": {"graphs": graphs.files, **_page_config(job.config)},
             },
         )
 
@@ -84,7 +84,7 @@ def export_web(
 
 
 def _runtime(folder: str | os.PathLike[str] | None) -> tuple[str, list[Path]]:
-    """The version in npm's folder, and the files of it that the page loads."""
+    """The version of npm's folder, and its files that the page loads."""
     remedy = (
         f"do `npm install onnxruntime-web@{RUNTIME}` and give "
         "`--runtime node_modules/onnxruntime-web`"
@@ -94,22 +94,22 @@ def _runtime(folder: str | os.PathLike[str] | None) -> tuple[str, list[Path]]:
     files = [Path(folder) / "dist" / name for name in _RUNTIME_FILES]
     for file in files:
         if not file.is_file():
-            raise RednetError(f"{file}: no such file of onnxruntime-web; {remedy}")
+            raise RednetError(f"{file}: no such file; {remedy}")
     package = Path(folder) / "package.json"
     try:
         return str(read_json(package)["version"]), files
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RednetError(f"{package}: says no version; {remedy}") from error
+        raise RednetError(f"{package}: has no version; {remedy}") from error
 
 
-def _described(config: RedNetConfig) -> dict[str, Any]:
-    """What the page has to know of a network, beside its graphs."""
-    begin = initial_state(config)
+def _page_config(config: RedNetConfig) -> dict[str, Any]:
+    """The network's description for the page."""
+    initial = initial_state(config)
     scheme = config.scheme
     return {
         "crop": crop_rule(config),
         "state": {
-            name: {"dtype": dtype, "shape": list(shape), "begin": begin[name]}
+            name: {"dtype": dtype, "shape": list(shape), "begin": initial[name]}
             for name, (dtype, shape) in state_shapes(config).items()
         },
         "shape": {

@@ -1,4 +1,4 @@
-"""What an export finds in its folder, and what it leaves there."""
+"""The output folder of an export."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rednet_jax.export.folder import claim, initial_state, publish, signatures
 
 @pytest.fixture
 def staged(tmp_path):
-    """Two files, checked and ready."""
+    """A folder with two files to publish."""
     folder = tmp_path / "staged"
     folder.mkdir()
     for name in ("one", "two"):
@@ -24,7 +24,7 @@ def written(*files, target="onnx", checkpoint="tiny"):
     return {"target": target, "checkpoint": checkpoint, "files": list(files)}
 
 
-def test_the_description_comes_last_and_an_old_one_goes_first(staged, tmp_path):
+def test_the_description_is_written_last_and_an_old_one_deleted_first(staged, tmp_path):
     out = tmp_path / "out"
     publish(staged, out, written("one"))
     assert json.loads((out / "export.json").read_text()) == written("one")
@@ -43,7 +43,7 @@ def test_another_export_is_not_overwritten(staged, tmp_path):
     claim(out, "onnx", "tiny", source)
     for target, name in (("torch", "tiny"), ("onnx", "other")):
         with pytest.raises(
-            RednetError, match=r"out: holds tiny as onnx already; name another folder$"
+            RednetError, match=r"out: already has tiny as onnx; use another folder$"
         ):
             claim(out, target, name, source)
     (out / "export.json").write_text("[]")
@@ -51,14 +51,14 @@ def test_another_export_is_not_overwritten(staged, tmp_path):
         claim(out, "onnx", "tiny", source)
 
 
-def test_a_file_is_no_folder(tmp_path):
+def test_a_file_as_folder_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(RednetError, match=r"cannot be written \(\S+file is no folder"):
+        with pytest.raises(RednetError, match=r"cannot be written \(\S+file is no writable folder"):
             claim(out, "onnx", "tiny", tmp_path / "tiny.safetensors")
 
 
-def test_signatures_name_the_batch(narrow):
+def test_signatures_have_the_batch_size(narrow):
     config = narrow("compact", recrop="similarity", context=1.5)
     described = signatures(config, batch="1")["stream"]
     arrays = {**described["inputs"], **described["outputs"]}

@@ -1,4 +1,4 @@
-"""Weights from elsewhere: ours come back bit by bit, torchvision's encoders see what they saw."""
+"""Imported weights: exports are read back unchanged, torchvision's encoders give the same codes."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ pytestmark = pytest.mark.extras
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 VGG = [4, 4, "M", 6, 6, "M", 8, 8, 8, "M", 10, 10, 10, "M", 12, 12, 12, "M"]
-"""VGG-16 as torchvision lists it, narrow."""
+"""A narrow VGG-16 in torchvision's notation."""
+
+GENERATOR = torch.Generator().manual_seed(0)
 
 
 def drawn(*shape):
-    return torch.randn(*shape, generator=drawn.generator)
-
-
-drawn.generator = torch.Generator().manual_seed(0)
+    return torch.randn(*shape, generator=GENERATOR)
 
 
 def norm(name, width):
-    """Arrays of a batch normalisation, as torchvision names them."""
+    """Arrays of a batch normalisation by torchvision's names."""
     return {
         f"{name}.weight": 1 + 0.2 * drawn(width),
         f"{name}.bias": 0.2 * drawn(width),
@@ -60,9 +59,9 @@ def resnet50(widths=(4, 8, 12, 16, 20), depths=(3, 4, 6, 3)):
         for block in range(depth):
             name, middle = f"layer{stage}.{block}", width // 4
             shapes = [(middle, inputs, 1), (middle, middle, 3), (width, middle, 1)]
-            for i, (outputs, given, size) in enumerate(shapes, 1):
-                scale = size * given**0.5
-                state[f"{name}.conv{i}.weight"] = drawn(outputs, given, size, size) / scale
+            for i, (outputs, channels, size) in enumerate(shapes, 1):
+                scale = size * channels**0.5
+                state[f"{name}.conv{i}.weight"] = drawn(outputs, channels, size, size) / scale
                 state |= norm(f"{name}.bn{i}", outputs)
             if block == 0:
                 kernel = drawn(width, inputs, 1, 1) / inputs**0.5
@@ -73,7 +72,7 @@ def resnet50(widths=(4, 8, 12, 16, 20), depths=(3, 4, 6, 3)):
 
 
 def normalised(images, border):
-    """Images normalised as for torchvision, with a border that was black before."""
+    """Images with a black border, normalised as for torchvision."""
     padded = F.pad(images, (border,) * 4)
     return (padded - MEAN[:, None, None]) / STD[:, None, None]
 
@@ -118,7 +117,7 @@ def resnet_code(state, images):
     [(vgg16_bn(), vgg_code, ("classifier", 6 + 13)), (resnet50(), resnet_code, ("fc", 2 + 53))],
     ids=["vgg16_bn", "resnet50"],
 )
-def test_encoders_of_torchvision_see_what_they_saw(tmp_path, state, code, unused):
+def test_imported_encoders_of_torchvision_give_the_same_code(tmp_path, state, code, unused):
     from rednet_jax.export import rednet_torch
 
     torch.save(state, tmp_path / "theirs.pth")
@@ -128,27 +127,27 @@ def test_encoders_of_torchvision_see_what_they_saw(tmp_path, state, code, unused
     file = tmp_path / "torch.safetensors"
     write_torch_weights(file, config, variables, feedback_steps=1)
     net = rednet_torch.load(file)
-    images = torch.rand(2, 3, config.image_size, config.image_size, generator=drawn.generator)
+    images = torch.rand(2, 3, config.image_size, config.image_size, generator=GENERATOR)
     with torch.no_grad():
         z = net.initial_state(2).feedback
         for passes in (0, 1):
             row = torch.full((2,), passes)
             if config.architecture == "ijcv_resnet" and passes:
-                # Here a blank map adds something.
+                # After the first pass, a zero feedback map has an effect here.
                 continue
             ours = net.encoder(net.encoder.stem(images), z, row).code
             torch.testing.assert_close(ours, code(state, images), atol=1e-4, rtol=1e-4)
     assert ours.abs().max() > 0.1
     matched = {name for name, _ in imported.matched}
     assert matched | set(imported.unused) == set(state)
-    left = [name for name in imported.unused if not name.endswith("num_batches_tracked")]
-    assert all(name.startswith(unused[0]) for name in left)
+    others = [name for name in imported.unused if not name.endswith("num_batches_tracked")]
+    assert all(name.startswith(unused[0]) for name in others)
     assert len(imported.unused) == unused[1]
     fresh = {name for name in imported.fresh if "/encoder/" in name}
     assert all("/encoder/feedback/" in name for name in fresh)
 
 
-def test_our_own_export_comes_back_bit_by_bit(narrow, weights, tmp_path):
+def test_an_export_of_this_library_is_read_back_bit_by_bit(narrow, weights, tmp_path):
     config = narrow("compact")
     variables = weights(config)
     write_torch_weights(tmp_path / "a.safetensors", config, variables, feedback_steps=3)
@@ -170,32 +169,32 @@ def with_nan(state, name):
 
 
 @pytest.mark.parametrize(
-    ("state", "complaint"),
+    ("state", "message"),
     [
-        ([1, 2], "holds no tensors by name"),
-        ({"weight": torch.ones(2)}, "neither VGG-16-BN nor ResNet-50"),
+        ([1, 2], "not a dictionary of tensors"),
+        ({"weight": torch.ones(2)}, "neither torchvision's VGG-16-BN nor"),
         ({k: v for k, v in vgg16_bn().items() if k != "features.8.bias"}, "features.8.b"),
         (vgg16_bn() | {"features.7.weight": torch.ones(6, 5, 3, 3)}, "conv2_1/conv"),
         (vgg16_bn() | {"features.0.bias": torch.ones(1)}, r"features.0.bias is \(1,\)"),
-        (vgg16_bn() | {"features.44.alpha": torch.ones(1)}, "no place for features.44.alpha"),
+        (vgg16_bn() | {"features.44.alpha": torch.ones(1)}, "no array for features.44.alpha"),
         (vgg19_bn(), r"features.24.weight is \(8,\), not of 4 axes"),
-        (resnet50(depths=(3, 4, 23, 3)), "no place for layer3.6.conv1.weight"),
-        (resnet50(depths=(3, 8, 36, 3)), "no place for layer2.4.conv1.weight"),
-        (with_nan(vgg16_bn(), "features.0.bias"), "features.0.bias holds .* not finite"),
-        (with_nan(vgg16_bn(), "features.3.weight"), "features.3.weight holds .* not finite"),
-        (with_nan(resnet50(), "layer4.2.bn3.running_var"), "layer4.2.bn3.running_var holds"),
+        (resnet50(depths=(3, 4, 23, 3)), "no array for layer3.6.conv1.weight"),
+        (resnet50(depths=(3, 8, 36, 3)), "no array for layer2.4.conv1.weight"),
+        (with_nan(vgg16_bn(), "features.0.bias"), "features.0.bias has .* not finite"),
+        (with_nan(vgg16_bn(), "features.3.weight"), "features.3.weight has .* not finite"),
+        (with_nan(resnet50(), "layer4.2.bn3.running_var"), "layer4.2.bn3.running_var has"),
     ],
 )
-def test_other_files_are_refused_in_one_line(tmp_path, state, complaint):
+def test_other_files_are_an_error_of_one_line(tmp_path, state, message):
     torch.save(state, tmp_path / "theirs.pth")
-    with pytest.raises(RednetError, match=rf"^[^\n]*theirs.pth: [^\n]*{complaint}[^\n]*$"):
+    with pytest.raises(RednetError, match=rf"^[^\n]*theirs.pth: [^\n]*{message}[^\n]*$"):
         import_weights(tmp_path / "theirs.pth", tmp_path / "ours.safetensors")
     assert not (tmp_path / "ours.safetensors").exists()
 
 
-def test_what_is_no_file_of_torch_is_refused(tmp_path):
+def test_a_file_that_torch_cannot_read_is_an_error(tmp_path):
     (tmp_path / "theirs.pth").write_text("words")
-    with pytest.raises(RednetError, match=r"theirs\.pth: holds no tensors by name"):
+    with pytest.raises(RednetError, match=r"theirs\.pth: not a dictionary of tensors"):
         import_weights(tmp_path / "theirs.pth", tmp_path / "ours.safetensors")
     with pytest.raises(RednetError, match=r"missing\.pth: cannot be read \(No such file"):
         import_weights(tmp_path / "missing.pth", tmp_path / "ours.safetensors")

@@ -1,4 +1,4 @@
-"""LiteRT's files answer as the network does, with its builtin operators, face by face."""
+"""Export to LiteRT with builtin operators."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ai_edge_litert.interpreter import Interpreter  # noqa: E402
 pytestmark = [pytest.mark.extras, pytest.mark.usefixtures("noise_faces")]
 
 
-def test_signatures_say_what_goes_in_and_out(checkpoint, tmp_path):
+def test_signatures_describe_inputs_and_outputs(checkpoint, tmp_path):
     out, sizes = tmp_path / "out", {}
     file = checkpoint("compact")
     for dtype in ("float32", "float16"):
@@ -33,8 +33,8 @@ def test_signatures_say_what_goes_in_and_out(checkpoint, tmp_path):
     ):
         interpreter = Interpreter(str(out / file))
         details = interpreter.get_input_details()
-        taken = sorted(f"{part['dtype'].__name__} {part['shape'].tolist()}" for part in details)
-        assert taken == sorted(
+        inputs = sorted(f"{part['dtype'].__name__} {part['shape'].tolist()}" for part in details)
+        assert inputs == sorted(
             text.partition("]")[0] + "]" for text in described["inputs"].values()
         )
         signatures = interpreter.get_signature_list()
@@ -43,7 +43,7 @@ def test_signatures_say_what_goes_in_and_out(checkpoint, tmp_path):
         assert set(signatures[name]["outputs"]) == set(described["outputs"])
 
 
-def test_nothing_but_kernels_is_rounded(checkpoint, tmp_path):
+def test_only_kernels_are_rounded(checkpoint, tmp_path):
     file = checkpoint("compact")
     write_weights(file, *load(file), dtype="float16")
     written = export_litert(file, tmp_path / "out", "float16", feedback_steps=1)
@@ -56,19 +56,19 @@ def test_nothing_but_kernels_is_rounded(checkpoint, tmp_path):
     [
         (1, {"recrop": "similarity", "context": 1.5}),
         (2, {"feedback": "none", "recurrence": "none", "statistics_per_pass": False}),
-        # So many passes are a loop in the file.
+        # This many passes are a loop in the file.
         (5, {}),
     ],
 )
-def test_every_form_is_answered_alike(checkpoint, tmp_path, feedback_steps, changes):
+def test_every_configuration_agrees(checkpoint, tmp_path, feedback_steps, changes):
     file = checkpoint("compact", **changes)
     written = export_litert(file, tmp_path / "out", feedback_steps=feedback_steps)
     assert written["max_difference_px"] < 1e-3
 
 
 @pytest.mark.slow
-def test_what_differs_is_not_written(checkpoint, tmp_path, exports_another_bias):
+def test_an_export_that_differs_is_not_written(checkpoint, tmp_path, exports_another_bias):
     exports_another_bias(litert)
-    with pytest.raises(RednetError, match=r"^tiny as [a-z]+: the export is not the network: "):
+    with pytest.raises(RednetError, match=r"^tiny as [a-z]+: the export differs from the network"):
         export_litert(checkpoint("compact"), tmp_path / "out", "float16", feedback_steps=1)
     assert not (tmp_path / "out").exists()

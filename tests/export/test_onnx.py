@@ -1,4 +1,4 @@
-"""ONNX graphs answer as the network does, in onnxruntime, for any batch."""
+"""Export to ONNX, run in onnxruntime with any batch size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import onnxruntime  # noqa: E402
 pytestmark = [pytest.mark.extras, pytest.mark.usefixtures("noise_faces")]
 
 
-def test_graphs_are_checked_and_say_what_goes_in_and_out(checkpoint, tmp_path):
+def test_graphs_have_the_described_inputs_and_outputs(checkpoint, tmp_path):
     out = tmp_path / "out"
     written = export_onnx(checkpoint("compact"), out, "float16", feedback_steps=1)
     assert {file.name for file in out.iterdir()} == {*written["files"], "export.json"}
@@ -55,15 +55,15 @@ def test_graphs_are_checked_and_say_what_goes_in_and_out(checkpoint, tmp_path):
         ("ijcv_resnet", {}),
     ],
 )
-def test_every_form_is_answered_alike(checkpoint, tmp_path, preset, changes):
+def test_every_configuration_agrees(checkpoint, tmp_path, preset, changes):
     written = export_onnx(checkpoint(preset, **changes), tmp_path / "out", feedback_steps=2)
     assert written["max_difference_px"] < 1e-3
 
 
 @pytest.mark.slow
-def test_what_differs_is_not_written(checkpoint, tmp_path, monkeypatch):
+def test_an_export_that_differs_is_not_written(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setitem(check.BAR_PX, "float32", 0.0)
     monkeypatch.setattr(check, "TWINS", 0)
-    with pytest.raises(RednetError, match=r"^tiny as [a-z]+: the export is not the network: "):
+    with pytest.raises(RednetError, match=r"^tiny as [a-z]+: the export differs from the network"):
         export_onnx(checkpoint("compact"), tmp_path / "out", feedback_steps=1)
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""The table of how far exports are from the network: what lies there is read, the rest is made."""
+"""The table of differences between exports and the network reuses existing exports."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "experiments" / "parity.
 
 @pytest.fixture
 def parity(checkpoint, monkeypatch, tmp_path):
-    """Runs the script for targets of which nothing can be made anew.
+    """Runs the script for targets to which it cannot export.
 
-    The folder holds three exports: of these weights, of others, and one that does not say.
+    The folder has three exports: of the same weights, of others, and without a fingerprint.
     """
     monkeypatch.chdir(tmp_path)
     name = checkpoint("compact").name
-    told = {key: number for number, key in enumerate(SCRIPT["TOLD"])}
-    mine = fingerprint(load(name)[1])
-    for target, weights in (("mine", mine), ("others", "0" * 64), ("silent", None)):
+    figures = {key: number for number, key in enumerate(SCRIPT["TOLD"])}
+    same = fingerprint(load(name)[1])
+    for target, weights in (("same", same), ("others", "0" * 64), ("unknown", None)):
         out = tmp_path / "exports" / f"{name}_{target}_1_float32"
         out.mkdir(parents=True)
-        export = {**told, "versions": {"framework": target}, "weights": weights}
+        export = {**figures, "versions": {"framework": target}, "weights": weights}
         (out / "export.json").write_text(json.dumps(export))
-    given = {"TARGETS": ("mine", "others", "silent"), "FEEDBACK_STEPS": (1,)}
-    given |= {"DTYPES": ("float32",), "RESULTS": tmp_path}
-    for key, value in given.items():
+    constants = {"TARGETS": ("same", "others", "unknown"), "FEEDBACK_STEPS": (1,)}
+    constants |= {"DTYPES": ("float32",), "RESULTS": tmp_path}
+    for key, value in constants.items():
         monkeypatch.setitem(SCRIPT["main"].__globals__, key, value)
     SCRIPT["main"](name, tmp_path / "exports", tmp_path)
-    return json.loads((tmp_path / f"{name}_parity.json").read_text()), told, mine
+    return json.loads((tmp_path / f"{name}_parity.json").read_text()), figures, same
 
 
-def test_exports_of_the_same_weights_are_taken_as_they_are(parity):
-    result, told, weights = parity
+def test_exports_of_the_same_weights_are_reused(parity):
+    result, figures, weights = parity
     assert result["weights"] == weights
-    mine, others, silent = result["per_row"]
-    assert {key: mine[key] for key in told} == told and "refused" not in mine
-    assert result["versions"]["framework"] == "mine"
-    # What cannot be exported says why, and the rows after it are made all the same.
-    for row in (others, silent):
+    same, others, unknown = result["per_row"]
+    assert {key: same[key] for key in figures} == figures and "refused" not in same
+    assert result["versions"]["framework"] == "same"
+    # A failed export has a row with the cause, and the next rows follow.
+    for row in (others, unknown):
         assert "invalid choice" in row["refused"] and row["target"] in row["refused"]
-        assert not set(told) & set(row)
+        assert not set(figures) & set(row)

@@ -1,4 +1,4 @@
-"""An exported file is the network it came from, to what its numbers can hold."""
+"""Export to safetensors, exact in float32 and rounded in float16."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_run_folder_becomes_one_file(run, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, variables, again)
 
 
-def test_half_the_digits_move_landmarks_a_little(run, tmp_path):
+def test_float16_kernels_move_landmarks_a_little(run, tmp_path):
     written = export_safetensors(run, tmp_path / "out", "float16")
     assert 0 < written["max_difference_px"] < 0.1
     tensors = load_file(tmp_path / "out" / "tiny.safetensors")
@@ -50,7 +50,7 @@ def test_half_the_digits_move_landmarks_a_little(run, tmp_path):
     assert kinds == {True: "float16", False: "float32"}
 
 
-def test_a_file_keeps_its_name_and_is_not_replaced(run, tmp_path):
+def test_the_checkpoint_itself_is_not_replaced(run, tmp_path):
     export_safetensors(run, tmp_path / "out")
     file = tmp_path / "out" / "tiny.safetensors"
     before = file.read_bytes()
@@ -61,7 +61,7 @@ def test_a_file_keeps_its_name_and_is_not_replaced(run, tmp_path):
     assert (tmp_path / "half" / "tiny.safetensors").is_file()
 
 
-def test_a_run_folder_called_as_its_weights_is_not_written_to(run, tmp_path):
+def test_the_weights_of_a_run_folder_named_best_are_not_replaced(run, tmp_path):
     best = run.rename(run.with_name("best"))
     before = (best / BEST).read_bytes()
     with pytest.raises(RednetError, match=r"^\S+best/best\.safetensors: would replace the check"):
@@ -69,19 +69,20 @@ def test_a_run_folder_called_as_its_weights_is_not_written_to(run, tmp_path):
     assert (best / BEST).read_bytes() == before
 
 
-def test_what_is_no_checkpoint_leaves_nothing(tmp_path):
+def test_a_missing_checkpoint_leaves_no_files(tmp_path):
     with pytest.raises(RednetError, match="no such"):
         export_safetensors("missing", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_numbers_beyond_a_half_are_named(run, tmp_path):
+def test_values_beyond_float16_are_an_error(run, tmp_path):
     config, variables = load(run)
     kernel = variables["params"]["encoder"]["stem1"]["conv"]["kernel"]
     kernel[0, 0, 0, 0] = 1e6
     write_weights(tmp_path / "large.safetensors", config, variables)
     with pytest.raises(
-        RednetError, match=r"large\.safetensors: params/\S+/kernel holds numbers beyond float16$"
+        RednetError,
+        match=r"large\.safetensors: params/\S+/kernel has values beyond the range of ",
     ):
         export_safetensors(tmp_path / "large.safetensors", tmp_path / "out", "float16")
     assert not (tmp_path / "out").exists()

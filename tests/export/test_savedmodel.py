@@ -1,4 +1,4 @@
-"""A SavedModel answers as the network does, in TensorFlow, for any batch."""
+"""Export to a SavedModel, run in TensorFlow with any batch size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import tensorflow as tf
 pytestmark = [pytest.mark.extras, pytest.mark.usefixtures("noise_faces")]
 
 
-def test_signatures_say_what_goes_in_and_out(checkpoint, tmp_path):
+def test_signatures_describe_inputs_and_outputs(checkpoint, tmp_path):
     out = tmp_path / "out"
     written = export_savedmodel(checkpoint("compact"), out, "float16", feedback_steps=1)
     files = {str(file.relative_to(out)) for file in out.rglob("*") if file.is_file()}
@@ -48,14 +48,14 @@ def test_signatures_say_what_goes_in_and_out(checkpoint, tmp_path):
         ("separable", {"recrop": "similarity", "context": 1.5}),
     ],
 )
-def test_every_form_is_answered_alike(checkpoint, tmp_path, preset, changes):
+def test_every_configuration_agrees(checkpoint, tmp_path, preset, changes):
     written = export_savedmodel(checkpoint(preset, **changes), tmp_path / "out", feedback_steps=2)
     assert written["max_difference_px"] < 1e-3
 
 
 @pytest.mark.slow
-def test_what_differs_is_not_written(checkpoint, tmp_path, exports_another_bias):
+def test_an_export_that_differs_is_not_written(checkpoint, tmp_path, exports_another_bias):
     exports_another_bias(savedmodel)
-    with pytest.raises(RednetError, match=r"^tiny as [a-z]+: the export is not the network: "):
+    with pytest.raises(RednetError, match=r"^tiny as [a-z]+: the export differs from the network"):
         export_savedmodel(checkpoint("compact"), tmp_path / "out", "float16", feedback_steps=1)
     assert not (tmp_path / "out").exists()

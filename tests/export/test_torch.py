@@ -1,4 +1,4 @@
-"""The PyTorch module answers as the network does, stands alone, and is not written if it errs."""
+"""Export to PyTorch: the self-contained module agrees with the network."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def crops_of(config, count, seed=0):
 
 
 def warps_of(count, seed):
-    """Turned by 3 degrees, 5 % larger or smaller, 2 pixels away (standard deviations)."""
+    """Random warps; standard deviations: rotation 3 degrees, scale 5 %, shift 2 pixels."""
     rng = np.random.default_rng(seed)
     angle, scale = rng.normal(0, 0.05, count), rng.normal(1, 0.05, count)
     linear = np.stack([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * scale
@@ -52,7 +52,7 @@ def warps_of(count, seed):
 
 @pytest.fixture
 def module(tmp_path):
-    """`module(config, variables)`: the network in PyTorch, through its file."""
+    """`module(config, variables)`: the network in PyTorch, loaded from a file."""
     from rednet_jax.export import rednet_torch
 
     def through_file(config, variables, steps=2):
@@ -64,12 +64,12 @@ def module(tmp_path):
 
 
 @pytest.mark.parametrize(("preset", "changes"), FORMS)
-def test_images_and_streams_are_answered_alike(narrow, weights, module, preset, changes):
-    """Four frames of three streams, one of which starts afresh at the third frame."""
+def test_images_and_streams_agree(narrow, weights, module, preset, changes):
+    """Four frames of three streams, one of which restarts at the third frame."""
     config = narrow(preset, **changes)
     variables = weights(config)
     net = module(config, variables)
-    # Its residual blocks enlarge roundings; in float64 the two agree to 1e-8.
+    # The residual blocks amplify rounding errors; in float64 the results agree to 1e-8.
     atol = 3e-3 if preset == "separable" else 1e-3
     pixels = jnp.asarray(crops_of(config, 3)).astype(jnp.float32) / 255
     out, _ = rednet.align_image(config, variables, pixels, feedback_steps=2)
@@ -78,28 +78,32 @@ def test_images_and_streams_are_answered_alike(narrow, weights, module, preset, 
     np.testing.assert_allclose(landmarks, out.landmarks, atol=atol)
     np.testing.assert_allclose(confidence, out.confidence, atol=1e-4)
 
-    state, there = rednet.initial_state(config, 3), net.initial_state(3)
+    state, torch_state = rednet.initial_state(config, 3), net.initial_state(3)
     for frame in range(4):
         crops, warp = crops_of(config, 3, frame), warps_of(3, frame).astype(np.float32)
         if frame == 2:
             blank = rednet.initial_state(config, 3)
             state = jax.tree.map(lambda old, new: old.at[1].set(new[1]), state, blank)
-            parts = zip(there, net.initial_state(3), strict=True)
-            there = type(there)(*(torch.cat([o[:1], n[1:2], o[2:]]) for o, n in parts))
+            parts = zip(torch_state, net.initial_state(3), strict=True)
+            torch_state = type(torch_state)(
+                *(torch.cat([old[:1], new[1:2], old[2:]]) for old, new in parts)
+            )
         pixels = jnp.asarray(crops).astype(jnp.float32) / 255
         out, state = rednet.step(
             config, variables, state, pixels, jnp.asarray(warp), feedback_steps=2
         )
         with torch.no_grad():
-            answer = net.step(torch.from_numpy(crops), there, torch.from_numpy(warp))
-        landmarks, confidence, there = answer
+            landmarks, confidence, torch_state = net.step(
+                torch.from_numpy(crops), torch_state, torch.from_numpy(warp)
+            )
         np.testing.assert_allclose(landmarks, out.landmarks, atol=atol)
         np.testing.assert_allclose(confidence, out.confidence, atol=1e-4)
-    np.testing.assert_array_equal(there.passes, state.passes)
-    np.testing.assert_allclose(there.feedback.permute(0, 2, 3, 1), state.feedback, atol=1e-4)
+    np.testing.assert_array_equal(torch_state.passes, state.passes)
+    feedback = torch_state.feedback.permute(0, 2, 3, 1)
+    np.testing.assert_allclose(feedback, state.feedback, atol=1e-4)
 
 
-def test_a_crop_in_floats_is_the_same_crop(narrow, weights, module):
+def test_uint8_and_float_crops_agree(narrow, weights, module):
     config = narrow("compact")
     net, crops = module(config, weights(config)), torch.from_numpy(crops_of(config, 2))
     with torch.no_grad():
@@ -108,7 +112,7 @@ def test_a_crop_in_floats_is_the_same_crop(narrow, weights, module):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
-def test_crops_of_other_floats_are_read(narrow, weights, module, dtype):
+def test_crops_of_other_floating_dtypes_agree(narrow, weights, module, dtype):
     config = narrow("compact")
     net = module(config, weights(config))
     crops = torch.from_numpy(crops_of(config, 2) // 128).to(dtype)
@@ -118,7 +122,7 @@ def test_crops_of_other_floats_are_read(narrow, weights, module, dtype):
 
 
 @pytest.mark.parametrize(
-    ("shape", "dtype", "complaint"),
+    ("shape", "dtype", "message"),
     [
         ((2, 80, 80, 3), "uint8", r"^crops are \(2, 80, 80, 3\), not \(B, 96, 96, 3\)$"),
         ((2, 96, 95, 3), "uint8", r"^crops are \(2, 96, 95, 3\), not"),
@@ -132,17 +136,17 @@ def test_crops_of_other_floats_are_read(narrow, weights, module, dtype):
         ((2, 96, 96, 3), "bool", r"^crops are torch.bool, neither"),
     ],
 )
-def test_other_crops_are_refused(narrow, weights, module, shape, dtype, complaint):
-    """A network with re-crops takes images of any size and type."""
+def test_other_crops_are_an_error(narrow, weights, module, shape, dtype, message):
+    """Without the check, a network with re-crops would accept any size and dtype."""
     config = narrow("compact", recrop="similarity", context=1.5)
     net, crops = module(config, weights(config)), torch.zeros(shape, dtype=getattr(torch, dtype))
-    with pytest.raises(ValueError, match=complaint):
+    with pytest.raises(ValueError, match=message):
         net(crops)
-    with pytest.raises(ValueError, match=complaint):
+    with pytest.raises(ValueError, match=message):
         net.step(crops, net.initial_state(2))
 
 
-def test_every_stream_has_its_state_and_its_warp(narrow, weights, module):
+def test_a_state_or_warp_of_another_batch_size_is_an_error(narrow, weights, module):
     config = narrow("compact", recrop="similarity", context=1.5)
     net, crops = module(config, weights(config)), torch.from_numpy(crops_of(config, 3))
     state, warp = net.initial_state(3), torch.eye(2, 3).repeat(3, 1, 1)
@@ -163,22 +167,22 @@ def test_at_least_one_pass_must_run(narrow, weights, module):
         net.step(crops, net.initial_state(2))
 
 
-def test_files_of_others_are_named(checkpoint, tmp_path):
+def test_other_files_are_an_error(checkpoint, tmp_path):
     from rednet_jax.export import rednet_torch
 
-    other = "not a file that `rednet export --to torch` writes"
-    with pytest.raises(ValueError, match=rf"^[^\n]*tiny.safetensors: {other}$"):
+    message = "not a file that `rednet export --to torch` writes"
+    with pytest.raises(ValueError, match=rf"^[^\n]*tiny.safetensors: {message}$"):
         rednet_torch.load(checkpoint)
     (tmp_path / "bare.safetensors").write_bytes(safetensors.numpy.save({"a": np.zeros(2)}))
-    with pytest.raises(ValueError, match=rf"^[^\n]*bare.safetensors: {other}$"):
+    with pytest.raises(ValueError, match=rf"^[^\n]*bare.safetensors: {message}$"):
         rednet_torch.load(tmp_path / "bare.safetensors")
     (tmp_path / "words.safetensors").write_text("no tensors at all")
-    with pytest.raises(ValueError, match=rf"^[^\n]*words.safetensors: {other} \([^\n]*\)$"):
+    with pytest.raises(ValueError, match=rf"^[^\n]*words.safetensors: {message} \([^\n]*\)$"):
         rednet_torch.load(tmp_path / "words.safetensors")
 
 
 class Stream(torch.nn.Module):
-    """`step` as `torch.export` wants it: the forward of a module."""
+    """`step` as a module, which `torch.export` needs."""
 
     def __init__(self, net):
         super().__init__()
@@ -192,7 +196,7 @@ class Stream(torch.nn.Module):
     ("preset", "changes"),
     [FORMS[0], FORMS[3], FORMS[5], pytest.param(*FORMS[4], marks=pytest.mark.slow)],
 )
-def test_exported_programs_take_any_batch(narrow, weights, module, preset, changes):
+def test_exported_programs_accept_any_batch_size(narrow, weights, module, preset, changes):
     config = narrow(preset, **changes)
     net = module(config, weights(config))
     batch = torch.export.Dim("batch", min=1, max=64)
@@ -214,8 +218,8 @@ def test_exported_programs_take_any_batch(narrow, weights, module, preset, chang
 
 
 @pytest.mark.slow
-def test_compiled_it_is_the_same(narrow, weights, module):
-    """By `torch.compile` as it comes, which needs a C++ compiler."""
+def test_the_compiled_module_agrees(narrow, weights, module):
+    """`torch.compile` needs a C++ compiler."""
     config = narrow("compact")
     net, crops = module(config, weights(config)), torch.from_numpy(crops_of(config, 2))
     warp = torch.from_numpy(warps_of(2, 0)).float()
@@ -223,8 +227,8 @@ def test_compiled_it_is_the_same(narrow, weights, module):
         for a, b in zip(torch.compile(net, fullgraph=True)(crops), net(crops), strict=True):
             torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
         *answer, after = torch.compile(net.step, fullgraph=True)(crops, net.initial_state(2), warp)
-        *expected, then = net.step(crops, net.initial_state(2), warp)
-        for a, b in zip((*answer, *after), (*expected, *then), strict=True):
+        *expected, expected_after = net.step(crops, net.initial_state(2), warp)
+        for a, b in zip((*answer, *after), (*expected, *expected_after), strict=True):
             torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
@@ -236,8 +240,8 @@ def checkpoint(narrow, weights, tmp_path):
 
 
 @pytest.mark.usefixtures("noise_faces")
-def test_the_files_stand_alone(checkpoint, tmp_path):
-    """No JAX and nothing of ours is needed to answer; the answer is the one that was checked."""
+def test_the_files_are_self_contained(checkpoint, tmp_path):
+    """They need neither JAX nor this library."""
     out = tmp_path / "out"
     written = export_torch(checkpoint, out, feedback_steps=3)
     assert {file.name for file in out.iterdir()} == {*written["files"], "export.json"}
@@ -265,7 +269,7 @@ def test_the_files_stand_alone(checkpoint, tmp_path):
 
 
 @pytest.mark.usefixtures("noise_faces")
-def test_half_the_digits_are_compared_with_the_whole(checkpoint, tmp_path):
+def test_float16_kernels_are_compared_with_float32(checkpoint, tmp_path):
     written = export_torch(checkpoint, tmp_path / "out", "float16")
     assert 1e-5 < written["max_difference_px"] < 0.1
     assert written["bar_px"] == 0.1
@@ -277,7 +281,7 @@ def test_half_the_digits_are_compared_with_the_whole(checkpoint, tmp_path):
 
 
 @pytest.mark.usefixtures("noise_faces")
-def test_what_differs_is_not_written(checkpoint, tmp_path, monkeypatch):
+def test_an_export_that_differs_is_not_written(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setitem(check.BAR_PX, "float32", 0.0)
     monkeypatch.setattr(check, "TWINS", 0)
     with pytest.raises(RednetError, match=r"^tiny as torch: [a-z ]+: \d+ of 8704 landmarks"):
@@ -286,7 +290,7 @@ def test_what_differs_is_not_written(checkpoint, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("preset", ["compact", "separable", "eccv_vgg", "ijcv_resnet"])
-def test_weights_come_back_bit_by_bit(narrow, weights, tmp_path, preset):
+def test_weights_are_read_back_bit_by_bit(narrow, weights, tmp_path, preset):
     config = narrow(preset)
     variables = weights(config)
     write_torch_weights(tmp_path / "net.safetensors", config, variables, feedback_steps=2)

@@ -1,4 +1,4 @@
-"""The page for the web: what its folder holds, and its arithmetic, without a browser."""
+"""The web page: the files of its folder, and its algorithms, without a browser."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 import rednet_jax.export
 from rednet_jax.errors import RednetError
-from rednet_jax.export.web import RUNTIME, _described, export_web
+from rednet_jax.export.web import RUNTIME, _page_config, export_web
 from rednet_jax.inference import tracker
 from rednet_jax.landmarks.builtin import IBUG68, REDNET7
 from rednet_jax.landmarks.convert import convert
@@ -25,7 +25,7 @@ PAGE = Path(rednet_jax.export.__file__).parent / "web"
 
 @pytest.fixture
 def runtime(tmp_path):
-    """A folder like npm's, of files without sense."""
+    """A folder like npm's, with placeholder files."""
     folder = tmp_path / "onnxruntime-web"
     (folder / "dist").mkdir(parents=True)
     (folder / "package.json").write_text('{"version": "1.2.3"}')
@@ -34,7 +34,7 @@ def runtime(tmp_path):
     return folder
 
 
-def test_without_the_runtime_a_line_says_how_to_get_it(runtime, tmp_path):
+def test_a_missing_runtime_is_an_error_with_the_remedy(runtime, tmp_path):
     remedy = (
         rf"do `npm install onnxruntime-web@{re.escape(RUNTIME)}` and give "
         "`--runtime node_modules/onnxruntime-web`$"
@@ -46,25 +46,25 @@ def test_without_the_runtime_a_line_says_how_to_get_it(runtime, tmp_path):
         export_web("compact", tmp_path / "out", runtime=runtime)
     (runtime / "dist" / "ort.wasm.min.js").write_text("")
     (runtime / "package.json").write_text("{}")
-    with pytest.raises(RednetError, match=r"package\.json: says no version; do `npm install"):
+    with pytest.raises(RednetError, match=r"package\.json: has no version; do `npm install"):
         export_web("compact", tmp_path / "out", runtime=runtime)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("noise_faces")
-def test_the_folder_has_all_that_the_page_asks_for(narrow, weights, runtime, tmp_path):
+def test_the_folder_has_all_files_that_the_page_loads(narrow, weights, runtime, tmp_path):
     for module in ("torch", "onnxscript", "onnx", "onnxruntime"):
         pytest.importorskip(module, reason=f"{module} is not installed: the extra [onnx]")
     config, out = narrow("compact"), tmp_path / "out"
     write_weights(tmp_path / "tiny.safetensors", config, weights(config))
     written = export_web(tmp_path / "tiny.safetensors", out, runtime=runtime, feedback_steps=1)
     assert written == json.loads((out / "export.json").read_text())
-    there = {str(file.relative_to(out)) for file in out.rglob("*") if file.is_file()}
-    assert there == {*written["files"], "export.json"}
-    asked = re.findall(r'(?:src|href)="([^"]+)"', (out / "index.html").read_text())
-    assert {name for name in asked if not name.startswith("data:")} <= there
-    assert set(written["page"]["graphs"]) <= there
+    files = {str(file.relative_to(out)) for file in out.rglob("*") if file.is_file()}
+    assert files == {*written["files"], "export.json"}
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', (out / "index.html").read_text())
+    assert {name for name in loaded if not name.startswith("data:")} <= files
+    assert set(written["page"]["graphs"]) <= files
     crop = written["page"]["crop"]
     assert (crop["size"], crop["margin"]) == (64, config.input_margin)
     assert written["page"]["state"]["hidden"] == {
@@ -77,7 +77,7 @@ def test_the_folder_has_all_that_the_page_asks_for(narrow, weights, runtime, tmp
     assert (out / "onnxruntime-web" / "ort.wasm.min.js").read_text() == "ort.wasm.min.js"
 
 
-def test_the_page_follows_by_the_trackers_numbers():
+def test_the_page_has_the_trackers_constants():
     numbers = dict(
         re.findall(r"^const ([A-Z_]+) = ([\d.]+);", (PAGE / "follow.js").read_text(), re.M)
     )
@@ -86,20 +86,20 @@ def test_the_page_follows_by_the_trackers_numbers():
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
-@pytest.mark.parametrize("scheme", [IBUG68, REDNET7], ids=lambda one: one.name)
-def test_the_page_looks_where_the_tracker_looks(narrow, tmp_path, scheme):
-    """Around the box of the whole face, turned by its roll, also where a network finds 7 points."""
+@pytest.mark.parametrize("scheme", [IBUG68, REDNET7], ids=lambda scheme: scheme.name)
+def test_the_page_has_the_trackers_regions(narrow, tmp_path, scheme):
+    """Around the box of the whole face, rotated by its roll, also with 7 landmarks."""
     rng = np.random.default_rng(0)
     faces, rolls = [], [0.0, 0.1, 0.6, 3.1, -3.0, -1.2]
     for roll in rolls:
         turn = np.array([[np.cos(roll), np.sin(roll)], [-np.sin(roll), np.cos(roll)]])
         points = (IBUG68.shape + rng.normal(0, 0.01, (68, 2))) @ turn * 90 + 200
         faces.append(convert(points, IBUG68, scheme).astype(np.float32))
-    told = _described(narrow("compact", scheme=scheme))["shape"]
+    shape = _page_config(narrow("compact", scheme=scheme))["shape"]
     script = tmp_path / "regions.js"
     script.write_text(
         (PAGE / "follow.js").read_text()
-        + f"const shape = new Shape({json.dumps(told)});\n"
+        + f"const shape = new Shape({json.dumps(shape)});\n"
         + f"const faces = {json.dumps([face.ravel().tolist() for face in faces])};\n"
         + "console.log(JSON.stringify(faces.map((face) => shape.region(face, 0, [0, 0, 9, 9]))));\n"
     )
@@ -112,8 +112,8 @@ def test_the_page_looks_where_the_tracker_looks(narrow, tmp_path, scheme):
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
-def test_the_page_cuts_the_same_crops(tmp_path):
-    """Bit for bit, within the image, beside it and far outside, shrunk and enlarged."""
+def test_the_page_has_the_same_crops(tmp_path):
+    """Within, across and far outside the image, shrunk and enlarged; exact without rotation."""
     rng = np.random.default_rng(0)
     image = rng.integers(256, size=(90, 120, 3), dtype=np.uint8)
     boxes = [[40.0, 30, 70, 62], [-30, -20, 60, 50], [5, 5, 300, 310], [50, 40, 58, 47]]
@@ -126,7 +126,7 @@ def test_the_page_cuts_the_same_crops(tmp_path):
     script.write_text(
         (PAGE / "follow.js").read_text()
         + f"const image = {{ width: 120, height: 90, data: {opaque.ravel().tolist()} }};\n"
-        + f"const crops = {json.dumps(regions)}.map((one) => cropAround(one, 2.5, 48));\n"
+        + f"const crops = {json.dumps(regions)}.map((region) => cropAround(region, 2.5, 48));\n"
         + "console.log(JSON.stringify({\n"
         + "  pixels: crops.map((crop) => [...cutCrop(image, crop, 48)]),\n"
         + "  warps: crops.slice(1).map((crop, i) => [...warpBetween(crop, crops[i])]),\n"
@@ -134,19 +134,19 @@ def test_the_page_cuts_the_same_crops(tmp_path):
     )
     done = subprocess.run(["node", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
+    page = json.loads(done.stdout)
     affines = [
         crop_transform(np.asarray(box), margin=2.5, size=48, roll=roll)
         for box, roll in zip(boxes, rolls, strict=True)
     ]
-    for pixels, affine, roll in zip(answer["pixels"], affines, rolls, strict=True):
+    for pixels, affine, roll in zip(page["pixels"], affines, rolls, strict=True):
         expected = crop_image(image, affine, 48)
-        apart = np.abs(np.reshape(pixels, (48, 48, 3)) - expected.astype(int))
-        # Where axes are turned, a last bit of a coordinate decides how some values are rounded.
-        assert apart.max() <= (0 if roll == 0 else 1)
-        assert (apart > 0).mean() < 0.01
+        error = np.abs(np.reshape(pixels, (48, 48, 3)) - expected.astype(int))
+        # With a rotation, the last bit of a coordinate can change the rounding of a value.
+        assert error.max() <= (0 if roll == 0 else 1)
+        assert (error > 0).mean() < 0.01
     points = rng.uniform(0, 48, (5, 2))
-    for warp, new, old in zip(answer["warps"], affines[1:], affines, strict=False):
-        before = apply_affine(np.reshape(warp, (2, 3)), points)
-        there, here = apply_affine(old, before), apply_affine(new, points)
-        np.testing.assert_allclose(there, here, atol=1e-6 * np.abs(new).max() * 48 + 1e-3)
+    for warp, new, old in zip(page["warps"], affines[1:], affines, strict=False):
+        through_old = apply_affine(old, apply_affine(np.reshape(warp, (2, 3)), points))
+        atol = 1e-6 * np.abs(new).max() * 48 + 1e-3
+        np.testing.assert_allclose(through_old, apply_affine(new, points), atol=atol)

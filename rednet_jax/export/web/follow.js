@@ -1,10 +1,11 @@
-// A face in images and frames: the crop rule, the network, and what decides where it looks next.
-// The same as rednet_jax/landmarks/{crops,boxes}.py and rednet_jax/inference/tracker.py, so that
-// points agree, for one face within a shot: there is no detector here, and no search for shot cuts.
+// Tracks a face in images and frames: crops, the network, and the region of the next frame.
+// The algorithm is that of rednet_jax/landmarks/{crops,boxes}.py and rednet_jax/inference/tracker.py
+// for one face within a shot, and gives the same points. There is no detector and no detection of
+// shot cuts.
 //
 // An image is an ImageData. A region { box, roll } is the bounding box [x0, y0, x1, y1] of the face,
-// turned about its centre by roll radians, clockwise. A crop { a, b, x, c, d, y } maps its pixels to
-// those of the image: (u, v) -> (a u + b v + x, c u + d v + y); in both, pixel centres lie at integers.
+// rotated about its centre by roll radians, clockwise. A crop { a, b, x, c, d, y } maps its pixels
+// to those of the image: (u, v) -> (a u + b v + x, c u + d v + y). Pixel centres are at integers.
 "use strict";
 
 const LOST_BELOW = 0.3;
@@ -17,7 +18,7 @@ const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
 const apply = ({ a, b, x, c, d, y }, [u, v]) => [a * u + b * v + x, c * u + d * v + y];
 
-// The square around a region, of so many pixels.
+// The square crop of `size` pixels around a region.
 function cropAround({ box: [x0, y0, x1, y1], roll }, margin, size) {
   const scale = Math.max(x1 - x0, y1 - y0) * (margin / size);
   const [cos, sin] = [scale * Math.cos(roll), scale * Math.sin(roll)];
@@ -27,7 +28,7 @@ function cropAround({ box: [x0, y0, x1, y1], roll }, margin, size) {
   return { a: cos, b: -sin, x, c: sin, d: cos, y };
 }
 
-// Pixels of a new crop -> pixels of the crop before, as a row of 2 x 3 numbers.
+// The map from pixels of a new crop to pixels of the previous crop, a flat 2 x 3 matrix.
 function warpBetween(crop, { a, b, x, c, d, y }) {
   const determinant = a * d - b * c;
   const before = (u, v) => [(d * u - b * v) / determinant, (a * v - c * u) / determinant];
@@ -37,8 +38,8 @@ function warpBetween(crop, { a, b, x, c, d, y }) {
   return Float32Array.of(right[0], down[0], origin[0], right[1], down[1], origin[1]);
 }
 
-// RGB of a crop, [size, size, 3]: averaged over blocks where it shrinks, then bilinear, black
-// outside. Blocks and rounding are Pillow's.
+// The RGB pixels of a crop, [size, size, 3]: averaged over blocks if it shrinks, then bilinear, black
+// outside the image. Blocks and rounding are those of Pillow.
 function cutCrop(image, crop, size) {
   const { a, b, x, c, d, y } = crop;
   const scale = Math.sqrt(Math.abs(a * d - b * c));
@@ -47,9 +48,9 @@ function cutCrop(image, crop, size) {
   const ends = [-0.5, size - 0.5];
   const corners = ends.flatMap((u) => ends.map((v) => apply(crop, [u, v])));
   const along = (axis, length) => {
-    const places = corners.map((corner) => corner[axis]);
-    let low = Math.floor(Math.min(...places)) - reach;
-    let high = Math.ceil(Math.max(...places)) + reach;
+    const coordinates = corners.map((corner) => corner[axis]);
+    let low = Math.floor(Math.min(...coordinates)) - reach;
+    let high = Math.ceil(Math.max(...coordinates)) + reach;
     low += block * Math.max(Math.floor((-reach - low) / block), 0);
     low = Math.min(low, length + reach);
     high = clamp(high, low + 1, length + reach + 1);
@@ -77,8 +78,8 @@ function averaged(image, left, top, width, height, block) {
       const sum = [0, 0, 0];
       for (let v = Math.max(y0, 0); v < Math.min(y1, image.height); v++) {
         for (let u = Math.max(x0, 0); u < Math.min(x1, image.width); u++) {
-          const place = 4 * (v * image.width + u);
-          for (let c = 0; c < 3; c++) sum[c] += image.data[place + c];
+          const index = 4 * (v * image.width + u);
+          for (let c = 0; c < 3; c++) sum[c] += image.data[index + c];
         }
       }
       const count = (x1 - x0) * (y1 - y0);
@@ -92,7 +93,7 @@ function averaged(image, left, top, width, height, block) {
   return { data, width: columns, height: rows };
 }
 
-// Samples a region at the pixel centres of a crop, in pixels counted from the region's edge.
+// Samples a region at the pixel centres of a crop. The map's coordinates start at the region's edge.
 function bilinear({ data, width, height }, map, size) {
   const out = new Uint8Array(size * size * 3);
   for (let row = 0; row < size; row++) {
@@ -104,12 +105,12 @@ function bilinear({ data, width, height }, map, size) {
       const lower = above + 1 < height ? 3 * width * (above + 1) : upper;
       const down = y - 0.5 - above;
       const before = Math.floor(x - 0.5);
-      const one = 3 * Math.max(before, 0);
-      const other = 3 * Math.min(before + 1, width - 1);
+      const leftColumn = 3 * Math.max(before, 0);
+      const rightColumn = 3 * Math.min(before + 1, width - 1);
       const right = x - 0.5 - before;
       for (let i = 0; i < 3; i++) {
-        const [p, q] = [data[upper + one + i], data[upper + other + i]];
-        const [r, s] = [data[lower + one + i], data[lower + other + i]];
+        const [p, q] = [data[upper + leftColumn + i], data[upper + rightColumn + i]];
+        const [r, s] = [data[lower + leftColumn + i], data[lower + rightColumn + i]];
         const first = p + (q - p) * right;
         const second = r + (s - r) * right;
         out[3 * (row * size + column) + i] = first + (second - first) * down;
@@ -130,8 +131,8 @@ function boxOf(points) {
   return box;
 }
 
-// The mean face of a scheme, and the points of a face's outline that are not landmarks. From a
-// face's landmarks it computes the bounding box of the whole face, and the roll.
+// The mean face of a scheme, with the points of its outline that are not landmarks. It computes the
+// bounding box of the whole face and the roll from landmarks.
 class Shape {
   constructor({ mean_shape, outline }) {
     this.mean = mean_shape;
@@ -140,9 +141,8 @@ class Shape {
     this.middle = [0, 1].map((axis) => sum(axis) / mean_shape.length);
   }
 
-  // The similarity (u, v) -> (a u - b v + x, b u + a v + y) from the mean face to points, by least
-  // squares; points are a row x, y, x, y, ... One landmark alone has the size of the box `before`,
-  // and no roll.
+  // The least-squares similarity (u, v) -> (a u - b v + x, b u + a v + y) from the mean face to
+  // points x, y, x, y, ... For a single landmark, the size is that of the box `before`, the roll 0.
   fitted(points, before) {
     const [p, q] = this.middle;
     const count = this.mean.length;
@@ -166,16 +166,16 @@ class Shape {
     return Math.atan2(b, a);
   }
 
-  // Where the face of these points is; it was in the box `before`. It keeps a roll while that of the
-  // points is near it.
+  // The region of the face with these points, previously in the box `before`. It keeps the roll unless
+  // that of the points differs much.
   region(points, roll, before) {
-    const found = this.roll(points, before);
-    const apart = found - roll;
-    if (Math.abs(Math.atan2(Math.sin(apart), Math.cos(apart))) > TURN_BEYOND) roll = found;
+    const faceRoll = this.roll(points, before);
+    const apart = faceRoll - roll;
+    if (Math.abs(Math.atan2(Math.sin(apart), Math.cos(apart))) > TURN_BEYOND) roll = faceRoll;
     return { box: this.box(points, roll, before), roll };
   }
 
-  // The box of landmarks and fitted outline in a frame of axes turned by roll, turned back about its
+  // The box of landmarks and fitted outline along axes rotated by roll, before the rotation about its
   // centre.
   box(points, roll, before) {
     const { a, b, x, y } = this.fitted(points, before);
@@ -194,7 +194,7 @@ class Shape {
 class Network {
   static async load(exported) {
     ort.env.wasm.wasmPaths = new URL("onnxruntime-web/", document.baseURI).href;
-    // More would need headers that a plain server does not send.
+    // More threads need HTTP headers that servers of static files do not send.
     ort.env.wasm.numThreads = 1;
     const [still, stream] = await Promise.all(
       exported.graphs.map((file) => ort.InferenceSession.create(encodeURIComponent(file))),
@@ -206,7 +206,7 @@ class Network {
     this.shape = new Shape(shape);
     this.size = crop.size;
     this.margin = crop.margin;
-    this.blank = Object.entries(state).map(([name, { dtype, shape, begin }]) => {
+    this.initial = Object.entries(state).map(([name, { dtype, shape, begin }]) => {
       const array = dtype === "int64" ? BigInt64Array : Float32Array;
       const count = shape.reduce((product, length) => product * length, 1);
       const numbers = Array.isArray(begin) ? begin.flat() : Array(count).fill(begin);
@@ -225,14 +225,15 @@ class Network {
     return { landmarks: landmarks.data, confidence: confidence.data };
   }
 
-  // The answer to the next frame, and the state after it; `state` is null before a first frame.
+  // Landmarks and confidence of the next frame, and the state after it. `state` is null before the
+  // first frame.
   async step(pixels, warp, state) {
     const { landmarks, confidence, ...after } = await this.graphs.stream.run({
       crops: this.cropsOf(pixels),
       warp: new ort.Tensor("float32", warp, [1, 2, 3]),
-      ...(state ?? Object.fromEntries(this.blank)),
+      ...(state ?? Object.fromEntries(this.initial)),
     });
-    const next = this.blank.map(([name]) => [name, after[`next_${name}`]]);
+    const next = this.initial.map(([name]) => [name, after[`next_${name}`]]);
     return {
       landmarks: landmarks.data,
       confidence: confidence.data,
@@ -241,7 +242,7 @@ class Network {
   }
 }
 
-// One face, tracked: a crop around its points of the frame before, the network's state with it.
+// Tracks a face with a crop around its points in the previous frame, and carries the network's state.
 class Follower {
   constructor(network) {
     this.network = network;
@@ -252,14 +253,14 @@ class Follower {
     this.face = null;
   }
 
-  // The face of an image, in or near a box; null where there is none.
+  // The face of an image in or near a box, or null.
   async inImage(image, box) {
     const region = { box, roll: 0 };
     this.face = await this.twice(image, region, (pixels) => this.network.still(pixels));
     return this.face;
   }
 
-  // The face in a stream's next frame; `box` is where to look while none is tracked.
+  // The face in a stream's next frame, or null. `box` is the region while no face is tracked.
   async inFrame(image, box) {
     const before = this.face;
     const region = before
@@ -272,40 +273,40 @@ class Follower {
     return this.face;
   }
 
-  // What `ask` answers at a region; where it finds the face far from the middle, its answer around
-  // there, if that is a face.
-  async twice(image, region, ask) {
-    const first = await this.look(image, region, ask);
+  // The face in a region, or null. If it is far from the region's centre, the network runs again on a
+  // crop around its points; the first result is kept if the second is no face.
+  async twice(image, region, run) {
+    const first = await this.look(image, region, run);
     if (!first) return null;
     const { box } = region;
-    const found = this.network.shape.box(first.points, region.roll, box);
-    const [dx, dy] = [0, 1].map((i) => Math.abs(found[i] + found[i + 2] - box[i] - box[i + 2]) / 2);
+    const moved = this.network.shape.box(first.points, region.roll, box);
+    const [dx, dy] = [0, 1].map((i) => Math.abs(moved[i] + moved[i + 2] - box[i] - box[i + 2]) / 2);
     const side = Math.max(box[2] - box[0], box[3] - box[1]);
     if (Math.max(dx, dy) <= RECROP_BEYOND * side) return first;
-    const again = this.network.shape.region(first.points, region.roll, box);
-    return (await this.look(image, again, ask)) ?? first;
+    const second = this.network.shape.region(first.points, region.roll, box);
+    return (await this.look(image, second, run)) ?? first;
   }
 
-  async look(image, region, ask) {
+  async look(image, region, run) {
     const { size, margin, shape } = this.network;
     const crop = cropAround(region, margin, size);
-    const { landmarks, confidence, state } = await ask(cutCrop(image, crop, size), crop);
+    const { landmarks, confidence, state } = await run(cutCrop(image, crop, size), crop);
     const points = new Float32Array(landmarks.length);
     for (let i = 0; i < points.length; i += 2) {
       points.set(apply(crop, [landmarks[i], landmarks[i + 1]]), i);
     }
-    const sure = confidence.reduce((sum, one) => sum + one, 0) / confidence.length;
+    const mean = confidence.reduce((sum, value) => sum + value, 0) / confidence.length;
     const [x0, y0, x1, y1] = shape.box(points, 0, region.box);
     const [x, y, side] = [(x0 + x1) / 2, (y0 + y1) / 2, Math.max(x1 - x0, y1 - y0)];
     const inside = 0 <= x && x < image.width && 0 <= y && y < image.height;
-    // Written so that NaN is no face.
+    // These comparisons are false for NaN.
     const isFace =
-      sure >= LOST_BELOW &&
+      mean >= LOST_BELOW &&
       inside &&
       SMALLEST_FACE <= side &&
       side <= 4 * Math.max(image.width, image.height);
     return isFace
-      ? { points, sure, box: [x0, y0, x1, y1], roll: region.roll, crop, state }
+      ? { points, confidence: mean, box: [x0, y0, x1, y1], roll: region.roll, crop, state }
       : null;
   }
 }

@@ -1,26 +1,26 @@
-// The page: where images come from, where the box is, and what is drawn over them.
+// The page: opens images, videos and the camera, lets the user choose a box, and draws the results.
 "use strict";
 
 const LONGEST_SIDE = 1280;
-// Small images are shown larger, and lines over them as fine as on large ones.
+// Landmarks are drawn at this resolution, so that lines are fine on small images, too.
 const DRAWN_SIDE = 1600;
 const SMALLEST_BOX = 24;
 const TIMED = 30;
 
-const [image, drawing, file, camera, play, said, speed, empty] = [
-  "picture", "drawing", "file", "camera", "play", "said", "speed", "empty",
+const [image, drawing, file, camera, play, message, speed, empty] = [
+  "picture", "drawing", "file", "camera", "play", "message", "speed", "empty",
 ].map((id) => document.getElementById(id));
 const pixels = image.getContext("2d", { willReadFrequently: true });
 
 let parts = [];
 let follower = null;
-// What is shown: { element, width, height, moving }.
+// The shown image or video: { element, width, height, moving }.
 let source = null;
-// Where the network looks while it follows no face; while it follows one, where that was last.
+// The box that is searched for a face; while a face is tracked, its last box.
 let box = null;
-// The box that is being chosen: { from: where a drag began, box }.
+// The box that the user is choosing: { from: start of the drag, box }.
 let choice = null;
-// Pixels of the drawing to one of the image.
+// Pixels of the drawing per pixel of the image.
 let zoom = 1;
 let times = [];
 let busy = Promise.resolve();
@@ -28,12 +28,12 @@ let busy = Promise.resolve();
 async function start() {
   if (location.protocol === "file:") {
     throw Error(
-      "Browsers load no network from a file. In this folder, run `python -m http.server` " +
-      "and open http://localhost:8000.");
+      "Browsers cannot load the network from a local file. In this folder, run " +
+      "`python -m http.server` and open http://localhost:8000.");
   }
-  const answer = await fetch("export.json");
-  if (!answer.ok) throw Error(`export.json: ${answer.statusText}`);
-  const exported = (await answer.json()).page;
+  const response = await fetch("export.json");
+  if (!response.ok) throw Error(`export.json: ${response.statusText}`);
+  const exported = (await response.json()).page;
   parts = exported.parts;
   follower = new Follower(await Network.load(exported));
   file.disabled = camera.disabled = false;
@@ -41,15 +41,15 @@ async function start() {
 }
 
 function say(text) {
-  // Said once, or a screen reader would repeat it with every frame.
-  if (said.textContent !== text) said.textContent = text;
+  // Screen readers repeat every change of the text, also if it stays the same.
+  if (message.textContent !== text) message.textContent = text;
 }
 
 function failed(error) {
   say(error.message);
 }
 
-// Shows an image, a file's video or a camera's, and looks at its first frame.
+// Shows an image, a video or the camera, and runs the network on its first frame.
 async function open(element, width, height, moving) {
   close();
   const shrunk = Math.min(1, LONGEST_SIDE / Math.max(width, height));
@@ -74,11 +74,11 @@ function close() {
   if (!source) return;
   const { element } = source;
   source = null;
-  letGo(element);
+  releaseSource(element);
 }
 
-// Of the camera, or of the file.
-function letGo(element) {
+// Releases the camera or the file.
+function releaseSource(element) {
   if (element.srcObject) for (const track of element.srcObject.getTracks()) track.stop();
   if (element.src) URL.revokeObjectURL(element.src);
 }
@@ -88,42 +88,42 @@ async function openFile(chosen) {
     const image = new Image();
     image.src = URL.createObjectURL(chosen);
     await image.decode().catch(() => {
-      letGo(image);
-      throw Error(`${chosen.name} is no image that this browser reads.`);
+      releaseSource(image);
+      throw Error(`${chosen.name} is no image that this browser can read.`);
     });
     return open(image, image.naturalWidth, image.naturalHeight, false);
   }
   const video = newVideo();
   video.src = URL.createObjectURL(chosen);
   video.loop = true;
-  return openVideo(video, `${chosen.name} is no video that this browser plays.`);
+  return openVideo(video, `${chosen.name} is no video that this browser can play.`);
 }
 
 async function openCamera() {
-  if (!navigator.mediaDevices) throw Error("Browsers give the camera to https and localhost only.");
+  if (!navigator.mediaDevices) throw Error("Browsers allow the camera only on https and localhost.");
   const video = newVideo();
   video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user" } })
-    .catch((error) => { throw Error(`There is no camera to use (${error.message}).`); });
-  return openVideo(video, "The camera shows nothing.");
+    .catch((error) => { throw Error(`The camera cannot be used (${error.message}).`); });
+  return openVideo(video, "The camera gives no image.");
 }
 
 function newVideo() {
   const video = document.createElement("video");
   if (!video.requestVideoFrameCallback) {
     throw Error(
-      "Images work in this browser, videos and the camera do not: it lacks " +
+      "This browser supports images, but not videos and the camera: it lacks " +
       "requestVideoFrameCallback.");
   }
   video.muted = video.playsInline = true;
   return video;
 }
 
-async function openVideo(video, otherwise) {
+async function openVideo(video, failure) {
   await new Promise((resolve, reject) => {
     video.onloadeddata = resolve;
     video.onerror = () => {
-      letGo(video);
-      reject(Error(otherwise));
+      releaseSource(video);
+      reject(Error(failure));
     };
   });
   await open(video, video.videoWidth, video.videoHeight, true);
@@ -131,7 +131,7 @@ async function openVideo(video, otherwise) {
   await video.play();
 }
 
-// Frames that come while the network is at work are not seen.
+// Runs the network on the frames of a video; frames that arrive while it runs are skipped.
 async function watch(shown) {
   let last = 0;
   while (source === shown) {
@@ -139,21 +139,21 @@ async function watch(shown) {
       shown.element.requestVideoFrameCallback((_, frame) => resolve(frame));
     });
     if (source !== shown) return;
-    // The video has begun again or was set back, and the frame seen last does not lie before this.
+    // The video restarted or was rewound, so that the last frame is not the previous one.
     if (mediaTime < last) busy = busy.then(() => follower.forget());
     last = mediaTime;
     await lookAgain();
   }
 }
 
-// One look at a time: a click may come in between.
+// Runs `look` after the current one has finished.
 function lookAgain() {
   busy = busy.then(look).catch(failed);
   return busy;
 }
 
-// Forgets whoever is followed, and looks in this box next. It takes its turn, because a look that is
-// under way sets the face and the box when it ends.
+// Drops the tracked face and searches this box next, after the current `look`, which sets the face
+// and the box when it ends.
 function lookNextIn(chosen) {
   busy = busy.then(() => {
     follower.forget();
@@ -173,10 +173,10 @@ async function look() {
   if (face) box = face.box;
   draw(face);
   say(face
-    ? `One face, confidence ${face.sure.toFixed(2)}.`
-    : "No face in the dashed box: click on one, or drag a box around it.");
-  const middle = [...times].sort((a, b) => a - b)[times.length >> 1];
-  speed.textContent = `${middle.toFixed(0)} ms ${moving ? "a frame" : "an image"}`;
+    ? `One face, confidence ${face.confidence.toFixed(2)}.`
+    : "No face in the dashed box: click on a face, or drag a box around it.");
+  const median = [...times].sort((a, b) => a - b)[times.length >> 1];
+  speed.textContent = `${median.toFixed(0)} ms per ${moving ? "frame" : "image"}`;
 }
 
 function draw(face) {
@@ -187,7 +187,7 @@ function draw(face) {
   const around = choice?.box ?? (face ? null : box);
   if (around) {
     const [x0, y0, x1, y1] = around;
-    // Light dashes with dark ones between them show on any ground.
+    // Alternating light and dark dashes are visible on any background.
     const dash = Math.max(drawing.width, drawing.height) / 100 / zoom;
     for (const [colour, offset] of [["#fff", 0], ["#000", dash]]) {
       context.setLineDash([dash, dash]);
@@ -201,16 +201,16 @@ function draw(face) {
   if (face) drawPoints(context, face.points);
 }
 
-// As rednet_jax/landmarks/drawing.py does, on the drawing's pixels.
+// Draws landmarks like rednet_jax/landmarks/drawing.py.
 function drawPoints(context, points) {
   const [x0, y0, x1, y1] = boxOf(points);
   const side = Math.max(x1 - x0, y1 - y0);
   const [line, dot] = [Math.max(1 / zoom, side / 160), Math.max(1.3 / zoom, side / 90)];
-  const place = (i) => [points[2 * i], points[2 * i + 1]];
+  const point = (i) => [points[2 * i], points[2 * i + 1]];
   for (const rim of [2, 0]) {
     for (const { members, closed, colour } of parts) {
       context.beginPath();
-      for (const i of members) context.lineTo(...place(i));
+      for (const i of members) context.lineTo(...point(i));
       if (closed) context.closePath();
       context.lineWidth = line + rim / zoom;
       context.strokeStyle = rim ? "#00000096" : colour;
@@ -221,7 +221,7 @@ function drawPoints(context, points) {
     for (const i of members) {
       for (const [radius, fill] of [[dot, "#000"], [0.72 * dot, colour]]) {
         context.beginPath();
-        context.arc(...place(i), radius, 0, 2 * Math.PI);
+        context.arc(...point(i), radius, 0, 2 * Math.PI);
         context.fillStyle = fill;
         context.fill();
       }
@@ -233,7 +233,7 @@ function boxAt(x, y, side) {
   return [x - side / 2, y - side / 2, x + side / 2, y + side / 2];
 }
 
-// Takes up a new box, which is shown as chosen until it is looked in.
+// Searches a new box next; until then it is shown as the choice.
 function take(chosen) {
   const taken = { box: chosen };
   choice = taken;
@@ -242,7 +242,8 @@ function take(chosen) {
   if (!source.moving || source.element.paused) lookAgain();
 }
 
-function placeOf(event) {
+// The position of a pointer in pixels of the image.
+function positionOf(event) {
   const shown = drawing.getBoundingClientRect();
   const scale = image.width / shown.width;
   return [(event.clientX - shown.left) * scale - 0.5, (event.clientY - shown.top) * scale - 0.5];
@@ -250,11 +251,11 @@ function placeOf(event) {
 
 drawing.onpointerdown = (event) => {
   drawing.setPointerCapture(event.pointerId);
-  choice = { from: placeOf(event), box: null };
+  choice = { from: positionOf(event), box: null };
 };
 drawing.onpointermove = (event) => {
   if (!choice?.from) return;
-  const [[x, y], [u, v]] = [choice.from, placeOf(event)];
+  const [[x, y], [u, v]] = [choice.from, positionOf(event)];
   const smallest = Math.min(Math.abs(u - x), Math.abs(v - y));
   choice.box = smallest < SMALLEST_BOX ? null
     : [Math.min(x, u), Math.min(y, v), Math.max(x, u), Math.max(y, v)];
