@@ -1,1 +1,1 @@
-"""Released weights and the files that carry weights."""
+"""Released weights, and files of weights."""

@@ -1,4 +1,4 @@
-"""Means of the weights of networks that were trained on from the same ones."""
+"""Means of the weights of networks that were trained from the same initial weights."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from rednet_jax.weights.store import Variables, load
 def blend(
     checkpoints: Sequence[str | os.PathLike[str]], shares: Sequence[float] | None = None
 ) -> tuple[RedNetConfig, Variables]:
-    """Returns the network of some checkpoints, with the mean of their weights, numpy float32.
+    """Returns the network of several checkpoints with the mean of their weights, NumPy float32.
 
     Args:
-        checkpoints: as `load` takes them.
-        shares: of each in the mean, which sum to 1; None for equal ones.
+        checkpoints: each as for `load`.
+        shares: weights of the mean, which sum to 1; None for equal weights.
 
     Raises:
-        RednetError: a checkpoint that cannot be read, or that is of another network than the first.
+        RednetError: a checkpoint cannot be read, or its network differs from the first one's.
     """
     (config, first), *others = map(load, checkpoints)
     for checkpoint, (other, _) in zip(checkpoints[1:], others, strict=True):

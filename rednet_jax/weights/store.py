@@ -1,4 +1,4 @@
-"""Weights as safetensors files: a network's config and variables, nothing unpickled."""
+"""Safetensors files with the config and variables of a network. Nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from rednet_jax.reading import parse_json
 from rednet_jax.weights.torch_layout import from_torch, to_torch
 
 BEST = "best.safetensors"
-"""The file of a run folder that holds its best weights so far."""
+"""The file of a run folder with its best weights so far."""
 
 Variables = dict[str, Any]
 
 _CONFIG = "rednet_config"
-# A face's response maps, in numbers, and the side of the network's image, in pixels.
+# Largest size of a face's response maps, and side of the network's image in pixels.
 _LARGEST_MAPS, _LARGEST_SIDE = 2**25, 4096
-# Of files in PyTorch's layout alone.
+# Metadata of files in PyTorch's layout.
 _STEPS = "feedback_steps"
 
 
 def released() -> list[str]:
-    """Returns the names of the weights that come with the package."""
+    """Returns the names of the weights in the package."""
     folder = importlib.resources.files(__package__)
     files = (Path(entry.name) for entry in folder.iterdir())
     return sorted(file.stem for file in files if file.suffix == ".safetensors")
@@ -53,16 +53,16 @@ def load(
     """Returns the network of a checkpoint.
 
     Args:
-        checkpoint: a released name ('compact', also where a file or folder here has that name), a
-            safetensors file, or a run folder, which stands for its best weights.
-        encoder: of a network that was built with one of its own (`RedNetConfig.encoder`).
-        decoder: likewise.
+        checkpoint: a released name ('compact', even if there is a file or folder of that name), a
+            safetensors file, or a run folder, for its best weights.
+        encoder: the encoder of a network with `RedNetConfig.encoder`.
+        decoder: the decoder of a network with `RedNetConfig.decoder`.
 
     Returns:
-        The config, and {'params': ..., 'batch_stats': ...}, numpy float32.
+        The config, and {'params': ..., 'batch_stats': ...}, NumPy float32.
 
     Raises:
-        RednetError: there is no such checkpoint, or the file is damaged or not one of ours.
+        RednetError: there is no such checkpoint, or the file is damaged or not of this library.
     """
     return read_weights(find(checkpoint), encoder=encoder, decoder=decoder)
 
@@ -70,8 +70,9 @@ def load(
 def load_with(
     model: RedNetConfig, checkpoint: str | os.PathLike[str]
 ) -> tuple[RedNetConfig, Variables]:
-    """Returns what `load` does; where the checkpoint names the encoder of `model`, or its decoder,
-    it is that.
+    """Returns the network of a checkpoint like `load`.
+
+    The encoder and decoder of `model` are used if the checkpoint has their names.
     """
     return read_weights(find(checkpoint), model=model)
 
@@ -89,7 +90,7 @@ def find(checkpoint: str | os.PathLike[str]) -> Path:
     elif path.is_dir():
         path = path / BEST
         if not path.is_file():
-            raise RednetError(f"{checkpoint}: a folder without {BEST}, no run with weights yet")
+            raise RednetError(f"{checkpoint}: no run with weights (it has no {BEST})")
     elif not path.exists():
         known = ", ".join(names) or "none"
         raise RednetError(
@@ -99,7 +100,7 @@ def find(checkpoint: str | os.PathLike[str]) -> Path:
 
 
 def checkpoint_name(checkpoint: str | os.PathLike[str]) -> str:
-    """Returns what a checkpoint is called: its released name, or the last part of its path."""
+    """Returns the name of a checkpoint: its released name, or the last part of its path."""
     path = Path(checkpoint)
     return path.resolve().name if path.is_dir() else path.stem
 
@@ -111,7 +112,7 @@ def write_weights(
     *,
     dtype: Literal["float32", "float16"] = "float32",
 ) -> None:
-    """Writes a network; the file appears whole or not at all.
+    """Writes a network to a file, atomically.
 
     Args:
         path: of the file.
@@ -120,7 +121,7 @@ def write_weights(
         dtype: of the kernels; all other arrays are float32.
 
     Raises:
-        RednetError: the file cannot be written, or a number is not finite in its type.
+        RednetError: the file cannot be written, or a value is not finite in its dtype.
     """
     tensors = _arrays(path, variables, dtype)
     with replacing(path) as partial:
@@ -135,21 +136,21 @@ def write_torch_weights(
     feedback_steps: int,
     dtype: Literal["float32", "float16"] = "float32",
 ) -> None:
-    """Writes a network's arrays under PyTorch's names and in its layout.
+    """Writes a network's arrays with the names and in the layout of the PyTorch module.
 
     Args:
         path: of the file.
         config: of the network.
         variables: {'params': ..., 'batch_stats': ...}.
-        feedback_steps: K that the exported module runs by default.
+        feedback_steps: default K of the exported module.
         dtype: of the kernels.
 
     Raises:
-        RednetError: as in `write_weights`.
+        RednetError: the config has its own encoder or decoder, or as `write_weights` raises it.
     """
     if config.encoder is not None or config.decoder is not None:
         raise RednetError(
-            f"{path}: the PyTorch module has the presets' encoders and decoders only; export to "
+            f"{path}: the PyTorch module has only the presets' encoders and decoders; export to "
             "stablehlo or savedmodel"
         )
     tensors = dict(to_torch(*item) for item in _arrays(path, variables, dtype).items())
@@ -167,7 +168,7 @@ def write_torch_weights(
 def _arrays(
     path: str | os.PathLike[str], variables: Variables, dtype: Literal["float32", "float16"]
 ) -> dict[str, NDArray[Any]]:
-    """Arrays by name, as files hold them."""
+    """The arrays of a file by name."""
     tensors = {}
     for name, value in flat(variables).items():
         array = np.asarray(value, np.float32)
@@ -175,7 +176,7 @@ def _arrays(
             with np.errstate(over="ignore"):
                 array = array.astype(dtype)
         if not np.isfinite(array).all():
-            raise RednetError(f"{path}: {name} holds values that are not finite in {array.dtype}")
+            raise RednetError(f"{path}: {name} has values that are not finite in {array.dtype}")
         tensors[name] = np.ascontiguousarray(array)
     return tensors
 
@@ -187,17 +188,17 @@ def read_weights(
     decoder: Callable[..., Any] | None = None,
     model: RedNetConfig | None = None,
 ) -> tuple[RedNetConfig, Variables]:
-    """Returns what `write_weights` wrote; arrays come back as float32.
+    """Reads a file of `write_weights` or `write_torch_weights`; arrays are float32.
 
     Args:
         path: of the file.
         encoder: as in `load`.
         decoder: as in `load`.
-        model: whose encoder and decoder are meant where the file names them.
+        model: its encoder and decoder are used if the file has their names.
 
     Raises:
-        RednetError: a missing or damaged file, one of another program, or one whose arrays are not
-            those of its config.
+        RednetError: the file is missing, damaged or of another program, or its arrays do not match
+            its config.
     """
     try:
         with safe_open(path, framework="numpy") as file:
@@ -210,8 +211,8 @@ def read_weights(
                 own = {"encoder": encoder, "decoder": decoder}
                 config = _config(parse_json(metadata[_CONFIG]), own, model)
             except (ValueError, TypeError) as error:
-                raise RednetError(f"{path}: holds no config of ours ({error})") from error
-            # Before arrays of the shapes that the config asks for take memory.
+                raise RednetError(f"{path}: has no config of this library ({error})") from error
+            # Checked before memory is allocated.
             _check_size(path, config, held)
             tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, TypeError) as error:
@@ -219,52 +220,53 @@ def read_weights(
     if _STEPS in metadata:
         # Exported to PyTorch: the same arrays under other names.
         tensors = dict(from_torch(*item) for item in tensors.items())
-    if complaint := mismatch(config, tensors):
-        raise RednetError(f"{path}: {complaint}")
+    if message := mismatch(config, tensors):
+        raise RednetError(f"{path}: {message}")
     for name, array in tensors.items():
         if not np.isfinite(array).all():
-            raise RednetError(f"{path}: {name} holds values that are not finite")
+            raise RednetError(f"{path}: {name} has values that are not finite")
     return config, nested({name: array.astype(np.float32) for name, array in tensors.items()})
 
 
 def _config(
     fields: Any, own: dict[str, Callable[..., Any] | None], model: RedNetConfig | None
 ) -> RedNetConfig:
-    """The config of a file's JSON, with the encoder and decoder that are given for its names."""
+    """The config of a file's JSON, with the encoder and decoder in place of their names."""
     fields = {**fields}
-    given = {name: module for name, module in own.items() if module is not None}
+    modules = {name: module for name, module in own.items() if module is not None}
     if model is not None:
-        named = {name: getattr(model, name) for name in own}
-        given |= {
+        of_model = {name: getattr(model, name) for name in own}
+        modules |= {
             name: module
-            for name, module in named.items()
+            for name, module in of_model.items()
             if module is not None and plain_function(module) == fields.get(name)
         }
-    return RedNetConfig.from_json({**fields, **given})
+    return RedNetConfig.from_json({**fields, **modules})
 
 
 def _check_size(path: str | os.PathLike[str], config: RedNetConfig, held: int) -> None:
-    """Refuses a config that asks for more numbers than a file holds, or for maps beyond memory."""
+    """Raises RednetError if a config needs more numbers than the file has, or maps too large."""
     widest = max(*config.widths, config.code_width, config.recurrent_width, config.regression_width)
-    # Encoders and decoders of the user's own decide themselves what they make of the widths.
+    # A user's own encoder or decoder may not use the widths.
     own = config.encoder is not None or config.decoder is not None
     if not own and max(widest * config.statistic_rows, config.identities) > held:
-        raise RednetError(f"{path}: its config asks for more than the {held} numbers that it holds")
+        raise RednetError(f"{path}: its config needs more numbers than the {held} of the file")
     maps = (config.scheme.count + 1) * config.map_size**2
     if maps > _LARGEST_MAPS or config.input_size > _LARGEST_SIDE:
         raise RednetError(
-            f"{path}: its config asks for images of {config.input_size} pixels a side and "
-            f"{config.scheme.count + 1} maps of {config.map_size}"
+            f"{path}: its config has images of {config.input_size} x {config.input_size} pixels "
+            f"and {config.scheme.count + 1} maps of {config.map_size} x {config.map_size}, which "
+            "is too large"
         )
 
 
 def parameter_count(variables: Variables) -> int:
-    """Returns how many numbers the parameters hold (batch statistics not counted)."""
+    """Returns the number of parameters, without batch statistics."""
     return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(variables["params"]))
 
 
 def fingerprint(variables: Variables) -> str:
-    """Returns the SHA-256 of the numbers in float32, whichever file they came from."""
+    """Returns the SHA-256 of the float32 values; it does not depend on the file's format."""
     digest = hashlib.sha256()
     for name, array in sorted(flat(variables).items()):
         digest.update(name.encode())
@@ -279,12 +281,12 @@ def flat(tree: Variables) -> dict[str, Any]:
 
 
 def nested(arrays: dict[str, Any]) -> Variables:
-    """Returns what `flat` was given."""
+    """Inverts `flat`."""
     tree: Variables = {}
     for name, leaf in arrays.items():
         *folders, last = name.split("/")
-        place = tree
+        subtree = tree
         for folder in folders:
-            place = place.setdefault(folder, {})
-        place[last] = leaf
+            subtree = subtree.setdefault(folder, {})
+        subtree[last] = leaf
     return tree

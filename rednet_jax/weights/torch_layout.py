@@ -1,4 +1,4 @@
-"""The names and layouts that weights have in PyTorch, and back: the same numbers, bit for bit."""
+"""Converts names and layouts of weights to PyTorch's and back, bit for bit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Of statistics, which PyTorch keeps beside the parameters, as buffers.
+# Batch statistics, which are buffers in PyTorch.
 _STATISTICS = ("mean", "variance")
 # Axes of a kernel: [k, k, inputs, outputs] or [inputs, outputs] -> outputs first.
 _TO_TORCH = {4: (3, 2, 0, 1), 2: (1, 0)}
@@ -15,14 +15,14 @@ _FROM_TORCH = {4: (2, 3, 1, 0), 2: (1, 0)}
 
 
 def to_torch(name: str, array: NDArray[Any]) -> tuple[str, NDArray[Any]]:
-    """Returns name and array as the exported PyTorch module has them.
+    """Returns name and array in the exported PyTorch module.
 
     Args:
         name: of an array of variables, such as 'params/encoder/stem1/conv/kernel'.
-        array: of that name.
+        array: the array.
 
     Returns:
-        Such as 'encoder.stem1.conv.weight', and the kernel with its outputs first.
+        A name such as 'encoder.stem1.conv.weight', and the array, kernels with outputs first.
     """
     *folders, last = name.split("/")[1:]
     if last == "kernel":
@@ -31,7 +31,7 @@ def to_torch(name: str, array: NDArray[Any]) -> tuple[str, NDArray[Any]]:
 
 
 def from_torch(name: str, array: NDArray[Any]) -> tuple[str, NDArray[Any]]:
-    """Returns what `to_torch` was given."""
+    """Inverts `to_torch`."""
     *folders, last = name.split(".")
     if last == "weight" and array.ndim in _FROM_TORCH:
         last, array = "kernel", array.transpose(_FROM_TORCH[array.ndim])

@@ -184,10 +184,10 @@ def config_of_a_huge_network() -> None:
 
     config, _ = network()
     for changes, said in (
-        ({"widths": [2**40] * 7}, "asks for more than the 16 numbers"),
-        ({"widths": [2**20] * 7}, "asks for more than the 16 numbers"),
-        ({"feedback_steps": 10**9}, "asks for more than the 16 numbers"),
-        ({"identities": 10**12}, "asks for more than the 16 numbers"),
+        ({"widths": [2**40] * 7}, "needs more numbers than the 16"),
+        ({"widths": [2**20] * 7}, "needs more numbers than the 16"),
+        ({"feedback_steps": 10**9}, "needs more numbers than the 16"),
+        ({"identities": 10**12}, "needs more numbers than the 16"),
     ):
         told = {"rednet_config": json.dumps({**config.to_json(), **changes})}
         array = {"dtype": "F32", "shape": [16], "data_offsets": [0, 64]}

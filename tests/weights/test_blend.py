@@ -27,21 +27,21 @@ def checkpoint(narrow, tmp_path):
 @pytest.mark.parametrize("shares", [None, (0.5, 0.2, 0.3), (0.0, 1.0, 0.0)])
 def test_every_number_is_the_mean(checkpoint, shares):
     files = [checkpoint(f"{key}.safetensors", key) for key in range(3)]
-    config, got = blend(files, shares)
-    (one_config, one), (_, two), (_, three) = map(load, files)
-    assert config == one_config
+    config, mean = blend(files, shares)
+    (first_config, first), (_, second), (_, third) = map(load, files)
+    assert config == first_config
     a, b, c = shares or (1 / 3, 1 / 3, 1 / 3)
-    expected = jax.tree.map(lambda x, y, z: a * x + b * y + c * z, one, two, three)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), got, expected)
-    assert {leaf.dtype for leaf in jax.tree.leaves(got)} == {np.dtype(np.float32)}
+    expected = jax.tree.map(lambda x, y, z: a * x + b * y + c * z, first, second, third)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), mean, expected)
+    assert {leaf.dtype for leaf in jax.tree.leaves(mean)} == {np.dtype(np.float32)}
 
 
-def test_of_one_checkpoint_it_is_the_checkpoint(checkpoint):
+def test_the_mean_of_one_checkpoint_is_the_checkpoint(checkpoint):
     file = checkpoint("one.safetensors", 0)
     jax.tree.map(np.testing.assert_array_equal, blend([file])[1], load(file)[1])
 
 
-def test_other_networks_are_refused(checkpoint):
+def test_another_network_is_an_error(checkpoint):
     first = checkpoint("first.safetensors", 0)
     second = checkpoint("second.safetensors", 0, feedback="none")
     with pytest.raises(RednetError, match=r"second\.safetensors: not the network of .*first"):

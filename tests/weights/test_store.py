@@ -1,4 +1,4 @@
-"""Weights come back as they were written, and a file that is not ours is one line."""
+"""Weights are read back unchanged, and other files are an error of one line."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from rednet_jax.weights.store import load, parameter_count, read_weights, write_
 
 @pytest.fixture(scope="module")
 def network(narrow):
-    """A narrow network whose arrays are all random, so that no two can be mistaken."""
+    """A narrow network with random arrays, so that all arrays differ."""
     config = narrow("compact")
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(lambda: init(config, jax.random.key(0)))
@@ -34,13 +34,13 @@ def file(network, tmp_path):
 
 
 def rewritten(path, *, drop=(), metadata=None, **changes):
-    """The file with arrays dropped or replaced and, where given, other metadata."""
+    """The file with arrays dropped or replaced, and other metadata unless it is None."""
     with safe_open(path, framework="numpy") as file:
-        told = file.metadata()
+        original = file.metadata()
     tensors = {**load_file(path), **{k.replace("__", "/"): v for k, v in changes.items()}}
     for name in drop:
         del tensors[name]
-    save_file(tensors, path, told if metadata is None else metadata)
+    save_file(tensors, path, original if metadata is None else metadata)
     return path
 
 
@@ -49,7 +49,7 @@ def config_text(path, **changes):
         return json.dumps({**json.loads(file.metadata()["rednet_config"]), **changes})
 
 
-def refused(path) -> str:
+def error_of(path) -> str:
     with pytest.raises(RednetError) as caught:
         load(str(path))
     text = str(caught.value)
@@ -57,19 +57,19 @@ def refused(path) -> str:
     return text
 
 
-def test_float32_comes_back_bit_for_bit(network, file):
+def test_float32_is_read_back_bit_for_bit(network, file):
     config, variables = network
     read_config, read = load(str(file))
     assert read_config == config
     assert jax.tree.structure(read) == jax.tree.structure(variables)
-    for (path, mine), theirs in zip(
+    for (path, leaf), read_leaf in zip(
         jax.tree.leaves_with_path(variables), jax.tree.leaves(read), strict=True
     ):
-        np.testing.assert_array_equal(mine, theirs, err_msg=jax.tree_util.keystr(path))
-        assert theirs.dtype == np.float32
+        np.testing.assert_array_equal(leaf, read_leaf, err_msg=jax.tree_util.keystr(path))
+        assert read_leaf.dtype == np.float32
 
 
-def test_float16_is_for_kernels_alone_and_within_half_precision(network, tmp_path):
+def test_only_kernels_are_stored_in_float16(network, tmp_path):
     config, variables = network
     path = tmp_path / "half.safetensors"
     write_weights(path, config, variables, dtype="float16")
@@ -87,7 +87,7 @@ def test_float16_is_for_kernels_alone_and_within_half_precision(network, tmp_pat
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(("value", "dtype"), [(1e5, "float16"), (np.nan, "float32")])
-def test_what_is_not_finite_in_its_type_is_not_written(network, tmp_path, value, dtype):
+def test_values_that_are_not_finite_in_their_dtype_are_not_written(network, tmp_path, value, dtype):
     config, variables = network
     variables = jax.tree.map(np.copy, variables)
     variables["params"]["identity"]["logits"]["kernel"][0, 0] = value
@@ -97,8 +97,8 @@ def test_what_is_not_finite_in_its_type_is_not_written(network, tmp_path, value,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_place_that_cannot_be_written_is_one_line(network, tmp_path):
-    (tmp_path / "file").write_text("in the way")
+def test_a_file_that_cannot_be_written_is_an_error(network, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
     with pytest.raises(RednetError, match=r"network.*cannot be written") as caught:
         write_weights(tmp_path / "file" / "network.safetensors", *network)
     assert "\n" not in str(caught.value)
@@ -106,12 +106,12 @@ def test_a_place_that_cannot_be_written_is_one_line(network, tmp_path):
 
 def test_a_run_folder_stands_for_its_best_weights(network, file):
     folder = file.parent
-    assert "without best.safetensors" in refused(folder)
+    assert "no best.safetensors" in error_of(folder)
     file.rename(folder / "best.safetensors")
     assert load(str(folder))[0] == network[0]
 
 
-def test_released_weights_are_known_by_name_even_beside_a_folder_of_that_name(
+def test_a_released_name_takes_precedence_over_a_folder_of_that_name(
     network, file, tmp_path, monkeypatch
 ):
     package = tmp_path / "package"
@@ -126,7 +126,7 @@ def test_released_weights_are_known_by_name_even_beside_a_folder_of_that_name(
         load("absent")
 
 
-def test_every_weight_in_the_package_loads():
+def test_all_released_weights_load():
     for name in store.released():
         _, variables = load(name)
         assert parameter_count(variables) > 0
@@ -139,75 +139,77 @@ def test_parameters_are_counted_without_statistics(network):
 
 
 @pytest.mark.parametrize("content", [b"", b"not weights at all", bytes(100), b"\xff" * 64])
-def test_a_file_of_something_else_is_refused(tmp_path, content):
+def test_a_file_of_another_format_is_an_error(tmp_path, content):
     path = tmp_path / "foreign.safetensors"
     path.write_bytes(content)
-    assert "not a safetensors file" in refused(path)
+    assert "not a safetensors file" in error_of(path)
 
 
-def test_a_file_cut_short_is_refused(file):
+def test_a_truncated_file_is_an_error(file):
     whole = file.read_bytes()
     for length in (4, 100, len(whole) // 2, len(whole) - 1):
         file.write_bytes(whole[:length])
-        assert "not a safetensors file" in refused(file)
+        assert "not a safetensors file" in error_of(file)
 
 
-class Bomb:
+class Payload:
+    """Creates a folder when it is unpickled."""
+
     def __reduce__(self):
-        return os.mkdir, (os.environ["REDNET_TEST_BOMB"],)
+        return os.mkdir, (os.environ["REDNET_TEST_FOLDER"],)
 
 
 @pytest.mark.parametrize("kind", ["pickle", "zip"])
 def test_a_pickle_is_never_unpickled(tmp_path, monkeypatch, kind):
-    monkeypatch.setenv("REDNET_TEST_BOMB", str(tmp_path / "exploded"))
-    path = tmp_path / "bomb.safetensors"
-    content = pickle.dumps(Bomb())
+    monkeypatch.setenv("REDNET_TEST_FOLDER", str(tmp_path / "unpickled"))
+    path = tmp_path / "pickle.safetensors"
+    content = pickle.dumps(Payload())
     if kind == "pickle":
         path.write_bytes(content)
-    else:  # as torch.save packs it, beside 16 MiB of zeros in a few kilobytes
+    else:  # in the format of torch.save, with 16 MiB of zeros in a few kilobytes
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("archive/data.pkl", content)
             archive.writestr("archive/data/0", bytes(2**24))
-    assert "not a safetensors file" in refused(path)
-    assert not (tmp_path / "exploded").exists()
+    assert "not a safetensors file" in error_of(path)
+    assert not (tmp_path / "unpickled").exists()
     pickle.loads(content)
-    assert (tmp_path / "exploded").exists(), "the bomb of this test is a dud"
+    assert (tmp_path / "unpickled").exists(), "the payload has no effect"
 
 
-def test_weights_of_another_library_are_refused(tmp_path):
+def test_weights_of_another_library_are_an_error(tmp_path):
     path = tmp_path / "other.safetensors"
     save_file({"layer.weight": np.zeros((2, 2), np.float32)}, path, {"format": "pt"})
-    assert "not of this library" in refused(path)
+    assert "not of this library" in error_of(path)
     save_file({"layer.weight": np.zeros((2, 2), np.float32)}, path)
-    assert "not of this library" in refused(path)
+    assert "not of this library" in error_of(path)
 
 
 KERNEL = "params/identity/logits/kernel"
 
 
-def test_a_missing_array_is_named(file):
-    assert f"{KERNEL} is missing" in refused(rewritten(file, drop=[KERNEL]))
+def test_a_missing_array_is_an_error(file):
+    assert f"{KERNEL} is missing" in error_of(rewritten(file, drop=[KERNEL]))
 
 
-def test_an_array_too_many_is_named(file):
-    assert "params/more" in refused(rewritten(file, params__more=np.zeros(3, np.float32)))
+def test_an_unknown_array_is_an_error(file):
+    assert "params/more" in error_of(rewritten(file, params__more=np.zeros(3, np.float32)))
 
 
-def test_an_array_of_another_shape_is_named(file):
+def test_an_array_of_another_shape_is_an_error(file):
     wrong = np.zeros((3, 3), np.float32)
-    text = refused(rewritten(file, params__identity__logits__kernel=wrong))
+    text = error_of(rewritten(file, params__identity__logits__kernel=wrong))
     assert f"{KERNEL} is (3, 3)" in text
 
 
-def test_an_array_that_is_not_finite_is_named(file):
+def test_an_array_that_is_not_finite_is_an_error(file):
     wrong = load_file(file)[KERNEL]
     wrong[1, 2] = np.nan
-    text = refused(rewritten(file, params__identity__logits__kernel=wrong))
+    text = error_of(rewritten(file, params__identity__logits__kernel=wrong))
     assert KERNEL in text and "not finite" in text
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"attention": 8}, "unknown field 'attention'"),
         ({"landmarks": 5}, "no earlier version had 5 landmarks"),
@@ -215,11 +217,11 @@ def test_an_array_that_is_not_finite_is_named(file):
         ({"architecture": ["compact"]}, "architecture"),
     ],
 )
-def test_a_config_that_is_not_ours_is_named(file, changes, told):
+def test_an_invalid_config_is_an_error(file, changes, message):
     text = config_text(file, **changes)
-    assert told in refused(rewritten(file, metadata={"rednet_config": text}))
+    assert message in error_of(rewritten(file, metadata={"rednet_config": text}))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1, 2]", "3", "null", '"compact"', "{}"])
-def test_metadata_that_is_no_config_is_refused(file, text):
-    refused(rewritten(file, metadata={"rednet_config": text}))
+def test_invalid_metadata_are_an_error(file, text):
+    error_of(rewritten(file, metadata={"rednet_config": text}))
