@@ -3,7 +3,7 @@
     import rednet_jax as rednet
     config, variables = rednet.load("compact")
 
-The names below are loaded when they are first used, so that `import rednet_jax` costs nothing.
+Names are imported lazily on first use, so that `import rednet_jax` is fast.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 
-_HOMES = {
+_MODULES = {
     "RedNetConfig": "rednet_jax.model.config",
     "init": "rednet_jax.model.rednet",
     "initial_state": "rednet_jax.model.rednet",
@@ -54,14 +54,14 @@ _HOMES = {
     "track": "rednet_jax.inference.tracking",
 }
 
-__all__ = [*_HOMES, "__version__"]
+__all__ = [*_MODULES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'rednet_jax' has no attribute {name!r}")
-    module, _, own_name = _HOMES[name].partition(":")
-    return getattr(importlib.import_module(module), own_name or name)
+    module, _, attribute = _MODULES[name].partition(":")
+    return getattr(importlib.import_module(module), attribute or name)
 
 
 def __dir__() -> list[str]:

@@ -1,7 +1,7 @@
-"""Compiled programs are kept from one process to the next, in a folder of JAX's.
+"""Enables JAX's persistent compilation cache for commands.
 
-JAX's own settings decide where they are set: JAX_COMPILATION_CACHE_DIR names another folder, with
-JAX's own limits, and JAX_ENABLE_COMPILATION_CACHE=false keeps nothing.
+JAX's own settings take precedence: JAX_COMPILATION_CACHE_DIR is another folder, with JAX's default
+limits, and JAX_ENABLE_COMPILATION_CACHE=false disables the cache.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from collections.abc import Mapping
 from rednet_jax.data.folder import data_folder
 
 FOLDER = "compilation_cache"
-"""Below the folder of prepared data."""
+"""Folder of the cache in the folder of prepared data."""
 
 _LARGEST = 2 * 2**30
-"""Bytes; what was not used for the longest time is deleted first."""
+"""Maximum size in bytes; the least recently used programs are deleted first."""
 
 _SHORTEST = 0.1
-"""Seconds; a program that compiles faster is not worth a file."""
+"""Programs that compile in fewer seconds are not stored."""
 
 
 def keep_compiled(enabled: bool = True) -> None:
-    """Turns JAX's compilation cache on, for this process and those that it starts.
+    """Enables JAX's compilation cache for this process and its subprocesses.
 
-    Called before anything is compiled, best before jax is imported, which this does not do. Where
-    the folder cannot be made or written, programs are compiled as without it.
+    It must be called before the first compilation, and does not import jax. Without write access to
+    the folder, programs are compiled without a cache.
 
     Args:
-        enabled: False turns the cache off, whatever JAX's own settings say.
+        enabled: False disables the cache, regardless of JAX's own settings.
     """
     if not enabled:
         _configure({"jax_enable_compilation_cache": False})
@@ -39,28 +39,27 @@ def keep_compiled(enabled: bool = True) -> None:
         return
     try:
         folder = data_folder() / FOLDER
-        # Whoever can write there can run code here.
+        # Only the user may write there, since files of the cache are executed.
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except (OSError, RuntimeError):
-        # The second where there is no home.
+        # RuntimeError: there is no home folder.
         return
     if not os.access(folder, os.W_OK | os.X_OK):
         return
-    # A full disk or a damaged file costs time, and nothing that a user must know.
+    # A full disk or a damaged file has no effect except a slower start.
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache entry")
     settings: dict[str, str | float] = {
         "jax_compilation_cache_dir": str(folder),
         "jax_compilation_cache_max_size": _LARGEST,
         "jax_persistent_cache_min_compile_time_secs": _SHORTEST,
     }
-    given = os.environ.keys()
-    _configure({name: value for name, value in settings.items() if name.upper() not in given})
+    _configure({name: value for name, value in settings.items() if name.upper() not in os.environ})
 
 
 def _configure(settings: Mapping[str, str | float]) -> None:
     for name, value in settings.items():
         os.environ[name.upper()] = str(value)
-    # The variables are read as jax is imported.
+    # JAX reads the environment variables only when it is imported.
     if "jax" in sys.modules:
         import jax
 

@@ -1,20 +1,20 @@
-"""The one exception for what the user got wrong."""
+"""The exception for user errors."""
 
 _LONGEST = 1500
-"""Characters of a message at most: it may quote a file."""
+"""Maximum number of characters of a message, which may quote a file."""
 
 
 class RednetError(ValueError):
-    """What the user got wrong, in one line that names the file or option and the cause.
+    """A user error, with a message of one line that has the file or option and the cause.
 
-    The message is made one line that a terminal can show: line breaks become blanks, other control
-    characters escapes, and the middle of a very long one is left out.
+    Line breaks in the message become blanks, other control characters are escaped, and the middle
+    of a very long message is left out.
     """
 
     def __init__(self, message: str = "") -> None:
-        """Of a message."""
+        """Creates the exception with a message."""
         line = " ".join(message.splitlines())
         if len(line) > _LONGEST:
             line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
-        shown = (one if one.isprintable() else ascii(one)[1:-1] for one in line)
-        super().__init__("".join(shown))
+        printable = (char if char.isprintable() else ascii(char)[1:-1] for char in line)
+        super().__init__("".join(printable))

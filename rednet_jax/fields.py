@@ -1,10 +1,10 @@
-"""Fields of config dataclasses: checked by their type hints, parsed from text, compared.
+"""Checks, parses and compares the fields of config dataclasses by their type hints.
 
 The hints are bool, int, float, str, Path, Literal of strings, a dataclass, `Callable[...]` or a
-protocol with `__call__`, tuples of these, and unions of them with `|`. An int is accepted
-for a float. Nothing is converted: a config holds what it was given. So a list is refused where a
-tuple is needed (configs are static arguments of compiled functions and need a hash), and so are
-numpy's scalars (JSON has none).
+protocol with `__call__`, tuples of these, and unions of them with `|`. An int is accepted for a
+float. Values are not converted. A list in place of a tuple is an error, since configs are static
+arguments of compiled functions and must be hashable. NumPy scalars are errors, since JSON has no
+such type.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _KINDS = {
 }
 
 _LONGEST = 80
-"""Characters of a value that a message shows."""
+"""Maximum number of characters of a value in a message."""
 
 
 def field_types(config: Any) -> dict[str, Any]:
@@ -43,42 +43,41 @@ def field_types(config: Any) -> dict[str, Any]:
 
 @functools.cache
 def _field_types(config: Any) -> dict[str, Any]:
-    # Evaluating the hints of one config takes half a millisecond.
+    # Cached, since the evaluation of a config's hints takes half a millisecond.
     hints = typing.get_type_hints(config)
     return {field.name: hints[field.name] for field in dataclasses.fields(config)}
 
 
 def check_fields(config: Any, prefix: str) -> None:
-    """Checks the values of a config's fields; `__post_init__` calls it before its own rules.
+    """Checks the types of a config's fields; `__post_init__` calls it before its other checks.
 
     Args:
         config: a dataclass.
-        prefix: of the fields' names in messages, such as `losses.`: how an experiment's part is
-            named on the command line.
+        prefix: prefix of the fields' names in messages, such as `losses.`, as on the command line.
 
     Raises:
-        RednetError: a value that is not of its field's type, or none of its choices.
+        RednetError: a value is not of its field's type, or not one of its choices.
     """
     for name, hint in field_types(type(config)).items():
         _check(hint, getattr(config, name), f"{prefix}{name}")
 
 
 def parse_field(hint: Any, text: str, name: str) -> Any:
-    """Returns the value that a text stands for in a field.
+    """Parses the text of a field's value.
 
     Args:
-        hint: of the field.
-        text: as typed; the items of a tuple are separated by commas.
+        hint: type hint of the field.
+        text: the text; items of a tuple are separated by commas.
         name: of the field, for messages.
 
     Raises:
-        RednetError: no such value, or a field of a type that is not written as text.
+        RednetError: the text is no value of the type, or the type cannot be parsed from text.
     """
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is tuple:
         return tuple(parse_field(inner[0], item, name) for item in text.split(",") if item.strip())
     if origin is not Literal and hint not in (bool, int, float, str):
-        raise RednetError(f"{name} can be changed in the experiment's file alone")
+        raise RednetError(f"{name} can be changed only in the experiment's file")
     value: Any = text
     if hint is bool:
         value = {"true": True, "false": False}.get(text.lower(), text)
@@ -93,14 +92,14 @@ def parse_field(hint: Any, text: str, name: str) -> Any:
 
 
 def plain_function(value: Any) -> str:
-    """Returns what JSON holds of a function or class: its name, and what tells it from others.
+    """Returns the name of a function or class for JSON.
 
-    One of an experiment's own file has a digest of its source, so that a run is not resumed with
-    another function of the same name.
+    The name of a function of an experiment's own file has a digest of its source, so that a run is
+    not resumed with another function of the same name.
     """
     if isinstance(value, functools.partial):
-        given = [*map(repr, value.args), *(f"{k}={v!r}" for k, v in value.keywords.items())]
-        return f"{plain_function(value.func)}({', '.join(given)})"
+        arguments = [*map(repr, value.args), *(f"{k}={v!r}" for k, v in value.keywords.items())]
+        return f"{plain_function(value.func)}({', '.join(arguments)})"
     if not hasattr(value, "__qualname__"):
         return plain_function(type(value))
     if value.__module__ not in ("__main__", "<run_path>"):
@@ -113,7 +112,7 @@ def plain_function(value: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """Returns a value as a message shows it: on one line, and cut where it is long."""
+    """Returns the text of a value for a message: a single line of limited length."""
     text = " ".join(repr(value).split())
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
@@ -123,26 +122,26 @@ class Difference(NamedTuple):
 
     Attributes:
         name: such as `stages[0].losses.sigma`.
-        one: its value in the first; None where it has no such field.
-        other: its value in the second.
+        first: value in the first config; None if it has no such field.
+        second: value in the second config, likewise.
     """
 
     name: str
-    one: Any
-    other: Any
+    first: Any
+    second: Any
 
 
-def differences(one: Any, other: Any, name: str = "") -> list[Difference]:
-    """Returns all fields in which two configs, as plain JSON, differ."""
-    if isinstance(one, list) and isinstance(other, list):
-        one, other = ({f"[{i}]": item for i, item in enumerate(part)} for part in (one, other))
-    if isinstance(one, dict) and isinstance(other, dict):
+def differences(first: Any, second: Any, name: str = "") -> list[Difference]:
+    """Returns all fields in which two configs, as JSON values, differ."""
+    if isinstance(first, list) and isinstance(second, list):
+        first, second = ({f"[{i}]": item for i, item in enumerate(v)} for v in (first, second))
+    if isinstance(first, dict) and isinstance(second, dict):
         return [
             difference
-            for key in dict.fromkeys([*one, *other])
-            for difference in differences(one.get(key), other.get(key), _joined(name, key))
+            for key in dict.fromkeys([*first, *second])
+            for difference in differences(first.get(key), second.get(key), _joined(name, key))
         ]
-    return [] if one == other else [Difference(name, one, other)]
+    return [] if first == second else [Difference(name, first, second)]
 
 
 def _joined(name: str, key: str) -> str:
@@ -150,36 +149,36 @@ def _joined(name: str, key: str) -> str:
 
 
 FORMER = "former name"
-"""Key of a dataclass field's metadata: the name under which earlier versions wrote it."""
+"""Key of a dataclass field's metadata for the field's name in earlier versions."""
 
 
 FORMER_VALUES = "former values"
-"""Key of a dataclass field's metadata: present values by those that earlier versions wrote."""
+"""Key of a dataclass field's metadata for a mapping of values in earlier versions to new values."""
 
 
 def current_names(plain: Mapping[str, Any], config: Any) -> dict[str, Any]:
-    """Returns a config's JSON with renamed fields under their present names, and present values.
+    """Converts a config's JSON object of any version to the current names and values.
 
     Args:
-        plain: the JSON, as any version wrote it.
-        config: a config of the same form, or its class.
+        plain: the JSON object.
+        config: a config of this class, or the class.
     """
     fields = dataclasses.fields(config)
-    present = {field.metadata.get(FORMER): field.name for field in fields}
-    named = {present.get(name, name): value for name, value in plain.items()}
+    new_names = {field.metadata.get(FORMER): field.name for field in fields}
+    converted = {new_names.get(name, name): value for name, value in plain.items()}
     for field in fields:
         values = field.metadata.get(FORMER_VALUES, {})
-        if field.name in named and type(named[field.name]) in (int, str):
-            named[field.name] = values.get(named[field.name], named[field.name])
-    return named
+        if field.name in converted and type(converted[field.name]) in (int, str):
+            converted[field.name] = values.get(converted[field.name], converted[field.name])
+    return converted
 
 
 def with_defaults(plain: Any, config: Any) -> Any:
-    """Returns a config's JSON, as an earlier version wrote it, with fields added or renamed since.
+    """Converts a config's JSON value of an earlier version, and adds the defaults of new fields.
 
     Args:
-        plain: the JSON.
-        config: a config of the same form; a field that `plain` lacks is given its class's default.
+        plain: the JSON value.
+        config: a config with the same structure; its classes have the defaults.
     """
     if isinstance(plain, list) and isinstance(config, tuple):
         return [with_defaults(*pair) for pair in zip(plain, config, strict=False)] + plain[
@@ -208,21 +207,21 @@ def _check(hint: Any, value: Any, name: str) -> None:
     if typing.get_origin(hint) is tuple and type(value) is tuple:
         for number, item in enumerate(value):
             _check(typing.get_args(hint)[0], item, f"{name}[{number}]")
-    meant = [shown(one) for one in _alternatives(value) if _fits(hint, one)]
-    remedy = f"; write {meant[0]}" if meant else ""
+    fitting = [shown(option) for option in _alternatives(value) if _fits(hint, option)]
+    remedy = f"; write {fitting[0]}" if fitting else ""
     raise RednetError(f"{name}: {shown(value)} is not {_described(hint)}{remedy}")
 
 
 def _fits(hint: Any, value: Any) -> bool:
-    """Whether a value is one of a type hint's."""
+    """Whether a value is of the type of a hint."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
-        return any(_fits(one, value) for one in inner)
+        return any(_fits(option, value) for option in inner)
     if origin is tuple and inner[-1] is Ellipsis:
         return type(value) is tuple and all(_fits(inner[0], item) for item in value)
     if origin is tuple:
-        alike = type(value) is tuple and len(value) == len(inner)
-        return alike and all(map(_fits, inner, value))
+        same_length = type(value) is tuple and len(value) == len(inner)
+        return same_length and all(map(_fits, inner, value))
     if origin is Literal:
         return type(value) is str and value in inner
     if origin is collections.abc.Callable or getattr(hint, "_is_protocol", False):
@@ -232,25 +231,25 @@ def _fits(hint: Any, value: Any) -> bool:
     if hint is float:
         return type(value) in (int, float) and _is_finite(value)
     if hint in _KINDS:
-        # Not isinstance: True is an int, and numpy's float64 is a float.
+        # Not isinstance, for which True is an int, and NumPy's float64 a float.
         return type(value) is hint
     if dataclasses.is_dataclass(hint):
         return isinstance(value, typing.cast(type[Any], hint))
-    raise TypeError(f"fields of type {hint} are not understood")
+    raise TypeError(f"fields of type {hint} are not supported")
 
 
 def _is_finite(value: float) -> bool:
     try:
         return math.isfinite(value)
     except OverflowError:
-        # An int that no float holds.
+        # An int beyond the range of floats.
         return False
 
 
 def _described(hint: Any) -> str:
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
-        return " or ".join(_described(one) for one in inner)
+        return " or ".join(_described(option) for option in inner)
     if origin is tuple and inner[-1] is not Ellipsis:
         return f"a tuple of {', '.join(map(_described, inner))}"
     if origin is tuple:
@@ -263,7 +262,7 @@ def _described(hint: Any) -> str:
 
 
 def _alternatives(value: Any) -> list[Any]:
-    """What may be meant by a value of a wrong type."""
+    """Values of other types that the user may have meant."""
     alternatives: list[Any] = [tuple(value) if isinstance(value, list) else (value,)]
     if isinstance(value, float) and value.is_integer():
         alternatives.append(int(value))

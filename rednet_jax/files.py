@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writing of files, and locked folders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rednet_jax.errors import RednetError
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Within it an OSError becomes a RednetError: `path` cannot be written, and why."""
+    """Converts an OSError in the block to a RednetError: `path` cannot be written, and why."""
     try:
         yield
     except OSError as error:
@@ -23,20 +23,21 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a partial file's path to write to; at the end that file takes the place of `path`.
+    """Yields the path of a temporary file, which replaces `path` at the end of the block.
 
-    After an error inside the block, `path` is as it was. Its folder is made if need be.
+    After an exception in the block, `path` is unchanged. Its folder is created if it does not
+    exist.
 
     Raises:
         RednetError: the file cannot be written.
     """
-    # What a symbolic link points to is replaced, not the link.
+    # The target of a symbolic link is replaced, not the link.
     target = Path(os.path.realpath(path))
     partial = target.parent / f".{target.name}.{os.getpid()}.partial"
     with writing(path):
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists() and not (target.is_file() or target.is_dir()):
-            # A device or a pipe would be gone, with a file in its place.
+            # A device or a pipe must not be replaced by a file.
             raise RednetError(f"{path}: cannot be written (not a regular file)")
         try:
             yield partial
@@ -46,27 +47,27 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Finds out, before the work that makes its contents, whether `replacing` can write a file.
+    """Checks in advance whether `replacing` can write a file.
 
     Raises:
-        RednetError: it cannot: a folder has its name, or no file can be made where it should be.
+        RednetError: the path is a folder, or files cannot be created in its folder.
     """
     target = Path(path)
     if target.exists() and not target.is_file():
         kind = "it is a folder" if target.is_dir() else "not a regular file"
         raise RednetError(f"{path}: cannot be written ({kind})")
-    # Folders that are missing will be made.
-    above = next(folder for folder in target.absolute().parents if os.path.lexists(folder))
-    if not above.is_dir():
-        raise RednetError(f"{path}: cannot be written ({above} is not a folder)")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise RednetError(f"{path}: cannot be written (no permission to write in {above})")
+    # `replacing` creates the missing folders.
+    existing = next(folder for folder in target.absolute().parents if os.path.lexists(folder))
+    if not existing.is_dir():
+        raise RednetError(f"{path}: cannot be written ({existing} is not a folder)")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise RednetError(f"{path}: cannot be written (no permission to write in {existing})")
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a text file that appears whole or not at all.
+    """Writes a text file in UTF-8, atomically.
 
-    It is UTF-8, but for the bytes of file names that are not: they are written as they were.
+    Bytes of file names that are not UTF-8 are written unchanged.
 
     Raises:
         RednetError: the file cannot be written.
@@ -77,29 +78,29 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 @contextlib.contextmanager
 def locked_folder(path: Path, *, wait: bool = False) -> Iterator[Path]:
-    """Yields an empty folder that no other process writes to, and deletes it at the end.
+    """Yields an empty folder that only this process uses, and deletes it at the end.
 
     Args:
-        path: of the folder; what a process that was killed left in it is deleted.
-        wait: for another process that has it.
+        path: of the folder. Files in it, of a process that was killed, are deleted.
+        wait: whether to wait if another process uses the folder.
 
     Raises:
-        RednetError: another process has it, without `wait`.
-        OSError: it cannot be made or deleted.
+        RednetError: another process uses the folder, and `wait` is False.
+        OSError: the folder cannot be created or deleted.
     """
     while True:
         try:
             path.mkdir(parents=True, exist_ok=True)
-            # A lock goes with its process, however that ends.
+            # The operating system releases the lock when the process ends for any reason.
             lock = os.open(path, os.O_RDONLY)
         except (FileExistsError, FileNotFoundError):
-            # Who had it may have deleted it between the two, or while the first looked at it.
+            # Another process may have deleted the folder during these calls.
             if os.path.lexists(path) and not path.is_dir():
                 raise
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            if not _is_still(path, lock):
+            if not _is_same(path, lock):
                 continue
             _empty(path)
             try:
@@ -109,13 +110,13 @@ def locked_folder(path: Path, *, wait: bool = False) -> Iterator[Path]:
                 path.rmdir()
             return
         except BlockingIOError:
-            raise RednetError(f"{path}: another process has this folder") from None
+            raise RednetError(f"{path}: another process uses this folder") from None
         finally:
             os.close(lock)
 
 
-def _is_still(path: Path, opened: int) -> bool:
-    """Whether the folder that was opened still has its name: who had it before deleted it."""
+def _is_same(path: Path, opened: int) -> bool:
+    """Whether an opened folder still exists at its path, or another process has deleted it."""
     try:
         return os.path.samestat(path.stat(), os.fstat(opened))
     except FileNotFoundError:

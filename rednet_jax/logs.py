@@ -1,30 +1,30 @@
-"""What other libraries log while a command runs."""
+"""Reduces the log messages of other libraries in commands."""
 
 from __future__ import annotations
 
 import logging
 import os
 
-ASKED = ("JAX_LOGGING_LEVEL", "JAX_DEBUG_LOG_MODULES")
-"""Variables of JAX; whoever sets one asks to see what is logged, and nothing is held back."""
+LOG_VARIABLES = ("JAX_LOGGING_LEVEL", "JAX_DEBUG_LOG_MODULES")
+"""Environment variables of JAX that show all log messages if one of them is set."""
 
 _NOISE = (
-    # That a machine may have a GPU or TPU that the installed JAX does not use.
+    # A GPU or TPU that the installed JAX does not support.
     "jax._src.xla_bridge",
-    # That there are proxies in the environment; `train.distributed` goes around them.
+    # Proxies in the environment; `train.distributed` does not use them.
     "jax._src.distributed",
-    # Orbax's advice on how often to save; what fails is raised as well.
+    # Orbax's advice on the frequency of checkpoints; its errors are also raised.
     "absl",
     "orbax",
 )
 
 
 def quieten() -> None:
-    """Holds back messages below errors of a few loggers, and of XLA; others log as ever.
+    """Hides messages below errors of the loggers in `_NOISE` and of XLA.
 
-    Called before jax is imported.
+    It must be called before jax is imported.
     """
-    if any(os.environ.get(name) for name in ASKED):
+    if any(os.environ.get(name) for name in LOG_VARIABLES):
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for name in _NOISE:

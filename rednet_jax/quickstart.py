@@ -1,7 +1,7 @@
-"""A portrait moved by code into a short clip and tracked: what `rednet quickstart` does.
+"""Tracks a generated clip of a moving portrait: the first part of `rednet quickstart`.
 
-The portrait is scikit-image's astronaut (Eileen Collins, NASA, public domain), which lies in its
-wheel. The motion is known exactly, so no label is needed to say how still the landmarks are.
+The portrait is scikit-image's astronaut (Eileen Collins, NASA, public domain). Its motion is known
+exactly, so that the jitter of landmarks can be measured without labels.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ FEEDBACK_STEPS = (1, 2, 3)
 
 
 class Figures(NamedTuple):
-    """What was measured at one K.
+    """Figures for a number of passes.
 
     Attributes:
         feedback_steps: K.
-        found: frames with a face, of `FRAMES`.
-        milliseconds: median time of one frame: crop, network, landmarks.
-        jitter: `metrics.jitter` of the landmarks on the portrait, the clip's motion taken out: 0
-            where the points stick to the skin.
+        found: number of frames with a face, of `FRAMES`.
+        milliseconds: median time of a frame: crop, network, landmarks.
+        jitter: `metrics.jitter` of the landmarks in the portrait, without the clip's motion: 0 if
+            they do not move on the face.
     """
 
     feedback_steps: int
@@ -54,7 +54,7 @@ class Figures(NamedTuple):
 
 
 class Quickstart(NamedTuple):
-    """What `quickstart` measured, and the files it left."""
+    """The figures of `quickstart`, and its files."""
 
     figures: list[Figures]
     overlay: Path
@@ -63,12 +63,12 @@ class Quickstart(NamedTuple):
 
 
 def portrait_path() -> Path:
-    """Returns the astronaut image in scikit-image's wheel, which need not be imported for it."""
+    """Returns the file of scikit-image's astronaut, without an import of scikit-image."""
     return Path(str(importlib.resources.files("skimage.data") / "astronaut.png"))
 
 
 def portrait_clip() -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """Moves the portrait smoothly: shift, zoom and rotation by slow sines.
+    """Generates a clip of the portrait with a smooth shift, zoom and rotation.
 
     Returns:
         Frames uint8 [T, SIDE, SIDE, 3], and the motion float64 [T, 2, 3], pixels of each frame ->
@@ -92,16 +92,16 @@ def quickstart(
     checkpoint: str | tuple[RedNetConfig, dict[str, Any]] = "compact",
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Quickstart:
-    """Aligns the portrait, tracks it moved at K = 1, 2, 3, and measures.
+    """Aligns the portrait, and tracks and measures the clip with K = 1, 2, 3.
 
     Args:
         out: folder for overlay.png (the portrait at K = 3), track.mp4 (K = 1, 2, 3 side by side)
             and landmarks.csv (the clip at K = 3).
         checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
-        report: called with the number of frames done and in all.
+        report: called with the number of frames done and the total.
 
     Raises:
-        RednetError: a checkpoint that cannot be read, or files that cannot be written.
+        RednetError: the checkpoint cannot be read, or a file cannot be written.
     """
     folder = Path(out)
     config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
@@ -117,9 +117,9 @@ def quickstart(
             report(index * FRAMES + done, len(FEEDBACK_STEPS) * FRAMES)
         points = landmark_track(faces, config.scheme)
         tracks.append(points)
-        found = sum(map(bool, faces))
-        still = jitter(apply_affine(motion, points), config.scheme)
-        figures.append(Figures(steps, found, 1000 * float(np.median(times)), still))
+        with_face = sum(map(bool, faces))
+        residual = jitter(apply_affine(motion, points), config.scheme)
+        figures.append(Figures(steps, with_face, 1000 * float(np.median(times)), residual))
     overlay, video, landmarks = (folder / n for n in ("overlay.png", "track.mp4", "landmarks.csv"))
     portrait = read_image(portrait_path(), upright=True)
     aligner = Aligner((config, variables), feedback_steps=FEEDBACK_STEPS[-1], faces=1)

@@ -1,21 +1,21 @@
-"""What many tests share: narrow networks that compile in seconds, and real faces."""
+"""Fixtures of many tests: narrow networks that compile in seconds, and real faces."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-# Eight devices, for meshes. Set before jax is imported, and inherited by subprocesses. Nothing
-# else is set here: the tests run the code that XLA generates for users.
+# Eight devices for meshes, set before jax is imported, and inherited by subprocesses. There are no
+# other flags here: the tests run the code that XLA generates for users.
 os.environ["XLA_FLAGS"] = " ".join(
     [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8"]
 )
-# Compiling is most of a test run: its processes share what they compile, and the next run has it.
+# Compilation takes most of a test run, so that processes and later runs share compiled programs.
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "compiled")
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
-# So that subprocesses, too, import the tree that these tests lie in.
+# Subprocesses must import the package of this tree, too.
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
 )
@@ -39,7 +39,7 @@ from rednet_jax.model.encoder import Blocks
 from rednet_jax.model.rednet import init
 from rednet_jax.quickstart import portrait_path
 
-# On a busy machine any example may take longer than Hypothesis allows.
+# On a busy machine an example may exceed Hypothesis' deadline.
 hypothesis.settings.register_profile("busy", deadline=None)
 hypothesis.settings.load_profile("busy")
 
@@ -87,38 +87,39 @@ def narrow() -> Callable[..., RedNetConfig]:
 
 @pytest.fixture(scope="module")
 def shallow(narrow: Callable[..., RedNetConfig]) -> Iterator[Callable[..., RedNetConfig]]:
-    """`narrow` with fewer layers: one residual block where `ijcv_resnet` has three to six, and one
-    convolution in each stage of `eccv_vgg` where it has two or three.
+    """`narrow` with fewer layers: one residual block instead of three to six in `ijcv_resnet`, and
+    one convolution per stage instead of two or three in `eccv_vgg`.
 
-    It compiles in a third of the time, and has every kind of layer that scans and gradients meet.
+    It compiles in a third of the time, and has every kind of layer.
     """
-    begin = Blocks.__init__
+    init_blocks = Blocks.__init__
 
-    def one(self: Blocks, inputs: int, outputs: int, depth: int, **options: Any) -> None:
+    def init_one_block(self: Blocks, inputs: int, outputs: int, depth: int, **options: Any) -> None:
         del depth
-        begin(self, inputs, outputs, 1, **options)
+        init_blocks(self, inputs, outputs, 1, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Blocks, "__init__", one)
+        patch.setattr(Blocks, "__init__", init_one_block)
         for module in (encoder, decoder):
-            # The first convolution of the first stage stands apart from the others.
+            # The first convolution of the first stage is separate from the others.
             patch.setattr(module, "VGG_DEPTHS", (2, 1, 1, 1, 1))
-        # A margin of its own: no other test, with all layers, can have compiled for such a config.
+        # The margin differs from that of all other tests, so that their compiled functions, with
+        # all layers, are not reused.
         yield lambda name, **changes: narrow(name, **{"crop_margin": 1.5, **changes})
 
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real faces and clips; without one, the test that asks for it is skipped."""
+    """The folder of real faces and clips; tests that use it are skipped without it."""
     folder = os.environ.get("REDNET_DATA")
     if not folder:
-        pytest.skip("REDNET_DATA is not set: no real faces here")
+        pytest.skip("REDNET_DATA is not set: no real faces")
     return Path(folder)
 
 
 @pytest.fixture(scope="session")
 def real_300w(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data folder in which the real faces of 300-W are prepared, once for all processes."""
+    """The data folder with the prepared faces of 300-W, prepared once for all processes."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "real_300w"
     with FileLock(f"{folder}.lock"):
@@ -129,26 +130,26 @@ def real_300w(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture
 def noise_faces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exports are compared on images of noise: faces take a minute to compile."""
+    """Exports are compared on noise: the generator of faces takes a minute to compile."""
     rng = np.random.default_rng(0)
     box = np.asarray([10, 12, 60, 58], np.float32)
-    # As smooth as images are: re-crops would enlarge the last bit of a place.
+    # Smooth like photographs: in white noise, re-crops amplify rounding errors of positions.
     coarse = [
         Image.fromarray(rng.integers(256, size=(14, 14, 3), dtype=np.uint8)) for _ in range(8)
     ]
-    pictures = [(np.asarray(one.resize((72, 70), Image.Resampling.BICUBIC)), box) for one in coarse]
-    monkeypatch.setattr(inputs, "_generated", lambda: pictures)
+    images = [np.asarray(image.resize((72, 70), Image.Resampling.BICUBIC)) for image in coarse]
+    monkeypatch.setattr(inputs, "_generated", lambda: [(image, box) for image in images])
     monkeypatch.setattr(inputs, "find_prepared", lambda name, data_dir: None)
 
 
 @pytest.fixture(scope="session")
 def network(narrow: Callable[..., RedNetConfig]) -> tuple[RedNetConfig, dict[str, Any]]:
-    """(config, variables) of a narrow network as it is before training."""
+    """(config, variables) of an untrained narrow network."""
     config = narrow("compact")
     return config, init(config, jax.random.key(0))
 
 
 @pytest.fixture(scope="session")
 def portrait() -> np.ndarray:
-    """The astronaut: a real face that comes with scikit-image."""
+    """scikit-image's astronaut, a real face."""
     return read_image(portrait_path(), upright=True)

@@ -1,4 +1,4 @@
-"""Every part of the library with schemes of 1 to 200 landmarks that nobody has seen before."""
+"""Every part of the library with random schemes of 1 to 200 landmarks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rednet_jax.detection.detector import Detection
 from rednet_jax.evaluate.predictions import score_predictions
 from rednet_jax.evaluate.protocols import evaluate_split
 from rednet_jax.export.stablehlo import export_stablehlo
-from rednet_jax.export.web import _described
+from rednet_jax.export.web import _page_config
 from rednet_jax.inference.appearance import thumbnail
 from rednet_jax.landmarks.boxes import face_roll, turned_face_box, whole_face_box
 from rednet_jax.landmarks.crops import apply_affine, invert_affine
@@ -46,14 +46,14 @@ def face_of(scheme: Scheme, roll: float = 0.0, noise: float = 0.5) -> np.ndarray
 
 @given(SCHEMES)
 def test_boxes_and_roll(scheme: Scheme) -> None:
-    """A crop is cut around the same part of a face, whatever is known of it, and turns with it."""
+    """The box and roll of a face do not depend on which landmarks are known."""
     face = face_of(scheme, noise=0).astype(np.float32)
     box = whole_face_box(face, scheme, expected=EXPECTED)
     border = np.concatenate([scheme.shape, scheme.outline_shape]) * 80 + 140
     np.testing.assert_allclose(box, [*border.min(0), *border.max(0)], atol=0.02)
-    few = np.arange(scheme.count) < max(1, scheme.count // 2)
-    of_few = whole_face_box(np.where(few[:, None], face, 0), scheme, few, expected=EXPECTED)
-    np.testing.assert_allclose(of_few, box, atol=0.02)
+    half = np.arange(scheme.count) < max(1, scheme.count // 2)
+    box_of_half = whole_face_box(np.where(half[:, None], face, 0), scheme, half, expected=EXPECTED)
+    np.testing.assert_allclose(box_of_half, box, atol=0.02)
     turned = face_of(scheme, roll=0.7, noise=0).astype(np.float32)
     if len(np.unique(scheme.shape, axis=0)) > 1:
         assert face_roll(turned, scheme) == pytest.approx(0.7, abs=1e-3)
@@ -82,10 +82,10 @@ def test_files_drawings_and_the_page(tmp_path_factory: pytest.TempPathFactory, s
     twice = mirror_landmarks(mirror_landmarks(face, 280, scheme), 280, scheme)
     np.testing.assert_allclose(twice, face, atol=1e-3)
     config = RedNetConfig.preset("compact", scheme=scheme)
-    page = json.loads(json.dumps(_described(config)))
+    page = json.loads(json.dumps(_page_config(config)))
     assert np.shape(page["shape"]["mean_shape"]) == (scheme.count, 2)
-    seen = thumbnail(grey + np.arange(280, dtype=np.uint8)[:, None], face, scheme, EXPECTED)
-    assert np.isfinite(seen).all()
+    ramp = grey + np.arange(280, dtype=np.uint8)[:, None]
+    assert np.isfinite(thumbnail(ramp, face, scheme, EXPECTED)).all()
 
 
 @settings(max_examples=15)
@@ -95,13 +95,14 @@ def test_configs_and_crops_of_the_network(scheme: Scheme) -> None:
     plain = json.loads(json.dumps(config.to_json()))
     assert RedNetConfig.from_json(plain) == config
     assert config.feedback_channels == scheme.count + 1
-    # The crop in which the mean face lies as it should is the first crop itself.
+    # For the mean face in its canonical position, the next crop is the first crop.
     size, margin = config.image_size, config.recrop_margin
     offset = (config.input_size - size) / 2
     points = scheme.shape * (size / margin) + (size - 1) / 2 + offset
     crop = np.asarray(next_crop(config, jnp.asarray(points[None], jnp.float32))[0])
     np.testing.assert_allclose(crop, [[1, 0, offset], [0, 1, offset]], atol=1e-3)
-    # Twice as large and elsewhere, it is so in the crop again, or keeps its place if it is one.
+    # A scaled and shifted mean face is in its canonical position in the next crop; a single
+    # landmark is only shifted.
     moved = points.mean(0) + 2 * (points - points.mean(0)) + [5, -7]
     crop = np.asarray(next_crop(config, jnp.asarray(moved[None], jnp.float32))[0])
     back = apply_affine(invert_affine(crop), moved)
@@ -110,22 +111,22 @@ def test_configs_and_crops_of_the_network(scheme: Scheme) -> None:
 
 @settings(max_examples=15)
 @given(SCHEMES)
-def test_the_length_that_losses_are_in(scheme: Scheme) -> None:
+def test_the_unit_of_losses(scheme: Scheme) -> None:
     face = jnp.asarray(face_of(scheme)[None], jnp.float32)
     targets = Targets(face, jnp.ones(face.shape[:2], bool), jnp.zeros(1, jnp.int32))
     length, known = face_unit(targets, scheme, 80.0)
     if scheme.groups is None:
         expected = 80.0
     else:
-        one, other = (np.asarray(face)[0, list(group)].mean(0) for group in scheme.groups)
-        expected = max(np.linalg.norm(one - other), 1.0)
+        first, second = (np.asarray(face)[0, list(group)].mean(0) for group in scheme.groups)
+        expected = max(np.linalg.norm(first - second), 1.0)
     assert float(length[0]) == pytest.approx(expected, rel=1e-5) and bool(known[0])
-    nobody = targets._replace(labelled=jnp.zeros_like(targets.labelled))
-    assert not bool(face_unit(nobody, scheme, 80.0)[1][0])
+    unlabelled = targets._replace(labelled=jnp.zeros_like(targets.labelled))
+    assert not bool(face_unit(unlabelled, scheme, 80.0)[1][0])
 
 
-class Everywhere:
-    """A detector that finds a face in the middle of any image."""
+class CentreDetector:
+    """A detector that finds a face in the centre of any image."""
 
     def detect(self, image: np.ndarray) -> list[Detection]:
         height, width = image.shape[:2]
@@ -186,22 +187,22 @@ def test_from_a_folder_to_an_export(count: int, narrow, tmp_path: Path) -> None:
 
     image = np.asarray(Image.open(root / "0.png"))
     aligner = rednet_jax.Aligner(
-        (config, variables), detector=Everywhere(), feedback_steps=1, min_confidence=0.0
+        (config, variables), detector=CentreDetector(), feedback_steps=1, min_confidence=0.0
     )
     (face,) = aligner(image)
     assert face.landmarks.shape == (count, 2) and face.scheme == scheme
-    sure = jax.tree.map(np.asarray, variables)
-    # An untrained network is sure of nothing: say that it is, so that the tracker keeps the face.
-    sure["params"]["regression"]["points"]["dense"]["bias"][2 * count :] = 9.0
-    frames = rednet_jax.track([image] * 3, (config, sure), detector=Everywhere())
+    confident = jax.tree.map(np.asarray, variables)
+    # With the low confidence of an untrained network, the tracker would lose the face.
+    confident["params"]["regression"]["points"]["dense"]["bias"][2 * count :] = 9.0
+    frames = rednet_jax.track([image] * 3, (config, confident), detector=CentreDetector())
     tracked = [frame.faces for frame in frames]
     assert all(faces[0].landmarks.shape == (count, 2) for faces in tracked)
     export_stablehlo(tmp_path / "run", tmp_path / "export", feedback_steps=1)
-    told = json.loads((tmp_path / "export/export.json").read_text())
-    assert told["scheme"] == scheme.to_json()
+    exported = json.loads((tmp_path / "export/export.json").read_text())
+    assert exported["scheme"] == scheme.to_json()
 
 
-def test_coarse_maps_of_the_journal_form_are_of_the_scheme(narrow) -> None:
+def test_coarse_maps_of_the_journal_version_are_of_the_scheme(narrow) -> None:
     config = narrow("ijcv_resnet", scheme=rednet_jax.load_scheme("wflw98"))
     assert config.coarse_landmarks == (60, 64, 68, 72, 54, 76, 82)
     assert config.feedback_channels == 7

@@ -1,4 +1,4 @@
-"""The wheel and the sdist: what they hold, and that the wheel runs where nothing else is."""
+"""The files of the wheel and of the sdist; the wheel works without the source tree."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def run(*words: str, **options) -> str:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> tuple[Path, Path]:
-    """The sdist, and the wheel that is built from it, of what git tracks."""
+    """The sdist of the tracked files, and the wheel built from it."""
     tree, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("dist")
     archive = tree / "tree.tar"
     run("git", "-C", str(ROOT), "archive", "-o", str(archive), "HEAD")
@@ -49,8 +49,8 @@ def built(tmp_path_factory) -> tuple[Path, Path]:
     def build(kind: str, source: Path) -> Path:
         code = f"import hatchling.build; print(hatchling.build.build_{kind}({str(out)!r}))"
         environment = os.environ | {"PYTHONPATH": str(backend)}
-        told = run(sys.executable, "-c", code, env=environment, cwd=source)
-        return out / told.strip().splitlines()[-1]
+        output = run(sys.executable, "-c", code, env=environment, cwd=source)
+        return out / output.strip().splitlines()[-1]
 
     sdist = build("sdist", tree / "rednet_jax")
     with tarfile.open(sdist) as file:
@@ -59,20 +59,20 @@ def built(tmp_path_factory) -> tuple[Path, Path]:
     return sdist, build("wheel", unpacked)
 
 
-def test_what_the_wheel_holds(built) -> None:
+def test_the_files_of_the_wheel(built) -> None:
     _, wheel = built
     assert wheel.name == f"rednet_jax-{rednet_jax.__version__}-py3-none-any.whl"
     assert wheel.stat().st_size < LARGEST_WHEEL
     names = zipfile.ZipFile(wheel).namelist()
     assert {f"rednet_jax/{name}" for name in IN_WHEEL} <= set(names)
-    described = f"rednet_jax-{rednet_jax.__version__}.dist-info"
-    assert f"{described}/licenses/LICENSE" in names
-    inside = [name for name in names if not name.startswith(f"{described}/")]
-    assert all(name.startswith("rednet_jax/") for name in inside)
-    assert {Path(name).suffix for name in inside} <= ENDINGS
+    metadata = f"rednet_jax-{rednet_jax.__version__}.dist-info"
+    assert f"{metadata}/licenses/LICENSE" in names
+    others = [name for name in names if not name.startswith(f"{metadata}/")]
+    assert all(name.startswith("rednet_jax/") for name in others)
+    assert {Path(name).suffix for name in others} <= ENDINGS
 
 
-def test_what_the_sdist_holds(built) -> None:
+def test_the_files_of_the_sdist(built) -> None:
     sdist, _ = built
     assert sdist.stat().st_size < LARGEST_SDIST
     tracked = set(run("git", "-C", str(ROOT), "ls-tree", "-r", "--name-only", "HEAD").splitlines())
@@ -82,8 +82,8 @@ def test_what_the_sdist_holds(built) -> None:
     assert {"LICENSE", "CITATION.cff", "CHANGELOG.md", "constraints.txt"} <= names
 
 
-def test_the_wheel_runs_alone(built, tmp_path) -> None:
-    """From a read-only folder, with an empty home, elsewhere; with this environment's libraries."""
+def test_the_wheel_runs_without_the_source_tree(built, tmp_path) -> None:
+    """From a read-only folder and with an empty home, with this environment's dependencies."""
     _, wheel = built
     site, home, work = tmp_path / "site", tmp_path / "home", tmp_path / "work"
     for folder in (home, work):
@@ -95,14 +95,14 @@ def test_the_wheel_runs_alone(built, tmp_path) -> None:
     before = sorted(site.rglob("*"))
     environment = {"PATH": os.defpath, "HOME": str(home), "PYTHONPATH": str(site)}
     python = (sys.executable, "-P")
-    told = run(*python, "-c", "import rednet_jax; print(rednet_jax.__file__)", env=environment)
-    assert Path(told.strip()).is_relative_to(site)
+    file = run(*python, "-c", "import rednet_jax; print(rednet_jax.__file__)", env=environment)
+    assert Path(file.strip()).is_relative_to(site)
     rednet = (*python, "-m", "rednet_jax.cli")
-    inside = {"env": environment, "cwd": work}
-    assert rednet_jax.__version__ in run(*rednet, "--version", **inside)
-    assert "Example: rednet quickstart" in run(*rednet, "quickstart", "--help", **inside)
-    portrait = run(*python, "-c", PORTRAIT, **inside).strip()
-    run(*rednet, "align", portrait, "--csv", "a.csv", "--overlay", "drawn", **inside)
+    options = {"env": environment, "cwd": work}
+    assert rednet_jax.__version__ in run(*rednet, "--version", **options)
+    assert "Example: rednet quickstart" in run(*rednet, "quickstart", "--help", **options)
+    portrait = run(*python, "-c", PORTRAIT, **options).strip()
+    run(*rednet, "align", portrait, "--csv", "a.csv", "--overlay", "drawn", **options)
     assert (work / "a.csv").read_text().splitlines()[1].startswith("astronaut,0,0.9")
     assert sorted(path.name for path in work.rglob("*.*")) == ["a.csv", "astronaut.png"]
     assert sorted(site.rglob("*")) == before

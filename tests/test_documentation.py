@@ -1,4 +1,4 @@
-"""README and docs: commands and their options exist, links lead somewhere, Python blocks run."""
+"""README and docs: commands, options and links are valid, and Python blocks run."""
 
 from __future__ import annotations
 
@@ -50,30 +50,30 @@ RUN_SLOWLY = [
     "docs/guides/export.md",
 ]
 RUN_ELSEWHERE = ["docs/tutorials/own_landmarks.md"]
-"""By `tests/end_to_end/test_own_landmarks.py`, with the run that the page's commands make."""
+"""Run by `tests/end_to_end/test_own_landmarks.py` with the page's commands."""
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    found = re.findall(r"^```(\S*)\n(.*?)^```$", page.read_text(), re.M | re.S)
-    return [text for kind, text in found if kind == language]
+    fenced = re.findall(r"^```(\S*)\n(.*?)^```$", page.read_text(), re.M | re.S)
+    return [text for kind, text in fenced if kind == language]
 
 
 def commands(page: Path) -> list[list[str]]:
-    """The words of every `rednet` command of a page, continued lines joined."""
+    """The words of every `rednet` command of a page, with continued lines joined."""
     lines = "\n".join(blocks(page, "")).replace("\\\n", " ").splitlines()
-    found = [re.search(r"(?:^|/|\s)rednet (.*)$", line) for line in lines]
-    return [shlex.split(one[1]) for one in found if one is not None]
+    matches = [re.search(r"(?:^|/|\s)rednet (.*)$", line) for line in lines]
+    return [shlex.split(match[1]) for match in matches if match is not None]
 
 
 def check_command(words: list[str]) -> None:
     args, rest = options.parser().parse_known_args(words)
     assert callable(args.run), words
-    # Fields of an experiment are given to train and ablate alone.
+    # Only train and ablate accept fields of an experiment.
     assert not rest or "fields" in args, rest
     if "experiment" in args:
         load_experiment(ROOT / args.experiment, {**args.mesh, **fields_of(rest)})
     elif rest:
-        raise AssertionError(f"fields of an experiment that the test does not load: {rest}")
+        raise AssertionError(f"fields without an experiment: {rest}")
 
 
 @pages
@@ -82,7 +82,7 @@ def test_commands_and_their_options_exist(page: Path) -> None:
         check_command(words)
 
 
-def test_pages_that_tell_commands_have_some() -> None:
+def test_all_other_pages_have_commands() -> None:
     without = {page.name for page in PAGES if page.parent.name != "reference"} - {
         page.name for page in PAGES if commands(page)
     }
@@ -96,7 +96,7 @@ def test_pages_that_tell_commands_have_some() -> None:
 
 
 @pages
-def test_links_lead_somewhere(page: Path) -> None:
+def test_the_targets_of_links_exist(page: Path) -> None:
     prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S)
     for target, anchor in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", prose):
         if target.startswith("http"):
@@ -105,46 +105,47 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert file.exists(), target
         if anchor:
             headings = re.findall(r"^#+ (.*)$", file.read_text(), re.M)
-            anchors = [re.sub(r"[^\w\- ]", "", one).lower().replace(" ", "-") for one in headings]
+            anchors = [re.sub(r"[^\w\- ]", "", text).lower().replace(" ", "-") for text in headings]
             assert anchor in anchors, f"{target}#{anchor}"
 
 
 @pages
-def test_files_that_are_named_exist(page: Path) -> None:
-    named = re.findall(r"`((?:rednet_jax|experiments|tests|docs|data)/[\w./-]+)`", page.read_text())
-    named += re.findall(r"\bpython ((?:experiments|docs)/[\w./-]+)", page.read_text())
-    for target in named:
+def test_mentioned_files_exist(page: Path) -> None:
+    text = page.read_text()
+    files = re.findall(r"`((?:rednet_jax|experiments|tests|docs|data)/[\w./-]+)`", text)
+    files += re.findall(r"\bpython ((?:experiments|docs)/[\w./-]+)", text)
+    for target in files:
         assert (ROOT / target).exists(), target
 
 
 @pages
-def test_names_of_the_package_exist(page: Path) -> None:
+def test_mentioned_names_of_the_package_exist(page: Path) -> None:
     for name in re.findall(r"`(rednet_jax(?:\.\w+)+)(?:`|\()", page.read_text()):
-        thing: Any = rednet
+        value: Any = rednet
         parts = name.split(".")
         for end, part in enumerate(parts[1:], 2):
-            if isinstance(thing, ModuleType) and not hasattr(thing, part):
-                thing = importlib.import_module(".".join(parts[:end]))
+            if isinstance(value, ModuleType) and not hasattr(value, part):
+                value = importlib.import_module(".".join(parts[:end]))
             else:
-                thing = getattr(thing, part)
+                value = getattr(value, part)
 
 
 @pages
-def test_python_is_python(page: Path) -> None:
+def test_python_blocks_compile(page: Path) -> None:
     for block in blocks(page, "python"):
         compile(block, str(page), "exec")
 
 
 def test_every_page_with_python_is_run() -> None:
-    found = {page.relative_to(ROOT).as_posix() for page in PAGES if blocks(page, "python")}
-    assert found == {*RUN, *RUN_SLOWLY, *RUN_ELSEWHERE}
+    with_python = {page.relative_to(ROOT).as_posix() for page in PAGES if blocks(page, "python")}
+    assert with_python == {*RUN, *RUN_SLOWLY, *RUN_ELSEWHERE}
 
 
 @pytest.fixture
 def session(
     portrait: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, Any]:
-    """Names that the pages take for granted, in a folder with the files that they name."""
+    """The variables that the pages assume, in a folder with the files that they use."""
     monkeypatch.chdir(tmp_path)
     Image.fromarray(portrait).save("group.jpg", quality=95)
     frames = portrait_clip()[0][:4]
@@ -157,13 +158,13 @@ def session(
 
 
 def run(page: str, session: dict[str, Any]) -> None:
-    """Runs the blocks of a page one after the other in one session."""
+    """Runs the blocks of a page in order in one session."""
     for block in blocks(ROOT / page, "python"):
         exec(compile(block, page, "exec"), session)
 
 
 @pytest.mark.parametrize("page", RUN)
-def test_python_runs(page: str, session: dict[str, Any]) -> None:
+def test_python_blocks_run(page: str, session: dict[str, Any]) -> None:
     run(page, session)
     if "face" in session:
         landmarks = session["face"].landmarks
@@ -178,8 +179,8 @@ def test_training_in_python_runs(session: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-def test_memory_is_what_the_page_says(session: dict[str, Any]) -> None:
-    """With rematerialisation it grows with the number of frames by the carried state alone."""
+def test_memory_is_as_on_the_page(session: dict[str, Any]) -> None:
+    """With rematerialisation, only the carried state grows with the number of frames."""
     run("docs/explanations/memory.md", session)
     kept, again = session["kept"], session["again"]
     assert kept[8] > 1.5 * kept[2] and again[8] < 1.15 * again[2]
@@ -197,7 +198,7 @@ inputs._generated = lambda: [(portrait, np.asarray([170, 75, 275, 200], np.float
 inputs.find_prepared = lambda name, data_dir: None
 inputs.FRAMES = 3
 """
-"""Exports are compared on few crops of one face here: `tests/export` has what is compared."""
+"""Exports are compared on a few crops of one face; `tests/export` tests the comparison."""
 
 
 @pytest.mark.slow
@@ -212,8 +213,8 @@ inputs.FRAMES = 3
         pytest.param("LiteRT", "ai_edge_litert", marks=pytest.mark.extras),
     ],
 )
-def test_exports_run_as_the_pages_say(section: str, module: str | None, tmp_path: Path) -> None:
-    """The command and the Python of a section, in a process: frameworks do not share one well."""
+def test_the_exports_of_the_pages_run(section: str, module: str | None, tmp_path: Path) -> None:
+    """The command and the Python of a section, in a subprocess since frameworks may conflict."""
     if module is not None and importlib.util.find_spec(module) is None:
         pytest.skip(f"{module} is not installed")
     parts = (DOCS / "tutorials" / "export.md").read_text().split("\n## ")
@@ -229,7 +230,7 @@ def test_exports_run_as_the_pages_say(section: str, module: str | None, tmp_path
         *blocks(pages[section], "python"),
     ]
     if section == "StableHLO":
-        # The guide's stream begins at the same crop.
+        # The guide's stream starts with the same crop.
         lines += [
             "import shutil; shutil.copytree('exported/stablehlo', 'exported', dirs_exist_ok=True)",
             "warp = np.array([[[1, 0, 0], [0, 1, 0]]], np.float32)",
@@ -250,12 +251,12 @@ def test_the_figure_has_the_shapes_of_the_network() -> None:
     assert figure.FIGURE.read_text(encoding="utf-8") == figure.draw(config), f"run {file}"
 
     images = jnp.zeros((figure.BATCH, config.input_size, config.input_size, 3))
-    begin = rednet.initial_state(config, figure.BATCH)
+    initial = rednet.initial_state(config, figure.BATCH)
     output, state = jax.eval_shape(
-        lambda: rednet.step(config, variables, begin, images, feedback_steps=1)
+        lambda: rednet.step(config, variables, initial, images, feedback_steps=1)
     )
     drawn = figure.shapes(config)
-    for name, found in (
+    for name, arrays in (
         ("maps", output.response_maps),
         ("landmarks", output.landmarks),
         ("confidence", output.confidence),
@@ -264,11 +265,11 @@ def test_the_figure_has_the_shapes_of_the_network() -> None:
         ("z", state.feedback),
         ("memory", state.memory),
     ):
-        assert jax.tree.map(jnp.shape, drawn[name]) == jax.tree.map(jnp.shape, found), name
+        assert jax.tree.map(jnp.shape, drawn[name]) == jax.tree.map(jnp.shape, arrays), name
 
 
 def test_every_result_has_its_command() -> None:
-    """The table of results.md: each file matches one row, whose command is the one in the file."""
+    """Each result matches one row of the table in results.md, with the same command."""
     page = (DOCS / "explanations" / "results.md").read_text()
     rows = re.findall(r"^\| (`[^|]*`) \| `([^`]*)` \|", page, re.M)
     rows = [(re.findall(r"`([^`]+)`", files), command) for files, command in rows]
@@ -276,20 +277,22 @@ def test_every_result_has_its_command() -> None:
     for file in folder.rglob("*.json"):
         name = file.relative_to(folder).as_posix()
         (command,) = (
-            command for patterns, command in rows if any(fnmatch(name, one) for one in patterns)
+            command
+            for patterns, command in rows
+            if any(fnmatch(name, pattern) for pattern in patterns)
         )
         if file.parent == folder:
             result = json.loads(file.read_text())
-            told = result.get("provenance", result)["command"]
-            assert fnmatch(told, f"{command}*"), name
+            recorded = result.get("provenance", result)["command"]
+            assert fnmatch(recorded, f"{command}*"), name
     for patterns, _ in rows:
         assert all(any(folder.glob(pattern)) for pattern in patterns)
 
 
 def test_the_reference_has_every_public_name() -> None:
     page = (DOCS / "reference" / "rednet_jax.md").read_text()
-    named = set(re.findall(r"^\.\. auto\w+:: rednet_jax\.(\w+)$", page, re.M))
-    assert named == set(rednet.__all__) - {"__version__"}
+    documented = set(re.findall(r"^\.\. auto\w+:: rednet_jax\.(\w+)$", page, re.M))
+    assert documented == set(rednet.__all__) - {"__version__"}
 
 
 def test_readme_is_short() -> None:

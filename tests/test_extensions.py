@@ -1,6 +1,6 @@
-"""What a user adds from outside the package: a loss, an optimiser, a detector, a preset, modules.
+"""Extensions by users: a loss, an optimiser, a detector, a preset, modules.
 
-Each is one value passed in; no file of the package is touched, and nothing is registered.
+Each is passed as a value, without changes of the package and without a registry.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def my_preset(**changes: Any) -> RedNetConfig:
 
 
 def symmetry(output, targets: Targets) -> jax.Array:
-    """A loss: how unlike the two eyes' widths are, in pixels of the crop."""
+    """A loss: half the difference of the widths of the eyes, in pixels of the crop."""
     points = output.landmarks
     right = jnp.abs(points[:, 39, 0] - points[:, 36, 0])
     left = jnp.abs(points[:, 45, 0] - points[:, 42, 0])
@@ -80,27 +80,28 @@ def stepped(experiment: rednet_jax.Experiment) -> tuple[Any, Any, dict[str, jax.
     state = initial_train_state(experiment)
     step = functools.partial(train_step, experiment, experiment.stages[0], 1)
     compiled = jax.jit(step)
-    # The learning rate begins at 0.
+    # The learning rate starts at 0.
     after, metrics = compiled(state, batch_of(experiment.model))
     return state, compiled(after, batch_of(experiment.model))[0], metrics
 
 
 def test_a_loss_is_a_function() -> None:
-    """It enters the total of every pass, the gradient, and the metrics under its name."""
+    """It is added to the total loss of every pass, and is a metric with its name."""
     model = my_preset()
     with_it = rednet_jax.Experiment(
         "mine", model, stages=(one_stage(model, extra_losses=(symmetry,)),)
     )
     without = dataclasses.replace(with_it, stages=(one_stage(model),))
-    _, one, own = stepped(with_it)
-    _, other, plain = stepped(without)
-    assert float(own["symmetry"]) > 0 and "symmetry" not in plain
-    np.testing.assert_allclose(own["loss"], plain["loss"] + own["symmetry"], rtol=1e-5)
-    moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), one.params, other.params)
-    assert any(jax.tree.leaves(moved))
+    _, after, metrics = stepped(with_it)
+    _, after_without, metrics_without = stepped(without)
+    assert float(metrics["symmetry"]) > 0 and "symmetry" not in metrics_without
+    total = metrics_without["loss"] + metrics["symmetry"]
+    np.testing.assert_allclose(metrics["loss"], total, rtol=1e-5)
+    changed = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), after.params, after_without.params)
+    assert any(jax.tree.leaves(changed))
 
 
-def test_a_loss_of_another_shape_is_refused() -> None:
+def test_a_loss_of_another_shape_is_an_error() -> None:
     model = my_preset()
 
     def scalar(output, targets):
@@ -118,7 +119,7 @@ def test_a_loss_of_another_shape_is_refused() -> None:
 
 
 @pytest.mark.parametrize("extra", [(symmetry, symmetry), (functools.partial(symmetry),)])
-def test_losses_need_names_of_their_own(extra) -> None:
+def test_losses_need_unique_names(extra) -> None:
     with pytest.raises(RednetError, match="extra_losses need a __name__ each"):
         one_stage(my_preset(), extra_losses=extra)
 
@@ -138,8 +139,8 @@ def test_losses_need_names_of_their_own(extra) -> None:
     ],
     ids=["lion", "adagrad", "chain"],
 )
-def test_an_optimiser_is_any_transformation_of_optax(transformation) -> None:
-    """It sees clipped gradients, follows the schedule, and moves no frozen part."""
+def test_an_optimiser_is_any_optax_transformation(transformation) -> None:
+    """It does not change frozen parts."""
     model = my_preset()
     optimiser = OptimiserConfig(
         warmup_steps=1, transformation=transformation, frozen=("encoder",), learning_rate=0.1
@@ -148,11 +149,11 @@ def test_an_optimiser_is_any_transformation_of_optax(transformation) -> None:
         "mine", model, stages=(one_stage(model, optimiser=optimiser),)
     )
     state = initial_train_state(experiment)
-    begun = jax.tree.leaves(jax.jit(transformation(0.1).init)(state.params))
-    held = jax.tree.leaves(state.opt_state)
-    # Adagrad's sums begin at 0.1, not at zero.
-    assert sorted(float(np.sum(leaf)) for leaf in begun if np.ndim(leaf)) == pytest.approx(
-        sorted(float(np.sum(leaf)) for leaf in held if np.ndim(leaf))
+    initial = jax.tree.leaves(jax.jit(transformation(0.1).init)(state.params))
+    leaves = jax.tree.leaves(state.opt_state)
+    # The state is the transformation's own: Adagrad's sums start at 0.1, not at 0.
+    assert sorted(float(np.sum(leaf)) for leaf in initial if np.ndim(leaf)) == pytest.approx(
+        sorted(float(np.sum(leaf)) for leaf in leaves if np.ndim(leaf))
     )
     step = jax.jit(functools.partial(train_step, experiment, experiment.stages[0], 1))
     after = state
@@ -168,8 +169,8 @@ def test_an_optimiser_is_any_transformation_of_optax(transformation) -> None:
     assert changed("decoder") and not changed("encoder")
 
 
-class Fixed:
-    """A detector that returns one face with a given box."""
+class FixedDetector:
+    """A detector that always returns the same box."""
 
     def __init__(self, box: np.ndarray) -> None:
         self.box = box
@@ -179,8 +180,8 @@ class Fixed:
 
 
 def test_a_detector_is_a_value(portrait) -> None:
-    (found,) = rednet_jax.align(portrait, feedback_steps=1)
-    detector = Fixed(found.box + np.float32([2, 0, 2, 0]))
+    (detected,) = rednet_jax.align(portrait, feedback_steps=1)
+    detector = FixedDetector(detected.box + np.float32([2, 0, 2, 0]))
     (face,) = rednet_jax.align(portrait, feedback_steps=1, detector=detector)
     np.testing.assert_array_equal(face.box, detector.box)
     assert face.score == 0.7
@@ -189,7 +190,7 @@ def test_a_detector_is_a_value(portrait) -> None:
 
 
 class Gate(nnx.Module):
-    """An encoder: `compact`'s, its finest features weighed by a convolution of the image."""
+    """The encoder of `compact` with a gate on its finest features."""
 
     def __init__(self, config: RedNetConfig, draw: Any) -> None:
         self.inner = CompactEncoder(config, draw)
@@ -204,34 +205,34 @@ class Gate(nnx.Module):
         return encoded._replace(features=(first * jax.nn.sigmoid(self.gate(first)), *rest))
 
 
-class Plain(CompactDecoder):
-    """A decoder: `compact`'s, twice as loud."""
+class Doubled(CompactDecoder):
+    """The decoder of `compact` with doubled outputs."""
 
     def __call__(self, code: jax.Array, encoded: Encoded, mode: Any) -> jax.Array:
         return 2 * super().__call__(code, encoded, mode)
 
 
 def test_an_encoder_and_a_decoder_are_modules(tmp_path: Path) -> None:
-    """They are trained, and saved under their names; to load them is to name them again."""
-    model = my_preset(encoder=Gate, decoder=Plain)
+    """They are trained, and saved by name; `load` needs the modules again."""
+    model = my_preset(encoder=Gate, decoder=Doubled)
     experiment = rednet_jax.Experiment("mine", model, stages=(one_stage(model),))
     before, after, metrics = stepped(experiment)
     assert np.isfinite(float(metrics["loss"]))
     assert before.params["encoder"]["gate"]["kernel"].shape == (1, 1, 8, 8)
     variables = {"params": after.params, "batch_stats": after.batch_stats}
     rednet_jax.save(tmp_path / "mine.safetensors", model, variables)
-    config, loaded = rednet_jax.load(tmp_path / "mine.safetensors", encoder=Gate, decoder=Plain)
+    config, loaded = rednet_jax.load(tmp_path / "mine.safetensors", encoder=Gate, decoder=Doubled)
     assert config == model
     images = jnp.zeros((1, model.input_size, model.input_size, 3))
-    ours, _ = rednet_jax.align_image(model, variables, images, feedback_steps=1)
-    theirs, _ = rednet_jax.align_image(config, loaded, images, feedback_steps=1)
-    np.testing.assert_array_equal(ours.landmarks, theirs.landmarks)
-    # A run of the same experiment begins with them, and with weights that have another encoder.
-    begun = initial_weights(tmp_path / "run", str(tmp_path / "mine.safetensors"), experiment)
-    assert begun is not None
-    assert begun.fingerprint == fingerprint(variables)
+    expected, _ = rednet_jax.align_image(model, variables, images, feedback_steps=1)
+    output, _ = rednet_jax.align_image(config, loaded, images, feedback_steps=1)
+    np.testing.assert_array_equal(output.landmarks, expected.landmarks)
+    # They are also the initial weights of a run, as are weights with another encoder (below).
+    initial = initial_weights(tmp_path / "run", str(tmp_path / "mine.safetensors"), experiment)
+    assert initial is not None
+    assert initial.fingerprint == fingerprint(variables)
     without = dataclasses.replace(model, encoder=None, decoder=None)
-    with pytest.raises(RednetError, match="PyTorch module has the presets' encoders"):
+    with pytest.raises(RednetError, match="PyTorch module has only the presets' encoders"):
         write_torch_weights(tmp_path / "torch.safetensors", model, variables, feedback_steps=1)
     with pytest.raises(RednetError, match=r"an encoder of its own, .*Gate.*load\(..., encoder="):
         rednet_jax.load(tmp_path / "mine.safetensors")
@@ -240,10 +241,10 @@ def test_an_encoder_and_a_decoder_are_modules(tmp_path: Path) -> None:
     )
     with pytest.raises(RednetError, match=r"plain\.safetensors"):
         rednet_jax.load(tmp_path / "plain.safetensors", encoder=Gate)
-    plain = initial_weights(
+    initial = initial_weights(
         tmp_path / "other", str(tmp_path / "plain.safetensors"), experiment, ("encoder",)
     )
-    assert plain is not None
+    assert initial is not None
 
 
 EXPERIMENT = """
@@ -282,14 +283,14 @@ experiment = rednet.Experiment(
 """
 
 
-def test_a_file_of_ones_own(tmp_path: Path) -> None:
-    """One file holds loss and optimiser; a run is not resumed with another function of the name."""
+def test_an_experiment_file_with_its_own_functions(tmp_path: Path) -> None:
+    """A run is not resumed with another function of the same name."""
     file, run = tmp_path / "mine.py", tmp_path / "run"
     file.write_text(EXPERIMENT.replace("{factor}", "0.01"))
     claim(run, load_experiment(file, {"seed": "3"}), None)
-    told = json.loads((run / "config.json").read_text())["stages"][0]
-    assert told["extra_losses"][0].startswith("closeness ")
-    assert told["optimiser"]["transformation"].endswith("lion")
+    stage = json.loads((run / "config.json").read_text())["stages"][0]
+    assert stage["extra_losses"][0].startswith("closeness ")
+    assert stage["optimiser"]["transformation"].endswith("lion")
     claim(run, load_experiment(file, {"seed": "3"}), None)
     assert load_experiment(file, {"model.scheme": "wflw98"}).model.scheme.count == 98
     with pytest.raises(RednetError, match="nothing: no such file or built-in scheme"):

@@ -1,4 +1,4 @@
-"""Configs are checked by their type hints, in values as in text."""
+"""Values and texts of config fields are checked by their type hints."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def experiment(**fields: Any) -> Experiment:
 
 
 @pytest.mark.parametrize(
-    ("build", "told"),
+    ("build", "message"),
     [
         (lambda: LossConfig(coordinate="Wing"), "losses.coordinate: 'Wing' is not one of l1, wing"),
         (
@@ -105,21 +105,21 @@ def experiment(**fields: Any) -> Experiment:
         (lambda: OneEuro(speed_gain=None), "smoothing.speed_gain: None is not a finite number"),
     ],
 )
-def test_a_value_of_a_wrong_type_is_one_line_with_the_fields_name(build, told):
+def test_a_value_of_a_wrong_type_is_an_error_with_the_fields_name(build, message):
     with pytest.raises(RednetError) as caught:
         build()
-    assert str(caught.value).startswith(told)
+    assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
 
-def test_an_int_is_a_float_and_stays_what_it_is():
+def test_an_int_is_accepted_for_a_float_and_not_converted():
     assert type(OptimiserConfig(clip_norm=2).clip_norm) is int
 
 
 CONFIGS = [
     value
     for info in pkgutil.walk_packages(rednet_jax.__path__, "rednet_jax.")
-    # The one module that needs an extra to be imported.
+    # The only module that cannot be imported without an extra.
     if info.name != "rednet_jax.export.rednet_torch"
     for value in vars(importlib.import_module(info.name)).values()
     if isinstance(value, type)
@@ -136,13 +136,13 @@ def test_every_config_is_checked(config):
         config(*(object() for _ in dataclasses.fields(config)))
 
 
-def test_the_configs_are_found():
+def test_the_list_of_configs_is_complete():
     assert {LossConfig, Experiment, Stage, RedNetConfig, Arm, OneEuro, Drift} <= {*CONFIGS}
 
 
 @dataclasses.dataclass(frozen=True)
 class Every:
-    """A field of every type that is written as text."""
+    """A field of every type that can be parsed from text."""
 
     flag: bool
     count: int
@@ -176,7 +176,7 @@ shares = st.floats(allow_nan=False, allow_infinity=False)
         choices=st.lists(st.sampled_from(["one", "two"])).map(tuple),
     )
 )
-def test_text_and_values_are_one_notion_of_types(every):
+def test_the_text_of_a_value_is_parsed_to_the_value(every):
     for name, hint in field_types(Every).items():
         value = getattr(every, name)
         text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
@@ -184,16 +184,16 @@ def test_text_and_values_are_one_notion_of_types(every):
 
 
 @given(st.sampled_from(sorted(field_types(Every))), words)
-def test_text_that_is_parsed_is_a_value_that_passes(name, text):
+def test_parsed_values_are_valid(name, text):
     try:
         value = parse_field(field_types(Every)[name], text, name)
     except RednetError as error:
         assert str(error).startswith(f"{name}: '{text}' is not ")
         return
-    given = Every(True, 1, 1.0, "a", "one", (), (), ())
-    assert getattr(dataclasses.replace(given, **{name: value}), name) == value
+    config = Every(True, 1, 1.0, "a", "one", (), (), ())
+    assert getattr(dataclasses.replace(config, **{name: value}), name) == value
 
 
-def test_a_missing_field_of_nested_configs_is_given_its_default_as_json() -> None:
+def test_missing_fields_of_nested_configs_get_their_defaults_as_json() -> None:
     filled = with_defaults({"name": "x"}, experiment())
     assert filled["stages"] == experiment().to_json()["stages"]

@@ -1,4 +1,4 @@
-"""The house rules that a machine can hold: imports go down, the core stays light."""
+"""Automatic checks of project rules: layers of imports, and dependencies of the core."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ import rednet_jax
 PACKAGE = Path(rednet_jax.__file__).parent
 ROOT = PACKAGE.parent
 
-# Each folder may import from itself and from those on lower floors; from its own floor only
-# itself. `model` may see `landmarks` alone.
-FLOORS = [
+# Each folder or module may import itself, and those in lower layers. `model` may import only
+# `landmarks`, `fields` and `errors`.
+LAYERS = [
     {"cli"},
-    {"commands"},
     {"bench", "ablate"},
     {"quickstart"},
     {"train", "export"},
@@ -35,12 +34,12 @@ FLOORS = [
     {"files", "fields", "logs", "reading"},
     {"errors"},
 ]
-FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}
+LAYER = {name: number for number, layer in enumerate(LAYERS) for name in layer}
 
 
 def imports(file: Path) -> set[str]:
-    """First folder or module below `rednet_jax` of everything that a file imports from it."""
-    rooms = set()
+    """The folders and modules directly in `rednet_jax` from which a file imports."""
+    names_below = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -51,20 +50,20 @@ def imports(file: Path) -> set[str]:
         for name in names:
             first, _, rest = name.partition(".")
             if first == "rednet_jax" and rest:
-                rooms.add(rest.split(".")[0])
-    return rooms
+                names_below.add(rest.split(".")[0])
+    return names_below
 
 
 FILES = sorted(file for file in PACKAGE.rglob("*.py") if file != PACKAGE / "__init__.py")
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
-def test_imports_go_down(file: Path) -> None:
+def test_imports_are_from_lower_layers(file: Path) -> None:
     own = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    for room in imports(file) - {own}:
-        assert FLOOR[room] > FLOOR[own], f"{own} imports {room}"
+    for name in imports(file) - {own}:
+        assert LAYER[name] > LAYER[own], f"{own} imports {name}"
         if own == "model":
-            assert room in ("landmarks", "fields", "errors")
+            assert name in ("landmarks", "fields", "errors")
 
 
 def test_no_relative_import() -> None:
@@ -78,12 +77,12 @@ def test_core_depends_on_no_other_framework() -> None:
     assert not names & {"tensorflow", "tensorflow-cpu", "torch", "onnx", "onnxruntime"}
 
 
-def test_constraints_name_no_address() -> None:
+def test_constraints_have_no_urls() -> None:
     for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
         assert re.fullmatch(r"#.*|[\w.-]+==[\w.]+", line), line
 
 
-def test_importing_the_package_costs_nothing() -> None:
+def test_the_import_of_the_package_is_fast() -> None:
     """Neither the package nor the command's help imports jax."""
     code = (
         "import sys, rednet_jax, rednet_jax.cli as cli; cli.main(['--help']); "
@@ -101,8 +100,8 @@ def test_public_names_load() -> None:
         rednet_jax.no_such_name  # noqa: B018
 
 
-def test_align_imports_nothing_of_data_sets_videos_or_training() -> None:
-    """Half of its second would go to what it does not use."""
+def test_align_does_not_import_unused_libraries() -> None:
+    """They would double the start time of `rednet align`."""
     program = "import sys; import rednet_jax.inference.align_files; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
@@ -112,7 +111,7 @@ def test_align_imports_nothing_of_data_sets_videos_or_training() -> None:
     assert not loaded & unused
 
 
-def test_one_version_everywhere() -> None:
+def test_the_version_is_the_same_everywhere() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert rednet_jax.__version__ == project["version"]
     cited = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.M)

@@ -1,4 +1,4 @@
-"""What other libraries log passes through commands, but for what is noise."""
+"""The log messages of other libraries in commands."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
         ({"JAX_LOGGING_LEVEL": "WARNING"}, [True, True, True, True]),
     ],
 )
-def test_noise_alone_is_held_back_unless_it_is_asked_for(environment, enabled):
+def test_only_the_messages_of_some_loggers_are_hidden(environment, enabled):
     lines = run(STATE, **environment).stdout.splitlines()[-4:]
     assert [line.endswith("True") for line in lines] == enabled
 
 
-def test_compilations_are_logged_where_the_user_asks_for_them():
+def test_compilations_are_logged_if_enabled():
     code = (
         "from rednet_jax import cli; cli.main(['--help']); import jax; jax.jit(lambda x: x + 1)(1)"
     )
@@ -49,14 +49,14 @@ def test_compilations_are_logged_where_the_user_asks_for_them():
 
 
 @pytest.mark.parametrize("before", ["", "from rednet_jax import cli; cli.main(['--help'])\n"])
-def test_of_absl_only_what_orbax_raises_as_well_is_left_out(before):
-    """In a command, too, where the logger is there before absl gives it a class of its own."""
+def test_only_orbaxs_messages_of_absls_logger_are_hidden(before):
+    """Also in a command, where the logger exists before absl sets its class."""
     code = (
         f"{before}import logging, rednet_jax.train.checkpoints\n"
         "from absl import logging as absl\n"
         "absl.error('of another library')\n"
         "exec(compile('absl.error(\"of orbax\")', '/site-packages/orbax/checkpoint/a.py', 'exec'))"
     )
-    told = run(code).stderr
-    assert "of another library" in told and "of orbax" not in told
+    log = run(code).stderr
+    assert "of another library" in log and "of orbax" not in log
     assert "of orbax" in run(code, JAX_LOGGING_LEVEL="DEBUG").stderr

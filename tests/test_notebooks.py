@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom, and are kept without outputs."""
+"""The notebooks run, and have no stored outputs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ notebooks = pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.ste
 
 
 def cells(file: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["cells"]
-    return [cell for cell in found if cell["cell_type"] == "code"]
+    every: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    return [cell for cell in every if cell["cell_type"] == "code"]
 
 
 def test_there_are_notebooks() -> None:
@@ -33,14 +33,15 @@ def test_outputs_are_stripped(file: Path) -> None:
 def test_runs_from_top_to_bottom(file: Path, tmp_path: Path) -> None:
     nbclient = pytest.importorskip("nbclient")
     nbformat = pytest.importorskip("nbformat")
-    ran = nbformat.read(file, as_version=4)
+    notebook = nbformat.read(file, as_version=4)
+    resources = {"metadata": {"path": str(tmp_path)}}
     nbclient.NotebookClient(
-        ran, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+        notebook, timeout=600, kernel_name="python3", resources=resources
     ).execute()
-    drawn = [
+    images = [
         output
-        for cell in ran.cells
+        for cell in notebook.cells
         for output in cell.get("outputs", [])
         if "image/png" in output.get("data", {})
     ]
-    assert len(drawn) >= 3
+    assert len(images) >= 3

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from rednet_jax.errors import RednetError
 from rednet_jax.files import write_text, writing
-from rednet_jax.logs import ASKED
+from rednet_jax.logs import LOG_VARIABLES
 from rednet_jax.reading import read_json
 from rednet_jax.train.state import TrainState
 
@@ -34,7 +34,7 @@ def _is_news(record: logging.LogRecord) -> bool:
 
     Orbax raises what fails, and before that logs it from each of its threads, with a traceback.
     """
-    asked = any(os.environ.get(name) for name in ASKED)
+    asked = any(os.environ.get(name) for name in LOG_VARIABLES)
     return asked or record.levelno != logging.ERROR or "orbax" not in _file_that_logs()
 
 

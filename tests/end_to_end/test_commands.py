@@ -1,4 +1,4 @@
-"""The installed command as a user runs it: its own process, its files, its last words."""
+"""The installed command in a process of its own, with its files and messages."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def checkpoint(narrow, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    """The moving portrait as an AVI file of JPEG images, eight times over."""
+    """An AVI file of JPEG images that repeats the moving portrait eight times."""
     path = tmp_path_factory.mktemp("clip") / "clip.avi"
     frames, _ = portrait_clip()
     with av.open(str(path), "w") as container:
@@ -77,7 +77,7 @@ def test_a_truncated_video_keeps_its_frames_and_is_status_1(checkpoint, clip, tm
         assert len(list(video)) == count
 
 
-def test_a_wrong_video_is_one_line_and_status_2(checkpoint, tmp_path):
+def test_an_invalid_video_is_one_error_line_and_status_2(checkpoint, tmp_path):
     (tmp_path / "text.mp4").write_text("This is no video.\n")
     done = rednet("track", "text.mp4", "--checkpoint", checkpoint, cwd=tmp_path)
     assert done.returncode == 2
@@ -86,7 +86,7 @@ def test_a_wrong_video_is_one_line_and_status_2(checkpoint, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["text.mp4"]
 
 
-def test_ctrl_c_leaves_a_whole_video_and_table(checkpoint, clip, tmp_path):
+def test_ctrl_c_leaves_complete_outputs(checkpoint, clip, tmp_path):
     command = [str(REDNET), "track", str(clip), "--checkpoint", str(checkpoint)]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
@@ -114,11 +114,11 @@ def test_quickstart(tmp_path):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = rednet("quickstart", "--out", "shown", cwd=tmp_path)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    # Others' work does not count: what two cores do in 90 s.
+    # CPU time, so that other processes do not matter: 90 s on two cores.
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2 * 90
     assert (done.returncode, done.stderr) == (0, "")
     rows = re.findall(r"^ (\d) +(\d+) +([\d.]+) +([\d.]+)$", done.stdout, re.M)
-    assert [(int(k), int(found)) for k, found, _, _ in rows] == [(k, FRAMES) for k in (1, 2, 3)]
+    assert [(int(k), int(count)) for k, count, _, _ in rows] == [(k, FRAMES) for k in (1, 2, 3)]
     for _, _, milliseconds, jitter in rows:
         assert 0 < float(milliseconds) < 200
         assert 0 < float(jitter) < 3
@@ -127,19 +127,19 @@ def test_quickstart(tmp_path):
         assert f"shown/{name}" in done.stdout
     _, landmarks = read_landmarks_csv(tmp_path / "shown" / "landmarks.csv")
     _, motion = portrait_clip()
-    still = apply_affine(motion, landmarks)
-    # The middle of each eye and of the mouth as one sees them in the portrait.
-    for members, place in [
+    in_portrait = apply_affine(motion, landmarks)
+    # The centres of the eyes and of the mouth in the portrait, labelled by hand.
+    for members, centre in [
         (slice(36, 42), (204, 101)),
         (slice(42, 48), (248, 104)),
         (slice(48, 60), (224, 146)),
     ]:
-        assert np.abs(still[:, members].mean(1) - place).max() < 6
+        assert np.abs(in_portrait[:, members].mean(1) - centre).max() < 6
     run = tmp_path / "shown" / "smoke"
     assert f"resumed at step {STOPPED} from disk\nshown/smoke: report.html" in done.stdout
     assert json.loads((run / "config.json").read_text())["mesh"] == MESH
-    begun = (run / "environment.jsonl").read_text().splitlines()
-    assert [json.loads(row)["step"] for row in begun] == [0, STOPPED]
+    starts = (run / "environment.jsonl").read_text().splitlines()
+    assert [json.loads(row)["step"] for row in starts] == [0, STOPPED]
     trained = re.findall(r"^ +(\d+) +([\d.]+) +([\d.]+)$", done.stdout, re.M)
     assert [int(step) for step, _, _ in trained] == [STOPPED, RESUMED]
     assert (run / "checkpoints" / str(RESUMED)).is_dir()
@@ -155,7 +155,7 @@ def test_align_by_default(tmp_path):
 
 @needs_weights
 @pytest.mark.parametrize("name", ["lbbc2a/vid.mpg", "changeLighting/vid.wmv"])
-def test_real_faces_are_followed(real_data, tmp_path, name):
+def test_real_faces_are_tracked(real_data, tmp_path, name):
     video = real_data / "clips" / name
     done = rednet("track", video, "--landmarks", "points.csv", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")

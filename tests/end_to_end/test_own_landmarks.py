@@ -1,4 +1,4 @@
-"""The commands of docs/tutorials/own_landmarks.md in turn, on fewer faces and steps."""
+"""The commands of docs/tutorials/own_landmarks.md with fewer faces and steps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EXAMPLE = ROOT / "experiments" / "own_landmarks"
 FRESH = "detection,encoder/squeeze,regression/points,regression/squeeze"
 
 
-def test_the_page_and_the_experiment_name_the_same_parts() -> None:
+def test_the_page_and_the_experiment_have_the_same_parts() -> None:
     page = (ROOT / "docs" / "tutorials" / "own_landmarks.md").read_text()
     assert f"--fresh {FRESH}" in page
     assert f"--fresh {FRESH}" in (EXAMPLE / "experiment.py").read_text()
@@ -40,27 +40,27 @@ def test_from_labelled_images_to_an_export(tmp_path, monkeypatch, capsys) -> Non
     faces = [sys.executable, str(EXAMPLE / "faces.py"), "mine", "--count", "24"]
     subprocess.run(faces, check=True)
     labelled = ["--labels", "mine/labels.csv"]
-    proposed = ["data", "scheme", "mine/images", *labelled, "--name", "mine98"]
-    assert cli.main(proposed) == 0
-    found, committed = load_scheme("mine98.json"), load_scheme(EXAMPLE / "mine98.json")
-    assert found.mirror == committed.mirror and found.groups == committed.groups
-    np.testing.assert_allclose(found.shape, committed.shape, atol=0.05)
+    propose = ["data", "scheme", "mine/images", *labelled, "--name", "mine98"]
+    assert cli.main(propose) == 0
+    proposed, committed = load_scheme("mine98.json"), load_scheme(EXAMPLE / "mine98.json")
+    assert proposed.mirror == committed.mirror and proposed.groups == committed.groups
+    np.testing.assert_allclose(proposed.shape, committed.shape, atol=0.05)
     prepared = ["--data-dir", "prepared"]
     scheme = ["--scheme", str(EXAMPLE / "mine98.json")]
     prepare = ["data", "prepare", "folder", "--name", "mine98", "--from", "mine/images"]
     assert cli.main([*prepare, *labelled, *scheme, *prepared]) == 0
     assert cli.main(["data", "show", "mine98", "--augmented", "--count", "4", *prepared]) == 0
 
-    few = ["--stop-after", "6", "--batch", "4", "--one_pass_steps", "3", "--evaluate_every", "3"]
-    few += ["--log_every", "1"]
-    train = ["train", str(EXAMPLE / "experiment.py"), "--run-dir", "run", *prepared, *few]
+    short = ["--stop-after", "6", "--batch", "4", "--one_pass_steps", "3", "--evaluate_every", "3"]
+    short += ["--log_every", "1"]
+    train = ["train", str(EXAMPLE / "experiment.py"), "--run-dir", "run", *prepared, *short]
     assert cli.main([*train, "--init-from", "compact"]) == 2
     assert f"begin afresh: --fresh {FRESH.split(',')[0]}" in capsys.readouterr().err
     assert cli.main([*train, "--init-from", "compact", "--fresh", FRESH]) == 0
-    told = capsys.readouterr().out
-    assert f"begins with the weights of compact; fresh: {FRESH.replace(',', ', ')}" in told
+    output = capsys.readouterr().out
+    assert f"begins with the weights of compact; fresh: {FRESH.replace(',', ', ')}" in output
     assert json.loads(Path("run/init_from.json").read_text())["fresh"] == FRESH.split(",")
-    # Resumed without saying it again, and refused with other parts.
+    # The run resumes without the options, and does not resume with other parts.
     assert cli.main([*train, "--stop-after", "7"]) == 0
     other = [*train, "--init-from", "compact", "--fresh", "detection"]
     assert cli.main(other) == 2
@@ -68,9 +68,9 @@ def test_from_labelled_images_to_an_export(tmp_path, monkeypatch, capsys) -> Non
     config, variables = rednet_jax.load("run")
     assert config.scheme == committed
     released = rednet_jax.load("compact")[1]["params"]["encoder"]["stem1"]["conv"]["kernel"]
-    ours = variables["params"]["encoder"]["stem1"]["conv"]["kernel"]
-    # Of the encoder little has moved in so few steps.
-    np.testing.assert_allclose(ours, released, atol=0.05)
+    trained = variables["params"]["encoder"]["stem1"]["conv"]["kernel"]
+    # The encoder changes little in so few steps.
+    np.testing.assert_allclose(trained, released, atol=0.05)
 
     assert cli.main(["eval", "run", "--data", "mine98", "--split", "test", *prepared]) == 0
     assert "inter-ocular" in capsys.readouterr().out

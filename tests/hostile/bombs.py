@@ -203,7 +203,7 @@ def network_of_huge_images() -> None:
     config, variables = network()
     large = dataclasses.replace(config, image_size=32 * 100_000)
     write_weights("a.safetensors", large, variables)
-    _refused(lambda: load("a.safetensors"), "asks for images of 3200000 pixels a side")
+    _refused(lambda: load("a.safetensors"), "has images of 3200000 x 3200000 pixels")
 
 
 def checkpoint_that_names_a_device() -> None:

@@ -135,7 +135,7 @@ def test_changes_that_only_fit_together_are_checked_together(file):
         ("stages.0.batch", "3", "no field 'stages'"),
         ("one.stepz", "3", "stepz.*known: .*steps"),
         ("one", "3", "no field 'one'"),
-        ("clips", "3", "clips can be changed in the experiment's file alone"),
+        ("clips", "3", "clips can be changed only in the experiment's file"),
         ("data.train", "300w", "'300w' is not NAME/SPLIT"),
         ("data.train", "a/b,c/d", r"data.weights needs a weight.*data.train \(2\)"),
         ("data.weights", "0", "data.weights needs a weight above 0"),

@@ -111,7 +111,7 @@ def test_a_name_that_is_no_text_is_skipped(tree, tmp_path) -> None:
 def test_two_processes_do_not_prepare_one_data_set(tree, tmp_path) -> None:
     def meanwhile(done: int, total: int | None) -> None:
         if done == 1:
-            with pytest.raises(RednetError, match="another process has this folder"):
+            with pytest.raises(RednetError, match="another process uses this folder"):
                 prepare("300w", tree, tmp_path / "data")
 
     assert prepare("300w", tree, tmp_path / "data", meanwhile).samples == {"train": 40}
