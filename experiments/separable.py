@@ -1,11 +1,15 @@
-"""`separable` on four data sets, with re-crops between passes: what its released weights are from.
+"""`separable` on four data sets, with re-crops between passes: a third of `compact`'s training.
 
     rednet train experiments/separable.py --run-dir RUN --data-dir PREPARED
 
+One run gave experiments/weights/separable.safetensors (commit 0481b62), which is not released:
+3.96, 3.74 and 3.76 % at K = 1, 2, 3 (results/separable_300w_validation.json), where `compact`,
+trained on 3.5 times as many faces, has 3.47, 3.33 and 3.33. To train on from there, add
+`--init-from experiments/weights/separable.safetensors`.
+
 Human labels make two fifths of each batch, machine labels the rest. The roll of the crops is drawn
 up to 45 degrees about upright, which is where `Aligner` begins. Expects 300w, helen, ytf68 and lfw
-prepared (see data/). Hardware: 2 CPU cores, alone: 0.24 s a step with one pass and 0.44 s with two,
-so 50 minutes.
+prepared (see data/). Hardware: 2 CPU cores shared with other work took 69 minutes.
 """
 
 from rednet_jax.data.augment import Augmentation
