@@ -1,1 +1,1 @@
-"""Data-set readers, split lists and augmentation on the device."""
+"""Data sets: builders, readers, split lists and augmentation on the device."""

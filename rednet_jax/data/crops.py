@@ -1,7 +1,8 @@
-"""Faces of a prepared split, cut once and kept in the data folder as one array.
+"""Cropped faces of a prepared split, cached in the data folder as one array.
 
-The array is raw and memory-mapped: a training batch is then a copy of memory, where decoding would
-take a core for every few hundred faces a second. 256 px take 0.2 MB a face: 0.6 GB for 300-W.
+The array is uncompressed and memory-mapped, so that reading a training batch is a memory copy;
+decoding would occupy one core for every few hundred faces per second. A face of 256 px takes
+0.2 MB, 300-W 0.6 GB.
 """
 
 from __future__ import annotations
@@ -34,31 +35,31 @@ from rednet_jax.landmarks.schemes import Scheme
 from rednet_jax.reading import read_json
 
 _VERSION = 2
-"""Of the files' form and of how a face is cut; counts as part of their source."""
+"""Version of the file format and of the cropping; part of the recorded source."""
 
 _IMAGES, _LABELS, _SOURCE = "images.u8", "labels.npz", "source.json"
 _FINGERPRINT = "fingerprint.txt"
 
 _FEWEST_POINTS = 2
-"""A face with fewer labelled points has no size but that of its box, and without labels no place:
-it is left out, unless the scheme has no more points."""
+"""A face with fewer labelled points is left out, since they do not determine its size; a scheme of
+one landmark needs one."""
 
 
 @dataclass(frozen=True)
 class FaceCrops:
-    """Faces of one split, an image's as a clip of one frame.
+    """Cropped faces of one split; the face of an image is a clip of one frame.
 
     Attributes:
-        images: uint8 [N, C, C, 3], each cut around its face, memory-mapped.
+        images: uint8 [N, C, C, 3], crops around the faces, memory-mapped.
         landmarks: float32 [N, L, 2], in pixels of `images`; 0 where not labelled.
-        labelled: bool [N, L]; of frames without labels all False.
-        affines: float32 [N, 2, 3], from pixels of `images` to pixels of the image.
-        starts: int64 [M + 1], the first face of each of M images or clips, and N.
-        names: N names of the samples, of frames with the frame's number from 1.
-        styles: N, whose labelling convention the points follow.
+        labelled: bool [N, L]; all False for a frame without labels.
+        affines: float32 [N, 2, 3], from pixels of `images` to pixels of the original image.
+        starts: int64 [M + 1], index of the first face of each of M images or clips, then N.
+        names: N names of the samples; those of frames end in the frame's number from 1.
+        styles: N labelling conventions of the points.
         identities: int64 [N], number of the person, -1 if unknown.
         scheme: of the landmarks.
-        fingerprint: digest of all of these, of faces in the data folder.
+        fingerprint: digest of the arrays; empty for faces that are not in the data folder.
     """
 
     images: NDArray[np.uint8]
@@ -78,7 +79,7 @@ class FaceCrops:
 
 
 class _Face(NamedTuple):
-    """A face before it is cut, of the sample of that number; `decode()` reads it."""
+    """A face to be cropped, of the sample with index `sample`; `decode()` returns its image."""
 
     sample: int
     name: str
@@ -93,31 +94,31 @@ class _Face(NamedTuple):
 def face_crops(
     data: str, split: str, *, margin: float, size: int, data_dir: Path | None = None
 ) -> FaceCrops:
-    """Opens the faces of a prepared split, cut; the first call cuts them.
+    """Opens the cropped faces of a prepared split; the first call crops them.
 
-    A face that has too few labels to be cut is left out, a frame of a clip is cut around the
-    nearest face of its clip.
+    A face with too few labels is left out; an unlabelled frame of a clip is cropped around the face
+    of the nearest labelled frame.
 
     Args:
         data: name of the data set.
         split: of the data set.
-        margin: side of the cut square in sides of the landmarks' box: the network's own margin
-            times what augmentation may need around it.
+        margin: side of the crop in sides of the landmarks' box: the network's margin times the
+            room for augmentation.
         size: C, pixels on each side.
         data_dir: as in `rednet_jax.data.folder.data_folder`.
 
     Raises:
-        RednetError: the split cannot be read, has no labelled face, or the data folder cannot be
+        RednetError: the split cannot be read or has no labelled face, or the data folder cannot be
             written.
     """
-    opened = read_clips if holds_clips(data) else read_split
-    samples: Split[ClipSample] | Split[Sample] = opened(data, split, data_dir)
+    read = read_clips if holds_clips(data) else read_split
+    samples: Split[ClipSample] | Split[Sample] = read(data, split, data_dir)
     folder = data_folder(data_dir) / "crops" / f"{data}-{split}-{size}px-{margin:g}"
     source = {"version": _VERSION, "prepared": samples.source}
     try:
-        # Looked at first, without the lock: a data folder that is only read may be read-only.
+        # Checked before locking, since a complete data folder may be read-only.
         if not _made_from(folder, source):
-            # Of processes that start together one cuts, and the others wait for it.
+            # If several processes start together, one crops and the others wait.
             with locked_folder(folder.with_name(f".{folder.name}.partial"), wait=True) as partial:
                 if not _made_from(folder, source):
                     _cut(samples, partial / "new", margin, size)
@@ -139,7 +140,7 @@ def face_crops(
 
 
 def fingerprint_arrays(arrays: Mapping[str, NDArray[Any]]) -> str:
-    """Returns the SHA-256 of arrays: their names, types, shapes and values."""
+    """Returns the SHA-256 of the names, dtypes, shapes and values of arrays."""
     digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
@@ -148,7 +149,7 @@ def fingerprint_arrays(arrays: Mapping[str, NDArray[Any]]) -> str:
 
 
 def _fingerprint(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> str:
-    """The digest of a folder's arrays, kept in a file beside them: all images have to be read."""
+    """Returns the digest of a folder's arrays, cached in a file, since it reads all images."""
     path = folder / _FINGERPRINT
     with contextlib.suppress(OSError, UnicodeDecodeError):
         return path.read_text("ascii").strip()
@@ -168,7 +169,7 @@ def _made_from(folder: Path, source: dict[str, object]) -> bool:
 def _cut(
     samples: Split[ClipSample] | Split[Sample], folder: Path, margin: float, size: int
 ) -> None:
-    """Writes the files of the faces of `samples`."""
+    """Crops the faces of `samples` and writes the files of the folder."""
 
     def cut(face: _Face) -> tuple[_Face, NDArray[np.float64], NDArray[np.uint8]]:
         affine = crop_transform(face.box, margin=margin, size=size)
@@ -183,9 +184,9 @@ def _cut(
         ThreadPoolExecutor() as pool,
         tqdm(desc=title, unit="face", disable=None, leave=False) as bar,
     ):
-        # Some at a time: all images of a data set at once would not fit into memory.
-        while some := list(itertools.islice(faces, 64)):
-            for face, affine, image in pool.map(cut, some):
+        # In chunks, since all images of a data set would not fit into memory.
+        while chunk := list(itertools.islice(faces, 64)):
+            for face, affine, image in pool.map(cut, chunk):
                 file.write(image.tobytes())
                 points = apply_affine(invert_affine(affine), face.landmarks)
                 landmarks.append(np.where(face.labelled[:, None], points, 0))
@@ -195,7 +196,7 @@ def _cut(
                 styles.append(face.style)
                 identities.append(face.identity)
                 owners.append(face.sample)
-            bar.update(len(some))
+            bar.update(len(chunk))
     if not names:
         raise RednetError(f"{samples.data} {samples.split}: no face is labelled")
     starts = np.flatnonzero(np.diff(owners, prepend=-1, append=len(samples)))
@@ -232,7 +233,7 @@ def _faces(samples: Split[ClipSample] | Split[Sample]) -> Iterator[_Face]:
 
 
 def nearest_labelled(valid: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Returns, for each frame [T], the labelled frame that is nearest to it; none of none."""
+    """Returns the nearest labelled frame of each frame [T], or [0] if no frame is labelled."""
     labelled = np.flatnonzero(valid)
     if not len(labelled):
         return labelled

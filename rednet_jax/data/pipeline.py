@@ -1,7 +1,7 @@
-"""Endless training batches of cut faces: shuffled, mixed by weight, shared out to processes.
+"""Endless training batches of cropped faces: shuffled, mixed by weight, sharded over processes.
 
-What a batch holds is a function of the seed and its number alone. A process of several reads every
-so-many-th row of the same batches, and a reader set to a saved state continues there.
+The content of a batch is a function of the seed and the batch's number only. Process p of P reads
+the rows p, p + P, ... of each batch. A reader resumes from a saved state.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from rednet_jax.landmarks.schemes import Scheme
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """How clips of T frames are cut out of longer ones; an image is one that shows it T times.
+    """How clips of T frames are drawn from longer clips; a single image is repeated T times.
 
     Attributes:
         frames: T.
-        largest_stride: every stride from 1 to this is drawn as often.
-        reverse: probability that a clip runs backwards.
+        largest_stride: the stride is uniform from 1 to this.
+        reverse: probability that a clip is reversed.
     """
 
     frames: int = 10
@@ -38,26 +38,26 @@ class ClipConfig:
     reverse: float = 0.5
 
     def __post_init__(self) -> None:
-        """Refuses clips without frames."""
+        """Raises RednetError for values out of range."""
         check_fields(self, "clips.")
         if self.frames < 1 or self.largest_stride < 1 or not 0 <= self.reverse <= 1:
             raise RednetError(
-                "clips need frames and largest_stride of at least 1 and reverse within [0, 1], "
+                "clips need frames and largest_stride of at least 1, and reverse in [0, 1], "
                 f"not {self.frames}, {self.largest_stride} and {self.reverse}"
             )
 
 
 class Batch(NamedTuple):
-    """Faces of one step; a pytree. With clips every array but `row` has T after B.
+    """The faces of one step, a pytree. For clips, every array but `row` has an axis T after B.
 
     Attributes:
-        images: uint8 [B, C, C, 3], cut around the face.
+        images: uint8 [B, C, C, 3], crops around the faces.
         landmarks: float32 [B, L, 2], pixels of `images`; 0 where not labelled.
         labelled: bool [B, L].
-        affines: float32 [B, 2, 3], from pixels of `images` to pixels of the image.
+        affines: float32 [B, 2, 3], from pixels of `images` to pixels of the original image.
         identity: int32 [B], class of the person, -1 if unknown.
-        face: int32 [B], which of all faces of the reader.
-        row: int32 [B], place in the batch of all processes: what random draws come from.
+        face: int32 [B], index among all faces of the reader.
+        row: int32 [B], index in the global batch, from which random keys are derived.
     """
 
     images: NDArray[np.uint8]
@@ -70,10 +70,10 @@ class Batch(NamedTuple):
 
 
 class Reader(Iterator[Batch]):
-    """An endless iterator of batches, whose place can be saved as plain JSON."""
+    """An endless iterator of batches; its position can be saved as JSON."""
 
     def __init__(self, batches: Any, names: NDArray[np.str_]) -> None:
-        """Of Grain's iterator, and the names of all faces, as `Batch.face` numbers them."""
+        """Wraps a Grain iterator; `names` are those of all faces, indexed by `Batch.face`."""
         self._batches = batches
         self._names = names
 
@@ -83,7 +83,7 @@ class Reader(Iterator[Batch]):
         return batch
 
     def names(self, batch: Batch) -> list[str]:
-        """Returns the names of a batch's faces, of clips those of the first frames."""
+        """Returns the names of a batch's faces; for clips, those of their first frames."""
         first = batch.face.reshape(len(batch.row), -1)[:, 0]
         return list(map(str, self._names[first]))
 
@@ -92,7 +92,7 @@ class Reader(Iterator[Batch]):
         return dict(self._batches.get_state())
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes to a place that was saved."""
+        """Continues from a position that `get_state` returned."""
         self._batches.set_state(state)
 
 
@@ -111,29 +111,30 @@ def read_batches(
 ) -> Reader:
     """Opens a reader.
 
-    Each source is read in an order that is reshuffled in every epoch, and contributes its
-    weight's share of every stretch of faces. Single faces are read from clips, too.
+    Each source is reshuffled in every epoch. Sources are interleaved in proportion to their
+    weights. Without `clips`, the frames of clips are read as single faces.
 
     Args:
         sources: faces and their weight, above 0.
-        batch: B of all processes together.
+        batch: B, the global batch size.
         scheme: that the faces' landmarks are converted to.
-        seed: of all orders, places and strides.
-        styles: points labelled in another style count as not labelled, but for those without one;
+        seed: of shuffling and of the frames drawn from clips.
+        styles: points in another labelling style count as not labelled, except those with no style;
             faces without labelled points are left out.
-        people: numbers of the persons whose place here is their class; None for those of the
-            sources in rising order.
-        clips: read clips, as this says; None reads single faces.
-        process: number of this process.
-        processes: how many there are.
-        threads: that read ahead.
+        people: numbers of the persons; the index of a person is its class. None for all persons of
+            the sources in ascending order.
+        clips: how clips are drawn; None to read single faces.
+        process: index of this process.
+        processes: number of processes.
+        threads: number of threads that read ahead.
 
     Raises:
-        RednetError: a batch that the processes do not divide, a weight of 0, a source of which
-            nothing is left, or one whose landmarks do not give those of the scheme.
+        RednetError: a batch that is not divisible by the number of processes, a weight of 0, a
+            source without a labelled face or clip, or landmarks that cannot be converted to the
+            scheme.
     """
     if batch % processes:
-        raise RednetError(f"a batch of {batch} cannot be shared out to {processes} processes")
+        raise RednetError(f"a batch of {batch} is not divisible by {processes} processes")
     if not sources or min(weight for _, weight in sources) <= 0:
         raise RednetError("every source of training data needs a weight above 0")
     people = known_people(crops for crops, _ in sources) if people is None else people
@@ -162,20 +163,20 @@ def read_batches(
 
 
 def known_people(crops: Iterable[FaceCrops]) -> NDArray[np.int64]:
-    """Returns the numbers of all persons in some faces, rising."""
-    numbers = np.unique(np.concatenate([one.identities for one in crops]))
+    """Returns the numbers of all persons in some faces, in ascending order."""
+    numbers = np.unique(np.concatenate([faces.identities for faces in crops]))
     return numbers[numbers >= 0]
 
 
 def _classes(identities: NDArray[np.int64], people: NDArray[np.int64]) -> NDArray[np.int32]:
-    """Returns the place of each identity among `people`, -1 for others."""
+    """Returns the index of each identity in `people`, -1 for others."""
     places = np.searchsorted(people, identities)
-    found = np.append(people, -1)[places] == identities
-    return np.where(found & (identities >= 0), places, -1).astype(np.int32)
+    listed = np.append(people, -1)[places] == identities
+    return np.where(listed & (identities >= 0), places, -1).astype(np.int32)
 
 
 class _Faces(NamedTuple):
-    """A source as it is read: points and classes wanted, and the number of its first face."""
+    """A source with converted landmarks and classes; `offset` is the index of its first face."""
 
     crops: FaceCrops
     landmarks: NDArray[np.float32]
@@ -184,7 +185,7 @@ class _Faces(NamedTuple):
     offset: int
 
     def at(self, places: Any) -> Batch:
-        """Returns the faces at a place, or at several, as one row of a batch."""
+        """Returns the face at an index, or the faces at indices [T], as one row of a batch."""
         return Batch(
             self.crops.images[places],
             np.where(self.labelled[places][..., None], self.landmarks[places], 0),
@@ -205,9 +206,9 @@ def _labelled_faces(faces: _Faces) -> NDArray[np.int64]:
 
 
 def _windows(faces: _Faces, frames: int) -> NDArray[np.int64]:
-    """Returns [W, 2], clip and first frame, of the stretches of T that have a labelled frame.
+    """Returns [W, 2], clip and first frame, of the windows of T frames with a labelled frame.
 
-    A single image counts as a clip of its own.
+    A single image is one window.
     """
     known: NDArray[np.bool_] = np.any(faces.labelled, axis=1)
     windows = [
@@ -225,7 +226,7 @@ def _draw_frames(
     window: NDArray[np.int64],
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """Returns the places [T] of a clip's frames that begin near a window."""
+    """Returns the indices [T] of a random clip that starts in a window, as far as it has room."""
     clip, begin = window
     length = starts[clip + 1] - starts[clip]
     if length == 1:

@@ -1,4 +1,4 @@
-"""Preparing data sets: from a publisher's folder, or a generator, to records in the data folder."""
+"""Preparation of data sets: a publisher's folder, or a generator, to records in the data folder."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ class Prepared:
     """A data set in the data folder.
 
     Attributes:
-        folder: what `tfds.builder_from_directory` reads.
-        source: digest of what it was made from.
-        samples: how many each split has.
-        left_out: one line for each part that the source did not have or had no labels for.
+        folder: that `tfds.builder_from_directory` reads.
+        source: digest of the source files or the generator.
+        samples: number of samples of each split and subset.
+        left_out: one line for each part that the source lacks or has no labels for.
         skipped: one line for each bad file.
-        unread: how many files of the source were not looked at, by what they are: their ending,
+        unread: number of files of the source that were not read, by kind: their extension,
             'mirrored copies' or 'hidden files'.
         scheme: of the landmarks.
-        subsets: by name the split that it is a part of, and the numbers of its samples there.
-        built: False if it was there already, made from the same files or generator.
+        subsets: for each subset its split, and the indices of its samples in that split.
+        built: False if it existed already with the same source.
     """
 
     folder: Path
@@ -60,10 +60,10 @@ class Prepared:
 
 
 def find_prepared(name: str, data_dir: Path | None = None) -> Prepared | None:
-    """Returns a data set that was prepared, or None.
+    """Returns a prepared data set, or None if it is not prepared.
 
     Args:
-        name: the data set's, a key of `BUILDERS` or that of a prepared folder.
+        name: of the data set, a key of `BUILDERS` or the name of a prepared folder.
         data_dir: as in `data_folder`.
     """
     folder = data_folder(data_dir) / _place(name)
@@ -79,12 +79,12 @@ def find_prepared(name: str, data_dir: Path | None = None) -> Prepared | None:
         folder=folder,
         source=summary["source"],
         samples=_sizes(splits, subsets),
-        # Data prepared before there were others has the landmarks of 300-W.
+        # Older versions had one scheme only, and did not record it.
         scheme=scheme_of(summary.get("scheme", "ibug68")),
         subsets=subsets,
         left_out=tuple(summary["left_out"]),
         skipped=tuple(summary["skipped"]),
-        # Of data prepared before there was a count, nothing is known.
+        # Older versions did not record this.
         unread=summary.get("unread", {}),
         built=False,
     )
@@ -98,22 +98,21 @@ def prepare(
     *,
     own: OwnData | None = None,
 ) -> Prepared:
-    """Builds a data set, unless it is there already and its source has not changed.
+    """Builds a data set, unless it exists and its source has not changed.
 
-    It appears in the data folder whole, in the place of an older one, or not at all.
+    The data set appears in the data folder whole, and replaces an older one, or not at all.
 
     Args:
-        name: a key of `BUILDERS`, or with `own` any other.
-        source: the publisher's folder, or with `own` that of the images; None for a data set that
-            is generated.
+        name: a key of `BUILDERS`, or with `own` any other name.
+        source: the publisher's folder, or with `own` the folder of images; None for a generated
+            data set.
         data_dir: as in `data_folder`.
-        report: called with (done, in all) after each sample tried.
-        own: describes images and labels of yours.
+        report: called with (done, total) after each sample.
+        own: describes the images and labels of a user's folder.
 
     Raises:
-        RednetError: an unknown name, no folder given or one that is not needed, a folder with no
-            known part of the data set, one where more than 5 % are bad, or a data folder that
-            cannot be written.
+        RednetError: an unknown name, a missing or superfluous `source`, a folder without any part
+            of the data set, more than 5 % bad files, or a data folder that cannot be written.
     """
     if own is not None:
         check_own_name(name)
@@ -121,12 +120,12 @@ def prepare(
         raise RednetError(f"no data set '{name}'; known: folder, {', '.join(BUILDERS)}")
     if own is not None or BUILDERS[name].needs_source:
         if source is None:
-            whose = "a folder of images" if own is not None else "the publisher's folder"
-            raise RednetError(f"{name} is prepared from {whose}: give --from FOLDER")
+            origin = "a folder of images" if own is not None else "the publisher's folder"
+            raise RednetError(f"{name} is prepared from {origin}: give --from FOLDER")
         if not source.is_dir():
             raise RednetError(f"{source}: no such folder")
     elif source is not None:
-        raise RednetError(f"{name} is generated, from no folder: leave out --from {source}")
+        raise RednetError(f"{name} is generated, without a folder: leave out --from {source}")
     root = data_folder(data_dir)
     make = BUILDERS[name] if own is None else functools.partial(RednetFolder, name, own)
     recipe = BUILDERS[name].recipe() if own is None else own.recipe()
@@ -134,16 +133,16 @@ def prepare(
     fingerprint = _fingerprint(place.relative_to(root), recipe, source, besides=root)
 
     def unchanged() -> Prepared | None:
-        found = find_prepared(name, root)
-        return found if found is not None and found.source == fingerprint else None
+        prepared = find_prepared(name, root)
+        return prepared if prepared is not None and prepared.source == fingerprint else None
 
     try:
-        # Looked at first, without the lock: nothing is written where there is nothing to do.
-        if found := unchanged():
-            return found
+        # Checked before locking, since the lock writes a file.
+        if prepared := unchanged():
+            return prepared
         with locked_folder(root / f".{name}.partial") as partial:
-            if found := unchanged():
-                return found
+            if prepared := unchanged():
+                return prepared
             builder = make(source=source, data_dir=partial, report=report)
             _build(builder)
             subsets = builder.subset_places()
@@ -159,7 +158,7 @@ def prepare(
             write_text(Path(builder.data_dir) / SUMMARY, json.dumps(summary, indent=2) + "\n")
             place.parent.mkdir(parents=True, exist_ok=True)
             if place.exists():
-                # Moved, then deleted: half deleted in its place, it would look whole.
+                # Moved before it is deleted, so that a partly deleted data set is never used.
                 os.replace(place, partial / "replaced")
             os.replace(builder.data_dir, place)
     except OSError as error:
@@ -178,7 +177,7 @@ def prepare(
 
 
 def own_data(data_dir: Path | None = None) -> list[str]:
-    """Returns the names of the folders that were prepared.
+    """Returns the names of the prepared folders of images.
 
     Args:
         data_dir: as in `data_folder`.
@@ -190,13 +189,13 @@ def own_data(data_dir: Path | None = None) -> list[str]:
 def check_own_name(name: str) -> None:
     """Raises RednetError if a folder of images cannot have this name."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
-        raise RednetError(f"name: {name!r} is not letters, digits, _ and -")
+        raise RednetError(f"name: {name!r} may contain letters, digits, _ and - only")
     if name in (*BUILDERS, "folder"):
-        raise RednetError(f"name: '{name}' is that of another data set")
+        raise RednetError(f"name: '{name}' is the name of another data set")
 
 
 def _place(name: str) -> Path:
-    """Where TFDS puts a data set below the data folder."""
+    """Returns where TFDS stores a data set, relative to the data folder."""
     if name in BUILDERS:
         return Path(BUILDERS[name].name) / str(BUILDERS[name].VERSION)
     return Path(RednetFolder.name) / name / str(RednetFolder.VERSION)
@@ -211,7 +210,7 @@ def _sizes(
 
 def _build(builder: FaceBuilder) -> None:
     tfds.disable_progress_bar()
-    # What TFDS says on standard output is no answer to a command.
+    # TFDS prints to standard output, which is reserved for the results of commands.
     with contextlib.redirect_stdout(io.StringIO()):
         builder.download_and_prepare(
             download_config=tfds.download.DownloadConfig(try_download_gcs=False)
@@ -219,9 +218,9 @@ def _build(builder: FaceBuilder) -> None:
 
 
 def _fingerprint(place: Path, recipe: bytes, source: Path | None, besides: Path) -> str:
-    """Returns a digest of the data set's place, its builder's recipe and all files of `source`.
+    """Returns a digest of the data set's path, its builder's recipe and all files of `source`.
 
-    What lies below `besides` does not count: a data folder may lie inside the source.
+    Files below `besides` are ignored, since a data folder may be inside the source.
     """
     name, version = place.parent.as_posix(), place.name
     digest = hashlib.sha256(f"{name} {version}\n".encode() + recipe)
@@ -234,7 +233,7 @@ def _fingerprint(place: Path, recipe: bytes, source: Path | None, besides: Path)
 
 
 def _unread(builder: FaceBuilder, source: Path, besides: Path) -> dict[str, int]:
-    """Returns how many files of `source` the builder has not looked at, by what they are."""
+    """Returns the number of files of `source` that the builder has not read, by kind."""
     counts: Counter[str] = Counter()
     for path in _files(source, besides):
         if path.relative_to(source).as_posix() in builder.known:
@@ -249,7 +248,7 @@ def _unread(builder: FaceBuilder, source: Path, besides: Path) -> dict[str, int]
 
 
 def _files(source: Path, besides: Path) -> Iterator[Path]:
-    """Yields the files of `source`, in an order of their own; without those below `besides`."""
+    """Yields the files of `source` in a fixed order, without those below `besides`."""
     for folder, folders, files in os.walk(source):
         if Path(folder).resolve() == besides.resolve() != source.resolve():
             folders.clear()

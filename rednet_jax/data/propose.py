@@ -1,4 +1,4 @@
-"""A scheme proposed from labelled faces: mean shape, mirror pairs, and a sheet to check them on."""
+"""Proposes a scheme for labelled faces: mean shape, mirror pairs, and a sheet to check them."""
 
 from __future__ import annotations
 
@@ -27,32 +27,33 @@ from rednet_jax.landmarks.schemes import Scheme
 from rednet_jax.media.images import read_image
 
 FACES = 200
-"""Faces at most that the mean shape is computed from, evenly spread over the labels."""
+"""Largest number of faces for the mean shape, evenly spaced over the labels."""
 
 FEWEST = 5
-"""Faces that the detector has to find."""
+"""Smallest number of faces that the detector must find."""
 
 _SPANNING = 0.85
-"""Landmarks whose box overlaps that of a whole face by more span the face."""
+"""Landmarks span the face if the IoU of their box and that of a whole face is larger."""
 
 _BORDER = tuple(range(27))
 """Landmarks of `ibug68` on the border of the face: jaw and brows."""
 
 _FARTHEST_PAIR = 0.15
-"""Sides of the face's box that a landmark may lie from the mirror image of its counterpart."""
+"""Largest distance of a landmark from its mirrored counterpart, in sides of the face's box."""
 
 _EYE_CORNER = 0.06
-"""Sides of the face's box within which a landmark of the mean shape is taken for an eye corner."""
+"""Largest distance from the mean eye corner of a landmark that is used as one, in sides of the
+face's box."""
 
 _TILE, _COLUMNS, _SHOWN, _ROOM = 480, 4, 7, 1.4
 
 
 class Proposal(NamedTuple):
-    """What `propose_scheme` found.
+    """Result of `propose_scheme`.
 
     Attributes:
-        scheme: check it on the sheet, and edit the file where it is wrong.
-        faces: how many the mean shape is computed from.
+        scheme: the proposal; check it on the sheet and correct the file if necessary.
+        faces: number of faces that the mean shape is computed from.
         file: the scheme as JSON.
         sheet: the image that shows it.
     """
@@ -64,7 +65,7 @@ class Proposal(NamedTuple):
 
 
 class _Face(NamedTuple):
-    """A labelled face that the detector found; landmarks [L, 2] in sides of its box."""
+    """A labelled and detected face; `shape` [L, 2] has its landmarks in sides of its box."""
 
     path: Path
     shape: NDArray[np.float64]
@@ -84,9 +85,9 @@ def propose_scheme(
 ) -> Proposal:
     """Writes a scheme for labelled images, and a sheet that numbers its landmarks.
 
-    The mean shape is the median of the faces in the upright frame of their detected boxes, so that
-    crops of any scheme show the same part of a face. Mirror pairs are the landmarks that lie
-    opposite each other in it. The normaliser is the distance between the outer eye corners where
+    The mean shape is the median of the faces in the upright frames of their detected boxes, so that
+    crops of all schemes show the same part of a face. Mirror pairs are landmarks that are opposite
+    each other in the mean shape. The normaliser is the distance between the outer eye corners if
     the scheme has them, else the box.
 
     Args:
@@ -96,11 +97,11 @@ def propose_scheme(
         out: the JSON file; NAME.json in the current folder if None.
         sheet: the PNG; NAME.png in the current folder if None.
         detector: finds the faces; `YuNet()` if None.
-        report: called with (faces done, in all).
+        report: called with (done, total) after each face.
 
     Raises:
-        RednetError: labels that cannot be read, too few faces that the detector finds, landmarks
-            without a counterpart on the other side, or a file that cannot be written.
+        RednetError: labels that cannot be read, too few detected faces, a landmark without a
+            counterpart on the other side, or a file that cannot be written.
     """
     check_own_name(name)
     if name in BUILTIN:
@@ -111,13 +112,13 @@ def propose_scheme(
     faces = []
     for done, place in enumerate(chosen, 1):
         path, points = labelled[place]
-        if (face := _found(path, points, detector)) is not None:
+        if (face := _detect(path, points, detector)) is not None:
             faces.append(face)
         report(done, len(chosen))
     if len(faces) < FEWEST:
         raise RednetError(
-            f"{labels or root}: the detector finds {len(faces)} of {len(chosen)} labelled faces; a "
-            f"mean shape needs {FEWEST}"
+            f"{labels or root}: the detector finds {len(faces)} of {len(chosen)} labelled faces; "
+            f"the mean shape needs {FEWEST}"
         )
     scheme = scheme_of_shapes(name, np.stack([face.shape for face in faces]))
     file, drawn = out or Path(f"{name}.json"), sheet or Path(f"{name}.png")
@@ -133,7 +134,7 @@ def scheme_of_shapes(name: str, shapes: NDArray[np.floating]) -> Scheme:
         RednetError: a landmark that is labelled in no face, or that has no counterpart.
     """
     if missing := np.flatnonzero(np.isnan(shapes).all((0, 2))).tolist():
-        raise RednetError(f"landmark {missing[0]} is labelled in none of {len(shapes)} faces")
+        raise RednetError(f"landmark {missing[0]} is not labelled in any of {len(shapes)} faces")
     mean = np.nanmedian(shapes, axis=0)
     mirror = mirror_pairs(mean)
     apart = np.linalg.norm(mean[list(mirror)] * [-1, 1] - mean, axis=1)
@@ -143,7 +144,7 @@ def scheme_of_shapes(name: str, shapes: NDArray[np.floating]) -> Scheme:
     whole = landmark_box(IBUG68.shape)
     spans = len(mean) > 1 and intersection_over_union(landmark_box(mean), whole) > _SPANNING
     near = np.linalg.norm(mean - IBUG68.shape[36], axis=1) < _EYE_CORNER
-    # Of an eye's outline several points are near its corner, which is the outermost.
+    # Several points of an eye's outline may be near its corner, which is the outermost of them.
     corner = int(np.where(near, mean[:, 0], np.inf).argmin())
     has_corners = bool(near[corner]) and mirror[corner] != corner
     return Scheme(
@@ -158,23 +159,23 @@ def scheme_of_shapes(name: str, shapes: NDArray[np.floating]) -> Scheme:
 def mirror_pairs(shape: NDArray[np.floating]) -> tuple[int, ...]:
     """Returns for each point [L, 2] its counterpart on the other side of x = 0.
 
-    The sum of the squared distances between mirrored points and their counterparts is least. So
-    points that lie side by side keep their order, even where a part of the face is off the axis.
+    The assignment minimises the sum of squared distances between mirrored points and their
+    counterparts, so adjacent points keep their order even if a part of the face is off the axis.
     """
     squares = (((shape * [-1, 1])[:, None] - shape[None]) ** 2).sum(-1)
     mirror = linear_sum_assignment(squares)[1]
-    # Of a ring of three or more points, which costs no more than pairs, the nearest pairs stay.
+    # The assignment may contain cycles of three or more points; these become the nearest pairs.
     free = {index for index in range(len(shape)) if mirror[mirror[index]] != index}
     pairs = itertools.combinations_with_replacement(sorted(free), 2)
-    for one, other in sorted(pairs, key=lambda pair: squares[pair]):
-        if one in free and other in free:
-            mirror[one], mirror[other] = other, one
-            free -= {one, other}
+    for a, b in sorted(pairs, key=lambda pair: squares[pair]):
+        if a in free and b in free:
+            mirror[a], mirror[b] = b, a
+            free -= {a, b}
     return tuple(int(index) for index in mirror)
 
 
-def _found(path: Path, points: NDArray[np.floating], detector: FaceDetector) -> _Face | None:
-    """A labelled face in the frame of its detected box; None where the detector misses it."""
+def _detect(path: Path, points: NDArray[np.floating], detector: FaceDetector) -> _Face | None:
+    """Returns a labelled face in the frame of its detected box; None if it is not detected."""
     known = np.isfinite(points).all(axis=1)
     middle = points[known].mean(0) if known.any() else np.full(2, np.nan)
 
@@ -191,13 +192,13 @@ def _found(path: Path, points: NDArray[np.floating], detector: FaceDetector) -> 
 
 
 def _lines(scheme: Scheme) -> str:
-    """The scheme as JSON, a field a line."""
+    """Returns the scheme as JSON, with one field per line."""
     fields = (f"  {json.dumps(name)}: {json.dumps(v)}" for name, v in scheme.to_json().items())
     return "{\n" + ",\n".join(fields) + "\n}\n"
 
 
 def _sheet(scheme: Scheme, faces: Sequence[_Face]) -> NDArray[np.uint8]:
-    """The mean shape with its pairs, and faces, all landmarks numbered."""
+    """Returns the mean shape with its mirror pairs, and faces, with all landmarks numbered."""
     blank = np.full((_TILE, _TILE, 3), 40, np.uint8)
     tiles = [_numbered(blank, scheme.shape, scheme)]
     captions = [f"{scheme.name}: mean of {len(faces)} faces, lines join mirror pairs"]
@@ -213,13 +214,13 @@ def _sheet(scheme: Scheme, faces: Sequence[_Face]) -> NDArray[np.uint8]:
 def _numbered(
     image: NDArray[np.uint8], shape: NDArray[np.floating], pairs: Scheme | None
 ) -> NDArray[np.uint8]:
-    """An image with the landmarks of a shape in sides of the face's box, numbered."""
+    """Returns an image with numbered landmarks; `shape` [L, 2] is in sides of the face's box."""
     points = shape * (_TILE / _ROOM) + (_TILE - 1) / 2
     drawn = Image.fromarray(image)
     draw, font = ImageDraw.Draw(drawn), ImageFont.load_default(11)
-    for one, other in enumerate(() if pairs is None else pairs.mirror):
-        if one < other:
-            draw.line([tuple(points[one]), tuple(points[other])], fill="#707070")
+    for a, b in enumerate(() if pairs is None else pairs.mirror):
+        if a < b:
+            draw.line([tuple(points[a]), tuple(points[b])], fill="#707070")
     for index, (x, y) in enumerate(points):
         if np.isfinite(x + y):
             colour = COLOURS[index % len(COLOURS)]

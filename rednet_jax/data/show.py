@@ -1,4 +1,4 @@
-"""Contact sheets of prepared data: samples as training cuts them, and as it augments them."""
+"""Contact sheets of prepared data: samples as training crops and augments them."""
 
 from __future__ import annotations
 
@@ -24,16 +24,17 @@ from rednet_jax.landmarks.drawing import contact_sheet, draw_landmarks, write_im
 from rednet_jax.landmarks.schemes import Scheme
 
 MARGIN, COVER, SIZE = 1.25, 1.6, 128
-"""The network's crop, the room around it, and the crop's pixels: what experiments begin with."""
+"""The network's margin, the room around its crop, and its size in pixels: experiments' defaults."""
 
 TILE = 256
-"""Pixels on each side of a face on the sheet, and of the cut that augmentation draws from."""
+"""Pixels on each side of a tile, and of the cached face that augmentation resamples."""
 
 COLUMNS, FACES, CLIPS, DRAWS = 8, 16, 4, 2
-"""Tiles in a row, samples shown unless told otherwise, and augmented draws of each."""
+"""Tiles per row, default numbers of faces and of clips, and augmented draws of each."""
 
 LONGEST = 50
-"""Rows of samples on a sheet: it is then up to 40,000 pixels high, and few programs show more."""
+"""Largest number of rows of samples: the sheet is then up to 40,000 pixels high, about the limit of
+image viewers."""
 
 _BLANK = np.full((TILE, TILE, 3), 40, np.uint8)
 
@@ -43,14 +44,14 @@ Report = Callable[[int, int | None], None]
 
 
 class _Cut(NamedTuple):
-    """A face cut out of its image.
+    """A cropped face.
 
     Attributes:
         name: of the face.
         image: uint8 [TILE, TILE, 3].
         landmarks: float32 [L, 2], pixels of `image`.
         labelled: bool [L].
-        affine: float32 [2, 3], pixels of `image` -> pixels of the image.
+        affine: float32 [2, 3], pixels of `image` -> pixels of the original image.
     """
 
     name: str
@@ -70,19 +71,19 @@ def show_split(
     data_dir: Path | None = None,
     report: Report | None = None,
 ) -> Path:
-    """Writes a sheet of samples with their labelled landmarks drawn; returns its path.
+    """Writes a sheet of samples with their labelled landmarks; returns its path.
 
-    Samples lie evenly spread over the split; of a clip, frames over the clip.
+    The samples are evenly spaced over the split, and the frames of a clip over the clip.
 
     Args:
         data: name of a prepared data set.
         split: of the data set.
-        count: samples at most; None for 16 faces or 4 clips.
-        augmented: with two augmented draws below each. The frames of a clip are then every second
-            one about its middle, as near each other as training has them.
+        count: largest number of samples; None for 16 faces or 4 clips.
+        augmented: adds two augmented draws below each tile. The frames of a clip are then every
+            second frame around its middle, with a stride as in training.
         out: the PNG; None for DATA_SPLIT.png in the current folder.
         data_dir: as in `rednet_jax.data.folder.data_folder`.
-        report: called with (done, in all) after each sample.
+        report: called with (done, total) after each sample.
 
     Raises:
         RednetError: a split that cannot be read, a count out of range, or `out` cannot be written.
@@ -122,7 +123,7 @@ def _evenly(first: int, last: int, count: int) -> list[int]:
 
 
 def _cut_face(face: Sample, scheme: Scheme) -> _Cut:
-    """Cuts a face, or without points the whole image, which is then its box."""
+    """Returns the crop of a face; without labelled points, of the whole image, its box."""
     box, margin = face.box, 1.0
     if face.labelled.any():
         box = whole_face_box(face.landmarks, scheme, face.labelled, expected=face.box)
@@ -131,7 +132,7 @@ def _cut_face(face: Sample, scheme: Scheme) -> _Cut:
 
 
 def _cut_clip(clip: ClipSample, scheme: Scheme, *, near: bool) -> list[_Cut]:
-    """Cuts COLUMNS frames, each around the points of the nearest labelled one."""
+    """Returns the crops of COLUMNS frames, each around the points of the nearest labelled frame."""
     last = len(clip.images) - 1
     span = min(2 * (COLUMNS - 1), last) if near else last
     first = (last - span) // 2
@@ -163,7 +164,7 @@ def _cut(
 
 
 def _draw_faces(cuts: Sequence[_Cut], scheme: Scheme) -> list[list[Pixels]]:
-    """Returns DRAWS rows of the cuts, augmented; blank where training leaves a face out."""
+    """Returns DRAWS rows of augmented crops; blank for faces that training leaves out."""
     draw = jax.jit(
         functools.partial(
             augment, Augmentation(), scheme=scheme, cover=COVER, margin=MARGIN, size=SIZE
@@ -180,7 +181,7 @@ def _draw_faces(cuts: Sequence[_Cut], scheme: Scheme) -> list[list[Pixels]]:
 
 
 def _draw_clips(cuts: Sequence[_Cut], scheme: Scheme) -> list[list[Pixels]]:
-    """Returns DRAWS rows of the cuts, augmented, every COLUMNS of them as one clip."""
+    """Returns DRAWS rows of augmented crops; each COLUMNS of them are one clip."""
     draw = jax.jit(
         functools.partial(
             augment_clips,
@@ -205,7 +206,7 @@ def _draw_clips(cuts: Sequence[_Cut], scheme: Scheme) -> list[list[Pixels]]:
 def _tiles(
     scheme: Scheme, images: jax.Array, landmarks: jax.Array, labelled: jax.Array
 ) -> list[Pixels]:
-    """Returns N tiles: the images [N, SIZE, SIZE, 3] enlarged, with landmarks drawn."""
+    """Returns N tiles: the images [N, SIZE, SIZE, 3], enlarged and with landmarks."""
     scale = TILE / SIZE
     tiles = []
     for image, points, known in zip(*map(np.asarray, (images, landmarks, labelled)), strict=True):
@@ -216,6 +217,6 @@ def _tiles(
 
 
 def _caption(cut: _Cut) -> str:
-    """A face's name, and the number of its points where not all are labelled."""
-    count, every = int(cut.labelled.sum()), len(cut.labelled)
-    return cut.name if count == every else f"{cut.name} ({count} of {every})"
+    """Returns a face's name, with the number of labelled points if not all are labelled."""
+    count, total = int(cut.labelled.sum()), len(cut.labelled)
+    return cut.name if count == total else f"{cut.name} ({count} of {total})"

@@ -1,4 +1,4 @@
-"""Prepared data sets, opened by name: any sample of a split by its number."""
+"""Readers of prepared data sets, with random access to the samples of a split."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ S = TypeVar("S")
 
 
 class Split(Generic[S]):
-    """A split of a prepared data set; a sample is read and decoded when it is asked for.
+    """A split of a prepared data set; a sample is read and decoded when it is accessed.
 
-    Threads may read at the same time.
+    Several threads may read at the same time.
 
     Attributes:
         data: name of the data set.
         split: name of the split.
-        source: digest of what the data set was prepared from.
+        source: digest of the files or the generator that the data set was prepared from.
         scheme: of its landmarks.
     """
 
@@ -44,7 +44,7 @@ class Split(Generic[S]):
         read: Callable[[Any], S],
         scheme: Scheme = IBUG68,
     ) -> None:
-        """Of records, and a function that makes a sample of one."""
+        """Wraps `records`; `read` converts a record to a sample."""
         self.data, self.split, self.source, self.scheme = data, split, source, scheme
         self._records, self._read = records, read
 
@@ -53,18 +53,18 @@ class Split(Generic[S]):
         return len(self._records)
 
     def __getitem__(self, index: int) -> S:
-        """Returns a sample by its number from 0, in the order that the split is stored in."""
+        """Returns the sample at an index, in stored order."""
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
         return self._read(self._records[index])
 
     def __iter__(self) -> Iterator[S]:
-        """Goes through the split in that order."""
+        """Iterates over the samples in stored order."""
         return (self[i] for i in range(len(self)))
 
 
 def holds_clips(data: str) -> bool:
-    """Returns whether the samples of a data set are clips; a prepared folder holds images."""
+    """Returns whether the samples of a data set are clips; those of a user's folder are images."""
     return data in BUILDERS and BUILDERS[data].kind == "clip"
 
 
@@ -72,15 +72,15 @@ def read_split(data: str, split: str, data_dir: Path | None = None) -> Split[Sam
     """Opens a split of faces in images.
 
     Args:
-        data: the data set's name, a key of `BUILDERS` or that of a prepared folder.
-        split: a split of it.
+        data: name of the data set, a key of `BUILDERS` or the name of a prepared folder.
+        split: of the data set.
         data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
 
     Raises:
-        RednetError: an unknown name or split, a data set of clips or one that is not prepared.
+        RednetError: an unknown name or split, or a data set that has clips or is not prepared.
     """
     if holds_clips(data):
-        raise RednetError(f"{data} holds clips, no single images")
+        raise RednetError(f"{data} contains clips, not single images")
     source, records, scheme = _open(data, split, data_dir)
     return Split(data, split, source, records, _sample, scheme)
 
@@ -88,7 +88,7 @@ def read_split(data: str, split: str, data_dir: Path | None = None) -> Split[Sam
 def read_clips(data: str, split: str, data_dir: Path | None = None) -> Split[ClipSample]:
     """Opens a split of clips; arguments and errors as in `read_split`, for a data set of clips."""
     if not holds_clips(data):
-        raise RednetError(f"{data} holds single images, no clips")
+        raise RednetError(f"{data} contains single images, not clips")
     source, records, scheme = _open(data, split, data_dir)
     return Split(data, split, source, records, _clip, scheme)
 
@@ -103,7 +103,7 @@ def _open(data: str, split: str, data_dir: Path | None) -> tuple[str, Sequence[A
     else:
         raise RednetError(
             f"no data set '{data}'; known: {', '.join([*BUILDERS, *own_data(data_dir)])}; "
-            f"`rednet data prepare folder --name {data} --from DIR` makes one of your images"
+            f"`rednet data prepare folder --name {data} --from DIR` prepares your images"
         )
     if split not in known:
         raise RednetError(f"{data} has no split '{split}'; known: {', '.join(known)}")
@@ -111,16 +111,16 @@ def _open(data: str, split: str, data_dir: Path | None) -> tuple[str, Sequence[A
         origin = " --from FOLDER" if builder is not None and builder.needs_source else ""
         raise RednetError(
             f"{data_folder(data_dir)}: {data} is not prepared here; "
-            f"do `rednet data prepare {data}{origin}` first"
+            f"run `rednet data prepare {data}{origin}` first"
         )
     if split not in prepared.samples:
-        raise RednetError(f"{prepared.folder}: was prepared from a folder without {data} {split}")
+        raise RednetError(f"{prepared.folder}: prepared from a folder without {data} {split}")
     clips = holds_clips(data)
     decoders = {"image": EncodedFrames() if clips else tfds.decode.SkipDecoding()}
-    of, chosen = prepared.subsets.get(split, (split, None))
-    records = tfds.builder_from_directory(prepared.folder).as_data_source(of, decoders=decoders)
+    whole, chosen = prepared.subsets.get(split, (split, None))
+    records = tfds.builder_from_directory(prepared.folder).as_data_source(whole, decoders=decoders)
     if chosen is not None:
-        records = _Chosen(records, chosen)
+        records = _Subset(records, chosen)
     return prepared.source, records, prepared.scheme
 
 
@@ -136,7 +136,7 @@ def _sample(record: dict[str, Any]) -> Sample:
 
 def _clip(record: dict[str, Any]) -> ClipSample:
     return ClipSample(
-        images=_Pictures(record["image"]),
+        images=_LazyImages(record["image"]),
         landmarks=record["landmarks"],
         labelled=record["labelled"],
         box=record["box"],
@@ -154,13 +154,13 @@ def _names(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def decode(data: bytes) -> NDArray[np.uint8]:
-    """Returns an encoded image as RGB uint8 [H, W, 3], not turned by its EXIF data."""
+    """Returns an encoded image as RGB uint8 [H, W, 3]; the EXIF orientation is ignored."""
     with open_image(data) as image:
         return rgb_pixels(image, upright=False)
 
 
-class _Chosen(Sequence[Any]):
-    """Some of a split's records."""
+class _Subset(Sequence[Any]):
+    """The records of a subset of a split."""
 
     def __init__(self, records: Sequence[Any], chosen: Sequence[int]) -> None:
         self._records, self._chosen = records, chosen
@@ -172,7 +172,7 @@ class _Chosen(Sequence[Any]):
         return self._records[self._chosen[index]]
 
 
-class _Pictures(Sequence[NDArray[np.uint8]]):
+class _LazyImages(Sequence[NDArray[np.uint8]]):
     def __init__(self, encoded: Sequence[bytes]) -> None:
         self._encoded = encoded
 

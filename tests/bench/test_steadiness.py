@@ -104,7 +104,7 @@ def test_a_person_who_is_never_found_is_lost_in_every_frame(split):
 
 
 def test_single_images_have_no_steadiness(data_dir, network_68):
-    with pytest.raises(RednetError, match="300w holds single images, no clips"):
+    with pytest.raises(RednetError, match="300w contains single images, not clips"):
         bench_steadiness(network_68, "300w", data_dir=data_dir)
 
 

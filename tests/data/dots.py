@@ -1,4 +1,4 @@
-"""Bright dots at known places, and where an image shows one."""
+"""Images with bright dots at known positions, and the detection of a dot."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from scipy import ndimage
 
 
 def draw_dot(place: NDArray[np.floating], side: int, width: float = 2.0) -> NDArray[np.uint8]:
-    """Grey images [..., side, side, 3] with one dot each at places [..., 2]."""
+    """Returns grey images [..., side, side, 3] with one dot each, at places [..., 2]."""
     y, x = np.mgrid[:side, :side]
     away = (x - place[..., 0, None, None]) ** 2 + (y - place[..., 1, None, None]) ** 2
     grey = np.round(60 + 190 * np.exp(-away / (2 * width**2))).astype(np.uint8)
@@ -16,7 +16,7 @@ def draw_dot(place: NDArray[np.floating], side: int, width: float = 2.0) -> NDAr
 
 
 def find_dot(image: NDArray[np.floating]) -> NDArray[np.floating]:
-    """The centre (x, y) of the brightest spot: of the mass around the smoothed image's peak."""
+    """Returns the centre (x, y) of mass around the peak of the smoothed image."""
     grey = ndimage.gaussian_filter(image.mean(-1), 1.5)
     row, column = np.unravel_index(grey.argmax(), grey.shape)
     y, x = np.mgrid[: grey.shape[0], : grey.shape[1]]

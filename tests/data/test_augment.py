@@ -1,4 +1,4 @@
-"""Augmentation holds image and points together, and depends on nothing but the key."""
+"""Augmentation transforms image and points alike, and depends on the key only."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def run(
     scheme: Scheme = IBUG68,
     size: int = SIZE,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`augment` with the options as arguments of the program: one compilation for all of them."""
+    """`augment` with traced options, so that all of them share one compiled program."""
     return augment(
         types.SimpleNamespace(**options),
         keys,
@@ -61,7 +61,7 @@ def run(
 def in_batches(
     options: dict[str, float], keys: jax.Array, *faces: NDArray
 ) -> tuple[NDArray, NDArray, NDArray]:
-    """`run` on any number of faces, BATCH at a time, the last batch filled up: one program."""
+    """`run` on any number of faces, in padded batches of BATCH, so that it compiles once."""
     count = len(keys)
     filled = np.arange(-(-count // BATCH) * BATCH) % count
     parts = [
@@ -81,7 +81,7 @@ LANDMARKS = (IBUG68.shape @ np.asarray([[0.98, 0.2], [-0.2, 0.98]]) * 90 + [224,
 
 @pytest.fixture(scope="module")
 def draw() -> Callable[..., tuple[NDArray, NDArray, NDArray]]:
-    """`draw(keys, **options)`: images of one face, with every other option switched off."""
+    """`draw(keys, **options)`: images of one face, with all other options disabled."""
     affine = crop_transform(landmark_box(LANDMARKS), margin=COVER * MARGIN, size=96)
     points = apply_affine(invert_affine(affine), LANDMARKS).astype(np.float32)
     cached = (crop_image(data.astronaut(), affine, 96), points, np.ones(68, bool))
@@ -94,7 +94,7 @@ def draw() -> Callable[..., tuple[NDArray, NDArray, NDArray]]:
 
 
 def dots(count: int, side: int) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_]]:
-    """Grey images with one bright dot each, on the only landmark that is labelled."""
+    """Returns grey images with one bright dot each, on the only labelled landmark."""
     landmarks = np.tile((IBUG68.shape * 45 + (side - 1) / 2), (count, 1, 1))
     chosen = np.random.default_rng(3).integers(0, 68, count)
     labelled = np.arange(68) == chosen[:, None]
@@ -105,7 +105,7 @@ def dots(count: int, side: int) -> tuple[NDArray[np.uint8], NDArray[np.float32],
 @pytest.mark.parametrize("paint", [False, True], ids=["geometry", "all but occlusion"])
 @settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 2**31 - 1))
-def test_a_dot_on_a_landmark_is_still_there(paint: bool, seed: int) -> None:
+def test_a_dot_on_a_landmark_stays_on_it(paint: bool, seed: int) -> None:
     options = {**DEFAULTS, "occlusion": 0.0}
     if not paint:
         options = {**OFF, **{name: DEFAULTS[name] for name in GEOMETRY}, "perspective": 0.1}
@@ -118,11 +118,11 @@ def test_a_dot_on_a_landmark_is_still_there(paint: bool, seed: int) -> None:
     where = points[known]
     inside = ((where > 6) & (where < SIZE - 7)).all(1)
     assert inside.sum() > 40
-    found = np.stack([find_dot(image) for image in drawn[inside]])
-    assert np.abs(found - where[inside]).max() < 0.5
+    dot = np.stack([find_dot(image) for image in drawn[inside]])
+    assert np.abs(dot - where[inside]).max() < 0.5
 
 
-def test_nothing_drawn_is_the_plain_crop(draw) -> None:
+def test_all_options_disabled_give_the_plain_crop(draw) -> None:
     images, landmarks, labelled = draw(keys(3))
     affine = crop_transform(landmark_box(LANDMARKS), margin=MARGIN, size=SIZE)
     plain = apply_affine(invert_affine(affine), LANDMARKS)
@@ -134,8 +134,8 @@ def test_nothing_drawn_is_the_plain_crop(draw) -> None:
 
 
 @pytest.mark.parametrize("option", DEFAULTS)
-def test_each_option_draws_alone(draw, option: str) -> None:
-    """Switched on alone it changes the images, and the points only where it moves them."""
+def test_each_option_has_an_effect(draw, option: str) -> None:
+    """Enabled alone it changes the images, and the points if it is geometric."""
     alone = {"rotation": 20.0, "perspective": 0.1, "mirror": 1.0, "grey": 1.0, "blur": 1.5}
     rectangles = {"occlusion": 1.0, "occlusion_side": 0.4}
     together = {
@@ -160,7 +160,7 @@ def test_each_option_draws_alone(draw, option: str) -> None:
         np.testing.assert_array_equal(without, plain)
 
 
-def test_mirror_turns_image_and_labels_round(draw) -> None:
+def test_mirror_flips_image_and_labels(draw) -> None:
     plain, plain_points, _ = draw(keys(2))
     images, points, _ = draw(keys(2), mirror=1.0)
     np.testing.assert_allclose(images, plain[:, :, ::-1], atol=1e-3)
@@ -168,7 +168,7 @@ def test_mirror_turns_image_and_labels_round(draw) -> None:
     np.testing.assert_allclose(points, expected, atol=1e-3)
 
 
-def test_a_draw_depends_on_its_own_key_alone(draw) -> None:
+def test_a_draw_depends_on_its_own_key_only(draw) -> None:
     options = DEFAULTS
     images, points, _ = draw(keys(6), **options)
     again, _, _ = draw(keys(6), **options)
@@ -181,7 +181,7 @@ def test_a_draw_depends_on_its_own_key_alone(draw) -> None:
 
 
 def test_a_draw_does_not_depend_on_the_batch() -> None:
-    """A face alone is drawn as among others, but for the rounding of another program."""
+    """A face drawn alone is the same as in a batch, up to the rounding of another program."""
     options = DEFAULTS
     images, landmarks, labelled = dots(BATCH, 96)
     together, _, _ = run(options, keys(BATCH), images, landmarks, labelled)
@@ -189,8 +189,8 @@ def test_a_draw_does_not_depend_on_the_batch() -> None:
     np.testing.assert_allclose(alone[0], together[2], atol=1e-3)
 
 
-def test_draws_spread_as_promised() -> None:
-    """Rotation, log size and shift: normal, cut at 2.5 deviations (which leaves 0.954 of one)."""
+def test_draws_have_the_documented_deviations() -> None:
+    """Rotation, log size and shift: normal, truncated at 2.5 deviations, which leaves 0.954."""
     count, side = 4000, 8
     square = np.asarray([[0, 0], [7, 0], [7, 7], [0, 7], [2, 3], [1, 6], [5, 6]], np.float32)
     options = {**OFF, **{name: DEFAULTS[name] for name in GEOMETRY}, "perspective": 0.0}
@@ -199,7 +199,7 @@ def test_draws_spread_as_promised() -> None:
         options, keys(count), *batch, np.ones((count, 7), bool), scheme=REDNET7, size=side
     )
     points = np.asarray(points, np.float64)
-    # Mirrored, with the pairs 0-3 and 1-2 in each other's place, the square stands on its head.
+    # Mirroring swaps the pairs 0-3 and 1-2, which turns the square upside down.
     reflected = points[:, 1, 0] < points[:, 0, 0]
     assert abs(reflected.mean() - 0.5) < 0.03
     plain = points[~reflected]
@@ -217,8 +217,8 @@ def test_draws_spread_as_promised() -> None:
         assert 2.2 * deviation < abs(draws).max() <= 2.501 * deviation
 
 
-def test_a_tilt_is_the_map_of_a_plane(draw) -> None:
-    """Points go through a projective map that leaves the crop's centre as it is."""
+def test_a_tilt_is_a_projective_map(draw) -> None:
+    """The crop's centre is its fixed point."""
     amount = 0.1
     _, plain, _ = draw(keys(64))
     _, tilted, _ = draw(keys(64), perspective=amount)
@@ -234,7 +234,7 @@ def test_a_tilt_is_the_map_of_a_plane(draw) -> None:
 
 
 def test_the_defaults_are_no_narrower_than_jittered_boxes() -> None:
-    """Their deviations in `landmarks.boxes`, of which the cut leaves 0.954."""
+    """Truncation leaves 0.954 of the deviations; the jitter is that of `landmarks.boxes`."""
     for name, jitter in (("shift", 0.06), ("log_scale", 0.10)):
         assert 0.954 * DEFAULTS[name] >= jitter
 

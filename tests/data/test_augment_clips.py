@@ -1,4 +1,4 @@
-"""Clips are cut as a tracker cuts them, under one draw, and warps tell how crops moved."""
+"""Crops of clips follow the face as a tracker does, share one draw, and have exact warps."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ few = settings(max_examples=4, deadline=None)
 def program(
     options: dict[str, float], drift: dict[str, float], keys: jax.Array, *clips: jax.Array
 ) -> tuple[jax.Array, ...]:
-    """`augment_clips` with options and drift as arguments: one compilation for all of them."""
+    """`augment_clips` with traced options and drift, so that all share one compiled program."""
     return augment_clips(
         types.SimpleNamespace(**options),
         types.SimpleNamespace(**drift),
@@ -58,13 +58,13 @@ def program(
 def run(
     options: dict[str, float], drift: dict[str, float], *clips: NDArray, seed: int = 0
 ) -> list[NDArray]:
-    """Images, landmarks, labelled and warps of CLIPS clips."""
+    """Returns images, landmarks, labelled and warps of CLIPS clips."""
     keys = jax.random.split(jax.random.key(seed), CLIPS)
     return [np.asarray(part) for part in program(options, drift, keys, *clips)]
 
 
 def moving_boxes(seed: int, pace: float = 1.0) -> NDArray[np.float64]:
-    """Boxes [CLIPS, FRAMES, 4] of faces that move, come nearer and go away."""
+    """Returns boxes [CLIPS, FRAMES, 4] of faces that move and change size."""
     rng = np.random.default_rng(seed)
     start = rng.uniform(100, 300, (CLIPS, 1, 2))
     side = rng.uniform(50, 90, (CLIPS, 1, 1))
@@ -74,14 +74,14 @@ def moving_boxes(seed: int, pace: float = 1.0) -> NDArray[np.float64]:
 
 
 def cached(boxes: NDArray) -> NDArray[np.float32]:
-    """Affines of frames cached around boxes."""
+    """Returns the affines of frames cached around boxes."""
     return crop_transform(boxes, margin=COVER * MARGIN, size=CACHED).astype(np.float32)
 
 
 def with_dots(boxes: NDArray, places: NDArray, landmark: NDArray) -> tuple[NDArray, ...]:
-    """Clips of frames with one dot each, at places [CLIPS, FRAMES, 2] of the video's image.
+    """Returns clips with one dot per frame, at places [CLIPS, FRAMES, 2] of the video's image.
 
-    It lies on that landmark of each clip, the only one with a label.
+    The dot is the landmark of that index, the only labelled one of the clip.
     """
     affines = cached(boxes)
     points = apply_affine(invert_affine(affines), places[..., None, :])
@@ -93,13 +93,13 @@ def with_dots(boxes: NDArray, places: NDArray, landmark: NDArray) -> tuple[NDArr
 def check_dots(images: NDArray, points: NDArray) -> None:
     inside = ((points > 6) & (points < SIZE - 7)).all(-1)
     assert inside.mean() > 0.5
-    found = np.stack([find_dot(image) for image in images[inside]])
-    assert np.abs(found - points[inside]).max() < 0.6
+    dots = np.stack([find_dot(image) for image in images[inside]])
+    assert np.abs(dots - points[inside]).max() < 0.6
 
 
 @few
 @given(seed=seeds)
-def test_a_dot_on_a_landmark_is_still_there_in_every_frame(seed: int) -> None:
+def test_a_dot_on_a_landmark_stays_on_it_in_every_frame(seed: int) -> None:
     boxes = moving_boxes(seed)
     which = np.random.default_rng(seed).integers(0, 68, CLIPS)
     middle, side = (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
@@ -114,8 +114,7 @@ def test_a_dot_on_a_landmark_is_still_there_in_every_frame(seed: int) -> None:
 
 @few
 @given(seed=seeds)
-def test_a_dot_fixed_in_the_image_moves_as_warps_say(seed: int) -> None:
-    """It moves with its neighbourhood, so the rest of the plane moves rightly, too."""
+def test_warps_map_a_fixed_dot_to_its_position_in_the_crop_before(seed: int) -> None:
     boxes = moving_boxes(seed)
     place = boxes[:, :1, :2] + np.random.default_rng(seed).uniform(20, 40, (CLIPS, 1, 2))
     clips = with_dots(boxes, np.repeat(place, FRAMES, 1), np.full(CLIPS, NOSE))
@@ -128,7 +127,7 @@ def test_a_dot_fixed_in_the_image_moves_as_warps_say(seed: int) -> None:
     assert np.abs(before - points).max() > 2
 
 
-def test_nothing_drawn_is_what_a_tracker_cuts() -> None:
+def test_all_options_disabled_give_the_crops_of_a_tracker() -> None:
     boxes = moving_boxes(0)
     affines, picture = cached(boxes), data.astronaut()
     images = np.stack([[crop_image(picture, a, CACHED) for a in clip] for clip in affines])
@@ -151,8 +150,8 @@ def test_nothing_drawn_is_what_a_tracker_cuts() -> None:
             assert np.abs(crop[frame] - shown).mean() < 0.03
 
 
-def test_frames_without_labels_still_follow() -> None:
-    """Around the box of the nearest labelled frame before the last one, else of the next."""
+def test_crops_after_an_unlabelled_frame() -> None:
+    """They use the latest labelled frame before it, else the first labelled one."""
     boxes = moving_boxes(1)
     patterns = np.asarray(list(itertools.product([False, True], repeat=FRAMES)))
     labelled = np.repeat(patterns[..., None], 68, -1)
@@ -171,7 +170,7 @@ def test_frames_without_labels_still_follow() -> None:
 
 
 def still_faces() -> tuple[NDArray, ...]:
-    """The same frame throughout, cached around the same box, with every landmark."""
+    """Returns clips of identical frames, cached around the same box, with all landmarks."""
     boxes = moving_boxes(2, pace=0.0)
     image = crop_image(data.astronaut(), cached(np.asarray([178.0, 68, 270, 160])), CACHED)
     points = IBUG68.shape * CACHED / (COVER * MARGIN) + (CACHED - 1) / 2
@@ -180,18 +179,18 @@ def still_faces() -> tuple[NDArray, ...]:
     return (*tiled, cached(boxes))
 
 
-def test_one_draw_holds_for_all_frames() -> None:
-    """But for the noise, a still face is the same in all frames, and another in each clip."""
+def test_all_frames_share_one_draw() -> None:
+    """Without noise, a still face is the same in all frames of a clip, but differs among clips."""
     images, points, _, warps = run({**DEFAULTS, "noise": 0.0}, STILL, *still_faces())
     assert np.abs(images - images[:, :1]).max() < 1e-3
     np.testing.assert_allclose(points, np.broadcast_to(points[:, :1], points.shape), atol=1e-3)
     np.testing.assert_allclose(warps, np.broadcast_to(np.eye(2, 3), warps.shape), atol=1e-3)
-    for one, other in itertools.pairwise(range(CLIPS)):
-        assert np.abs(images[one, 0] - images[other, 0]).max() > 0.05
-        assert np.abs(points[one, 0] - points[other, 0]).max() > 0.1
+    for a, b in itertools.pairwise(range(CLIPS)):
+        assert np.abs(images[a, 0] - images[b, 0]).max() > 0.05
+        assert np.abs(points[a, 0] - points[b, 0]).max() > 0.1
 
 
-def test_rectangles_stand_still() -> None:
+def test_occluders_do_not_move() -> None:
     plain, *_ = run(OFF, STILL, *still_faces())
     hidden, *_ = run({**OFF, "occlusion": 1.0, "occlusion_side": 0.4}, STILL, *still_faces())
     where = (hidden != plain).any(-1)
@@ -199,7 +198,7 @@ def test_rectangles_stand_still() -> None:
     np.testing.assert_array_equal(where, np.broadcast_to(where[:, :1], where.shape))
 
 
-def test_noise_is_fresh_in_each_frame_and_as_strong() -> None:
+def test_noise_is_independent_in_each_frame_and_of_equal_strength() -> None:
     plain, *_ = run(OFF, STILL, *still_faces())
     noisy, *_ = run({**OFF, "noise": 0.04}, STILL, *still_faces())
     unclipped = (plain > 0.15) & (plain < 0.85)
@@ -212,10 +211,10 @@ def test_noise_is_fresh_in_each_frame_and_as_strong() -> None:
 
 
 @pytest.mark.parametrize("option", DRIFT)
-def test_drift_wanders_and_comes_back(option: str) -> None:
-    """Each draw alone, its deviation growing as that of x <- 0.9 x + draw, from 0."""
+def test_drift_is_autoregressive(option: str) -> None:
+    """Its deviation is that of x <- 0.9 x + draw, from x = 0."""
     amount = {"shift": 0.02, "log_scale": 0.02, "rotation": 2.0}[option]
-    clips, found = still_faces(), []
+    clips, drifts = still_faces(), []
     for seed in range(4):
         _, points, _, _ = run(OFF, {**STILL, option: amount}, *clips, seed=seed)
         first, last = (points[:, :, i] - (SIZE - 1) / 2 for i in (0, 16))
@@ -224,10 +223,10 @@ def test_drift_wanders_and_comes_back(option: str) -> None:
         turn, growth = np.degrees(np.angle(across)), np.log(abs(across))
         moved = (points.mean(2) - points[:, :1].mean(2)) / (SIZE / MARGIN)
         draws = {"shift": moved, "log_scale": growth[..., None], "rotation": turn[..., None]}
-        found.append(draws.pop(option))
+        drifts.append(draws.pop(option))
         if option == "shift":
-            assert all(np.abs(other).max() < 1e-3 for other in draws.values())
-    drift = np.concatenate(found)
+            assert all(np.abs(rest).max() < 1e-3 for rest in draws.values())
+    drift = np.concatenate(drifts)
     assert np.abs(drift[:, 0]).max() < 1e-6
     variance = np.cumsum(0.9 ** (2 * np.arange(FRAMES - 1)))
     expected = 0.954 * amount * np.sqrt(variance)
@@ -250,10 +249,10 @@ def test_a_mirrored_clip_moves_the_other_way() -> None:
     np.testing.assert_allclose(mirrored_warps, conjugated, atol=2e-3)
 
 
-def test_a_clip_depends_on_its_own_key_alone() -> None:
+def test_a_clip_depends_on_its_own_key_only() -> None:
     clips = still_faces()
     keys = jax.random.split(jax.random.key(0), CLIPS)
     drawn = program(DEFAULTS, DRIFT, keys, *clips)
     turned = program(DEFAULTS, DRIFT, keys[::-1], *(jnp.flip(part, 0) for part in clips))
-    for part, other in zip(drawn, turned, strict=True):
-        np.testing.assert_array_equal(part, other[::-1])
+    for part, reversed_part in zip(drawn, turned, strict=True):
+        np.testing.assert_array_equal(part, reversed_part[::-1])

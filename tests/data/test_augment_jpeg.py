@@ -1,4 +1,4 @@
-"""JPEG's artefacts are those of the library that writes the files."""
+"""JPEG artefacts equal those of libjpeg."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ squeeze = jax.jit(compress)
 def compressed(
     image: NDArray[np.uint8], quality: float, corner: tuple[int, int] = (0, 0)
 ) -> NDArray[np.floating]:
-    """Of grey values, as `picture`."""
+    """Returns `compress` of an image, with values of 0 to 255."""
     images = jnp.asarray(image, jnp.float32) / 255
     return np.asarray(squeeze(images, jnp.float32(quality), jnp.asarray(corner))) * 255
 
 
 def saved(image: NDArray[np.uint8], quality: int) -> Image.Image:
-    """The image as Pillow reads back what it wrote, colours not subsampled."""
+    """Returns the image after Pillow has written and read it without chroma subsampling."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=quality, subsampling=0)
     return Image.open(file)
@@ -41,7 +41,7 @@ def decibels(a: NDArray, b: NDArray) -> float:
 
 @pytest.mark.parametrize("quality", [1, 10, 30, 49, 50, 75, 90, 100])
 def test_steps_and_images_are_those_of_libjpeg(quality: int) -> None:
-    """61 x 67 pixels: the last blocks are incomplete. Its whole numbers round a wave elsewhere."""
+    """At 61 x 67 pixels the last blocks are incomplete. libjpeg's integer transform rounds more."""
     file = saved(PICTURE, quality)
     tables = np.asarray(list(file.quantization.values()))
     steps = np.asarray(_quantisation(jnp.float32(quality)))
@@ -61,7 +61,7 @@ def test_the_transform_is_the_cosine_transform() -> None:
 
 
 def test_the_corner_moves_the_blocks() -> None:
-    """As if rows and columns before the image had been compressed with it."""
+    """The result is that of an image with padding before its first row and column."""
     before = np.pad(PICTURE, ((3, 0), (6, 0), (0, 0)), mode="edge")
     whole = compressed(before, 20)[3:, 6:]
     np.testing.assert_allclose(compressed(PICTURE, 20, (3, 6)), whole, atol=1e-3)
@@ -71,5 +71,5 @@ def test_the_corner_moves_the_blocks() -> None:
 def test_frames_are_compressed_as_single_images() -> None:
     frames = np.stack([PICTURE, PICTURE[::-1], PICTURE[:, ::-1]])
     together = compressed(frames, 30, (2, 5))
-    for frame, one in zip(frames, together, strict=True):
-        np.testing.assert_allclose(compressed(frame, 30, (2, 5)), one, atol=1e-3)
+    for frame, result in zip(frames, together, strict=True):
+        np.testing.assert_allclose(compressed(frame, 30, (2, 5)), result, atol=1e-3)

@@ -1,4 +1,4 @@
-"""Faces cut once: by the crop rule, kept in the data folder, made anew when the data set is."""
+"""Cached crops of faces: the crop rule, the data folder, and invalidation."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def test_faces_are_cut_by_the_crop_rule(data_dir: Path) -> None:
         assert (cut.names[i], cut.styles[i], cut.identities[i]) == (sample.name, "300w", -1)
         np.testing.assert_array_equal(cut.images[i], crop_image(sample.image, affine, 80))
         np.testing.assert_allclose(cut.affines[i], affine, rtol=1e-6)
-        there = apply_affine(cut.affines[i], cut.landmarks[i])
-        np.testing.assert_allclose(there, sample.landmarks, atol=1e-3)
+        in_image = apply_affine(cut.affines[i], cut.landmarks[i])
+        np.testing.assert_allclose(in_image, sample.landmarks, atol=1e-3)
         low, high = cut.landmarks[i].min(0), cut.landmarks[i].max(0)
         np.testing.assert_allclose((low + high) / 2, 39.5, atol=1e-4)
         np.testing.assert_allclose((high - low).max(), 40, atol=1e-4)
@@ -49,10 +49,10 @@ def tree(folder: Path) -> dict[Path, int]:
     return {path: path.lstat().st_mtime_ns for path in folder.rglob("*")}
 
 
-def test_faces_that_are_cut_are_read_without_a_write(
+def test_cached_crops_are_read_without_writing(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The data folder may be read-only: neither a lock nor a file is made in it."""
+    """The data folder may be read-only: no lock and no file is created in it."""
     cut = face_crops("300w", "train", **SPLIT, data_dir=data_dir)
     before = tree(data_dir)
 
@@ -70,13 +70,13 @@ def test_faces_that_are_cut_are_read_without_a_write(
         face_crops("300w", "train", margin=2.0, size=90, data_dir=data_dir)
 
 
-def test_the_fingerprint_is_of_labels_and_images(data_dir: Path, tmp_path: Path) -> None:
+def test_the_fingerprint_covers_labels_and_images(data_dir: Path, tmp_path: Path) -> None:
     cut = face_crops("300w", "train", **SPLIT, data_dir=data_dir)
     (file,) = (data_dir / "crops").glob("*/fingerprint.txt")
     assert file.read_text().strip() == cut.fingerprint
     other = prepare_300w(tmp_path / "again", train=3, validation=1)
     assert face_crops("300w", "train", **SPLIT, data_dir=other).fingerprint == cut.fingerprint
-    # Faces that an earlier version has cut have no such file.
+    # Crops of earlier versions have no such file.
     file.unlink()
     assert face_crops("300w", "train", **SPLIT, data_dir=data_dir).fingerprint == cut.fingerprint
     for name in ("images.u8", "labels.npz"):
@@ -95,7 +95,7 @@ def test_the_fingerprint_is_of_labels_and_images(data_dir: Path, tmp_path: Path)
         cut = face_crops("300w", "train", **SPLIT, data_dir=data_dir)
 
 
-def test_a_face_with_few_labels_is_left_out_and_one_with_some_is_cut_whole(
+def test_a_face_with_one_label_is_left_out_and_a_partly_labelled_one_is_cropped_whole(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     split = read_split("300w", "train", data_dir)
@@ -108,17 +108,18 @@ def test_a_face_with_few_labels_is_left_out_and_one_with_some_is_cut_whole(
         box = landmark_box(landmarks, labelled)
         return Sample(whole.image, landmarks, labelled, box, whole.name)
 
-    some = [part(0, slice(17, 68)), part(1, slice(30, 31))]
-    monkeypatch.setattr(crops, "read_split", lambda *_: Split("", "", "", some, lambda one: one))
+    samples = [part(0, slice(17, 68)), part(1, slice(30, 31))]
+    partial = Split("", "", "", samples, lambda sample: sample)
+    monkeypatch.setattr(crops, "read_split", lambda *_: partial)
     cut = face_crops("300w", "train", **SPLIT, data_dir=data_dir)
     assert list(cut.names) == ["helen/trainset/face0"]
     assert (cut.landmarks[0, :17] == 0).all() and cut.labelled[0].sum() == 51
-    # The jaw is not in the labels, but in the crop: the eyes are above its middle.
+    # The jaw is unlabelled but inside the crop, so the eyes are above its middle.
     assert cut.landmarks[0, 36:48, 1].mean() < 36
 
 
 def test_frames_of_clips_follow_the_face(tmp_path: Path) -> None:
-    """A frame without labels is cut where the nearest labelled one is."""
+    """A frame without labels is cropped as the nearest labelled frame."""
     data_dir = prepare_300vw(tmp_path)
     cut = face_crops("300vw", "train", **SPLIT, data_dir=data_dir)
     assert list(cut.starts) == [0, 12, 19]
@@ -133,7 +134,7 @@ def test_frames_of_clips_follow_the_face(tmp_path: Path) -> None:
     np.testing.assert_allclose(labelled, np.broadcast_to(labelled[:1], labelled.shape), atol=1e-3)
 
 
-def test_the_second_call_cuts_nothing_and_a_new_data_set_is_cut_anew(
+def test_crops_are_cached_until_the_data_set_changes(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = face_crops("300w", "train", **SPLIT, data_dir=data_dir)
@@ -148,9 +149,7 @@ def test_the_second_call_cuts_nothing_and_a_new_data_set_is_cut_anew(
     assert folders == ["300w-train-80px-2"]
 
 
-def test_crops_that_were_cut_short_are_not_taken_for_whole(
-    data_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_incomplete_crops_are_not_used(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
     def fails_at_the_third(*args: object) -> object:
@@ -163,7 +162,7 @@ def test_crops_that_were_cut_short_are_not_taken_for_whole(
     with pytest.raises(KeyboardInterrupt):
         face_crops("300w", "train", **SPLIT, data_dir=data_dir)
     assert not any((data_dir / "crops").iterdir())
-    # What a killed process leaves is swept away by the next.
+    # The files of a killed process are deleted by the next.
     left = data_dir / "crops" / ".300w-train-80px-2.partial" / "new"
     left.mkdir(parents=True)
     (left / "images.u8").write_bytes(b"half")
@@ -172,9 +171,7 @@ def test_crops_that_were_cut_short_are_not_taken_for_whole(
     assert not left.exists()
 
 
-def test_of_two_that_begin_together_one_cuts(
-    data_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_concurrent_calls_crop_once(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
     def counted(*args: object) -> object:
@@ -195,11 +192,11 @@ def test_of_two_that_begin_together_one_cuts(
     assert results == [3] * 4 and len(calls) == 3
 
 
-def test_a_split_without_labels_and_a_folder_that_cannot_be_written(
+def test_a_split_without_labels_or_a_folder_that_is_not_writable_raises(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(crops, "read_split", lambda *_: Split("x", "y", "", [], lambda one: one))
+        patch.setattr(crops, "read_split", lambda *_: Split("x", "y", "", [], lambda face: face))
         with pytest.raises(RednetError, match="x y: no face is labelled"):
             face_crops("300w", "train", **SPLIT, data_dir=data_dir)
     (data_dir / "crops").rmdir()

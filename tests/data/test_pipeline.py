@@ -1,4 +1,4 @@
-"""Batches: every face once an epoch, mixed by weight, shared out, and taken up again exactly."""
+"""Batches: every face once per epoch, mixed by weight, sharded, and resumed exactly."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rednet_jax.landmarks.builtin import IBUG68, REDNET7
 
 
 def numbered(prefix: str, clips: list[int], style: str = "300w") -> FaceCrops:
-    """Clips of so many frames; frame i of all has value i in every pixel and coordinate."""
+    """Returns clips of these lengths; frame i has value i in every pixel and coordinate."""
     count = sum(clips)
     order = np.arange(count)
     return FaceCrops(
@@ -48,20 +48,20 @@ def names(reader: Reader, count: int) -> list[str]:
     return [name for batch in take(reader, count) for name in reader.names(batch)]
 
 
-def assert_same(one: Batch, other: Batch) -> None:
-    for mine, theirs in zip(one, other, strict=True):
-        np.testing.assert_array_equal(mine, theirs)
+def assert_same(a: Batch, b: Batch) -> None:
+    for left, right in zip(a, b, strict=True):
+        np.testing.assert_array_equal(left, right)
 
 
 @pytest.mark.parametrize(("count", "batch"), [(10, 4), (6, 4), (3, 7), (5, 5)])
-def test_every_face_comes_once_an_epoch(count: int, batch: int) -> None:
+def test_every_face_is_read_once_per_epoch(count: int, batch: int) -> None:
     drawn = names(read((faces("a", count), 1.0), batch=batch), 30)
     epochs = [drawn[i : i + count] for i in range(0, len(drawn) - count + 1, count)]
     assert all(len(set(epoch)) == count for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) > 1
 
 
-def test_a_batch_is_never_short_and_holds_what_it_names() -> None:
+def test_batches_are_full_and_match_their_names() -> None:
     reader = read((faces("a", 3), 1.0), (faces("b", 5), 1.0), batch=6)
     for batch in take(reader, 5):
         assert batch.images.shape == (6, 2, 2, 3) and batch.images.dtype == np.uint8
@@ -75,7 +75,7 @@ def test_a_batch_is_never_short_and_holds_what_it_names() -> None:
             assert batch.face[i] == number + (3 if name[0] == "b" else 0)
 
 
-def test_sources_are_mixed_by_weight_in_every_stretch() -> None:
+def test_sources_are_mixed_by_weight_in_every_batch() -> None:
     reader = read((faces("a", 7), 0.5), (faces("b", 300), 0.3), (faces("c", 50), 0.2), batch=10)
     for batch in take(reader, 20):
         counts = Counter(name[0] for name in reader.names(batch))
@@ -83,9 +83,9 @@ def test_sources_are_mixed_by_weight_in_every_stretch() -> None:
 
 
 def test_the_order_is_a_function_of_the_seed() -> None:
-    one, again, other = (names(read((faces("a", 40), 1.0), seed=seed), 10) for seed in (1, 1, 2))
-    assert one == again != other
-    # The second source has an order of its own.
+    first, again, second = (names(read((faces("a", 40), 1.0), seed=s), 10) for s in (1, 1, 2))
+    assert first == again != second
+    # Each source has its own order.
     both = names(read((faces("a", 40), 1.0), (faces("b", 40), 1.0)), 20)
     a, b = ([name[1:] for name in both if name[0] == letter] for letter in "ab")
     assert a != b
@@ -93,7 +93,7 @@ def test_the_order_is_a_function_of_the_seed() -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(before=st.integers(0, 9), after=st.integers(1, 5), threads=st.integers(1, 4))
-def test_a_saved_state_is_gone_on_from_exactly(before: int, after: int, threads: int) -> None:
+def test_a_reader_resumes_exactly_from_a_saved_state(before: int, after: int, threads: int) -> None:
     def reader() -> Reader:
         return read((faces("a", 11), 1.0), (faces("b", 5), 0.4), threads=threads)
 
@@ -104,12 +104,12 @@ def test_a_saved_state_is_gone_on_from_exactly(before: int, after: int, threads:
     second = reader()
     take(second, 3)
     second.set_state(state)
-    for one, other in zip(expected, take(second, after), strict=True):
-        assert_same(one, other)
+    for batch, resumed in zip(expected, take(second, after), strict=True):
+        assert_same(batch, resumed)
 
 
 @pytest.mark.parametrize("processes", [2, 4])
-def test_processes_share_out_the_same_batches(processes: int) -> None:
+def test_processes_read_shards_of_the_same_batches(processes: int) -> None:
     sources = [(faces("a", 11), 1.0), (faces("b", 5), 0.4)]
     whole = take(read(*sources, batch=8), 6)
     shares = [
@@ -121,12 +121,12 @@ def test_processes_share_out_the_same_batches(processes: int) -> None:
         assert_same(batch, Batch(*(array[order] for array in together)))
 
 
-def test_points_are_of_the_scheme_and_of_the_styles_asked_for() -> None:
+def test_points_have_the_requested_scheme_and_styles() -> None:
     crops = faces("a", 4)
     crops.labelled[2] = np.arange(68) == 36
     crops.labelled[3] = np.arange(68) == 0
-    other = faces("b", 2, style="other")
-    # Face 3 has none of the seven points.
+    other_style = faces("b", 2, style="other")
+    # Face 3 has no point of the scheme.
     drawn = names(read((crops, 1.0), scheme=REDNET7), 9)
     assert set(drawn) == {"a0", "a1", "a2"}
     batch = next(read((crops, 1.0), scheme=REDNET7))
@@ -135,25 +135,25 @@ def test_points_are_of_the_scheme_and_of_the_styles_asked_for() -> None:
         batch.landmarks != 0, (batch.labelled & (batch.face > 0)[:, None])[..., None].repeat(2, -1)
     )
     with pytest.raises(RednetError, match=r"b0, \.\.\.: no labelled face in these 2"):
-        read((other, 1.0))
-    assert set(names(read((other, 1.0), styles=("300w", "other")), 4)) == {"b0", "b1"}
+        read((other_style, 1.0))
+    assert set(names(read((other_style, 1.0), styles=("300w", "other")), 4)) == {"b0", "b1"}
 
 
 def test_people_are_classes_over_all_sources() -> None:
-    one, other = faces("a", 4), faces("b", 4)
-    one.identities[:], other.identities[:] = [70, -1, 30, 70], [30, 90, -1, 10]
-    reader = read((one, 1.0), (other, 1.0), batch=8)
+    a, b = faces("a", 4), faces("b", 4)
+    a.identities[:], b.identities[:] = [70, -1, 30, 70], [30, 90, -1, 10]
+    reader = read((a, 1.0), (b, 1.0), batch=8)
     expected = {"a0": 2, "a1": -1, "a2": 1, "a3": 2, "b0": 1, "b1": 3, "b2": -1, "b3": 0}
     batch = next(reader)
     assert dict(zip(reader.names(batch), batch.identity.tolist(), strict=True)) == expected
-    np.testing.assert_array_equal(known_people([one, other]), [10, 30, 70, 90])
-    batch = next(reader := read((one, 1.0), people=np.array([30, 99])))
+    np.testing.assert_array_equal(known_people([a, b]), [10, 30, 70, 90])
+    batch = next(reader := read((a, 1.0), people=np.array([30, 99])))
     known = dict(zip(reader.names(batch), batch.identity.tolist(), strict=True))
     assert known == {"a0": -1, "a1": -1, "a2": 0, "a3": -1}
     assert (next(read((faces("c", 4), 1.0), people=np.empty(0))).identity == -1).all()
 
 
-def test_clips_have_a_stride_and_some_run_backwards() -> None:
+def test_clips_have_random_strides_and_directions() -> None:
     crops = numbered("a", [30, 4, 9])
     reader = read((crops, 1.0), clips=ClipConfig(frames=5, largest_stride=3))
     strides = Counter()
@@ -169,18 +169,18 @@ def test_clips_have_a_stride_and_some_run_backwards() -> None:
     assert set(strides) == {-3, -2, -1, 1, 2, 3}
     assert abs(sum(n for step, n in strides.items() if step > 0) / 240 - 0.5) < 0.1
     seen = {int(frame) for batch in take(reader, 60) for frame in batch.face.ravel()}
-    # The clip of four frames is too short; of the others every frame is read.
+    # The clip of four frames is too short; all frames of the others are read.
     assert seen == set(range(43)) - set(range(30, 34))
 
 
-def test_the_first_frame_is_read_from_a_clip_that_is_just_long_enough() -> None:
+def test_a_clip_of_exactly_the_length_is_read_whole() -> None:
     reader = read((numbered("a", [5]), 1.0), clips=ClipConfig(5, 4, reverse=0.0))
     np.testing.assert_array_equal(next(reader).face, np.tile(np.arange(5), (4, 1)))
     with pytest.raises(RednetError, match="no labelled clip of 6 frames in these 5"):
         read((numbered("a", [5]), 1.0), clips=ClipConfig(6))
 
 
-def test_an_image_among_clips_is_shown_in_every_frame() -> None:
+def test_an_image_is_repeated_in_every_frame() -> None:
     pictures = faces("p", 6)
     pictures.labelled[2] = False
     sources = (numbered("a", [9]), 0.5), (pictures, 0.5)
@@ -204,8 +204,8 @@ def test_clips_without_a_label_are_left_out() -> None:
     assert set(names(read((crops, 1.0)), 6)) == {f"a{i}" for i in range(5, 10)}
 
 
-def test_what_cannot_be_read_is_refused() -> None:
-    with pytest.raises(RednetError, match="a batch of 4 cannot be shared out to 3 processes"):
+def test_invalid_arguments_raise() -> None:
+    with pytest.raises(RednetError, match="a batch of 4 is not divisible by 3 processes"):
         read((faces("a", 3), 1.0), processes=3)
     for sources in ((), ((faces("a", 3), 0.0),)):
         with pytest.raises(RednetError, match="a weight above 0"):

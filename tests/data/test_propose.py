@@ -1,4 +1,4 @@
-"""A scheme proposed from labelled faces: mirror pairs, mean shape, outline, and its errors."""
+"""Proposed schemes: mirror pairs, mean shape, outline and errors."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from rednet_jax.landmarks.schemes import Scheme
 
 @pytest.mark.parametrize("scheme", BUILTIN.values(), ids=BUILTIN)
 def test_mirror_pairs_of_the_builtin_schemes(scheme: Scheme) -> None:
-    """Also where a nose or mouth lies off the axis, as on the mean of faces that look aside."""
+    """Also if the shape is off the axis, as a mean over faces that look aside."""
     assert mirror_pairs(scheme.shape) == scheme.mirror
     assert mirror_pairs(scheme.shape + np.float32([0.004, 0])) == scheme.mirror
 
 
 @given(SCHEMES)
-def test_pairs_of_any_shape_are_pairs(scheme: Scheme) -> None:
+def test_mirror_pairs_are_an_involution(scheme: Scheme) -> None:
     mirror = mirror_pairs(scheme.shape)
-    assert [mirror[other] for other in mirror] == list(range(scheme.count))
+    assert [mirror[index] for index in mirror] == list(range(scheme.count))
     apart = np.linalg.norm(scheme.shape[list(mirror)] * [-1, 1] - scheme.shape, axis=1)
     assert apart.max() < 1e-6
 
@@ -49,27 +49,28 @@ def test_a_scheme_of_shapes(scheme: Scheme) -> None:
     rng = np.random.default_rng(0)
     shapes = scheme.shape + rng.normal(0, 0.004, (60, scheme.count, 2))
     shapes[:10, 0] = np.nan
-    found = scheme_of_shapes("mine", shapes)
-    assert found.mirror == scheme.mirror
-    np.testing.assert_allclose(found.shape, scheme.shape, atol=0.005)
-    # Outer eye corners, where the landmarks have them; an outline, where they do not span the face.
+    proposed = scheme_of_shapes("mine", shapes)
+    assert proposed.mirror == scheme.mirror
+    np.testing.assert_allclose(proposed.shape, scheme.shape, atol=0.005)
+    # The normaliser is the outer eye corners if the scheme has them; an outline is added if the
+    # landmarks do not span the face.
     corners = scheme.groups or ((6,), (11,))
-    assert found.groups == corners
-    assert bool(found.outline) == bool(scheme.outline)
+    assert proposed.groups == corners
+    assert bool(proposed.outline) == bool(scheme.outline)
 
 
-def test_a_landmark_that_nobody_has_is_told() -> None:
+def test_a_landmark_without_labels_or_counterpart_raises() -> None:
     shapes = np.tile(REDNET7.shape, (5, 1, 1)).astype(np.float64)
     shapes[:, 3] = np.nan
-    with pytest.raises(RednetError, match="landmark 3 is labelled in none of 5 faces"):
+    with pytest.raises(RednetError, match="landmark 3 is not labelled in any of 5 faces"):
         scheme_of_shapes("mine", shapes)
     shapes[:, 3] = -0.4, 0.1
     with pytest.raises(RednetError, match=r"landmark \d has no counterpart on the other"):
         scheme_of_shapes("mine", shapes)
 
 
-class ByName:
-    """A detector that finds the face where its labels are, for images of one colour each."""
+class ByColour:
+    """A detector that returns the box of each image, which its colour identifies."""
 
     def __init__(self, boxes: dict[int, np.ndarray]) -> None:
         self.boxes = boxes
@@ -90,22 +91,22 @@ def test_from_images_to_a_file_and_a_sheet(tmp_path: Path) -> None:
         write_pts(tmp_path / f"mine/{number}.pts", convert(points, HEAD70, COFW29))
         boxes[number] = landmark_box(points)
     del boxes[3]
-    found = propose_scheme(
+    proposal = propose_scheme(
         tmp_path / "mine",
         "mine29",
         out=tmp_path / "mine29.json",
         sheet=tmp_path / "sheet.png",
-        detector=ByName(boxes),
+        detector=ByColour(boxes),
     )
-    assert found.faces == 7 and load_scheme(found.file) == found.scheme
-    assert found.scheme.mirror == COFW29.mirror
-    # The unit is the box around the detected face, a little larger than the mean face's own.
+    assert proposal.faces == 7 and load_scheme(proposal.file) == proposal.scheme
+    assert proposal.scheme.mirror == COFW29.mirror
+    # The unit is the side of the detected box, slightly larger than that of the mean face.
     low, high = IBUG68.shape.min(0), IBUG68.shape.max(0)
     expected = (COFW29.shape - (low + high) / 2) / (high - low).max()
-    np.testing.assert_allclose(found.scheme.shape, expected, atol=0.01)
-    assert Image.open(found.sheet).size[0] > 1000
+    np.testing.assert_allclose(proposal.scheme.shape, expected, atol=0.01)
+    assert Image.open(proposal.sheet).size[0] > 1000
     with pytest.raises(RednetError, match="the detector finds 0 of 8 labelled faces"):
-        propose_scheme(tmp_path / "mine", "mine29", detector=ByName({}))
+        propose_scheme(tmp_path / "mine", "mine29", detector=ByColour({}))
     with pytest.raises(RednetError, match="'wflw98' is the name of a built-in scheme"):
         propose_scheme(tmp_path / "mine", "wflw98")
     with pytest.raises(RednetError, match="no labelled image"):

@@ -1,4 +1,4 @@
-"""Sheets show the samples that they say, and draw points where the labels are."""
+"""Contact sheets show the expected samples, with points at the labels."""
 
 from __future__ import annotations
 
@@ -35,32 +35,32 @@ def grey(level: int) -> Image.Image:
 
 
 def tile(sheet: Path, column: int, row: int = 0, above: int = 0) -> NDArray[np.uint8]:
-    """A tile of the sheet: its row, counted with all rows above it, and the captions above it."""
+    """Returns a tile: `row` counts all rows of the sheet, `above` the captions above its own."""
     x, y = 4 + 260 * column, 20 * (above + 1) + 260 * row
     with Image.open(sheet) as image:
         return np.asarray(image)[y : y + TILE, x : x + TILE]
 
 
 def drawn(level: int, margin: float, labelled: NDArray[np.bool_] | None = None):
-    """The face on a tile that shows `margin` times its box."""
+    """Returns the expected tile that shows `margin` times the face's box."""
     points = (LANDMARKS - CENTRE) * (TILE / margin / FACE) + (TILE - 1) / 2
     return draw_landmarks(np.full((TILE, TILE, 3), level, np.uint8), points, IBUG68, labelled)
 
 
-def assert_alike(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> None:
-    """Up to rounding; points half a pixel aside make it 0.7."""
-    assert np.abs(one.astype(int) - other).mean() < 0.5
+def assert_alike(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> None:
+    """Compares up to rounding; points that are half a pixel off give a difference of 0.7."""
+    assert np.abs(a.astype(int) - b).mean() < 0.5
 
 
 @pytest.fixture
-def undisturbed(monkeypatch) -> None:
-    """Augmentation that draws nothing."""
-    nothing = {
+def no_augmentation(monkeypatch) -> None:
+    """Disables all draws of the augmentation."""
+    disabled = {
         field.name: 0.0
         for field in dataclasses.fields(Augmentation)
         if not field.name.endswith("quality")
     }
-    monkeypatch.setattr(show, "Augmentation", lambda: Augmentation(**nothing))
+    monkeypatch.setattr(show, "Augmentation", lambda: Augmentation(**disabled))
     monkeypatch.setattr(show, "Drift", lambda: Drift(0.0, 0.0, 0.0))
 
 
@@ -78,7 +78,7 @@ def faces(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory) -> Path:
-    """A clip of 30 frames, frame i of level 8 i, labelled in frame 17 and nowhere else."""
+    """A clip of 30 frames, frame i of level 8 i; only frame 17 is labelled."""
     root = tmp_path_factory.mktemp("300vw")
     (root / "tree/mine/annot").mkdir(parents=True)
     with write_video(root / "tree/mine/vid.mp4", 25, (SIDE, SIDE)) as write:
@@ -108,8 +108,8 @@ def test_faces_are_spread_over_the_split(count, shown, faces, tmp_path) -> None:
         assert image.size == (4 + 260 * min(len(shown), 8), 280 * -(-len(shown) // 8))
 
 
-def test_augmented_points_move_with_the_image(faces, tmp_path, undisturbed) -> None:
-    """Without draws the network's crop is left, 1.6 times as large."""
+def test_augmented_points_move_with_the_image(faces, tmp_path, no_augmentation) -> None:
+    """With all draws disabled the tile is the network's crop, enlarged."""
     options = {"count": 2, "augmented": True, "out": tmp_path / "a.png", "data_dir": faces}
     sheet = show_split("300w", "train", **options)
     for column, face in enumerate((0, 8)):
@@ -118,8 +118,8 @@ def test_augmented_points_move_with_the_image(faces, tmp_path, undisturbed) -> N
             assert_alike(tile(sheet, column, row), drawn(25 * face, margin=1.25))
 
 
-def test_what_is_not_labelled_is_not_drawn(tmp_path, undisturbed) -> None:
-    """Nor trained on without any label."""
+def test_unlabelled_points_are_not_drawn(tmp_path, no_augmentation) -> None:
+    """A face without labels has no augmented tile, since training leaves it out."""
     tree = tmp_path / "lfw"
     for number in (1, 2):
         (tree / "Ann").mkdir(parents=True, exist_ok=True)
@@ -138,10 +138,10 @@ def test_what_is_not_labelled_is_not_drawn(tmp_path, undisturbed) -> None:
 
 
 def assert_frames(sheet: Path, row: int, frames: Iterable[int], margin: float) -> None:
-    """A row of tiles shows these frames of `clip`, and points in frame 17 alone."""
+    """Asserts that a row of tiles shows these frames of `clip`, with points only in frame 17."""
     for column, frame in enumerate(frames):
         shown = tile(sheet, column, row)
-        # A video does not keep a level exactly.
+        # Video compression changes the level slightly.
         level = int(shown[0, 0, 0])
         assert abs(level - 8 * frame) < 4
         bare = np.full_like(shown, level)
@@ -153,7 +153,7 @@ def test_frames_are_spread_over_a_clip(clip, tmp_path) -> None:
     assert_frames(sheet, 0, (0, 4, 8, 12, 17, 21, 25, 29), margin=2)
 
 
-def test_augmented_frames_lie_near_each_other(clip, tmp_path, undisturbed) -> None:
+def test_augmented_frames_are_close_in_time(clip, tmp_path, no_augmentation) -> None:
     options = {"augmented": True, "out": tmp_path / "a.png", "data_dir": clip}
     sheet = show_split("300vw", "train", **options)
     assert_frames(sheet, 0, range(7, 22, 2), margin=2)
@@ -175,6 +175,6 @@ def test_the_command(faces, tmp_path, monkeypatch, capfd) -> None:
 @pytest.mark.parametrize(
     ("data", "count", "most"), [("300w", 0, 400), ("300w", 401, 400), ("300vw", 51, 50)]
 )
-def test_a_sheet_that_hardly_shows_is_refused(data, count, most) -> None:
+def test_a_count_out_of_range_is_refused(data, count, most) -> None:
     with pytest.raises(RednetError, match=f"{data} has 1 to {most} samples, not {count}"):
         show_split(data, "train", count=count)

@@ -1,4 +1,4 @@
-"""Prepared data sets by name, and what is said where they are not there."""
+"""Readers of prepared data sets, and errors for missing ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "prepared"
 
 
-def test_samples_are_what_the_tree_holds(data_dir: Path) -> None:
+def test_samples_equal_the_source_files(data_dir: Path) -> None:
     split = read_split("300w", "train", data_dir)
     assert (len(split), split.data, split.split) == (3, "300w", "train")
     assert [sample.name for sample in split] == [f"helen/trainset/face{i}" for i in range(3)]
@@ -38,7 +38,7 @@ def test_samples_are_what_the_tree_holds(data_dir: Path) -> None:
         split[3]
 
 
-def test_frames_of_a_clip_are_decoded_when_asked_for(data_dir: Path) -> None:
+def test_frames_of_a_clip_are_decoded_on_access(data_dir: Path) -> None:
     clips = read_clips("300vw", "train", data_dir)
     assert [clip.name for clip in clips] == ["one", "two"]
     clip = clips[0]
@@ -48,16 +48,16 @@ def test_frames_of_a_clip_are_decoded_when_asked_for(data_dir: Path) -> None:
     np.testing.assert_array_equal(clip.labelled, np.repeat(clip.valid[:, None], 68, axis=1))
 
 
-def test_the_folder_is_given_or_in_the_environment(
+def test_the_data_folder_is_an_argument_or_an_environment_variable(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REDNET_JAX_DATA", str(data_dir))
     assert len(read_split("300w", "validation")) == 1
-    with pytest.raises(RednetError, match="300w is not prepared here; do `rednet data prepare"):
+    with pytest.raises(RednetError, match="300w is not prepared here; run `rednet data prepare"):
         read_split("300w", "validation", tmp_path)
 
 
-def test_what_is_not_there_is_refused(data_dir: Path) -> None:
+def test_unknown_and_unprepared_data_raises(data_dir: Path) -> None:
     with pytest.raises(RednetError, match="no data set 'coco'; known: 300w"):
         read_split("coco", "train", data_dir)
     with pytest.raises(RednetError, match="300w has no split 'test'; known: train"):
@@ -65,7 +65,7 @@ def test_what_is_not_there_is_refused(data_dir: Path) -> None:
     with pytest.raises(RednetError, match="a folder without 300w challenging"):
         read_split("300w", "challenging", data_dir)
     assert holds_clips("300vw") and not holds_clips("300w")
-    with pytest.raises(RednetError, match="300vw holds clips"):
+    with pytest.raises(RednetError, match="300vw contains clips"):
         read_split("300vw", "train", data_dir)
-    with pytest.raises(RednetError, match="300w holds single images"):
+    with pytest.raises(RednetError, match="300w contains single images"):
         read_clips("300w", "train", data_dir)

@@ -1,4 +1,4 @@
-"""Generated faces: exact points, one person a clip, and nothing but the key decides."""
+"""Generated faces: exact points, one person per clip, and draws that depend on the key only."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def camera(*degrees: float, scale: float = 50.0) -> surface.Camera:
     return surface.Camera(rotation, jnp.float32(5), jnp.zeros(2), jnp.float32(scale))
 
 
-def test_images_and_points_are_what_is_promised(faces) -> None:
+def test_shapes_ranges_and_size_of_the_face(faces) -> None:
     images, landmarks = faces
     assert images.shape == (FACES, SIZE, SIZE, 3) and images.dtype == np.float32
     assert landmarks.shape == (FACES, HEAD70.count, 2) and landmarks.dtype == np.float32
@@ -61,24 +61,24 @@ def test_images_and_points_are_what_is_promised(faces) -> None:
     assert (images.std((1, 2, 3)) > 0.03).all()
     inside = ((landmarks > -0.5) & (landmarks < SIZE - 0.5)).all(-1)
     assert inside.mean() > 0.97
-    # The crop is cut around the points: their box is 1 / margin of it, but for the draws.
+    # The side of the points' box is 1 / margin of the crop's, up to the random scale.
     sides = (landmarks.max(1) - landmarks.min(1)).max(-1)
     assert np.log(sides * CONFIG.margin / SIZE).std() < 1.2 * CONFIG.log_scale
     assert np.median(sides) == pytest.approx(SIZE / CONFIG.margin, rel=0.05)
 
 
-def test_the_key_alone_decides_and_one_program_serves_all(faces) -> None:
+def test_a_face_depends_on_its_key_only_and_compiles_once(faces) -> None:
     images, landmarks = faces
     again, points = draw(keys(FACES))
     np.testing.assert_array_equal(images, again)
     np.testing.assert_array_equal(landmarks, points)
-    other, _ = draw(keys(FACES, seed=1))
-    assert (np.abs(images - other).max((1, 2, 3)) > 0.2).all()
+    second, _ = draw(keys(FACES, seed=1))
+    assert (np.abs(images - second).max((1, 2, 3)) > 0.2).all()
     assert draw._cache_size() == 1
 
 
-def test_left_and_right_are_alike(faces) -> None:
-    """The mean face is its own mirror image, and yaw has no preferred side."""
+def test_left_and_right_are_symmetric(faces) -> None:
+    """The mean face equals its mirror image, and yaw is symmetric."""
     landmarks = np.asarray(draw(keys(FACES, seed=2))[1])
     shapes = np.concatenate([faces[1], landmarks])
     unit = np.linalg.norm(shapes[:, 45] - shapes[:, 36], axis=-1).mean()
@@ -105,7 +105,7 @@ def test_a_person_stays_the_same_while_the_head_moves() -> None:
     assert images.shape == (24, SIZE, SIZE, 3) and landmarks.shape == (24, HEAD70.count, 2)
     steps = np.linalg.norm(np.diff(landmarks, axis=0), axis=-1)
     assert np.ptp(landmarks, axis=0).max() > 4 and steps.max() < 0.1 * SIZE
-    # The corners of the image show the same wall, but for the sensor's noise.
+    # The background in the corner changes by the sensor's noise only.
     corner = images[:, :6, :6].mean((1, 2))
     assert np.ptp(corner, axis=0).max() < 0.15
     first, points = draw(keys(FACES).at[0].set(jax.random.key(5)))
@@ -114,14 +114,14 @@ def test_a_person_stays_the_same_while_the_head_moves() -> None:
 
 
 @pytest.mark.parametrize("yaw", [0, 35, -35])
-def test_points_lie_on_the_surface_that_is_drawn(yaw: float, person: Identity) -> None:
+def test_points_are_on_the_rendered_surface(yaw: float, person: Identity) -> None:
     features, seen = person.features, camera(yaw, 0, 0)
     rotation = np.asarray(seen.rotation)
     points = surface.lift(person, features, features)
     np.testing.assert_allclose(surface.implicit(person, features, *points.T), 0, atol=0.02)
     jaw = np.asarray(surface.contour(person, features, seen))
     assert np.abs(surface.implicit(person, features, *jaw.T)).max() < 0.06
-    # On the side turned away the jaw is the outline: beside it there is no head at any depth.
+    # On the side that is turned away the jaw is the outline: rays beside it miss the head.
     away = np.arange(10, 15) if yaw >= 0 else np.arange(2, 7)
     beside = (jaw @ rotation.T)[away] + [0.04 * np.sign(jaw[away[0], 0]), 0, 0]
     depths = np.linspace(-0.7, 0.7, 50)[:, None, None] * np.asarray([0, 0, 1])
@@ -130,14 +130,14 @@ def test_points_lie_on_the_surface_that_is_drawn(yaw: float, person: Identity) -
 
 
 def recoloured(person: Identity, motion: Motion, part: str) -> tuple[NDArray, NDArray]:
-    """Where two images differ that differ in one part's colour, and the points, 128 px."""
+    """Returns the mask [128, 128] of pixels that a part's colour changes, and the points."""
     style = jnp.full(16, 0.5).at[9].set(0.3)  # no glasses, no beard
     seen = camera(*np.degrees(motion.angles), scale=90.0)
     features, moved = express(person._replace(style=style), motion)
     scene = draw_scene(jax.random.key(1), 128, 0.0)
     scene = scene._replace(
         grade=jnp.full(8, 0.5).at[6:].set(0), levels=jnp.array([1.0, 0, 0, 0])
-    )  # sharp, and in light that casts no shade
+    )  # sharp, and in ambient light without shading
     image = jax.jit(functools.partial(render, size=128))
     red, green = (
         image(
@@ -174,7 +174,7 @@ def test_lips_are_painted_between_their_points(
         assert np.linalg.norm(where - corner, axis=-1).min() < 2
 
 
-def test_an_eye_looks_from_between_its_corners(still: Motion, person: Identity) -> None:
+def test_an_iris_is_between_the_corners_of_its_eye(still: Motion, person: Identity) -> None:
     changed, points = recoloured(person, still, "iris")
     halves = np.arange(128) < 64
     for eye, half in ((points[19:25], halves), (points[25:31], ~halves)):
@@ -184,10 +184,10 @@ def test_an_eye_looks_from_between_its_corners(still: Motion, person: Identity) 
         assert eye[:, 1].min() - 1 < rows.min() and rows.max() < eye[:, 1].max() + 1
 
 
-def test_expressions_move_what_they_name(still: Motion, person: Identity) -> None:
+def test_expressions_move_their_features(still: Motion, person: Identity) -> None:
     def moved(**motion: float | list[float]) -> NDArray[np.float32]:
-        told = {name: jnp.asarray(value, jnp.float32) for name, value in motion.items()}
-        features, changed = express(person, still._replace(**told))
+        values = {name: jnp.asarray(value, jnp.float32) for name, value in motion.items()}
+        features, changed = express(person, still._replace(**values))
         jaw = surface.contour(changed, features, camera(0, 0, 0))[:, :2]
         return np.concatenate([jaw, features])
 
@@ -203,6 +203,6 @@ def test_expressions_move_what_they_name(still: Motion, person: Identity) -> Non
 
 
 @pytest.mark.parametrize("bad", [{"size": 0}, {"margin": 0.0}, {"yaw": 90.0}, {"roll": -1.0}])
-def test_what_cannot_be_drawn_is_refused(bad: dict[str, float]) -> None:
+def test_invalid_configs_raise(bad: dict[str, float]) -> None:
     with pytest.raises(RednetError):
         SyntheticConfig(**bad)

@@ -178,7 +178,7 @@ def test_the_command_writes_calibrated_weights_a_plot_and_figures(
     [
         ({"feedback_steps": (0,)}, "1 or more, not 0"),
         ({"split": "nowhere"}, "'nowhere'"),
-        ({"data": "300vw"}, "300vw holds clips"),
+        ({"data": "300vw"}, "300vw contains clips"),
         ({"checkpoint": "absent"}, "absent"),
     ],
 )

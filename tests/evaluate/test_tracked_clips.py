@@ -298,7 +298,7 @@ def test_released_weights_follow_drawn_faces(data_dir):
     [
         ({"feedback_steps": (0,)}, "1 or more, not 0"),
         ({"split": "a"}, "300vw a"),
-        ({"data": "300w"}, "300w holds single images"),
+        ({"data": "300w"}, "300w contains single images"),
         ({"normaliser": "nose"}, "no normaliser 'nose'"),
     ],
 )

@@ -1,7 +1,7 @@
-"""Augmentation on the device: one resampling out of the cached faces, then the image itself.
+"""Augmentation on the device: each cached face is resampled once, then its pixels are degraded.
 
-Everything is a function of an explicit key, one per face or clip, so a draw depends on (seed, step,
-sample) and never on the device or on the rest of a batch.
+Every draw comes from an explicit key, one per face or clip, so it depends on (seed, step, sample)
+only, and not on the device or on the rest of the batch.
 """
 
 from rednet_jax.data.augment.clips import augment_clips

@@ -1,4 +1,4 @@
-"""How far the draws of augmentation go."""
+"""The ranges of augmentation's random draws."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from rednet_jax.fields import check_fields
 
 _AT_MOST = {
     **dict.fromkeys(("mirror", "grey", "occlusion", "occlusion_side", "blocks"), 1.0),
-    # Farther tilted, landmarks beyond the crop's corners would come to lie behind the camera.
+    # With a larger tilt, landmarks beyond the crop's corners could lie behind the camera.
     "perspective": 0.1,
     "worst_quality": 100.0,
     "best_quality": 100.0,
@@ -17,14 +17,14 @@ _AT_MOST = {
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far the draws go; 0 switches a draw off. Normal draws are cut at 2.5 deviations.
+    """Ranges of the draws; 0 disables a draw. Normal draws are truncated at 2.5 deviations.
 
-    `shift` and `log_scale` stand for the error of the box that a crop is cut around. Evaluation's
+    `shift` and `log_scale` model the error of the box that a crop is cut around. Evaluation's
     jittered boxes have 0.06 and 0.10; the default detector's boxes deviate from those of the
     landmarks by 0.035 (x) and 0.029 (y) sides of the landmarks' box in the centre, and by 0.054 in
     the logarithm of the side (`python -m rednet_jax.detection.fit`, 2,011 faces of the 300-W
-    training set). The cut at 2.5 leaves 0.954 of a deviation, so that the defaults spread by 0.062
-    and 0.100.
+    training set). Truncation at 2.5 leaves 0.954 of a deviation, so the defaults have deviations
+    of 0.062 and 0.100.
 
     Attributes:
         rotation: degrees, standard deviation.
@@ -33,23 +33,22 @@ class Augmentation:
         perspective: relative change of scale from the middle of the crop to its edge, standard
             deviation on each axis, at most 0.1. Clips are not tilted.
         mirror: probability.
-        brightness: additive, of the full range, uniform within +-.
-        contrast: logarithm of the factor about the mean, uniform within +-.
-        saturation: logarithm of the factor about grey, uniform within +-.
-        tint: logarithm of each channel's gain, uniform within +-.
-        gamma: logarithm of the exponent, uniform within +-.
+        brightness: offset as a fraction of the full range, uniform in [-brightness, brightness].
+        contrast: logarithm of the factor about the mean, uniform in [-contrast, contrast].
+        saturation: logarithm of the factor about grey, uniform in [-saturation, saturation].
+        tint: logarithm of each channel's gain, uniform in [-tint, tint].
+        gamma: logarithm of the exponent, uniform in [-gamma, gamma].
         grey: probability of an image without colour.
         blur: largest standard deviation, pixels; half of the images are blurred.
-        noise: largest standard deviation, of the full range.
+        noise: largest standard deviation, as a fraction of the full range.
         occlusion: probability of each of two rectangles.
         occlusion_side: largest side of a rectangle, in sides of the image.
-        blocks: probability of JPEG's artefacts.
-        worst_quality: JPEG's lowest quality, on libjpeg's scale of 1 to 100; it is drawn uniformly.
-        best_quality: the highest.
+        blocks: probability of JPEG artefacts.
+        worst_quality: lowest JPEG quality, on libjpeg's scale of 1 to 100; drawn uniformly.
+        best_quality: highest JPEG quality.
 
     Raises:
-        RednetError: a number below 0 or above what its meaning allows, or qualities in the wrong
-            order.
+        RednetError: a number is out of range, or `worst_quality` is above `best_quality`.
     """
 
     rotation: float = 12.0
@@ -72,7 +71,7 @@ class Augmentation:
     best_quality: float = 90.0
 
     def __post_init__(self) -> None:
-        """Refuses numbers out of range."""
+        """Raises RednetError for numbers out of range."""
         _check(self)
         if self.worst_quality > self.best_quality:
             raise RednetError(
@@ -83,21 +82,21 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Drift:
-    """How a clip's crop wanders about where the tracker would cut it; 0 switches a draw off.
+    """How a clip's crop drifts from where the tracker would cut it; 0 disables a draw.
 
-    Each frame adds a normal draw, cut at 2.5 deviations, to 0.9 of the drift of the frame before:
-    over many frames the deviation grows to 2.3 times that of one draw and no further. Frame 0 has
-    none. By the same measure the boxes of the released tracker wander about those of the labels by
-    0.005, 0.007 and 0.4 degrees (root mean square over 29 real clips); the defaults leave room for
-    worse ones.
+    The drift of a frame is 0.9 times that of the frame before plus a normal draw, truncated at 2.5
+    deviations: over many frames its deviation converges to 2.3 times that of one draw. Frame 0 has
+    no drift. Measured the same way, the boxes of the released tracker deviate from those of the
+    labels by 0.005, 0.007 and 0.4 degrees (root mean square over 29 real clips); the defaults are
+    larger, to cover worse trackers.
 
     Attributes:
         shift: sides of the landmarks' box, standard deviation of one frame's draw on each axis.
-        log_scale: logarithm of the crop's side, likewise.
-        rotation: degrees, likewise.
+        log_scale: logarithm of the crop's side, standard deviation of one frame's draw.
+        rotation: degrees, standard deviation of one frame's draw.
 
     Raises:
-        RednetError: a number below 0.
+        RednetError: a number is below 0.
     """
 
     shift: float = 0.01
@@ -105,7 +104,7 @@ class Drift:
     rotation: float = 0.5
 
     def __post_init__(self) -> None:
-        """Refuses numbers out of range."""
+        """Raises RednetError for numbers out of range."""
         _check(self)
 
 

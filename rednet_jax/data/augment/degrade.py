@@ -1,4 +1,4 @@
-"""What a camera and a compressor do to an image: blur, colours, noise, occluders, blocks."""
+"""Degradations of an image: blur, colour changes, noise, occluders and JPEG blocks."""
 
 import functools
 
@@ -13,32 +13,34 @@ _LUMA = (0.299, 0.587, 0.114)
 
 
 def degrade(config: Augmentation, key: Array, images: Array) -> Array:
-    """Returns images as one draw leaves them, in [0, 1]; only the noise is fresh in each.
+    """Returns degraded images in [0, 1]; they share all draws except the noise.
 
     Args:
-        config: how far the draws go.
+        config: ranges of the draws.
         key: typed key.
         images: float32 [..., H, W, 3] in [0, 1], one image or the frames of one clip.
     """
-    smear, paint, cut, noise, code = jax.random.split(key, 5)
-    images = _blur(config.blur, smear, images)
-    grain = _grain(noise, images.shape)
-    images = _occlude(config, cut, _paint(config, paint, images, grain), grain)
-    return _blocks(config, code, images)
+    blur_key, colour_key, occlusion_key, noise_key, jpeg_key = jax.random.split(key, 5)
+    images = _blur(config.blur, blur_key, images)
+    noise = _noise(noise_key, images.shape)
+    images = _recolour(config, colour_key, images, noise)
+    images = _occlude(config, occlusion_key, images, noise)
+    return _blocks(config, jpeg_key, images)
 
 
-def _grain(key: Array, shape: tuple[int, ...]) -> Array:
+def _noise(key: Array, shape: tuple[int, ...]) -> Array:
     """Returns uniform noise of mean 0 and variance 1, of shape [..., 3].
 
-    One random word gives all channels of a pixel: normal draws took longer than the network's stem.
+    One random word gives the three channels of a pixel: normal draws took longer than the
+    network's stem.
     """
     words = jax.random.bits(key, shape[:-1])
     fields = (words[..., None] >> jnp.array([0, 10, 20], words.dtype)) & 1023
     return (fields.astype(jnp.float32) - 511.5) * (12**0.5 / 1024)
 
 
-def _paint(config: Augmentation, key: Array, images: Array, grain: Array) -> Array:
-    """Returns images [..., 3] in [0, 1] with colours, contrast, gamma and noise drawn."""
+def _recolour(config: Augmentation, key: Array, images: Array, noise: Array) -> Array:
+    """Returns images [..., 3] in [0, 1] with random colours, contrast, gamma and noise."""
     keys = jax.random.split(key, 7)
 
     def factor(key: Array, spread: float, shape: tuple[int, ...] = ()) -> Array:
@@ -51,51 +53,52 @@ def _paint(config: Augmentation, key: Array, images: Array, grain: Array) -> Arr
     mean = jnp.mean(grey)
     images = mean + factor(keys[4], config.contrast) * (images - mean)
     images = images + config.brightness * jax.random.uniform(keys[5], minval=-1.0, maxval=1.0)
-    # Gamma's slope is infinite at 0 for exponents below 1; no gradient is taken here.
+    # The slope at 0 is infinite for exponents below 1, but no gradient is taken here.
     images = jnp.clip(images, 0, 1) ** factor(keys[6], config.gamma)
-    return jnp.clip(images + config.noise * jax.random.uniform(keys[0]) * grain, 0, 1)
+    return jnp.clip(images + config.noise * jax.random.uniform(keys[0]) * noise, 0, 1)
 
 
 def _blur(largest: float, key: Array, images: Array) -> Array:
-    """Returns the images [..., H, W, 3] blurred, or not."""
-    on, width = jax.random.split(key)
-    deviation = largest * jax.random.uniform(width) * jax.random.bernoulli(on)
-    # Products of matrices: a kernel an image would be a grouped convolution under vmap, and sums
-    # of shifted images would resample the cached face once for each shift, both slow on the CPU.
+    """Returns the images [..., H, W, 3], blurred with probability 1/2."""
+    applied, width = jax.random.split(key)
+    deviation = largest * jax.random.uniform(width) * jax.random.bernoulli(applied)
+    # Matrix products, since the alternatives are slow on the CPU: a kernel per image would be a
+    # grouped convolution under vmap, and a sum of shifted images would resample the cached face
+    # once per shift.
     rows, columns = (_gaussians(side, deviation) for side in images.shape[-3:-1])
     product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
     return product("xj,...yjc->...yxc", columns, product("yi,...ixc->...yxc", rows, images))
 
 
 def _gaussians(side: int, deviation: Array) -> Array:
-    """Returns weights [side, side]: each row sums to 1, about the pixel of its own number."""
+    """Returns weights [side, side]: row i is a Gaussian about pixel i that sums to 1."""
     place = jnp.arange(side)
     weights = jnp.exp(-0.5 * ((place[:, None] - place) / jnp.maximum(deviation, 1e-3)) ** 2)
     return weights / weights.sum(-1, keepdims=True)
 
 
-def _occlude(config: Augmentation, key: Array, images: Array, grain: Array) -> Array:
+def _occlude(config: Augmentation, key: Array, images: Array, noise: Array) -> Array:
     """Returns the images [..., H, W, 3] with up to two noisy rectangles painted over them."""
     height, width = images.shape[-3:-1]
     rows, columns = jnp.arange(height)[:, None], jnp.arange(width)
     for rectangle in jax.random.split(key, 2):
-        on, place, extent, colour = jax.random.split(rectangle, 4)
+        applied, place, extent, colour = jax.random.split(rectangle, 4)
         centre = jax.random.uniform(place, (2,)) * jnp.array([height, width])
         half = jax.random.uniform(extent, (2,), minval=0.1, maxval=1.0) * (
             config.occlusion_side / 2 * jnp.array([height, width])
         )
         inside = (jnp.abs(rows - centre[0]) < half[0]) & (jnp.abs(columns - centre[1]) < half[1])
-        inside &= jax.random.bernoulli(on, config.occlusion)
-        fill = jax.random.uniform(colour, (3,)) + 0.1 * grain
+        inside &= jax.random.bernoulli(applied, config.occlusion)
+        fill = jax.random.uniform(colour, (3,)) + 0.1 * noise
         images = jnp.where(inside[..., None], jnp.clip(fill, 0, 1), images)
     return images
 
 
 def _blocks(config: Augmentation, key: Array, images: Array) -> Array:
-    """Returns the images [..., H, W, 3] as JPEG keeps them, or as they are."""
-    on, grade, place = jax.random.split(key, 3)
+    """Returns the images [..., H, W, 3], compressed as JPEG with probability `config.blocks`."""
+    applied, grade, place = jax.random.split(key, 3)
     quality = jax.random.uniform(grade, minval=config.worst_quality, maxval=config.best_quality)
-    # The crop's own pixels are no image's first ones.
+    # A crop starts anywhere in the block grid of its image.
     corner = jax.random.randint(place, (2,), 0, BLOCK)
     blocky = compress(images, quality, corner)
-    return jnp.where(jax.random.bernoulli(on, config.blocks), blocky, images)
+    return jnp.where(jax.random.bernoulli(applied, config.blocks), blocky, images)

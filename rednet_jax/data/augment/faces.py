@@ -1,4 +1,4 @@
-"""Training images out of single cached faces."""
+"""Training images from single cached faces."""
 
 import jax
 import jax.numpy as jnp
@@ -40,12 +40,12 @@ def augment(
     """Draws one training image from each cached face.
 
     Args:
-        config: how far the draws go.
+        config: ranges of the draws.
         keys: typed keys [B], one per face.
         images: uint8 [B, C, C, 3], cached faces.
         landmarks: float32 [B, L, 2], in pixels of `images`.
         labelled: bool [B, L].
-        scheme: which points change places in the mirror.
+        scheme: its mirror pairs swap when a face is mirrored.
         cover: side of a cached face in sides of the network's crop.
         margin: side of the network's crop in sides of the landmarks' box.
         size: pixels S on each side of the result.
@@ -56,16 +56,19 @@ def augment(
     """
     plain = plain_crop(cached=images.shape[1], cover=cover, margin=margin, size=size)
 
-    def one(key: Array, image: Array, points: Array, known: Array) -> tuple[Array, Array, Array]:
-        place, slant, mirror, look = jax.random.split(key, 4)
-        mirrored = jax.random.bernoulli(mirror, config.mirror)
-        slope = draw_slope(config, slant)
-        placed = placed_crop(draw_placement(config, place), mirrored, margin=margin, size=size)
+    def augment_face(
+        key: Array, image: Array, points: Array, known: Array
+    ) -> tuple[Array, Array, Array]:
+        placement_key, slope_key, mirror_key, degrade_key = jax.random.split(key, 4)
+        mirrored = jax.random.bernoulli(mirror_key, config.mirror)
+        slope = draw_slope(config, slope_key)
+        placement = draw_placement(config, placement_key)
+        placed = placed_crop(placement, mirrored, margin=margin, size=size)
         affine = compose_affine(plain, placed)
         sources = apply_affine(affine, tilt(pixel_grid(size), slope, size))
         crop = sample_bilinear(image.astype(jnp.float32), sources) / 255
         points = level(apply_affine(invert_affine(affine), points), slope, size)
         points, known = in_mirror_order(mirrored, points, known, scheme)
-        return degrade(config, look, crop), jnp.where(known[:, None], points, 0), known
+        return degrade(config, degrade_key, crop), jnp.where(known[:, None], points, 0), known
 
-    return jax.vmap(one)(keys, images, landmarks, labelled)
+    return jax.vmap(augment_face)(keys, images, landmarks, labelled)

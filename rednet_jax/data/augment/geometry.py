@@ -1,4 +1,4 @@
-"""Where a drawn crop lies: the plain crop turned, resized, shifted, mirrored and tilted."""
+"""Geometry of a drawn crop: the plain crop rotated, scaled, shifted, mirrored and tilted."""
 
 from typing import NamedTuple
 
@@ -11,20 +11,21 @@ from rednet_jax.landmarks.crops import crop_transform
 from rednet_jax.landmarks.schemes import Scheme
 
 _CUT = 2.5
-"""Deviations. Far draws would show what lies beyond the cached face, black. With a cover of 1.6 the
-defaults do so in 4 % of the crops, at worst in 3 % of a crop's pixels."""
+"""Deviations at which normal draws are truncated. Larger draws would reach beyond the cached face,
+which is black there. With a cover of 1.6 the defaults do so in 4 % of the crops, in at most 3 % of
+a crop's pixels."""
 
 _DRIFT_KEPT = 0.9
-"""Of one frame's drift in the next."""
+"""Share of one frame's drift that remains in the next frame."""
 
 
 class Placement(NamedTuple):
-    """A crop relative to the plain one, all float32 of one shape [...] but for `shift`.
+    """A crop relative to the plain crop; float32 arrays of shape [...], except `shift`.
 
     Attributes:
         rotation: degrees.
-        log_scale: logarithm of its side, 0 for the plain one.
-        shift: [..., 2], of its centre, sides of the landmarks' box.
+        log_scale: logarithm of the ratio of their sides.
+        shift: [..., 2], offset of its centre in sides of the landmarks' box.
     """
 
     rotation: Array
@@ -55,7 +56,7 @@ def _normal(key: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _scaled(deviations: Augmentation | Drift, normal: Array) -> Placement:
-    """Gives draws [..., 4] of deviation 1 the deviations of a configuration."""
+    """Returns the placement of draws [..., 4] of deviation 1, scaled by `deviations`."""
     return Placement(
         deviations.rotation * normal[..., 0],
         deviations.log_scale * normal[..., 1],
@@ -66,7 +67,7 @@ def _scaled(deviations: Augmentation | Drift, normal: Array) -> Placement:
 def plain_crop(*, cached: int, cover: float, margin: float, size: int) -> Array:
     """Returns the map [2, 3] from pixels of the plain crop to pixels of the face's cached image.
 
-    The crop rule around the box that the cached image was cut around: it has the same centre.
+    The plain crop is cut around the same box as the cached image and has the same centre.
     """
     middle, half = (cached - 1) / 2, cached / (cover * margin) / 2
     box = jnp.array([middle - half, middle - half, middle + half, middle + half])
@@ -79,14 +80,13 @@ def placed_crop(placement: Placement, mirrored: Array, *, margin: float, size: i
 
     Args:
         placement: of shape [...].
-        mirrored: bool [], whether columns are counted from the other side.
+        mirrored: bool [], whether the crop is flipped from left to right.
         margin: side of the crop in sides of the landmarks' box.
         size: pixels S on each side of the crop.
     """
     angle, scale = jnp.deg2rad(placement.rotation), jnp.exp(placement.log_scale)
     cosine, sine = scale * jnp.cos(angle), scale * jnp.sin(angle)
     turned = jnp.stack([jnp.stack([cosine, -sine], -1), jnp.stack([sine, cosine], -1)], -2)
-    # Turned about its centre, and there mirrored.
     linear = turned * jnp.where(mirrored, jnp.array([-1.0, 1.0]), 1)
     offset = (size - 1) / 2 * (1 - linear.sum(-1)) + placement.shift * (size / margin)
     return jnp.concatenate([linear, offset[..., None]], -1)
@@ -99,28 +99,28 @@ def pixel_grid(size: int) -> Array:
 
 
 def tilt(points: Array, slope: Array, size: int) -> Array:
-    """Maps pixels of a tilted crop to pixels of the crop that looks straight at the face.
+    """Maps pixels of a tilted crop to pixels of the crop without tilt.
 
-    With u from -1 to 1 across the crop, v = u / (1 + slope . u): the middle keeps its scale.
+    With u from -1 to 1 across the crop, v = u / (1 + slope . u): the scale in the middle is 1.
 
     Args:
         points: [..., 2], pixels (x, y).
         slope: [2], relative change of scale from the middle to the edge on each axis.
         size: pixels S on each side of the crop.
     """
-    return _seen_from(points, slope, size)
+    return _projected(points, slope, size)
 
 
 def level(points: Array, slope: Array, size: int) -> Array:
     """Undoes `tilt`: u = v / (1 - slope . v)."""
-    return _seen_from(points, -slope, size)
+    return _projected(points, -slope, size)
 
 
-def _seen_from(points: Array, slope: Array, size: int) -> Array:
+def _projected(points: Array, slope: Array, size: int) -> Array:
     middle = (size - 1) / 2
     across = points - middle
     slope = slope * 2 / size
-    # Not a sum over the axis: under vmap XLA's CPU backend (0.10.2) fuses that into wrong numbers.
+    # Not a sum over the axis: under vmap, XLA's CPU backend (0.10.2) fuses it into wrong numbers.
     depth = 1 + across[..., :1] * slope[0] + across[..., 1:] * slope[1]
     return middle + across / depth
 
@@ -128,6 +128,6 @@ def _seen_from(points: Array, slope: Array, size: int) -> Array:
 def in_mirror_order(
     mirrored: Array, points: Array, known: Array, scheme: Scheme
 ) -> tuple[Array, Array]:
-    """Returns points [..., L, 2] and labels [..., L]; if mirrored, pairs in each other's place."""
+    """Returns points [..., L, 2] and labels [..., L], with mirror pairs swapped if `mirrored`."""
     order = jnp.where(mirrored, jnp.array(scheme.mirror), jnp.arange(scheme.count))
     return points[..., order, :], known[..., order]

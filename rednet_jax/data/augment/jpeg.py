@@ -1,4 +1,4 @@
-"""JPEG's loss without its file: blocks of 8 x 8 pixels, their cosine transform, quantised."""
+"""JPEG's loss without encoding: the cosine transform of 8 x 8 blocks, quantised."""
 
 import functools
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 BLOCK = 8
 """Pixels on each side of a block."""
 
-# The standard's examples (ITU-T T.81, tables K.1 and K.2), which libjpeg scales by the quality.
+# The standard's example tables (ITU-T T.81, K.1 and K.2), which libjpeg scales by the quality.
 _LUMINANCE = (
     *(16, 11, 10, 16, 24, 40, 51, 61),
     *(12, 12, 14, 19, 26, 58, 60, 55),
@@ -31,7 +31,7 @@ _CHROMINANCE = (
 )
 _TABLES = np.array([_LUMINANCE, _CHROMINANCE, _CHROMINANCE], np.float32)
 
-# JFIF's Y, Cb and Cr, but for the 128 that its files add to Cb and Cr.
+# JFIF's Y, Cb and Cr, without the offset of 128 in Cb and Cr.
 _RED, _BLUE = 0.299, 0.114
 _FROM_RGB = np.array(
     [
@@ -44,7 +44,7 @@ _TO_RGB = np.linalg.inv(_FROM_RGB)
 
 
 def _cosines() -> NDArray[np.float64]:
-    """The orthonormal cosine transform [64, 64] of a block, its pixels in one row."""
+    """Returns the orthonormal cosine transform [64, 64] of a flattened block."""
     frequency, place = np.mgrid[:BLOCK, :BLOCK]
     rows = np.cos((2 * place + 1) * frequency * np.pi / (2 * BLOCK)) * (2 / BLOCK) ** 0.5
     rows[0] /= 2**0.5
@@ -52,10 +52,10 @@ def _cosines() -> NDArray[np.float64]:
 
 
 def compress(images: Array, quality: Array, corner: Array) -> Array:
-    """Returns images as a JPEG file without subsampled colours would give them back.
+    """Returns images after JPEG compression without chroma subsampling.
 
     Args:
-        images: float32 [..., H, W, 3] in [0, 1]; incomplete blocks repeat their last pixels.
+        images: float32 [..., H, W, 3] in [0, 1]; incomplete blocks are edge-padded.
         quality: float32 [], on libjpeg's scale of 1 to 100.
         corner: int32 [2], row and column of the first pixel in its block, 0 to 7.
 
@@ -65,7 +65,7 @@ def compress(images: Array, quality: Array, corner: Array) -> Array:
     *leading, height, width, _ = images.shape
     images = images.reshape(-1, height, width, 3)
     padded = _padded(jnp.round(255 * images), corner)
-    # Differences of colour lie about 0 already.
+    # Only Y has an offset of 128 here.
     colours = jnp.round(_mixed(padded, _FROM_RGB)) - jnp.array([128.0, 0, 0])
     count, down, across = (padded.shape[0], *(side // BLOCK for side in padded.shape[1:3]))
     blocks = colours.reshape(count, down, BLOCK, across, BLOCK, 3).transpose(0, 1, 3, 5, 2, 4)
@@ -78,9 +78,9 @@ def compress(images: Array, quality: Array, corner: Array) -> Array:
 
 
 def _padded(images: Array, corner: Array) -> Array:
-    """Returns images [N, H, W, 3] edge-padded to whole blocks of which the first is cut by corner.
+    """Returns images [N, H, W, 3] edge-padded to whole blocks, with their first pixel at `corner`.
 
-    Sizes are static: padded as much as any corner needs, then cut to what this one needs.
+    Shapes are static: the padding suffices for any corner and is then cropped for this one.
     """
     count, *sides, _ = images.shape
     whole = [-(-(side + BLOCK - 1) // BLOCK) * BLOCK for side in sides]
@@ -93,7 +93,7 @@ def _padded(images: Array, corner: Array) -> Array:
 def _mixed(colours: Array, matrix: NDArray[np.float64]) -> Array:
     """Returns the matrix [3, 3] times each colour [..., 3].
 
-    By products and sums: so small a matrix product is slow on the CPU and inexact elsewhere.
+    Products and sums: so small a matrix product is slow on the CPU and inexact on accelerators.
     """
     first, second, third = matrix.T.astype(np.float32)
     mixed: Array = colours[..., :1] * first + colours[..., 1:2] * second + colours[..., 2:] * third
@@ -101,17 +101,18 @@ def _mixed(colours: Array, matrix: NDArray[np.float64]) -> Array:
 
 
 def _quantised(blocks: Array, steps: Array) -> Array:
-    """Returns blocks [N, 3, 64] with their waves rounded to multiples of the steps [3, 64]."""
+    """Returns blocks [N, 3, 64] with their coefficients rounded to multiples of `steps` [3, 64]."""
     transform = jnp.asarray(_cosines(), blocks.dtype)
-    # One product over all blocks is faster than two along their axes. Accelerators would round it.
+    # One product over all blocks is faster than two along their axes. Its precision is set because
+    # accelerators would round it.
     product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
     counts = product(blocks, transform.T) / steps
-    # Halves, common in flat blocks, go away from 0 as in libjpeg.
+    # Halves, common in flat blocks, round away from 0 as in libjpeg.
     return product(jnp.trunc(counts + jnp.copysign(0.5, counts)) * steps, transform)
 
 
 def _quantisation(quality: Array) -> Array:
-    """Returns the steps [3, 64] of luminance and twice chrominance, by libjpeg's formula."""
+    """Returns the quantisation steps [3, 64] of Y, Cb and Cr, by libjpeg's formula."""
     quality = jnp.clip(quality, 1, 100)
     percent = jnp.floor(jnp.where(quality < 50, 5000 / quality, 200 - 2 * quality))
     return jnp.clip(jnp.floor((_TABLES * percent + 50) / 100), 1, 255)

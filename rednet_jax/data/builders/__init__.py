@@ -1,7 +1,7 @@
-"""Data-set builders: publishers' folders into records that are read at random, without TensorFlow.
+"""Data-set builders: they convert publishers' folders to random-access records, without TensorFlow.
 
-Each is a `GeneratorBasedBuilder` of TensorFlow Datasets that writes ArrayRecord files; read them by
-`tfds.builder_from_directory(folder).as_data_source(split)`.
+Each is a `GeneratorBasedBuilder` of TensorFlow Datasets that writes ArrayRecord files; read them
+with `tfds.builder_from_directory(folder).as_data_source(split)`.
 """
 
 from rednet_jax.data.builders.aflw import RednetAFLW
@@ -28,4 +28,4 @@ BUILDERS: dict[str, type[FaceBuilder]] = {
     "synthetic": RednetSynthetic,
     "synthetic_clips": RednetSyntheticClips,
 }
-"""The data sets that can be prepared, by the name that commands know them by."""
+"""Builders of the data sets that can be prepared, by the names used on the command line."""

@@ -1,4 +1,4 @@
-"""Annotated Facial Landmarks in the Wild: the points that it shares with the 68."""
+"""Annotated Facial Landmarks in the Wild (AFLW): the points that it shares with `ibug68`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import ClassVar
 import numpy as np
 
 from rednet_jax.data.builders.base import FaceBuilder
-from rednet_jax.data.builders.examples import Example, face_example, read_image_file
+from rednet_jax.data.builders.examples import FARTHEST, Example, face_example, read_image_file
 from rednet_jax.data.builders.trees import without_ending
 from rednet_jax.errors import RednetError
 
-# Left and right are the image's in AFLW's names. What is not here has no counterpart: pupils,
-# ears, the middle of the mouth, and the wings of the nose, which lie beside the 68's nostrils.
+# AFLW's names use the image's left and right. The points that are missing here have no counterpart
+# in `ibug68`: pupils, ears, the middle of the mouth, and the wings of the nose.
 SHARED = {
     "LeftBrowLeftCorner": 17,
     "LeftBrowCenter": 19,
@@ -33,7 +33,7 @@ SHARED = {
     "MouthRightCorner": 54,
     "ChinCenter": 8,
 }
-# Fewer span no box that tells where the face is.
+# Fewer points do not locate a face.
 FEWEST = 3
 _QUERY = """
     SELECT Faces.face_id, FaceImages.filepath, descr, FeatureCoords.x, FeatureCoords.y
@@ -52,7 +52,7 @@ class RednetAFLW(FaceBuilder):
     tree: ClassVar = "looked for data/aflw.sqlite"
 
     def list_splits(self) -> dict[str, list[str]]:
-        """Returns the faces with enough points, split by image; names what is not there."""
+        """Returns the faces with enough points, split by image; lists missing parts."""
         splits: dict[str, list[str]] = {split: [] for split in self.splits}
         if not (self.root / "data/aflw.sqlite").exists():
             return splits
@@ -84,19 +84,18 @@ class RednetAFLW(FaceBuilder):
         try:
             places = np.array(list(points.values()), np.float64)
         except (TypeError, ValueError):
-            raise RednetError(f"{self.root}: face {name}: a coordinate is no number") from None
-        # No image has as many pixels on a side.
-        if not (np.abs(places) < 1e6).all():
-            raise RednetError(f"{self.root}: face {name}: a coordinate is no place in an image")
+            raise RednetError(f"{self.root}: face {name}: a coordinate is not a number") from None
+        if not (np.abs(places) < FARTHEST).all():
+            raise RednetError(f"{self.root}: face {name}: a coordinate is out of range")
         landmarks, labelled = np.zeros((68, 2), np.float32), np.zeros(68, bool)
         landmarks[list(points)], labelled[list(points)] = places, True
         return face_example(name, image, landmarks, labelled, style="aflw")
 
 
 def split_of(file: str) -> str:
-    """Returns the split of an image's faces, by the SHA-256 of its name without folder.
+    """Returns the split of an image's faces, by the SHA-256 of its file name without folder.
 
-    A fifth is `test`; a tenth of the rest is `validation`.
+    A fifth of the images is `test`; a tenth of the rest is `validation`.
     """
     digest = hashlib.sha256(PurePosixPath(file).name.encode("utf-8", "surrogateescape")).digest()
     share = int.from_bytes(digest[:4]) / 2**32
@@ -104,7 +103,7 @@ def split_of(file: str) -> str:
 
 
 def _rows(path: Path) -> list[tuple[object, object, str | None, object, object]]:
-    """Returns (face, image, point, x, y) of all points; the last three None without points."""
+    """Returns (face, image, point, x, y) of all points; a face without points has None for them."""
     try:
         address = f"{path.resolve().as_uri()}?mode=ro"
         with contextlib.closing(sqlite3.connect(address, uri=True)) as database:

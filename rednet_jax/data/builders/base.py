@@ -1,4 +1,4 @@
-"""What the builders share: how a tree becomes records, and what of it is left out."""
+"""The base of all builders: it writes records from a folder and reports what it leaves out."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.landmarks.schemes import Scheme
 
 LARGEST_BAD_SHARE = 0.05
-"""A tree with a larger part of bad files is taken for a broken copy."""
+"""With a larger share of bad files the folder is refused as a broken copy."""
 
 RULES = 2
-"""How images and labels are read; data prepared under another number is rebuilt."""
+"""Version of the code that reads images and labels; data of another version is rebuilt."""
 
 
 class BadFiles:
-    """What was tried and what had to be skipped, by kind (`face`, `clip`, `annotation`).
+    """Files that were read and files that were skipped, by kind (`face`, `clip`, `annotation`).
 
-    A file counts once, though several splits may hold it.
+    A file counts once, even if several splits hold it.
     """
 
     def __init__(self) -> None:
-        """Nothing tried yet."""
+        """Creates an empty record."""
         self._tried: defaultdict[str, set[str]] = defaultdict(set)
         self._bad: defaultdict[str, dict[str, str]] = defaultdict(dict)
 
@@ -43,7 +43,7 @@ class BadFiles:
 
     @contextlib.contextmanager
     def skipping(self, kind: str, name: str) -> Iterator[None]:
-        """Counts one that is tried inside the block; a RednetError ends the block and is noted."""
+        """Context in which a file is read: counts it, and records a RednetError and ends it."""
         self._tried[kind].add(name)
         try:
             yield
@@ -51,7 +51,7 @@ class BadFiles:
             self._bad[kind][name] = str(cause)
 
     def check(self) -> None:
-        """Raises RednetError if more than `LARGEST_BAD_SHARE` of a kind is bad."""
+        """Raises RednetError if more than `LARGEST_BAD_SHARE` of one kind is bad."""
         for kind, bad in self._bad.items():
             if len(bad) > LARGEST_BAD_SHARE * len(self._tried[kind]):
                 shown = "; ".join([*bad.values()][:3])
@@ -62,28 +62,28 @@ class BadFiles:
 
 
 class FaceBuilder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
-    """Builds a data set from a folder of the publisher's form.
+    """Builds a data set from a folder with the publisher's layout.
 
     Attributes:
-        splits: the splits that it knows.
+        splits: names of all splits.
         scheme: of its landmarks.
-        subsets: names of parts of its splits.
-        needs_source: False for one that is generated, from no folder.
-        source: the folder; None to read what was prepared.
-        left_out: one line for each part that `source` does not have, or that has no labels.
-        bad: files tried and skipped.
-        known: files of `source` that were read, or that a line of `left_out` tells of; paths below
-            it with `/`.
+        subsets: names of subsets of its splits.
+        needs_source: False for a generated data set, which has no source folder.
+        source: the source folder; None to read prepared data.
+        left_out: one line for each part that `source` lacks, or that has no labels.
+        bad: files read and files skipped.
+        known: files of `source` that were read, or that `left_out` accounts for; paths relative to
+            it, with `/`.
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    # Nothing is downloaded; TFDS would look for a list of addresses beside this file.
+    # Nothing is downloaded; TFDS would look for a list of URLs beside this file.
     url_infos: ClassVar[dict[str, object]] = {}
     splits: ClassVar[tuple[str, ...]]
     subsets: ClassVar[tuple[str, ...]] = ()
     kind: ClassVar[str] = "face"
     scheme: Scheme = IBUG68
-    # What makes a folder one of this data set, for the message where nothing of it is found.
+    # The layout that was looked for, for the error message.
     tree: ClassVar[str]
     needs_source: ClassVar[bool] = True
 
@@ -94,7 +94,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
         report: Callable[[int, int | None], None] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Opens the data set; `report` gets (done, in all) after each sample tried."""
+        """Opens the data set; `report` is called with (done, total) after each sample."""
         self.source = source
         self.left_out: list[str] = []
         self.bad = BadFiles()
@@ -108,7 +108,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
         """The folder to build from.
 
         Raises:
-            RednetError: none was given, or it is no folder.
+            RednetError: `source` is None or not a folder.
         """
         if self.source is None:
             raise RednetError(f"{self.name} is built from a folder")
@@ -118,17 +118,14 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
 
     @classmethod
     def recipe(cls) -> bytes:
-        """Returns what decides the samples besides the files of `source`.
-
-        Those are the split lists, and the rules by which images and labels are read.
-        """
+        """Returns the inputs of the build other than `source`: split lists, and `RULES`."""
         lists = resources.files("rednet_jax.data").joinpath("splits")
         files = sorted(lists.iterdir(), key=lambda file: file.name)
         return b"".join(file.read_bytes() for file in files) + f"rules {RULES}\n".encode()
 
     @abstractmethod
     def list_splits(self) -> dict[str, list[str]]:
-        """Returns the names of each split's samples, in the order they are stored in."""
+        """Returns the names of each split's samples, in the order in which they are stored."""
 
     @abstractmethod
     def read(self, name: str) -> Example:
@@ -139,11 +136,11 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
         """
 
     def members(self, subset: str) -> tuple[str, set[str]]:
-        """Returns the split that a subset is a part of, and the names of its samples."""
+        """Returns the split that contains a subset, and the names of the subset's samples."""
         raise NotImplementedError(subset)
 
     def subset_places(self) -> dict[str, tuple[str, list[int]]]:
-        """Returns for each subset its split, and the numbers of its samples there."""
+        """Returns for each subset its split, and the indices of its samples in that split."""
         places = {}
         for subset in self.subsets:
             split, names = self.members(subset)
@@ -157,30 +154,30 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
         """Returns the path of a file below `root`.
 
         Raises:
-            RednetError: the path or a link in it leads out of `root`, or there is no such file.
+            RednetError: the path or a link in it leads outside `root`, or there is no such file.
         """
         path = self.root / relative
         self.known.add(Path(relative).as_posix())
         try:
             real = path.resolve()
             if not real.is_relative_to(self.root.resolve()):
-                raise RednetError(f"{path}: leads out of {self.root}")
+                raise RednetError(f"{path}: leads outside {self.root}")
             if not real.is_file():
                 raise RednetError(f"{path}: no such file")
         except (OSError, RuntimeError) as error:
-            raise RednetError(f"{path}: leads nowhere ({error})") from error
+            raise RednetError(f"{path}: cannot be resolved ({error})") from error
         return path
 
     def only_file(self, name: str, files: Sequence[str], what: str) -> Path:
-        """Returns the path of a sample's one file of a kind.
+        """Returns the path of the one file of a kind that a sample must have.
 
         Args:
             name: of the sample.
-            files: all that could be it, paths below `root`, as `files_by_name` gives them.
-            what: it is, for the message.
+            files: candidates, paths relative to `root`, as `files_by_name` returns them.
+            what: kind of file, for the message.
 
         Raises:
-            RednetError: there is none or more than one, or as in `inside`.
+            RednetError: there is not exactly one candidate, or as `inside` does.
         """
         self.known.update(files)
         if not files:
@@ -204,11 +201,11 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
         names = self.list_splits()
         self._done, self._total = 0, sum(map(len, names.values()))
         if not self._total:
-            raise RednetError(f"{self.root}: no known part of the data set here ({self.tree})")
+            raise RednetError(f"{self.root}: contains no part of the data set ({self.tree})")
         generators: dict[str, Iterator[tuple[str, Example]]] = {}
         for split, listed in names.items():
             samples = self._generate_examples(listed)
-            # The writer takes no split without samples.
+            # The writer refuses a split without samples.
             first = next(samples, None)
             if first is not None:
                 generators[split] = chain([first], samples)
@@ -223,15 +220,15 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
             sample = None
             with self.bad.skipping(self.kind, name):
                 if not name.isprintable():
-                    raise RednetError(f"{name!r}: its name is not UTF-8, or not printable")
+                    raise RednetError(f"{name!r}: the name is not UTF-8, or not printable")
                 sample = self.read(name)
             if sample is not None:
                 yield name, sample
 
     def _generate_splits(self, dl_manager: object, download_config: object) -> list[Any]:
-        """Writes each split as it is read.
+        """Writes each split while it is read.
 
-        TFDS's own way gathers a split to shuffle it, and needs TensorFlow for one beyond 1 GB.
+        TFDS's implementation collects a split to shuffle it, and needs TensorFlow above 1 GB.
         """
         generators = self._split_generators(dl_manager)
         return [self._write_split(split, samples) for split, samples in generators.items()]
@@ -253,7 +250,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
         try:
             self._example_writer().write(path, records())
         except RuntimeError as error:
-            # So array_record says what the system said, such as that the disk is full.
+            # array_record reports errors of the system this way, such as a full disk.
             if str(path) not in str(error):
                 raise
             raise OSError("; ".join(str(error).split("; ")[:2])) from error
@@ -266,5 +263,5 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
 
     def _download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
         super()._download_and_prepare(*args, **kwargs)
-        # Here the data set still has its temporary name, under which it goes away.
+        # Checked while the data set has its temporary name, under which it is deleted on an error.
         self.bad.check()

@@ -1,4 +1,4 @@
-"""300-VW from its tree: NAME/vid.EXT and NAME/annot/000001.pts, ..."""
+"""300-VW from its published folders: NAME/vid.EXT and NAME/annot/000001.pts, ..."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ POINTS = 68
 class Rednet300VW(FaceBuilder):
     """300-VW: 68 points on one face in each frame of a video.
 
-    A sample is a whole clip of T frames; `image` comes back as a list of T images, by
-    `EncodedFrames` as their JPEG data.
+    A sample is a whole clip of T frames; `image` is read as a list of T images, with the decoder
+    `EncodedFrames` as a list of their JPEG data.
     """
 
     name = "rednet_300vw"
@@ -36,7 +36,7 @@ class Rednet300VW(FaceBuilder):
     tree: ClassVar = "looked for NAME/vid.EXT with NAME/annot/000001.pts"
 
     def list_splits(self) -> dict[str, list[str]]:
-        """Returns the clips of each split; those in no list train. Names an empty split."""
+        """Returns the clips of each split; clips in no list belong to `train`."""
         listed = {
             name: split
             for split in self.splits
@@ -51,11 +51,11 @@ class Rednet300VW(FaceBuilder):
         return names
 
     def read(self, name: str) -> Example:
-        """Returns one clip; a bad annotation leaves its frame without label and has its line.
+        """Returns one clip; the frame of a bad annotation is unlabelled, and `bad` records it.
 
         Raises:
-            RednetError: no video or several, one that does not decode, no annotation, or one of a
-                frame that the video does not have.
+            RednetError: not exactly one video, a video that does not decode, no valid annotation,
+                or an annotation past the last frame.
         """
         files = self._annotation_files(name)
         folder = self.root / name
@@ -69,7 +69,7 @@ class Rednet300VW(FaceBuilder):
         if min(numbers) > 1 and max(numbers) < len(frames):
             self.left_out.append(
                 f"{folder}: annotated from {min(numbers)} to {max(numbers)} of {len(frames)} "
-                "frames: taken to count from 1"
+                "frames: numbers are assumed to start at 1"
             )
         with Image.open(io.BytesIO(frames[0])) as image:
             size = image.size
@@ -80,7 +80,7 @@ class Rednet300VW(FaceBuilder):
             with self.bad.skipping("annotation", str(path)):
                 frame = number - first
                 if valid[frame]:
-                    raise RednetError(f"{path}: frame {number} has another file")
+                    raise RednetError(f"{path}: a second annotation of frame {number}")
                 points[frame] = self._annotation(path, size)
                 boxes[frame] = landmark_box(points[frame])
                 valid[frame] = True
@@ -101,7 +101,7 @@ class Rednet300VW(FaceBuilder):
         return clip_features(self.scheme.count)
 
     def _annotation_files(self, name: str) -> list[tuple[int, Path]]:
-        """Returns the numbers and paths of a clip's annotations, whatever is in them."""
+        """Returns the numbers and paths of a clip's annotation files, without reading them."""
         numbered = []
         for folder in _annotation_folders(self.root / name):
             for path in sorted(folder.iterdir()):
@@ -110,7 +110,7 @@ class Rednet300VW(FaceBuilder):
                 self.known.add(path.relative_to(self.root).as_posix())
                 with self.bad.skipping("annotation", str(path)):
                     if not (path.stem.isascii() and path.stem.isdecimal()):
-                        raise RednetError(f"{path}: its name is no frame number")
+                        raise RednetError(f"{path}: the file name is not a frame number")
                     numbered.append((int(path.stem), path))
         return numbered
 
@@ -123,22 +123,22 @@ class Rednet300VW(FaceBuilder):
 
 
 def _annotation_folders(clip: Path) -> list[Path]:
-    """The folders `annot` of a clip, in any case."""
+    """Returns a clip's folders named `annot`, in upper or lower case."""
     return sorted(path for path in clip.iterdir() if path.name.lower() == "annot" and path.is_dir())
 
 
 def _videos(clip: Path) -> list[Path]:
-    """The files vid.EXT of a clip, in any case."""
+    """Returns a clip's files named vid.EXT, in upper or lower case."""
     return sorted(path for path in clip.iterdir() if path.stem.lower() == "vid" and path.suffix)
 
 
 def _first_number(video: Path, numbers: Sequence[int], frames: int) -> int:
-    """Returns the number that annotations give the first of a video's frames: 1, or 0.
+    """Returns the annotation number of a video's first frame: 0 if there is a number 0, else 1.
 
-    300-VW counts from 1. Where an annotation has the number 0, all count from 0.
+    300-VW counts from 1.
 
     Raises:
-        RednetError: the last annotated frame lies past the end of the video.
+        RednetError: the last annotated frame is past the end of the video.
     """
     first = min(1, *numbers)
     if max(numbers) - first >= frames:
@@ -151,8 +151,8 @@ def _first_number(video: Path, numbers: Sequence[int], frames: int) -> int:
 class EncodedFrames(tfds.decode.SkipDecoding):  # type: ignore[misc]
     """Leaves the frames of a clip encoded: `as_data_source(split, decoders={"image": ...})`.
 
-    TFDS's own `SkipDecoding` knows single images only where there is no TensorFlow. Readers that
-    want a few frames of a long clip decode those.
+    Readers of a few frames of a long clip then decode only those. Without TensorFlow, TFDS's own
+    `SkipDecoding` supports single images only.
     """
 
     def decode_batch_example_np(self, frames: Sequence[bytes]) -> list[bytes]:
@@ -161,12 +161,12 @@ class EncodedFrames(tfds.decode.SkipDecoding):  # type: ignore[misc]
 
 
 def _jpeg_frames(path: Path) -> Iterator[bytes]:
-    """Yields every frame as JPEG, in pixels as stored: the labels know no rotation.
+    """Yields every frame as JPEG, without the rotation in the video's metadata, as labels have it.
 
-    Single frames, since readers ask for any; lossless ones would take several times the space.
+    Frames are separate images for random access; lossless ones would be several times larger.
     """
     try:
-        # Opened here, so that FFmpeg takes no name for an address or a pattern.
+        # Opened here, so that FFmpeg does not interpret the path as a URL or a pattern.
         with path.open("rb") as opened, av.open(opened, "r") as container:
             if not container.streams.video:
                 raise RednetError(f"{path}: has no video stream")

@@ -1,4 +1,4 @@
-"""COFW from its MATLAB files: images, 29 points with a flag each, and a box a face."""
+"""COFW from its MATLAB files: images, and 29 points per face with an occlusion flag each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rednet_jax.data.builders.base import FaceBuilder
-from rednet_jax.data.builders.examples import Example, StoredImage, face_example
+from rednet_jax.data.builders.examples import FARTHEST, Example, StoredImage, face_example
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.builtin import COFW29
 
@@ -26,18 +26,18 @@ FILES = {
     "train": ("COFW_train_color.mat", "COFW_train.mat"),
     "test": ("COFW_test_color.mat", "COFW_test.mat"),
 }
-"""Of each part the file in colour, or else the one in grey."""
+"""For each part its file in colour, and its file in grey, which is read if there is no other."""
 
 VARIABLES = {"train": ("IsTr", "phisTr"), "test": ("IsT", "phisT")}
 
 VALIDATION_SHARE = 0.1
 
 _COLUMNS = 3 * COFW29.count
-"""Of a row of `phis`: all x, all y, and which points are occluded."""
+"""Columns of `phis`: all x, all y, and the occlusion flags."""
 
 
 class RednetCOFW(FaceBuilder):
-    """COFW: 29 points on faces in photographs, many of them occluded; all of them are labelled."""
+    """COFW: 29 points on faces in photographs; many points are occluded, but all are labelled."""
 
     name = "rednet_cofw"
     scheme = COFW29
@@ -45,7 +45,7 @@ class RednetCOFW(FaceBuilder):
     tree: ClassVar = "looked for COFW_train_color.mat, COFW_test_color.mat"
 
     def list_splits(self) -> dict[str, list[str]]:
-        """Returns the faces of both files by number; of the first a tenth is `validation`."""
+        """Returns the faces of both files by number; a tenth of the first is `validation`."""
         splits: dict[str, list[str]] = {split: [] for split in self.splits}
         self._parts: dict[str, _Part] = {}
         for part, names in FILES.items():
@@ -67,16 +67,16 @@ class RednetCOFW(FaceBuilder):
         where = f"{opened.path}: face {row + 1}"
         pixels = opened.image(row)
         if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or not pixels.size:
-            raise RednetError(f"{where}: no image ({pixels.dtype} {pixels.shape})")
+            raise RednetError(f"{where}: not an image ({pixels.dtype} {pixels.shape})")
         if pixels.ndim == 3 and pixels.shape[2] != 3:
-            raise RednetError(f"{where}: an image of {pixels.shape[2]} channels")
+            raise RednetError(f"{where}: the image has {pixels.shape[2]} channels")
         image = Image.fromarray(pixels).convert("RGB")
         file = io.BytesIO()
         image.save(file, "PNG")
         # MATLAB counts pixels from 1.
         landmarks = opened.points[row, : 2 * COFW29.count].reshape(2, -1).T - 1
-        if not (np.abs(landmarks) < 1e6).all():
-            raise RednetError(f"{where}: a coordinate is no place in an image")
+        if not (np.abs(landmarks) < FARTHEST).all():
+            raise RednetError(f"{where}: a coordinate is out of range")
         return face_example(
             name,
             StoredImage(file.getvalue(), image.size),
@@ -92,11 +92,11 @@ _UNREADABLE = (
     *(ArithmeticError, EOFError, LookupError, NotImplementedError, OSError, TypeError, ValueError),
     *(scipy.io.matlab.MatReadError, struct.error, zlib.error),
 )
-"""What scipy raises of damaged files."""
+"""Exceptions that scipy raises for damaged files."""
 
 
 class _Part:
-    """An opened file: its points [N, 87], and its images one by one."""
+    """An opened file: its points [N, 87], and its images, which are read singly."""
 
     def __init__(self, path: Path, points: NDArray[np.float64]) -> None:
         self.path, self.points = path, points
@@ -109,9 +109,9 @@ class _Part:
 class _Version5(_Part):
     def __init__(self, path: Path, images: str, points: str) -> None:
         try:
-            found = scipy.io.loadmat(path, variable_names=[images, points])
-            self._images = np.asarray(found[images]).ravel()
-            rows = np.asarray(found[points], np.float64)
+            arrays = scipy.io.loadmat(path, variable_names=[images, points])
+            self._images = np.asarray(arrays[images]).ravel()
+            rows = np.asarray(arrays[points], np.float64)
         except _UNREADABLE as error:
             raise RednetError(f"{path}: cannot be read ({error})") from None
         super().__init__(path, rows)
@@ -121,7 +121,7 @@ class _Version5(_Part):
 
 
 class _Version73(_Part):
-    """A file of MATLAB 7.3 is HDF5; arrays lie there with their axes in the opposite order."""
+    """A file of MATLAB 7.3, which is HDF5 with the axes of arrays in reverse order."""
 
     def __init__(self, path: Path, images: str, points: str) -> None:
         self._name = images
@@ -140,7 +140,7 @@ class _Version73(_Part):
             import h5py
         except ImportError:
             raise RednetError(
-                f"{path}: a file of MATLAB 7.3; do `pip install 'rednet-jax[cofw]'` to read it"
+                f"{path}: a file of MATLAB 7.3; to read it, `pip install 'rednet-jax[cofw]'`"
             ) from None
         try:
             with h5py.File(path, "r") as file:
@@ -152,7 +152,7 @@ class _Version73(_Part):
 def _open(path: Path, images: str, points: str) -> _Part:
     with path.open("rb") as file:
         version = file.read(128)
-    # The first 512 bytes of HDF5 are MATLAB's own text.
+    # In a file of MATLAB 7.3, 512 bytes of text come before the HDF5 data.
     kind = _Version73 if b"MATLAB 7.3" in version or version[:4] == b"\x89HDF" else _Version5
     part = kind(path, images, points)
     if part.points.ndim != 2 or part.points.shape[1] != _COLUMNS:

@@ -1,4 +1,4 @@
-"""A sample as it is stored: its features, its image, and which labels are refused."""
+"""Stored samples: their features and images, and the checks of their labels."""
 
 from __future__ import annotations
 
@@ -17,25 +17,28 @@ from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.landmarks.schemes import Scheme
 from rednet_jax.media.images import image_errors, open_image, read_bytes, rgb_pixels
 
+FARTHEST = 1e6
+"""Pixels: coordinates of larger magnitude are refused; no image is as large."""
+
 FEWEST_INSIDE = 0.5
-"""Share of a face's labelled points that must lie in its image. In 16,484 faces of six data sets,
-points that machines guess beside the image included, the least is 0.75."""
+"""Share of a face's labelled points that must lie in its image. The lowest share in 16,484 faces of
+six data sets is 0.75, including points that landmark tools predict outside the image."""
 
 FARTHEST_OUTSIDE = 0.5
-"""Longer sides of the image that a labelled point may lie outside it; those faces have at most
-0.24."""
+"""Largest distance of a labelled point from its image, in longer sides of the image. The largest in
+the same faces is 0.24."""
 
 _FLAT = 0.05
-"""Sides of a face's box: points of the mean shape that spread by less lie on a line."""
+"""Sides of a face's box: points of the mean shape with a smaller extent count as collinear."""
 
 SMALLEST_FACE = 4.0
-"""Pixels of the larger side of a face's box. In those faces it is 29 or more."""
+"""Pixels: smallest larger side of a face's box. The smallest in the same faces is 29."""
 
 Example = dict[str, Any]
 
 
 def face_features(landmarks: int) -> tfds.features.FeaturesDict:
-    """Returns the features of a face of L landmarks in one image, those of `Sample`."""
+    """Returns the features of a face with L landmarks in one image, the fields of `Sample`."""
     return tfds.features.FeaturesDict(
         {
             "image": tfds.features.Image(shape=(None, None, 3)),
@@ -48,7 +51,7 @@ def face_features(landmarks: int) -> tfds.features.FeaturesDict:
 
 
 def clip_features(landmarks: int) -> tfds.features.FeaturesDict:
-    """Returns the features of a face of L landmarks in T frames: a leading T, and `valid` [T]."""
+    """Returns the features of a face with L landmarks in T frames, the fields of `ClipSample`."""
     return tfds.features.FeaturesDict(
         {
             "image": tfds.features.Sequence(tfds.features.Image(shape=(None, None, 3))),
@@ -70,10 +73,10 @@ def _name_features() -> dict[str, Any]:
 
 
 class StoredImage(NamedTuple):
-    """An image as it is stored.
+    """An encoded image.
 
     Attributes:
-        data: JPEG or PNG, RGB with 8 bits.
+        data: JPEG or PNG, RGB with 8 bits per channel.
         size: width and height in pixels.
     """
 
@@ -82,9 +85,9 @@ class StoredImage(NamedTuple):
 
 
 def read_image_file(path: Path) -> StoredImage:
-    """Returns an image's own bytes; in another mode or format than RGB JPEG or PNG, as RGB PNG.
+    """Returns the bytes of an RGB JPEG or PNG file; any other image is converted to RGB PNG.
 
-    Images are not turned by their EXIF data: labels are in pixels as stored.
+    The EXIF orientation is ignored: labels are in pixels as stored.
 
     Raises:
         RednetError: as `rednet_jax.media.images.read_image` does.
@@ -117,15 +120,16 @@ def face_example(
     """Returns a sample with the features of `face_features`.
 
     Args:
-        name: path below the source folder, without extension.
-        image: the face's.
+        name: path relative to the source folder, without extension.
+        image: that shows the face.
         landmarks: float32 [L, 2] in pixels of `image`.
-        labelled: bool [L]; the others become 0. A face without any has the whole image as box.
+        labelled: bool [L]; unlabelled landmarks are stored as 0.
         scheme: of the landmarks.
-        box: [4] of the face, where the data set has one; that of the landmarks if None.
+        box: [4], the data set's box of the face; if None, the box of the labelled landmarks, or the
+            whole image if there are none.
         identity: number of the person.
-        style: whose labelling convention the points follow.
-        where: the file of the labels, for messages; the name where it is None.
+        style: labelling convention of the points.
+        where: source of the labels, for messages; `name` if None.
 
     Raises:
         RednetError: as `check_face` does.
@@ -154,32 +158,32 @@ def check_face(
     scheme: Scheme = IBUG68,
     box: NDArray[np.floating] | None = None,
 ) -> None:
-    """Refuses labels that are not of this image: of another scale, of another frame of pixels.
+    """Raises RednetError for labels that do not fit the image, such as labels in another scale.
 
     Args:
         where: the face's name or file, for the message.
         landmarks: [L, 2], pixels of the image.
-        labelled: bool [L]; a face without any passes.
+        labelled: bool [L]; a face without labelled points passes.
         size: width and height of the image in pixels.
         scheme: of the landmarks.
-        box: [4] of the face; None where it is not known.
+        box: [4] of the face; None if it is not known.
 
     Raises:
-        RednetError: too few points in the image, one far outside, a face of hardly any size, all
-            points on one line, or one labelled point and no box.
+        RednetError: too few points in the image, a point far outside it, a face that is too small,
+            all points on one line, or one labelled point and no box.
     """
     if not labelled.any():
         return
     points = landmarks[labelled].astype(np.float64)
     spread = points.max(0) - points.min(0)
-    # Landmarks that lie on one line in every face, such as those of a nose's ridge, may.
+    # Landmarks that are collinear in the mean shape, such as the ridge of the nose, may be so here.
     expected = scheme.shape[labelled].max(0) - scheme.shape[labelled].min(0)
     if not spread.all() and (expected > _FLAT).all():
-        raise RednetError(f"{where}: all points on one line, no face")
+        raise RednetError(f"{where}: all points lie on one line")
     if not spread.any() and box is None:
-        raise RednetError(f"{where}: one labelled point and no box: the face has no size")
+        raise RednetError(f"{where}: one labelled point and no box, so the face has no size")
     image = f"the image of {size[0]} x {size[1]} pixels"
-    # An image ends half a pixel beyond the centres of its last pixels.
+    # Pixel centres are at integers, so an image extends half a pixel beyond them.
     outside = np.maximum(-0.5 - points, points - (np.array(size) - 0.5)).max(axis=1)
     inside = int((outside <= 0).sum())
     if inside < FEWEST_INSIDE * len(points):

@@ -1,4 +1,4 @@
-"""300-W from its official tree."""
+"""300-W from its official folders."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from rednet_jax.media.images import ENDINGS
 
 
 class Rednet300W(FaceBuilder):
-    """300-W: 68 points on faces in photographs, by people."""
+    """300-W: 68 points on faces in photographs, labelled by hand."""
 
     name = "rednet_300w"
     splits: ClassVar = tuple(SPLITS)
     tree: ClassVar = "looked for afw, helen/trainset, lfpw/trainset, ibug, ..."
 
     def list_splits(self) -> dict[str, list[str]]:
-        """Returns the faces of the folders that are there; names a folder that is missing."""
+        """Returns the faces of the folders that exist; lists missing folders in `left_out`."""
         folders = TRAIN_FOLDERS + COMMON_FOLDERS + CHALLENGING_FOLDERS
         self.left_out += [
             f"{self.root / folder}: no such folder"

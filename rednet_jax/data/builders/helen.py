@@ -1,4 +1,4 @@
-"""Helen with 68 points a face: NAME.pts beside the images, or one table of machine labels."""
+"""Helen with 68 points per face: NAME.pts beside the images, or one table of machine labels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class RednetHelen(FaceBuilder):
     tree: ClassVar = f"looked for NAME.jpg with NAME.pts or {FILE}"
 
     def list_splits(self) -> dict[str, list[str]]:
-        """Returns the labelled faces; counts images without labels, and faces not trusted."""
+        """Returns the labelled faces; counts unlabelled images and untrusted faces as left out."""
         folders = [".", *sorted(path.name for path in self.root.iterdir() if path.is_dir())]
         self._labels = files_by_name(self.root, folders, [".pts"])
         self._images = files_by_name(self.root, folders, ENDINGS)
@@ -53,7 +53,7 @@ class RednetHelen(FaceBuilder):
         return self._split(sorted(labelled))
 
     def read(self, name: str) -> Example:
-        """Returns one face; points by hand go before those of a machine.
+        """Returns one face; manual labels take precedence over machine labels.
 
         Raises:
             RednetError: its image or its labels are bad.
@@ -69,7 +69,7 @@ class RednetHelen(FaceBuilder):
         return face_example(name, stored, *self._machine.face(self._file[name], stored.size))
 
     def _split(self, names: list[str]) -> dict[str, list[str]]:
-        # The publisher's list of test images, where all lie in one folder.
+        # The publisher's list of test images, for a copy with all images in one folder.
         listed = self.root / "testnames.txt"
         test = set(listed.read_text(encoding="utf-8-sig").split()) if listed.is_file() else set()
         self.known.add(listed.name)

@@ -1,4 +1,4 @@
-"""Labels of your own images: .pts files, a CSV table, or COCO keypoints."""
+"""Readers of the labels of a user's images: .pts files, a CSV table, or COCO keypoints."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rednet_jax.data.builders.examples import FARTHEST
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.pts import read_pts
 from rednet_jax.landmarks.schemes import Scheme
@@ -19,18 +20,16 @@ from rednet_jax.reading import csv_rows, read_json
 
 BOX_COLUMNS = ("box_x0", "box_y0", "box_x1", "box_y1")
 
-_FARTHEST = 1e6
-
 
 class Label(NamedTuple):
     """A labelled face.
 
     Attributes:
-        file: of the image, relative to the folder.
+        file: the image, relative to the folder.
         landmarks: float32 [L, 2], pixels; nan where not labelled.
-        identity: as the labels have it; None without.
+        identity: name of the person, or None.
         box: float32 [4], or None.
-        where: line or entry of the labels, for messages.
+        where: line or entry of the label file, for messages.
     """
 
     file: str
@@ -43,7 +42,7 @@ class Label(NamedTuple):
 def read_labels(
     root: Path, labels: Path | None, count: int | None
 ) -> list[tuple[Path, NDArray[np.float32]]]:
-    """Returns images and their landmarks [L, 2], nan where not labelled.
+    """Returns pairs of an image and its landmarks [L, 2], nan where not labelled.
 
     Args:
         root: the folder of images.
@@ -51,38 +50,38 @@ def read_labels(
         count: L; that of the first face if None.
 
     Raises:
-        RednetError: labels that cannot be read, or none.
+        RednetError: the labels cannot be read, or no image is labelled.
     """
     if labels is None:
-        found = []
+        pairs = []
         for path in sorted(root.rglob("*.pts")):
             images = [path.with_suffix(ending) for ending in ENDINGS]
-            image = next((one for one in images if one.is_file()), None)
+            image = next((file for file in images if file.is_file()), None)
             if image is not None:
-                found.append((image, read_pts(path)))
+                pairs.append((image, read_pts(path)))
     else:
         listed = (
             coco_labels(labels, None)
             if labels.suffix.lower() == ".json"
             else csv_labels(labels, None)
         )
-        found = []
+        pairs = []
         for label in listed:
             names = [label.file, *(f"{label.file}{ending}" for ending in ENDINGS)]
-            image = next((root / one for one in names if is_file(root / one)), None)
+            image = next((root / name for name in names if is_file(root / name)), None)
             if image is not None:
-                found.append((image, label.landmarks))
-    if not found:
+                pairs.append((image, label.landmarks))
+    if not pairs:
         raise RednetError(f"{labels or root}: no labelled image")
-    count = len(found[0][1]) if count is None else count
-    for image, points in found:
+    count = len(pairs[0][1]) if count is None else count
+    for image, points in pairs:
         if len(points) != count:
             raise RednetError(f"{image}: {len(points)} landmarks, others have {count}")
-    return found
+    return pairs
 
 
 def is_file(path: Path) -> bool:
-    """Returns whether there is such a file; labels may hold names that no file system takes."""
+    """Returns whether a file exists; False for names that the file system does not allow."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -91,7 +90,7 @@ def is_file(path: Path) -> bool:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Within it what goes wrong in reading a file becomes a RednetError that names it."""
+    """Context that converts errors of reading a file to RednetErrors that name the file."""
     try:
         yield
     except RednetError:
@@ -103,7 +102,7 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def read_points(path: Path, scheme: Scheme) -> NDArray[np.float32]:
-    """Returns the landmarks of a .pts file, float32 [L, 2]; RednetError if they are not L."""
+    """Returns the landmarks of a .pts file, float32 [L, 2]; raises RednetError for another L."""
     points = read_pts(path)
     if len(points) != scheme.count:
         raise RednetError(f"{path}: {len(points)} points, scheme {scheme.name} has {scheme.count}")
@@ -111,27 +110,27 @@ def read_points(path: Path, scheme: Scheme) -> NDArray[np.float32]:
 
 
 def csv_labels(path: Path, scheme: Scheme | None) -> list[Label]:
-    """Returns the faces of a table; besides `name,x0,y0,...` it may say identity, visible and box.
+    """Returns the faces of a table `name,x0,y0,...`, with optional identity, visible and box.
 
     Args:
         path: of the CSV file.
-        scheme: of the landmarks; as many as the first line has if None.
+        scheme: of the landmarks; if None, the header determines their number.
 
     Raises:
-        RednetError: the file cannot be read, or a line of it is wrong.
+        RednetError: the file cannot be read, or one of its lines is invalid.
     """
     with reading(path):
-        return _labels_of(path, scheme, csv_rows(path))
+        return _table_labels(path, scheme, csv_rows(path))
 
 
-def _labels_of(
+def _table_labels(
     path: Path, scheme: Scheme | None, rows: Iterator[tuple[int, list[str]]]
 ) -> list[Label]:
     _, first = next(rows, (0, []))
     header = [cell.strip() for cell in first]
     columns = {name: place for place, name in enumerate(header)}
     if len(columns) < len(header):
-        raise RednetError(f"{path}: line 1: a column comes twice")
+        raise RednetError(f"{path}: line 1: a column appears twice")
     count = scheme.count if scheme is not None else sum(name[:1] == "x" for name in header)
     coordinates = [f"{axis}{i}" for i in range(count) for axis in "xy"]
     optional = ["identity", *BOX_COLUMNS, *(f"visible{i}" for i in range(count))]
@@ -151,7 +150,7 @@ def _labels_of(
         points = _numbers([cells[name] for name in coordinates], where).reshape(count, 2)
         seen = [cells.get(name, "1") for name in visible]
         if not {*seen} <= {"0", "1", "2"}:
-            raise RednetError(f"{where}: visible is neither 0 (not labelled), 1 (hidden) nor 2")
+            raise RednetError(f"{where}: visible must be 0 (not labelled), 1 (hidden) or 2")
         points[[cell == "0" for cell in seen]] = np.nan
         box = _numbers([cells[name] for name in BOX_COLUMNS], where) if has_box else None
         labels.append(
@@ -161,7 +160,7 @@ def _labels_of(
 
 
 def coco_labels(path: Path, scheme: Scheme | None) -> list[Label]:
-    """Returns the faces of a file of COCO keypoints: x, y, v each; v of 0 is not labelled.
+    """Returns the faces of a file of COCO keypoints (x, y, v); those with v = 0 are not labelled.
 
     Arguments and errors are those of `csv_labels`.
     """
@@ -171,7 +170,7 @@ def coco_labels(path: Path, scheme: Scheme | None) -> list[Label]:
         files = {image["id"]: str(image["file_name"]) for image in plain["images"]}
         faces = list(plain["annotations"])
     except (KeyError, TypeError) as error:
-        raise RednetError(f"{path}: no COCO keypoints ({type(error).__name__}: {error})") from None
+        raise RednetError(f"{path}: not COCO keypoints ({type(error).__name__}: {error})") from None
     labels = []
     for number, face in enumerate(faces):
         where = f"{path}: annotation {number}"
@@ -191,9 +190,9 @@ def coco_labels(path: Path, scheme: Scheme | None) -> list[Label]:
                 f"{where}: {len(values)} keypoints, scheme {scheme.name} has {scheme.count}"
             )
         points = np.where(values[:, 2:] > 0, values[:, :2], np.nan)
-        if np.isinf(points).any() or (np.abs(np.nan_to_num(points)) > _FARTHEST).any():
-            raise RednetError(f"{where}: a coordinate is no place in an image")
-        # People who are labelled elsewhere in the image have boxes, but no keypoints.
+        if np.isinf(points).any() or (np.abs(np.nan_to_num(points)) > FARTHEST).any():
+            raise RednetError(f"{where}: a coordinate is out of range")
+        # COCO also has annotations with a box but without keypoints.
         if np.isfinite(points).any():
             labels.append(
                 Label(
@@ -208,13 +207,13 @@ def coco_labels(path: Path, scheme: Scheme | None) -> list[Label]:
 
 
 def _numbers(cells: list[str], where: str) -> NDArray[np.float32]:
-    """The numbers of cells; an empty one, or nan, is not labelled."""
+    """Returns the numbers in some cells; nan for empty cells, which are not labelled."""
     try:
         values = np.array([plain_float(cell) if cell else np.nan for cell in cells])
     except ValueError as error:
         raise RednetError(f"{where}: {error}") from None
-    if np.isinf(values).any() or (np.abs(np.nan_to_num(values)) > _FARTHEST).any():
-        raise RednetError(f"{where}: a coordinate is no place in an image")
+    if np.isinf(values).any() or (np.abs(np.nan_to_num(values)) > FARTHEST).any():
+        raise RednetError(f"{where}: a coordinate is out of range")
     return values.astype(np.float32)
 
 
@@ -222,5 +221,5 @@ def _box(box: NDArray[np.float32] | None, where: str) -> NDArray[np.float32] | N
     if box is None or np.isnan(box).all():
         return None
     if not (box[2] > box[0] and box[3] > box[1]):
-        raise RednetError(f"{where}: not a box: x0 < x1 and y0 < y1 are needed")
+        raise RednetError(f"{where}: not a box: needs x0 < x1 and y0 < y1")
     return box

@@ -1,4 +1,4 @@
-"""Labeled Faces in the Wild from its tree: NAME/NAME_0001.jpg."""
+"""Labeled Faces in the Wild from its published folders: NAME/NAME_0001.jpg."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from rednet_jax.media.images import ENDINGS
 
 
 class RednetLFW(PeopleBuilder):
-    """Faces of people who are named; machine-labelled points where the folder has them."""
+    """Faces of named people; with machine-labelled points if the folder has a table of them."""
 
     name = "rednet_lfw"
     tree: ClassVar = "looked for NAME/NAME_0001.jpg"
 
     def find_faces(self) -> dict[str, Face]:
-        """Returns the images of the tree and the rows of labels_300w_style.csv, if any."""
+        """Returns the images below `root` and the rows of labels_300w_style.csv, if it exists."""
         people = sorted(path.name for path in self.root.iterdir() if path.is_dir())
         files = [
             file
@@ -30,10 +30,10 @@ class RednetLFW(PeopleBuilder):
         faces = {without_ending(file): Face(file, None, file) for file in files}
         if len(faces) < len(files):
             twice = len(files) - len(faces)
-            raise RednetError(f"{self.root}: {twice} faces have two images, of different endings")
+            raise RednetError(f"{self.root}: {twice} faces have two images, in different formats")
         if (self.root / FILE).exists():
             labels = MachineLabels(self.inside(FILE))
             faces |= {without_ending(file): Face(file, labels, file) for file in labels.files}
         else:
-            self.left_out.append(f"{self.root / FILE}: no such file, so no point is labelled")
+            self.left_out.append(f"{self.root / FILE}: no such file; no landmark is labelled")
         return faces

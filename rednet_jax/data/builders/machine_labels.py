@@ -1,8 +1,8 @@
-"""Tables of points that landmark tools found, a row a face.
+"""Tables of points that landmark tools predicted, one row per face.
 
-labels_300w_style.csv has the columns file (below its folder), trusted (1 or 0), disagreement (of
-the tools, percent of the inter-ocular distance), x0, y0, ..., x67, y67 (0-based pixels). Publishers
-have their own headers; the points are the last 136 columns.
+labels_300w_style.csv has the columns file (relative to its folder), trusted (1 or 0), disagreement
+(of the tools, percent of the inter-ocular distance), x0, y0, ..., x67, y67 (0-based pixels).
+Publishers' tables have other headers; the points are the last 136 columns.
 """
 
 from __future__ import annotations
@@ -14,21 +14,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rednet_jax.data.builders.examples import check_face
+from rednet_jax.data.builders.examples import FARTHEST, check_face
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.table import plain_float
 
 FILE = "labels_300w_style.csv"
 HEADER = ("file", "trusted", "disagreement", *(f"{axis}{i}" for i in range(68) for axis in "xy"))
-# No image has as many pixels on a side.
-_FARTHEST = 1e6
 
 
 class MachineLabels:
-    """The rows of one file; a row is looked at when its face is asked for.
+    """The rows of one table; a row is parsed when its face is read.
 
     Attributes:
-        files: the images that have a row, in the order of the file.
+        files: the images that have a row, in the table's order.
     """
 
     def __init__(self, path: Path, header: Sequence[str] = HEADER) -> None:
@@ -36,10 +34,10 @@ class MachineLabels:
 
         Args:
             path: of the table.
-            header: its columns: the file's name first, perhaps `trusted` second, points last.
+            header: its columns: first the file, then optionally `trusted`, last the points.
 
         Raises:
-            RednetError: it cannot be read, has another header, or names an image twice.
+            RednetError: the table cannot be read, has another header, or lists an image twice.
         """
         self.path = path
         try:
@@ -53,44 +51,45 @@ class MachineLabels:
             shown = ",".join(header[:5])
             raise RednetError(f"{path}: the first line is not {shown},...,{header[-1]}")
         self._columns = len(header)
-        self._tells_trust = header[1] == "trusted"
+        self._has_trust = header[1] == "trusted"
         self._rows = {row[0]: row for row in rows}
         if len(self._rows) < len(rows):
-            raise RednetError(f"{path}: names {len(rows) - len(self._rows)} images twice")
+            raise RednetError(f"{path}: lists {len(rows) - len(self._rows)} images twice")
         self.files = tuple(self._rows)
 
     def trusted(self, file: str) -> bool:
-        """Returns False if the row says that the tools did not agree on this face."""
-        return not self._tells_trust or self._rows[file][1:2] != ["0"]
+        """Returns False if the tools disagreed on this face, according to its row."""
+        return not self._has_trust or self._rows[file][1:2] != ["0"]
 
     def face(
         self, file: str, size: tuple[int, int]
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Returns landmarks float32 [68, 2] and which of them are labelled, bool [68].
+        """Returns landmarks float32 [68, 2] and the mask of the labelled ones, bool [68].
 
-        None of an untrusted face is, nor a point outside the image: the tools only guessed it.
+        No point of an untrusted face is labelled, and no point outside the image, where the tools
+        extrapolate.
 
         Args:
             file: one of `files`.
             size: width and height of the image in pixels.
 
         Raises:
-            RednetError: the row is cut short, holds what is no place in an image, or is trusted
-                and not of this image (`check_face`).
+            RednetError: the row is malformed, a coordinate is out of range, or the face is trusted
+                and fails `check_face`.
         """
         row = self._rows[file]
-        if len(row) != self._columns or (self._tells_trust and row[1] not in ("0", "1")):
-            raise RednetError(f"{self.path}: the row of {file!r} is not as the header says")
+        if len(row) != self._columns or (self._has_trust and row[1] not in ("0", "1")):
+            raise RednetError(f"{self.path}: the row of {file!r} does not match the header")
         try:
             landmarks = np.array([plain_float(cell) for cell in row[-136:]]).reshape(68, 2)
         except ValueError as error:
             raise RednetError(f"{self.path}: the row of {file!r}: {error}") from None
-        if not (np.abs(landmarks) < _FARTHEST).all():
-            raise RednetError(f"{self.path}: the row of {file!r}: a coordinate is no place")
+        if not (np.abs(landmarks) < FARTHEST).all():
+            raise RednetError(f"{self.path}: the row of {file!r}: a coordinate is out of range")
         if self.trusted(file):
             where = f"{self.path}: the row of {file!r}"
             check_face(where, landmarks, np.ones(68, bool), size)
-        # An image ends half a pixel beyond the centres of its last pixels.
+        # Pixel centres are at integers, so an image extends half a pixel beyond them.
         inside = (landmarks >= -0.5) & (landmarks <= np.array(size) - 0.5)
         labelled = inside.all(axis=1) if self.trusted(file) else np.zeros(68, bool)
         return landmarks.astype(np.float32), np.asarray(labelled, bool)

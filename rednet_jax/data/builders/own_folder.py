@@ -1,4 +1,4 @@
-"""A folder of your own images as a data set: its splits, and who is in which."""
+"""A folder of the user's images as a data set, and how its faces are divided into splits."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class OwnData:
     Attributes:
         scheme: of its landmarks.
         labels: a CSV file or a JSON file of COCO keypoints; None for NAME.pts beside each image.
-        lists: (split, file with the names of its images, one a line) pairs; empty to split by
+        lists: pairs of a split and a file that lists its images, one per line; empty to split by
             `shares`.
-        shares: of train, validation and test, in faces.
-        seed: of the order in which images or people are shared out.
+        shares: fractions of the faces for train, validation and test.
+        seed: of the random division by `shares`.
     """
 
     scheme: Scheme
@@ -54,7 +54,7 @@ class OwnData:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuses shares that are none, and splits that are not known or come twice."""
+        """Raises RednetError for invalid shares, and for unknown or repeated splits."""
         check_fields(self, "")
         if len(self.shares) != 3 or min(self.shares) < 0 or abs(sum(self.shares) - 1) > 1e-6:
             raise RednetError(f"shares of train, validation and test must sum to 1: {self.shares}")
@@ -62,10 +62,10 @@ class OwnData:
         if unknown := [split for split in splits if split not in SPLITS]:
             raise RednetError(f"no split '{unknown[0]}'; known: {', '.join(SPLITS)}")
         if len(set(splits)) < len(splits):
-            raise RednetError("lists: a split comes twice")
+            raise RednetError("lists: a split appears twice")
 
     def recipe(self) -> bytes:
-        """Returns what decides the samples besides the files of the folder.
+        """Returns the inputs of the build other than the files of the folder.
 
         Raises:
             RednetError: a file that cannot be read.
@@ -76,12 +76,12 @@ class OwnData:
                 with reading(path), path.open("rb") as file:
                     digest.update(hashlib.file_digest(file, "sha256").digest())
         splits = [split for split, _ in self.lists]
-        told = [plain_scheme(self.scheme), splits, self.shares, self.seed, RULES]
-        return f"{json.dumps(told)} {digest.hexdigest()}\n".encode()
+        settings = [plain_scheme(self.scheme), splits, self.shares, self.seed, RULES]
+        return f"{json.dumps(settings)} {digest.hexdigest()}\n".encode()
 
 
 class RednetFolder(FaceBuilder):
-    """Your own images and labels, of any scheme."""
+    """The user's own images and labels, of any scheme."""
 
     name = "rednet_folder"
     splits: ClassVar = SPLITS
@@ -94,7 +94,7 @@ class RednetFolder(FaceBuilder):
         super().__init__(config=tfds.core.BuilderConfig(name=name), **kwargs)
 
     def list_splits(self) -> dict[str, list[str]]:
-        """Returns the names of each split's faces; no person and no image is in two splits."""
+        """Returns the names of each split's faces; a person or an image is in one split only."""
         labels = self._labels()
         self._faces: dict[str, Label] = {}
         for label in labels:
@@ -104,10 +104,10 @@ class RednetFolder(FaceBuilder):
             self._faces[name] = label
         people = sorted({label.identity for label in labels if label.identity is not None})
         self._people = {person: number for number, person in enumerate(people)}
-        owners = self._owners()
+        groups = self._groups()
         if self._own.lists:
-            return self._listed(owners)
-        return _shared_out(owners, self._own.shares, self._own.seed)
+            return self._split_by_lists(groups)
+        return _split_by_shares(groups, self._own.shares, self._own.seed)
 
     def read(self, name: str) -> Example:
         """Returns one face; raises RednetError if its image or its landmarks are bad."""
@@ -147,41 +147,41 @@ class RednetFolder(FaceBuilder):
         ]
         images = files_by_name(self.root, folders, ENDINGS)
         points = files_by_name(self.root, folders, (".pts",))
-        nothing = np.full((self.scheme.count, 2), np.nan, np.float32)
+        unread = np.full((self.scheme.count, 2), np.nan, np.float32)
         labels = []
         for name, files in sorted(points.items()):
             with self.bad.skipping(self.kind, name):
                 self.known.update(files)
                 image = self.only_file(name, images.get(name, []), "image")
                 file = image.relative_to(self.root).as_posix()
-                labels.append(Label(file, nothing, None, None, files[0]))
+                labels.append(Label(file, unread, None, None, files[0]))
         return labels
 
     def _with_endings(self, labels: list[Label]) -> list[Label]:
-        """A table may name images without their endings."""
-        found: list[Label] = []
+        """Adds the file extension to images that a table lists without it."""
+        completed: list[Label] = []
         for label in labels:
             if not is_file(self.root / label.file):
                 endings = [e for e in ENDINGS if is_file(self.root / f"{label.file}{e}")]
                 if endings:
                     label = label._replace(file=f"{label.file}{endings[0]}")
-            found.append(label)
-        return found
+            completed.append(label)
+        return completed
 
-    def _owners(self) -> dict[str, str]:
-        """What each face shares with those that must be in the same split."""
+    def _groups(self) -> dict[str, str]:
+        """Returns the group of each face, by name: its person or image, which has one split."""
         return {
             name: f"image {label.file}" if label.identity is None else f"person {label.identity}"
             for name, label in self._faces.items()
         }
 
-    def _listed(self, owners: Mapping[str, str]) -> dict[str, list[str]]:
+    def _split_by_lists(self, groups: Mapping[str, str]) -> dict[str, list[str]]:
         splits: dict[str, list[str]] = {split: [] for split in SPLITS}
-        of_owner: dict[str, str] = {}
+        group_splits: dict[str, str] = {}
         faces: dict[str, list[str]] = {}
         for name, label in self._faces.items():
-            for known_as in {label.file, without_ending(label.file)}:
-                faces.setdefault(known_as, []).append(name)
+            for image in {label.file, without_ending(label.file)}:
+                faces.setdefault(image, []).append(name)
         for split, path in self._own.lists:
             with reading(path):
                 check_size(path)
@@ -190,11 +190,11 @@ class RednetFolder(FaceBuilder):
                 if not (listed := line.strip()) or listed.startswith("#"):
                     continue
                 if listed not in faces:
-                    raise RednetError(f"{path}: {listed!r} is no labelled image")
+                    raise RednetError(f"{path}: {listed!r} is not a labelled image")
                 for name in faces[listed]:
-                    before = of_owner.setdefault(owners[name], split)
+                    before = group_splits.setdefault(groups[name], split)
                     if before != split:
-                        raise RednetError(f"{path}: {owners[name]} is in {before} and in {split}")
+                        raise RednetError(f"{path}: {groups[name]} is in {before} and in {split}")
                     if name not in splits[split]:
                         splits[split].append(name)
         listed_faces = sum(map(len, splits.values()))
@@ -203,25 +203,26 @@ class RednetFolder(FaceBuilder):
         return splits
 
 
-def _shared_out(
-    owners: Mapping[str, str], shares: tuple[float, ...], seed: int
+def _split_by_shares(
+    groups: Mapping[str, str], shares: tuple[float, ...], seed: int
 ) -> dict[str, list[str]]:
-    """Faces by split: owners in the order of their digests, each to the split that lacks most.
+    """Returns the faces of each split.
 
-    No split with a share stays empty while there are owners for all.
+    Groups are taken in the order of their digests; each goes to the split that lacks most faces.
+    No split with a share stays empty if there are enough groups.
     """
     faces: dict[str, list[str]] = {}
-    for name, owner in owners.items():
-        faces.setdefault(owner, []).append(name)
+    for name, group in groups.items():
+        faces.setdefault(group, []).append(name)
 
-    def digest(owner: str) -> bytes:
-        return hashlib.sha256(f"{seed} {owner}".encode("utf-8", "surrogateescape")).digest()
+    def digest(group: str) -> bytes:
+        return hashlib.sha256(f"{seed} {group}".encode("utf-8", "surrogateescape")).digest()
 
     splits: dict[str, list[str]] = {split: [] for split in SPLITS}
-    wanted = {split: share for split, share in zip(SPLITS, shares, strict=True) if share}
-    for left, owner in zip(range(len(faces), 0, -1), sorted(faces, key=digest), strict=True):
-        empty = [split for split in wanted if not splits[split]]
-        among = empty if len(empty) >= left else [*wanted]
-        lack = {split: wanted[split] * len(owners) - len(splits[split]) for split in among}
-        splits[max(among, key=lack.__getitem__)] += faces[owner]
+    targets = {split: share for split, share in zip(SPLITS, shares, strict=True) if share}
+    for left, group in zip(range(len(faces), 0, -1), sorted(faces, key=digest), strict=True):
+        empty = [split for split in targets if not splits[split]]
+        candidates = empty if len(empty) >= left else [*targets]
+        lack = {split: targets[split] * len(groups) - len(splits[split]) for split in candidates}
+        splits[max(candidates, key=lack.__getitem__)] += faces[group]
     return {split: sorted(names) for split, names in splits.items()}

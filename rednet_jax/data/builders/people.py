@@ -1,4 +1,4 @@
-"""Data sets of people who are named, split by person across all of them."""
+"""Data sets of named people, with one split by person for all of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rednet_jax.data.builders.trees import read_list
 
 
 def person(name: str) -> str:
-    """Returns who is shown: the file's name without its number, as in Aaron_Peirsol_0001."""
+    """Returns the person's name: the file's name without its number, as in Aaron_Peirsol_0001."""
     return re.sub(r"_\d+$", "", name.rsplit("/", 1)[-1])
 
 
@@ -26,12 +26,12 @@ def identity(who: str) -> int:
 
 
 class Face(NamedTuple):
-    """Where a face lies.
+    """Where a face is stored.
 
     Attributes:
-        file: its image, below the source folder.
-        labels: the table of its points, None where there is none.
-        row: its name in the table.
+        file: its image, relative to the source folder.
+        labels: the table with its points, or None.
+        row: key of its row in the table.
     """
 
     file: str
@@ -40,7 +40,7 @@ class Face(NamedTuple):
 
 
 class PeopleBuilder(FaceBuilder):
-    """Faces with identity: everything of a validation person is in `validation`.
+    """Faces with identity; all faces of a person are in the same split.
 
     A face without trusted points is kept for its identity, with no point labelled.
     """
@@ -50,7 +50,7 @@ class PeopleBuilder(FaceBuilder):
 
     @abstractmethod
     def find_faces(self) -> dict[str, Face]:
-        """Returns the faces by name, and names in `left_out` what is not there."""
+        """Returns the faces by name; lists missing files in `left_out`."""
 
     def list_splits(self) -> dict[str, list[str]]:
         """Returns the names of each split's faces, split by the list of validation people."""

@@ -1,4 +1,4 @@
-"""Generated faces as a data set, for what reads prepared ones: no photograph, exact points."""
+"""Generated faces as a prepared data set: no photographs, exact points."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rednet_jax.landmarks.builtin import HEAD70
 if TYPE_CHECKING:
     from rednet_jax.data.synthetic.generate import SyntheticConfig
 
-# Nothing here may import jax before a face is drawn: the other data sets do not need it.
+# jax is imported only when a face is drawn: the other data sets do not need it.
 
 Draw = Callable[[int, int], tuple[NDArray[np.float32], NDArray[np.float32]]]
 
@@ -28,7 +28,7 @@ Draw = Callable[[int, int], tuple[NDArray[np.float32], NDArray[np.float32]]]
 class RednetSynthetic(FaceBuilder):
     """Faces that `rednet_jax.data.synthetic` draws.
 
-    The key of a face comes from its split and its number, so no face depends on how many there are.
+    The key of a face comes from its split and its number, so it does not depend on their count.
     """
 
     name = "rednet_synthetic"
@@ -40,7 +40,7 @@ class RednetSynthetic(FaceBuilder):
 
     @classmethod
     def recipe(cls) -> bytes:
-        """Returns how many faces there are, how far the draws go, and a digest of the generator."""
+        """Returns the number of faces, the ranges of the draws, and a digest of the generator."""
         return f"{cls.counts} {config()} {generator_digest()}\n".encode()
 
     def list_splits(self) -> dict[str, list[str]]:
@@ -50,7 +50,7 @@ class RednetSynthetic(FaceBuilder):
         }
 
     def read(self, name: str) -> Example:
-        """Returns one face, drawn."""
+        """Draws and returns one face."""
         split, number = name.split("/")
         image, landmarks = _drawer(config())(self.splits.index(split), int(number))
         labelled = np.ones(len(landmarks), bool)
@@ -64,7 +64,7 @@ class RednetSynthetic(FaceBuilder):
 
 
 def generator_digest() -> str:
-    """Returns the SHA-256 of the code that draws."""
+    """Returns the SHA-256 of the generator's source code."""
     digest = hashlib.sha256()
     generator = resources.files("rednet_jax.data").joinpath("synthetic")
     for file in sorted(generator.iterdir(), key=lambda file: file.name):
@@ -83,10 +83,10 @@ def encode_drawn(image: NDArray[np.floating]) -> StoredImage:
 
 
 def config() -> SyntheticConfig:
-    """Returns how far the draws go.
+    """Returns the ranges of the draws.
 
-    The image holds what training cuts around the points, 1.6 times a network's crop of 1.25, and
-    the head's drift. Readers displace crops themselves.
+    The image contains the crop that training caches, 1.6 times a network's crop of 1.25, plus the
+    head's drift. The face is centred, since augmentation displaces the crop.
     """
     from rednet_jax.data.synthetic.generate import SyntheticConfig
 
@@ -95,7 +95,7 @@ def config() -> SyntheticConfig:
 
 @functools.cache
 def _drawer(config: SyntheticConfig) -> Draw:
-    """Returns the image [S, S, 3] and the landmarks [70, 2] of (split, face) as a function."""
+    """Returns a function of (split, face) to the image [S, S, 3] and the landmarks [70, 2]."""
     import jax
 
     from rednet_jax.data.synthetic.generate import generate

@@ -1,4 +1,4 @@
-"""Generated faces that move, as a data set of clips: exact points in every frame."""
+"""Generated clips of moving faces as a prepared data set: exact points in every frame."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from rednet_jax.landmarks.builtin import HEAD70
 if TYPE_CHECKING:
     from rednet_jax.data.synthetic.generate import SyntheticConfig
 
-# Nothing here may import jax before a face is drawn: the other data sets do not need it.
+# jax is imported only when a face is drawn: the other data sets do not need it.
 
 FRAMES = 75
-"""Of each clip: three seconds."""
+"""Frames of each clip: three seconds."""
 
 FIRST_KEY = 2
-"""Of the splits' keys: those of the images are 0 and 1, and nobody is in both data sets."""
+"""Key of the first split. The images' splits have the keys 0 and 1, so no identity is in both."""
 
 Draw = Callable[[int, int], tuple[NDArray[np.float32], NDArray[np.float32]]]
 
@@ -35,7 +35,7 @@ Draw = Callable[[int, int], tuple[NDArray[np.float32], NDArray[np.float32]]]
 class RednetSyntheticClips(FaceBuilder):
     """Clips that `rednet_jax.data.synthetic` draws, each of one person before a still camera.
 
-    The key of a clip comes from its split and its number, so none depends on how many there are.
+    The key of a clip comes from its split and its number, so it does not depend on their count.
     """
 
     name = "rednet_synthetic_clips"
@@ -48,7 +48,7 @@ class RednetSyntheticClips(FaceBuilder):
 
     @classmethod
     def recipe(cls) -> bytes:
-        """Returns how many clips there are, how far the draws go, and a digest of the generator."""
+        """Returns the number of clips, the ranges of the draws, and a digest of the generator."""
         return f"{cls.counts} {FRAMES} {config()} {generator_digest()}\n".encode()
 
     def list_splits(self) -> dict[str, list[str]]:
@@ -58,7 +58,7 @@ class RednetSyntheticClips(FaceBuilder):
         }
 
     def read(self, name: str) -> Example:
-        """Returns one clip, drawn."""
+        """Draws and returns one clip."""
         split, number = name.split("_")
         images, landmarks = _drawer(config())(self.splits.index(split), int(number))
         labelled = np.ones(landmarks.shape[1], bool)
@@ -81,13 +81,13 @@ class RednetSyntheticClips(FaceBuilder):
 
 
 def config() -> SyntheticConfig:
-    """Returns how far the draws go: as in the images, which are larger."""
+    """Returns the ranges of the draws: those of the generated images, at a smaller size."""
     return dataclasses.replace(synthetic.config(), size=200)
 
 
 @functools.cache
 def _drawer(config: SyntheticConfig) -> Draw:
-    """Returns images [T, S, S, 3] and landmarks [T, 70, 2] of (split, clip) as a function."""
+    """Returns a function of (split, clip) to images [T, S, S, 3] and landmarks [T, 70, 2]."""
     import jax
 
     from rednet_jax.data.synthetic.generate import generate_clip

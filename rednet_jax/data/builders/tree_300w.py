@@ -1,4 +1,4 @@
-"""300-W's official tree, its files and splits: an image beside NAME.pts, 68 points."""
+"""Files and splits of 300-W's official folders, with NAME.pts of 68 points beside each image."""
 
 import hashlib
 import re
@@ -26,11 +26,11 @@ SPLITS = {
 }
 POINTS = 68
 MIRRORED = "_mirror"
-"""What the names of the archives' mirrored copies end in."""
+"""Suffix of the names of the archives' mirrored copies."""
 
 
 def split_names(root: Path, split: str) -> list[str]:
-    """Returns the faces of a split, paths below `root`, in those of its folders that are there."""
+    """Returns the faces of a split, paths relative to `root`, from those folders that exist."""
     names = list_names(root, SPLITS[split])
     if split in ("train", "validation"):
         held_out = {photo(name) for name in validation_names()}
@@ -39,7 +39,7 @@ def split_names(root: Path, split: str) -> list[str]:
 
 
 def list_names(root: Path, folders: Iterable[str]) -> list[str]:
-    """Returns the faces of `folders`, paths below `root`, without 300-W's mirrored copies."""
+    """Returns the faces of `folders`, paths relative to `root`, without the mirrored copies."""
     labels = files_by_name(root, folders, [".pts"])
     return [name for name in labels if not name.endswith(MIRRORED)]
 
@@ -47,27 +47,27 @@ def list_names(root: Path, folders: Iterable[str]) -> list[str]:
 def photo(name: str) -> str:
     """Returns the photo that a face was cut from: the file name without a trailing _N.
 
-    LFPW's `image_0001` counts images, not faces, so only one or two digits are a face's number.
-    AFW and HELEN both come from Flickr, so the folder is not part of the photo's name.
+    LFPW's `image_0001` counts images, so only a suffix of one or two digits is a face's number.
+    AFW and HELEN share photos from Flickr, so the folder is not part of the photo's name.
     """
     return re.sub(r"_\d{1,2}$", "", name.rsplit("/", 1)[-1])
 
 
 def validation_names() -> tuple[str, ...]:
-    """Returns the committed validation list: paths below the root, without extension.
+    """Returns the package's validation list: paths relative to the root, without extension.
 
-    A face belongs to validation if its photo has a face in this list.
+    A face belongs to `validation` if its photo has a face in this list.
     """
     text = resources.files("rednet_jax.data").joinpath("splits/300w_validation.txt").read_text()
     return tuple(line for line in text.splitlines() if line and not line.startswith("#"))
 
 
 def draw_validation(names: Iterable[str], share: float = 0.1) -> list[str]:
-    """Draws a validation list as the committed one was: whole photos in the order of a hash.
+    """Returns a validation list, as the package's list was made: photos in the order of a hash.
 
     Args:
-        names: all faces of the training folders, as `list_names` gives them.
-        share: part of each folder's faces to hold out at most.
+        names: all faces of the training folders, as `list_names` returns them.
+        share: largest fraction of each folder's faces to hold out.
 
     Returns:
         The faces held out, sorted.
@@ -91,7 +91,7 @@ def read_labels(path: Path) -> NDArray[np.float32]:
     """Returns the landmarks of a file, float32 [68, 2], pixels of the face's image.
 
     Raises:
-        RednetError: as `read_pts` does, and for other than 68 points.
+        RednetError: as `read_pts` does, or there are not 68 points.
     """
     landmarks = read_pts(path)
     if landmarks.shape != (POINTS, 2):

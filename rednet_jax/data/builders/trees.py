@@ -1,4 +1,4 @@
-"""Files of a publisher's tree by name, and the split lists of the package."""
+"""Files of a source folder by name, and the package's split lists."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from pathlib import Path
 def files_by_name(
     root: Path, folders: Iterable[str], endings: Iterable[str]
 ) -> dict[str, list[str]]:
-    """Returns the files that lie in some folders, by name: the path below `root` without ending.
+    """Returns the files in some folders, by name: the path relative to `root` without extension.
 
     Args:
         root: the source folder.
-        folders: below it, without those inside them; one that is not there holds no file.
-        endings: lower-case; files may have them in any case. Hidden files do not count.
+        folders: relative to `root`; searched without their subfolders, skipped if they are missing.
+        endings: extensions in lower case, matched in any case. Hidden files are ignored.
 
     Returns:
-        Paths below `root` with `/`; several where only their endings differ. In the order of the
-        folders, in each by file name.
+        Paths relative to `root` with `/`; several if files differ in their extensions only. In the
+        order of the folders, then by file name.
     """
-    taken = tuple(endings)
-    found: dict[str, list[str]] = {}
+    extensions = tuple(endings)
+    files_of: dict[str, list[str]] = {}
     for folder in folders:
         files = sorted((root / folder).iterdir()) if (root / folder).is_dir() else []
         for path in files:
-            if path.suffix.lower() in taken and not path.name.startswith("."):
+            if path.suffix.lower() in extensions and not path.name.startswith("."):
                 relative = path.relative_to(root)
-                found.setdefault(relative.with_suffix("").as_posix(), []).append(
+                files_of.setdefault(relative.with_suffix("").as_posix(), []).append(
                     relative.as_posix()
                 )
-    return found
+    return files_of
 
 
 def without_ending(file: str) -> str:
-    """Returns the name of an image's face: its path without extension."""
+    """Returns a path without its extension."""
     return re.sub(r"\.\w+$", "", file)
 
 
 def read_list(name: str) -> tuple[str, ...]:
-    """Returns the lines of a split list of the package, without its comments."""
+    """Returns the lines of one of the package's split lists, without comments."""
     text = resources.files("rednet_jax.data").joinpath(f"splits/{name}.txt").read_text()
     return tuple(line for line in text.splitlines() if line and not line.startswith("#"))

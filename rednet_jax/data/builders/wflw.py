@@ -1,4 +1,4 @@
-"""WFLW from its tree: lists of 98 points, a box and six attributes a line, beside the images."""
+"""WFLW from its published folders: images, and lists of 98 points, a box and six attributes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rednet_jax.data.builders.base import FaceBuilder
-from rednet_jax.data.builders.examples import Example, face_example, read_image_file
+from rednet_jax.data.builders.examples import FARTHEST, Example, face_example, read_image_file
 from rednet_jax.data.builders.trees import without_ending
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.builtin import WFLW98
@@ -18,7 +18,7 @@ from rednet_jax.landmarks.table import plain_float
 LISTS = "WFLW_annotations/list_98pt_rect_attr_train_test"
 
 ATTRIBUTES = ("largepose", "expression", "illumination", "makeup", "occlusion", "blur")
-"""In the order of their columns, which follow the points and the box."""
+"""In the order of the columns, which follow the points and the box."""
 
 VALIDATION_SHARE = 0.1
 
@@ -40,7 +40,7 @@ class RednetWFLW(FaceBuilder):
     tree: ClassVar = f"looked for {LISTS}/list_98pt_rect_attr_train.txt, WFLW_images"
 
     def list_splits(self) -> dict[str, list[str]]:
-        """Returns the faces of the lists; of the training images a tenth is `validation`."""
+        """Returns the faces of the lists; a tenth of the training images is `validation`."""
         splits: dict[str, list[str]] = {split: [] for split in self.splits}
         self._lines: dict[str, _Line] = {}
         for part in ("train", "test"):
@@ -75,7 +75,7 @@ class RednetWFLW(FaceBuilder):
         return "test", {name for name, line in self._lines.items() if line.attributes[column]}
 
     def _read_list(self, path: str, part: str) -> dict[str, _Line]:
-        """The faces of a list by name: part, image, and a number where an image has several."""
+        """Returns the faces of a list by name: part, image, and a number if the name is taken."""
         lines: dict[str, _Line] = {}
         try:
             text = self.inside(path).read_text(encoding="utf-8-sig", errors="surrogateescape")
@@ -108,9 +108,8 @@ def _parsed(row: str, where: str) -> _Line:
     if not {*flags} <= {"0", "1"}:
         raise RednetError(f"{where}: an attribute is neither 0 nor 1")
     landmarks = values[:points].reshape(-1, 2)
-    # No image has as many pixels on a side.
-    if not (np.abs(landmarks) < 1e6).all():
-        raise RednetError(f"{where}: a coordinate is no place in an image")
+    if not (np.abs(landmarks) < FARTHEST).all():
+        raise RednetError(f"{where}: a coordinate is out of range")
     known = tuple(flag == "1" for flag in flags)
     return _Line(cells[-1], landmarks.astype(np.float32), known, where)
 

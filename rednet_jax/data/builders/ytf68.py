@@ -1,4 +1,4 @@
-"""Frames of YouTube Faces with 68 machine-labelled points, from the publisher's tree."""
+"""Frames of YouTube Faces with 68 machine-labelled points, from the publisher's folders."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _HEADER = ("", *map(str, range(136)))
 
 
 class RednetYTF68(PeopleBuilder):
-    """Far-apart frames of YouTube Faces, of people who are named.
+    """Sparse frames of YouTube Faces, of named people.
 
-    The publisher's test frames are other frames of the training videos, so both folders go into
-    both splits, by person.
+    The publisher's test frames are other frames of the training videos, so the splits divide both
+    folders by person.
     """
 
     name = "rednet_ytf68"
     tree: ClassVar = "looked for training or test, with their tables of points"
 
     def find_faces(self) -> dict[str, Face]:
-        """Returns the faces of labels_300w_style.csv, or where there is none the publisher's."""
+        """Returns the faces of labels_300w_style.csv, or if it is missing the publisher's."""
         folders = [folder for folder in _TABLES if (self.root / folder).is_dir()]
         self.left_out += [
             f"{self.root / folder}: no such folder" for folder in _TABLES if folder not in folders

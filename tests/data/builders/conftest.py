@@ -1,4 +1,4 @@
-"""Preparing a folder into a data folder that goes away."""
+"""A fixture that prepares data sets in a temporary data folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AFLW: its database, the points that it shares with the 68, splits by image."""
+"""AFLW: its database, the points that it shares with `ibug68`, splits by image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ POINTS = [*SHARED, "LeftEyeCenter", "LeftEar", "NoseLeft", "MouthCenter"]
 
 
 def write_aflw(root: Path, faces: dict[int, tuple[str, dict[str, object]]]) -> Path:
-    """The publisher's tree, with {face: (image, {point: (x, y)})} in its database."""
+    """Writes the publisher's folders, with {face: (image, {point: (x, y)})} in the database."""
     (root / "data").mkdir(parents=True)
     with contextlib.closing(sqlite3.connect(root / "data/aflw.sqlite")) as database:
         database.executescript(
@@ -51,7 +51,7 @@ def write_aflw(root: Path, faces: dict[int, tuple[str, dict[str, object]]]) -> P
 
 
 def places(*points: str) -> dict[str, list[float]]:
-    """Where LANDMARKS has these points; those that only AFLW has lie at (1, 1)."""
+    """Returns the coordinates of points: those of LANDMARKS, or (1, 1) if only AFLW has them."""
     return {p: LANDMARKS[SHARED[p]].tolist() if p in SHARED else [1.0, 1.0] for p in points}
 
 
@@ -60,10 +60,10 @@ def image_of(split: str, skip: int = 0) -> str:
     return [file for file in files if split_of(file) == split][skip]
 
 
-def test_a_sample_has_the_shared_points_alone(tmp_path, build) -> None:
-    some = ("LeftEyeLeftCorner", "NoseCenter", "ChinCenter", "LeftEar")
+def test_a_sample_labels_only_the_shared_points(tmp_path, build) -> None:
+    subset = ("LeftEyeLeftCorner", "NoseCenter", "ChinCenter", "LeftEar")
     file = image_of("train")
-    root = write_aflw(tmp_path / "aflw", {7: (file, places(*POINTS)), 9: (file, places(*some))})
+    root = write_aflw(tmp_path / "aflw", {7: (file, places(*POINTS)), 9: (file, places(*subset))})
     prepared = build("aflw", root)
     assert prepared.left_out == prepared.skipped == ()
     whole, part = read_back(prepared)["train"]
@@ -81,7 +81,7 @@ def test_a_sample_has_the_shared_points_alone(tmp_path, build) -> None:
 
 
 def test_left_and_right_are_mirror_pairs() -> None:
-    """In AFLW's names both words change places in the mirror, in the 68 the index does."""
+    """Swapping both words in AFLW's names gives the mirrored index of `ibug68`."""
     swap = str.maketrans("<>", "><")
     for point, index in SHARED.items():
         short = point.replace("Left", "<").replace("Right", ">").translate(swap)
@@ -93,7 +93,7 @@ def test_faces_of_an_image_are_in_one_split(tmp_path, build) -> None:
     files = [image_of(split) for split in ("train", "validation", "test")]
     faces = {i: (files[i % 3], places(*POINTS)) for i in range(6)}
     samples = read_back(build("aflw", write_aflw(tmp_path / "aflw", faces)))
-    assert {split: names(found) for split, found in samples.items()} == {
+    assert {split: names(read) for split, read in samples.items()} == {
         split: [f"{file[:-4]}_{i}", f"{file[:-4]}_{i + 3}"]
         for i, (split, file) in enumerate(zip(("train", "validation", "test"), files, strict=True))
     }
@@ -105,7 +105,7 @@ def test_shares_of_the_splits() -> None:
         assert abs(splits.count(split) / len(splits) - share) < 0.02
 
 
-def test_a_missing_folder_and_faces_with_few_points_are_named(tmp_path, build) -> None:
+def test_a_missing_folder_and_faces_with_few_points_are_reported(tmp_path, build) -> None:
     file = image_of("train")
     faces = {
         1: (file, places(*POINTS)),
@@ -124,7 +124,7 @@ def test_a_missing_folder_and_faces_with_few_points_are_named(tmp_path, build) -
     )
 
 
-def test_bad_faces_are_named(tmp_path, build) -> None:
+def test_bad_faces_are_reported(tmp_path, build) -> None:
     faces = {i: (image_of("train"), places(*POINTS)) for i in range(100)}
     outside = "../../../outside.jpg"
     faces[100] = (outside, places(*POINTS))
@@ -138,11 +138,11 @@ def test_bad_faces_are_named(tmp_path, build) -> None:
     stem = image_of("train")[:-4]
     assert sorted(prepared.skipped) == sorted(
         [
-            f"{root}/data/flickr/{outside}: leads out of {root}",
+            f"{root}/data/flickr/{outside}: leads outside {root}",
             f"{root}/data/flickr/{gone}: no such file",
-            f"{root}: face {stem}_102: a coordinate is no number",
-            f"{root}: face {stem}_103: a coordinate is no place in an image",
-            f"{root}: face {stem}_104: a coordinate is no place in an image",
+            f"{root}: face {stem}_102: a coordinate is not a number",
+            f"{root}: face {stem}_103: a coordinate is out of range",
+            f"{root}: face {stem}_104: a coordinate is out of range",
         ]
     )
     assert sum(prepared.samples.values()) == 100
@@ -154,5 +154,5 @@ def test_another_database_is_refused(tmp_path, build) -> None:
     with pytest.raises(RednetError, match=r"aflw.sqlite: not AFLW's database \(file is not a"):
         build("aflw", tmp_path / "aflw")
     (tmp_path / "aflw/data/aflw.sqlite").unlink()
-    with pytest.raises(RednetError, match=r"no known part .* \(looked for data/aflw.sqlite\)"):
+    with pytest.raises(RednetError, match=r"contains no part .* \(looked for data/aflw.sqlite\)"):
         build("aflw", tmp_path / "aflw")

@@ -1,4 +1,4 @@
-"""300-VW in records: whole clips, a frame without file is not valid."""
+"""300-VW in records: whole clips; a frame without an annotation is not valid."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def shifted(t: int) -> NDArray[np.float32]:
 
 
 def add_clip(root: Path, name: str, labelled=range(1, FRAMES + 1)) -> Path:
-    """A grey clip that grows lighter; frame t's landmarks lie t pixels to the right."""
+    """Writes a grey clip that becomes lighter; landmarks of frame t are t pixels to the right."""
     (root / name / "annot").mkdir(parents=True)
     with write_video(root / name / "vid.mp4", 25, (64, 48)) as write:
         for t in range(FRAMES):
@@ -60,7 +60,7 @@ def test_clips_are_split_by_list(tree, build) -> None:
     }
 
 
-def test_a_clip_has_every_frame_and_its_labels_where_they_are(tmp_path, build) -> None:
+def test_a_clip_has_all_frames_with_their_labels(tmp_path, build) -> None:
     add_clip(tmp_path / "300vw", "mine", labelled=(2, 5))
     prepared = build("300vw", tmp_path / "300vw")
     assert f"{tmp_path}/300vw: no clip of a" in prepared.left_out
@@ -86,7 +86,7 @@ def test_frames_can_stay_encoded(tmp_path, build) -> None:
         np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))), image)
 
 
-def test_bad_clips_are_named_and_left_out(tree, tmp_path, build) -> None:
+def test_bad_clips_are_reported_and_left_out(tree, tmp_path, build) -> None:
     for i in range(100):
         (tree / f"{i:03d}x").symlink_to(tree / "mine")
     past = add_clip(tree, "past", labelled=(1, FRAMES + 1))
@@ -102,7 +102,7 @@ def test_bad_clips_are_named_and_left_out(tree, tmp_path, build) -> None:
     causes = [
         f"{bare}: no labelled frame",
         f"{none}: has no video vid.EXT",
-        f"{out}/vid.mp4: leads out of {tree}",
+        f"{out}/vid.mp4: leads outside {tree}",
         f"{past}/vid.mp4: ends after {FRAMES} frames, annotated from 1 to {FRAMES + 1}",
         f"{text}/vid.mp4: cannot be decoded (",
     ]
@@ -112,7 +112,7 @@ def test_bad_clips_are_named_and_left_out(tree, tmp_path, build) -> None:
     assert prepared.samples["train"] == 102
 
 
-def test_a_bad_annotation_leaves_its_frame_without_label(tree, build) -> None:
+def test_a_frame_with_a_bad_annotation_is_unlabelled(tree, build) -> None:
     annot = tree / "001/annot"
     write_pts(annot / "000003.pts", LANDMARKS[:7])
     prepared = build("300vw", tree)
@@ -122,7 +122,6 @@ def test_a_bad_annotation_leaves_its_frame_without_label(tree, build) -> None:
 
 
 def test_annotations_may_count_from_zero(tmp_path, build) -> None:
-    """The frame that a number names is told by the numbers that there are."""
     annot = add_clip(tmp_path / "300vw", "mine") / "annot"
     for t in range(1, FRAMES + 1):
         (annot / f"{t:06d}.pts").rename(annot / f"{t - 1:06d}.pts")
@@ -137,7 +136,7 @@ def test_annotations_may_count_from_zero(tmp_path, build) -> None:
 
 
 def test_a_clip_annotated_from_zero_past_its_end_is_left_out(tree, build) -> None:
-    """Seven numbers for six frames: neither way of counting fits."""
+    """Seven annotations of six frames do not fit, whether they count from 0 or from 1."""
     for i in range(100):
         (tree / f"{i:03d}x").symlink_to(tree / "mine")
     both = add_clip(tree, "both")
@@ -148,13 +147,15 @@ def test_a_clip_annotated_from_zero_past_its_end_is_left_out(tree, build) -> Non
     )
 
 
-def test_numbers_that_do_not_tell_where_they_count_from_have_a_line(tmp_path, build) -> None:
+def test_ambiguous_frame_numbers_are_reported(tmp_path, build) -> None:
     folder = add_clip(tmp_path / "300vw", "mine", labelled=(2, 5))
     add_clip(tmp_path / "300vw", "first", labelled=(1, 3))
     add_clip(tmp_path / "300vw", "last", labelled=(3, 6))
     prepared = build("300vw", tmp_path / "300vw")
-    told = [line for line in prepared.left_out if "no clip of" not in line]
-    assert told == [f"{folder}: annotated from 2 to 5 of 6 frames: taken to count from 1"]
+    lines = [line for line in prepared.left_out if "no clip of" not in line]
+    assert lines == [
+        f"{folder}: annotated from 2 to 5 of 6 frames: numbers are assumed to start at 1"
+    ]
     by_name = {clip["name"]: clip for clip in read_back(prepared)["train"]}
     assert np.flatnonzero(by_name[b"mine"]["valid"]).tolist() == [1, 4]
 
@@ -168,7 +169,7 @@ def test_names_in_another_case_and_second_files(tree, build) -> None:
     (tree / "mine/annot/Thumbs.db").touch()
     prepared = build("300vw", tree)
     assert prepared.samples["train"] == 2
-    assert prepared.skipped == (f"{tree}/mine/annot/3.pts: frame 3 has another file",)
+    assert prepared.skipped == (f"{tree}/mine/annot/3.pts: a second annotation of frame 3",)
     assert prepared.unread == {".txt": 1, "hidden files": 1, ".db": 1}
     for clip in read_back(prepared)["train"]:
         assert clip["valid"].all()
@@ -200,7 +201,7 @@ def test_too_many_bad_annotations_stop_the_build(tree, tmp_path, build) -> None:
     assert find_prepared("300vw", tmp_path / "prepared") is None
 
 
-def test_lists_are_the_official_sizes_and_share_no_clip() -> None:
+def test_lists_have_the_official_sizes_and_are_disjoint() -> None:
     lists = {split: set(read_list(f"300vw_{split}")) for split in ("a", "b", "c", "validation")}
     assert {split: len(clips) for split, clips in lists.items()} == {
         "a": 31,

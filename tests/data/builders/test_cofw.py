@@ -1,4 +1,4 @@
-"""COFW: MATLAB files of both versions, as its publisher has them."""
+"""COFW: MATLAB files of versions 5 and 7.3 with the publisher's layout."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ IMAGES = [
 
 
 def rows(count: int) -> np.ndarray:
-    """All x, all y, all flags; MATLAB counts pixels from 1."""
+    """Returns rows of all x, all y and all flags; MATLAB counts pixels from 1."""
     return np.tile(np.concatenate([*(FACE + 1).T, np.arange(29) % 2]), (count, 1))
 
 
@@ -35,7 +35,7 @@ def write_version_5(path: Path, images: list[np.ndarray], part: str) -> None:
 
 
 def write_version_73(path: Path, images: list[np.ndarray], part: str) -> None:
-    """HDF5 behind MATLAB's own first 512 bytes; each array with its axes in the opposite order."""
+    """Writes HDF5 after MATLAB's header of 512 bytes, with the axes of each array reversed."""
     with h5py.File(path, "w", userblock_size=512) as file:
         cells = file.create_dataset(f"Is{part}", (1, len(images)), h5py.ref_dtype)
         for number, image in enumerate(images):
@@ -48,7 +48,7 @@ def write_version_73(path: Path, images: list[np.ndarray], part: str) -> None:
 
 @pytest.mark.parametrize("write", [write_version_5, write_version_73])
 @pytest.mark.parametrize("colour", ["_color", ""])
-def test_the_published_forms(tmp_path: Path, write, colour: str) -> None:
+def test_the_published_layouts(tmp_path: Path, write, colour: str) -> None:
     root = tmp_path / "tree"
     root.mkdir()
     write(root / f"COFW_train{colour}.mat", [IMAGES[0]] * 20, "Tr")
@@ -73,7 +73,7 @@ def test_the_published_forms(tmp_path: Path, write, colour: str) -> None:
         (b"MATLAB 7.3 MAT-file".ljust(512) + b"\x01" * 99, "cannot be read"),
     ],
 )
-def test_a_file_that_is_none_is_told(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_an_unreadable_file_raises(tmp_path: Path, content: bytes, reason: str) -> None:
     root = tmp_path / "tree"
     root.mkdir()
     (root / "COFW_test_color.mat").write_bytes(content)
@@ -81,7 +81,7 @@ def test_a_file_that_is_none_is_told(tmp_path: Path, content: bytes, reason: str
         prepare("cofw", root, tmp_path / "data")
 
 
-def test_points_of_another_number_are_told(tmp_path: Path) -> None:
+def test_another_number_of_points_raises(tmp_path: Path) -> None:
     root = tmp_path / "tree"
     root.mkdir()
     cells = np.empty((1, 1), object)

@@ -1,4 +1,4 @@
-"""300-W in records: the splits of its tree, the bytes of its files."""
+"""300-W in records: its splits, images and labels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def tree(tmp_path):
     return root
 
 
-def test_splits_are_those_of_the_tree(tree, build) -> None:
+def test_splits_are_those_of_the_folders(tree, build) -> None:
     prepared = build("300w", tree)
     assert prepared.left_out == prepared.skipped == ()
     samples = read_back(prepared)
@@ -38,7 +38,7 @@ def test_splits_are_those_of_the_tree(tree, build) -> None:
         assert names(samples[split]) == split_names(tree, split)
 
 
-def test_a_sample_is_what_the_files_say(tree, build) -> None:
+def test_a_sample_has_the_image_and_labels_of_its_files(tree, build) -> None:
     face = read_back(build("300w", tree))["train"][0]
     assert face["name"] == b"afw/5_1"
     np.testing.assert_array_equal(face["image"], PICTURE)
@@ -49,7 +49,7 @@ def test_a_sample_is_what_the_files_say(tree, build) -> None:
     assert (face["identity"], face["style"]) == (-1, b"300w")
 
 
-def test_images_are_stored_as_their_own_bytes(tree, build) -> None:
+def test_rgb_images_are_stored_without_recompression(tree, build) -> None:
     (tree / "afw/5_1.png").unlink()
     turned = Image.Exif()
     turned[0x0112] = 6
@@ -59,12 +59,12 @@ def test_images_are_stored_as_their_own_bytes(tree, build) -> None:
     skip = {"image": tfds.decode.SkipDecoding()}
     stored = list(builder.as_data_source("train", decoders=skip))
     assert file.read_bytes() in [face["image"] for face in stored]
-    # The labels were made on stored pixels: turning the image would tear them off.
+    # The labels are in pixels as stored, so the EXIF orientation must be ignored.
     assert {face["image"].shape for face in builder.as_data_source("train")} == {PICTURE.shape}
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "I;16", "I", "F"])
-def test_other_images_become_rgb_as_everywhere(tree, build, mode) -> None:
+def test_other_images_are_converted_to_rgb(tree, build, mode) -> None:
     grey = np.asarray(Image.fromarray(PICTURE).convert("L"))
     deep = {"I;16": grey.astype(np.uint16) * 257, "I": grey.astype(np.int32) * 257}
     deep["F"] = (grey / 255).astype(np.float32)
@@ -81,8 +81,8 @@ def test_other_images_become_rgb_as_everywhere(tree, build, mode) -> None:
         np.testing.assert_array_equal(expected[..., 0], grey)
 
 
-def test_endings_are_taken_in_any_case(tree, build) -> None:
-    """And every ending of an image, where it is the only one of its name."""
+def test_extensions_match_in_any_case(tree, build) -> None:
+    """All image formats are read."""
     for name, ending in (("5_1", ".PTS"), ("7_1", ".Pts")):
         folder = tree / ("afw" if name == "5_1" else "helen/trainset")
         (folder / f"{name}.pts").rename(folder / f"{name}{ending}")
@@ -99,7 +99,7 @@ def test_endings_are_taken_in_any_case(tree, build) -> None:
     assert names(read_back(prepared)["train"]) == split_names(tree, "train")
 
 
-def test_two_files_of_one_name_are_skipped_with_their_line(tmp_path, build) -> None:
+def test_two_files_of_one_name_are_skipped_and_reported(tmp_path, build) -> None:
     root = add_faces(tmp_path / "300w", [f"ibug/{i}" for i in range(100, 150)])
     save_image(root / "ibug/100.JPG", format="JPEG")
     write_pts(root / "ibug/101.PTS", LANDMARKS)
@@ -111,9 +111,8 @@ def test_two_files_of_one_name_are_skipped_with_their_line(tmp_path, build) -> N
     )
 
 
-def test_labels_of_another_image_are_skipped_with_their_line(tmp_path, build) -> None:
+def test_labels_that_do_not_fit_the_image_are_skipped_and_reported(tmp_path, build) -> None:
     root = add_faces(tmp_path / "300w", [f"ibug/{i}" for i in range(100, 240)])
-    # Where a mean face of 20 pixels lies in an image of 32 x 24.
     far = LANDMARKS.copy()
     far[3] += [-60, 0]
     for number, landmarks in enumerate(
@@ -128,21 +127,21 @@ def test_labels_of_another_image_are_skipped_with_their_line(tmp_path, build) ->
         f"{root}/ibug/101.pts: {inside} of 68 points lie in {image}",
         f"{root}/ibug/102.pts: a point lies {-far[3, 0] - 0.5:.0f} pixels outside {image}",
         f"{root}/ibug/103.pts: the face is 0.6 pixels large",
-        f"{root}/ibug/104.pts: all points on one line, no face",
+        f"{root}/ibug/104.pts: all points lie on one line",
     )
     assert prepared.samples["challenging"] == 135
 
 
-def test_a_face_at_the_edge_of_its_image_is_taken(tmp_path, build) -> None:
+def test_a_face_at_the_edge_of_its_image_is_accepted(tmp_path, build) -> None:
     root = add_faces(tmp_path / "300w", ["ibug/100", "ibug/101"])
     aside = LANDMARKS + np.array([14, 0], np.float32)
     assert 0.2 < (aside[:, 0] > 31.5).mean() < 0.5
     write_pts(root / "ibug/100.pts", aside)
     prepared = build("300w", root)
     assert prepared.skipped == ()
-    taken, _ = read_back(prepared)["challenging"]
-    np.testing.assert_allclose(taken["landmarks"], aside, atol=1e-3)
-    assert taken["labelled"].all()
+    face, _ = read_back(prepared)["challenging"]
+    np.testing.assert_allclose(face["landmarks"], aside, atol=1e-3)
+    assert face["labelled"].all()
 
 
 def test_files_that_are_not_read_are_counted(tree, build) -> None:
@@ -164,7 +163,7 @@ def test_files_that_are_not_read_are_counted(tree, build) -> None:
     }
 
 
-def test_a_tree_of_test_folders_builds_the_test_splits(tmp_path, build) -> None:
+def test_test_folders_alone_give_the_test_splits(tmp_path, build) -> None:
     root = add_faces(tmp_path / "300w", ["ibug/image_003_1"])
     prepared = build("300w", root)
     assert prepared.samples == {"challenging": 1, "full": 1}

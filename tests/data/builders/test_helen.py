@@ -1,4 +1,4 @@
-"""Helen: points by hand or of a machine, and no photo that 300-W holds out."""
+"""Helen: manual or machine labels, and splits that agree with those of 300-W."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rednet_jax.data.builders.tree_300w import photo, validation_names
 HELD_OUT = next(name for name in validation_names() if name.startswith("helen/")).split("/")[-1]
 
 
-def test_the_tree_with_68_point_files(tmp_path, build) -> None:
+def test_folders_with_68_point_files(tmp_path, build) -> None:
     root = add_faces(tmp_path / "helen", ["trainset/7_1", "trainset/7_1_mirror", "testset/9_1"])
     add_faces(root, [f"trainset/{HELD_OUT}", f"trainset/{photo(HELD_OUT)}_9"], ".jpg")
     prepared = build("helen", root)
@@ -45,7 +45,7 @@ def test_the_publishers_list_names_test_images(tmp_path, build) -> None:
     assert names(samples["test"]) == ["helen_1/8_1"]
 
 
-def test_endings_and_marks_of_other_systems(tmp_path, build) -> None:
+def test_upper_case_extensions_and_a_byte_order_mark(tmp_path, build) -> None:
     root = add_faces(tmp_path / "helen", ["helen_1/7_1", "helen_1/8_1"])
     (root / "helen_1/7_1.pts").rename(root / "helen_1/7_1.PTS")
     (root / "helen_1/7_1.png").unlink()
@@ -73,7 +73,7 @@ def test_machine_labels(tmp_path, build) -> None:
     np.testing.assert_allclose(samples["train"][1]["landmarks"], LANDMARKS, atol=0.01)
 
 
-def test_rows_that_lead_nowhere_or_out_are_named(tmp_path, build) -> None:
+def test_rows_of_missing_files_or_outside_the_folder_are_reported(tmp_path, build) -> None:
     root = tmp_path / "helen"
     outside = save_image(tmp_path / "outside.jpg")
     rows = dict.fromkeys([f"{i}_1.jpg" for i in range(100)], 1)
@@ -85,14 +85,14 @@ def test_rows_that_lead_nowhere_or_out_are_named(tmp_path, build) -> None:
     assert prepared.samples == {"train": 100}
     assert prepared.left_out == (f"{root}/{FILE}: 1 faces are not trusted",)
     assert prepared.skipped == (
-        f"{root}/../outside.jpg: leads out of {root}",
-        f"{outside}: leads out of {root}",
+        f"{root}/../outside.jpg: leads outside {root}",
+        f"{outside}: leads outside {root}",
         f"{root}/gone.jpg: no such file",
     )
 
 
-def test_images_of_one_sitting_are_on_one_side() -> None:
-    """Found by eye: 2432515626_1 (helen) and 2277805385_1 (300w); the side is the photo's."""
+def test_images_of_one_photo_session_are_in_one_split() -> None:
+    """2432515626_1 (helen) and 2277805385_1 (300w), identified by eye."""
     held_out = {photo(name) for name in validation_names()}
     assert not {"2432515626", "2277805385"} & held_out
 

@@ -1,4 +1,4 @@
-"""LFW: identity always, points where the folder has them."""
+"""LFW: identities, and points if the folder has labels."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def tree(tmp_path):
     return root
 
 
-def test_the_publishers_tree_has_identity_alone(tree, build) -> None:
+def test_the_publishers_folders_give_identities_without_points(tree, build) -> None:
     prepared = build("lfw", tree)
-    assert prepared.left_out == (f"{tree}/{FILE}: no such file, so no point is labelled",)
+    assert prepared.left_out == (f"{tree}/{FILE}: no such file; no landmark is labelled",)
     samples = read_back(prepared)
     assert names(samples["train"]) == FACES[:2] and names(samples["validation"]) == FACES[2:]
     height, width = PICTURE.shape[:2]
@@ -53,14 +53,14 @@ def test_points_outside_the_image_are_not_labelled(tree, build) -> None:
     np.testing.assert_allclose(masked["box"], landmark_box(lower, shown), atol=0.01)
 
 
-def test_rows_of_another_scale_are_skipped_with_their_line(tree, build) -> None:
+def test_rows_of_another_scale_are_skipped_and_reported(tree, build) -> None:
     for i in range(60):
         save_image(tree / f"Jo/Jo_{i:04d}.JPG", format="JPEG")
     rows = {f"Jo/Jo_{i:04d}.JPG": 1 for i in range(60)}
     write_labels(tree / FILE, rows)
     text = (tree / FILE).read_text().splitlines()
     values = ",".join(f"{value:.2f}" for value in (LANDMARKS * 4).ravel())
-    # One that the tools do not vouch for keeps its identity, whatever its points.
+    # An untrusted row is not checked: its face is kept for its identity.
     text[1], text[2] = (f"Jo/Jo_000{i}.JPG,{i},2.5,{values}" for i in (0, 1))
     (tree / FILE).write_text("\n".join(text) + "\n")
     prepared = build("lfw", tree)
@@ -72,22 +72,22 @@ def test_rows_of_another_scale_are_skipped_with_their_line(tree, build) -> None:
 
 def test_two_images_of_one_name_are_refused(tree, build) -> None:
     save_image(tree / f"{FACES[0]}.png")
-    with pytest.raises(RednetError, match=r"lfw: 1 faces have two images, of different endings"):
+    with pytest.raises(RednetError, match=r"lfw: 1 faces have two images, in different formats"):
         build("lfw", tree)
 
 
-def test_a_row_that_climbs_out_is_skipped(tree, tmp_path, build) -> None:
+def test_a_row_outside_the_folder_is_skipped(tree, tmp_path, build) -> None:
     save_image(tmp_path / "Jo_0001.jpg")
     for i in range(40):
         save_image(tree / f"Jo/Jo_{i:04d}.jpg")
     write_labels(tree / FILE, {"../Jo_0001.jpg": 1, "Jo/Jo_0001.jpg": 1})
     prepared = build("lfw", tree)
-    assert prepared.skipped == (f"{tree}/../Jo_0001.jpg: leads out of {tree}",)
+    assert prepared.skipped == (f"{tree}/../Jo_0001.jpg: leads outside {tree}",)
     assert prepared.samples == {"train": 42, "validation": 1}
 
 
 def test_the_real_tree(real_data, build) -> None:
-    """Nobody whom ytf68 validates on is in the train split."""
+    """No person in the validation split of ytf68 is in the train split."""
     prepared = build("lfw", real_data / "lfw")
     assert prepared.samples == {"train": 2990, "validation": 326}
     assert prepared.left_out == prepared.skipped == ()
@@ -101,10 +101,10 @@ def test_the_real_tree(real_data, build) -> None:
     frames = {identity(person(path.stem)) for path in (real_data / "ytf68").rglob("*.jpg")}
     assert len(frames & held_out) == 29
     assert not people["train"] & frames & held_out
-    every = [face for split in faces for face in faces[split]]
-    # As the README beside them says: 2.8 % not trusted; of the others a third reaches outside.
-    assert sum(not face["labelled"].any() for face in every) == 93
-    assert sum(0 < face["labelled"].sum() < 68 for face in every) == 1002
-    for face in every:
+    both = [face for split in faces for face in faces[split]]
+    # 2.8 % are untrusted; a third of the others has points outside the image.
+    assert sum(not face["labelled"].any() for face in both) == 93
+    assert sum(0 < face["labelled"].sum() < 68 for face in both) == 1002
+    for face in both:
         points = face["landmarks"][face["labelled"]]
         assert ((points >= -0.5) & (points <= 127.5)).all()

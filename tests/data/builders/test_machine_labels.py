@@ -1,4 +1,4 @@
-"""The CSV of machine labels: trust, points outside the image, rows that lie."""
+"""The CSV of machine labels: trust, points outside the image, malformed rows."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def test_points_left_of_and_above_the_image_are_not_labelled(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("change", "cause"),
     [
-        (lambda row: row.rsplit(",", 1)[0], "is not as the header says"),
-        (lambda row: "a.jpg", "is not as the header says"),
-        (lambda row: row.replace(",1,", ",yes,", 1), "is not as the header says"),
-        (lambda row: row.rsplit(",", 1)[0] + ",nan", "a coordinate is no place"),
-        (lambda row: row.rsplit(",", 1)[0] + ",1e9", "a coordinate is no place"),
+        (lambda row: row.rsplit(",", 1)[0], "does not match the header"),
+        (lambda row: "a.jpg", "does not match the header"),
+        (lambda row: row.replace(",1,", ",yes,", 1), "does not match the header"),
+        (lambda row: row.rsplit(",", 1)[0] + ",nan", "a coordinate is out of range"),
+        (lambda row: row.rsplit(",", 1)[0] + ",1e9", "a coordinate is out of range"),
         (lambda row: row.rsplit(",", 1)[0] + ",x", "could not convert"),
     ],
 )
-def test_a_bad_row_is_an_error_of_its_face(tmp_path, change, cause) -> None:
+def test_a_bad_row_raises_for_its_face_only(tmp_path, change, cause) -> None:
     path = tmp_path / "labels.csv"
     write_labels(path, {"a.jpg": 1, "b.jpg": 1})
     header, first, second = path.read_text().splitlines()
@@ -60,15 +60,15 @@ def test_a_bad_row_is_an_error_of_its_face(tmp_path, change, cause) -> None:
     ("text", "cause"),
     [("", "the first line is not"), ("name,x0\n", "the first line is not"), ('"', "unexpected")],
 )
-def test_another_file_is_refused(tmp_path, text, cause) -> None:
+def test_a_file_with_another_header_is_refused(tmp_path, text, cause) -> None:
     (tmp_path / "labels.csv").write_text(text)
     with pytest.raises(RednetError, match=cause):
         MachineLabels(tmp_path / "labels.csv")
 
 
-def test_an_image_named_twice_is_refused(tmp_path) -> None:
+def test_an_image_listed_twice_is_refused(tmp_path) -> None:
     path = tmp_path / "labels.csv"
     write_labels(path, {"a.jpg": 1})
     path.write_text(path.read_text() + path.read_text().splitlines()[1])
-    with pytest.raises(RednetError, match="names 1 images twice"):
+    with pytest.raises(RednetError, match="lists 1 images twice"):
         MachineLabels(path)

@@ -1,4 +1,4 @@
-"""A folder of one's own: .pts files, a CSV table, COCO keypoints; splits that keep people apart."""
+"""A user's folder: .pts files, a CSV table, COCO keypoints, and splits by person."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from rednet_jax import cli
-from rednet_jax.data.builders.own_folder import OwnData, _shared_out
+from rednet_jax.data.builders.own_folder import OwnData, _split_by_shares
 from rednet_jax.data.crops import face_crops
 from rednet_jax.data.prepare import find_prepared, own_data, prepare
 from rednet_jax.data.sources import read_split
@@ -55,20 +55,20 @@ def row(name: str, points: np.ndarray = FACE, **more: Any) -> dict[str, Any]:
     return {"name": name, **cells, **more}
 
 
-def everything(name: str, data_dir: Path) -> dict[str, list[Any]]:
+def read_all(name: str, data_dir: Path) -> dict[str, list[Any]]:
     prepared = find_prepared(name, data_dir)
     assert prepared is not None
     return {split: list(read_split(name, split, data_dir)) for split in prepared.samples}
 
 
-def test_points_beside_images(tmp_path: Path) -> None:
+def test_pts_files_beside_images(tmp_path: Path) -> None:
     root = add_images(tmp_path / "mine", ["a.png", "in/b.jpg", "in/c.png", "unlabelled.png"])
     for name in ("a", "in/b", "in/c"):
         write_pts(root / f"{name}.pts", FACE)
     prepared = prepare("mine", root, tmp_path / "data", own=OwnData(SCHEME, shares=(1.0, 0.0, 0.0)))
     assert prepared.samples == {"train": 3} and prepared.scheme == SCHEME and prepared.built
     assert prepared.unread == {".png": 1}
-    faces = everything("mine", tmp_path / "data")["train"]
+    faces = read_all("mine", tmp_path / "data")["train"]
     assert [face.name for face in faces] == ["a", "in/b", "in/c"]
     assert faces[0].image[0, 0, 0] == 10 and faces[0].landmarks.shape == (5, 2)
     np.testing.assert_allclose(faces[0].landmarks, FACE, atol=1e-3)
@@ -78,7 +78,7 @@ def test_points_beside_images(tmp_path: Path) -> None:
     assert not again.built
 
 
-def test_a_table_names_people_boxes_and_what_is_visible(tmp_path: Path) -> None:
+def test_a_table_has_identities_boxes_and_visibility(tmp_path: Path) -> None:
     root = add_images(tmp_path / "mine", ["a.png", "b.png", "c.png"])
     box = {"box_x0": 40, "box_y0": 30, "box_x1": 100, "box_y1": 110}
     hidden = {f"visible{i}": v for i, v in enumerate([2, 1, 0, 2, 2])}
@@ -96,7 +96,7 @@ def test_a_table_names_people_boxes_and_what_is_visible(tmp_path: Path) -> None:
     )
     own = OwnData(SCHEME, labels, shares=(1.0, 0.0, 0.0))
     prepare("mine", root, tmp_path / "data", own=own)
-    faces = {face.name: face for face in everything("mine", tmp_path / "data")["train"]}
+    faces = {face.name: face for face in read_all("mine", tmp_path / "data")["train"]}
     assert list(faces) == ["a", "b", "b_1", "c"]
     assert [face.identity for face in faces.values()] == [0, 1, 0, -1]
     assert faces["a"].labelled.tolist() == [True, True, False, True, True]
@@ -104,7 +104,7 @@ def test_a_table_names_people_boxes_and_what_is_visible(tmp_path: Path) -> None:
     np.testing.assert_array_equal(faces["a"].box, [40, 30, 100, 110])
     np.testing.assert_allclose(faces["c"].box, [*FACE.min(0), *FACE.max(0)], atol=1e-3)
     assert {face.style for face in faces.values()} == {""}
-    # A crop is cut around the whole face, whatever box the table gives.
+    # Crops are cut around the whole face, not around the table's box.
     cut = face_crops("mine", "train", margin=1.5, size=48, data_dir=tmp_path / "data")
     assert cut.scheme == SCHEME
     whole = whole_face_box(FACE.astype(np.float32), SCHEME)
@@ -115,12 +115,12 @@ def test_a_table_names_people_boxes_and_what_is_visible(tmp_path: Path) -> None:
 def test_coco_keypoints(tmp_path: Path) -> None:
     root = add_images(tmp_path / "mine", ["a.png", "b.png"])
     keypoints = np.concatenate([FACE, [[2], [1], [0], [2], [2]]], axis=1)
-    nothing = np.zeros((5, 3))
+    unlabelled = np.zeros((5, 3))
     plain = {
         "images": [{"id": 7, "file_name": "a.png"}, {"id": 9, "file_name": "b.png"}],
         "annotations": [
             {"image_id": 9, "keypoints": keypoints.ravel().tolist(), "bbox": [40, 30, 60, 80]},
-            {"image_id": 7, "keypoints": nothing.ravel().tolist(), "bbox": [1, 1, 9, 9]},
+            {"image_id": 7, "keypoints": unlabelled.ravel().tolist(), "bbox": [1, 1, 9, 9]},
         ],
         "categories": [{"id": 1, "name": "face"}],
     }
@@ -128,32 +128,32 @@ def test_coco_keypoints(tmp_path: Path) -> None:
     labels.write_text(json.dumps(plain), encoding="utf-8")
     own = OwnData(SCHEME, labels, shares=(1.0, 0.0, 0.0))
     prepare("mine", root, tmp_path / "data", own=own)
-    (face,) = everything("mine", tmp_path / "data")["train"]
+    (face,) = read_all("mine", tmp_path / "data")["train"]
     assert face.name == "b" and face.labelled.tolist() == [True, True, False, True, True]
     np.testing.assert_array_equal(face.box, [40, 30, 100, 110])
     np.testing.assert_allclose(face.landmarks[0], FACE[0], atol=1e-3)
 
 
 def test_one_landmark_needs_a_box(tmp_path: Path) -> None:
-    """The box gives the face its size; a face without a box is refused."""
-    one = random_scheme(1, seed=0)
+    """A face with one landmark has the size of its box; without a box it is refused."""
+    scheme = random_scheme(1, seed=0)
     root = add_images(tmp_path / "mine", ["a.png", "b.png"])
     box = {"box_x0": 40, "box_y0": 30, "box_x1": 100, "box_y1": 110}
     place = np.array([[70.0, 60.0]])
     labels = table(
-        tmp_path / "labels.csv", [row("a.png", place, **box), row("b.png", place, **box)], one
+        tmp_path / "labels.csv", [row("a.png", place, **box), row("b.png", place, **box)], scheme
     )
-    own = OwnData(one, labels, shares=(1.0, 0.0, 0.0))
+    own = OwnData(scheme, labels, shares=(1.0, 0.0, 0.0))
     assert prepare("mine", root, tmp_path / "data", own=own).samples == {"train": 2}
     cut = face_crops("mine", "train", margin=1.0, size=40, data_dir=tmp_path / "data")
-    # The larger side of the box, 80 pixels, is that of the whole face.
+    # The larger side of the box, 80 pixels, is the side of the whole face.
     np.testing.assert_allclose(cut.affines[0][0, 0], 80 / 40, rtol=0.2)
-    bare = table(tmp_path / "bare.csv", [row("a.png", place)], one)
+    bare = table(tmp_path / "bare.csv", [row("a.png", place)], scheme)
     with pytest.raises(RednetError, match="one labelled point and no box"):
-        prepare("bare", root, tmp_path / "data", own=OwnData(one, bare))
+        prepare("bare", root, tmp_path / "data", own=OwnData(scheme, bare))
 
 
-def test_lists_decide_the_splits(tmp_path: Path) -> None:
+def test_lists_define_the_splits(tmp_path: Path) -> None:
     names = [f"{i}.png" for i in range(6)]
     root = add_images(tmp_path / "mine", names)
     people = ["ann", "ann", "bob", "cid", "cid", "dan"]
@@ -171,7 +171,7 @@ def test_lists_decide_the_splits(tmp_path: Path) -> None:
     with pytest.raises(RednetError, match="person ann is in train and in test"):
         prepare("mine", root, tmp_path / "data", own=OwnData(SCHEME, labels, lists))
     (tmp_path / "test.txt").write_text("nobody.png\n")
-    with pytest.raises(RednetError, match=r"test.txt: 'nobody.png' is no labelled image"):
+    with pytest.raises(RednetError, match=r"test.txt: 'nobody.png' is not a labelled image"):
         prepare("mine", root, tmp_path / "data", own=OwnData(SCHEME, labels, lists))
 
 
@@ -180,17 +180,17 @@ def test_lists_decide_the_splits(tmp_path: Path) -> None:
     st.sampled_from([(0.8, 0.1, 0.1), (0.5, 0.5, 0.0), (0.0, 0.5, 0.5), (1.0, 0.0, 0.0)]),
     st.integers(0, 3),
 )
-def test_shares_keep_owners_together(people, shares, seed) -> None:
-    owners = {f"face{i}": f"person {who}" for i, who in enumerate(people)}
-    splits = _shared_out(owners, shares, seed)
-    assert sorted(name for names in splits.values() for name in names) == sorted(owners)
-    of_owner = [{owners[name] for name in names} for names in splits.values()]
-    assert sum(map(len, of_owner)) == len(set(owners.values()))
+def test_shares_keep_the_faces_of_a_person_together(people, shares, seed) -> None:
+    groups = {f"face{i}": f"person {who}" for i, who in enumerate(people)}
+    splits = _split_by_shares(groups, shares, seed)
+    assert sorted(name for names in splits.values() for name in names) == sorted(groups)
+    split_groups = [{groups[name] for name in names} for names in splits.values()]
+    assert sum(map(len, split_groups)) == len(set(groups.values()))
     for share, names in zip(shares, splits.values(), strict=True):
         assert share or not names
-        if share and len(set(owners.values())) >= 3:
+        if share and len(set(groups.values())) >= 3:
             assert names
-    assert splits == _shared_out(owners, shares, seed)
+    assert splits == _split_by_shares(groups, shares, seed)
 
 
 @pytest.mark.parametrize(
@@ -198,35 +198,35 @@ def test_shares_keep_owners_together(people, shares, seed) -> None:
     [
         ("", "line 1: no column 'name'"),
         ("name,x0\n", "line 1: no column 'y0'"),
-        ("name,x0,x0\n", "line 1: a column comes twice"),
+        ("name,x0,x0\n", "line 1: a column appears twice"),
         ("HEADER,colour\n", "line 1: unknown column 'colour'"),
         ("HEADER,box_x0\n", "line 1: no column 'box_y0'"),
         ("HEADER\na.png,1\n", "line 2: 2 columns instead of 11"),
         ("HEADER\na.png" + ",one" * 10 + "\n", "line 2: could not convert"),
-        ("HEADER\na.png" + ",inf" * 10 + "\n", "line 2: a coordinate is no place"),
-        ("HEADER,visible0\na.png" + ",1" * 10 + ",7\n", "line 2: visible is neither"),
+        ("HEADER\na.png" + ",inf" * 10 + "\n", "line 2: a coordinate is out of range"),
+        ("HEADER,visible0\na.png" + ",1" * 10 + ",7\n", "line 2: visible must be"),
         (
             "HEADER,box_x0,box_y0,box_x1,box_y1\na.png" + ",1" * 10 + ",9,9,1,1\n",
             "line 2: not a box",
         ),
     ],
 )
-def test_a_table_that_is_none_is_told(tmp_path: Path, text: str, reason: str) -> None:
+def test_an_invalid_table_raises(tmp_path: Path, text: str, reason: str) -> None:
     header = ",".join(["name", *(f"{axis}{i}" for i in range(5) for axis in "xy")])
     labels = tmp_path / "labels.csv"
     labels.write_text(text.replace("HEADER", header), encoding="utf-8")
     root = add_images(tmp_path / "mine", ["a.png"])
-    with pytest.raises(RednetError, match=reason) as told:
+    with pytest.raises(RednetError, match=reason) as caught:
         prepare("mine", root, tmp_path / "data", own=OwnData(SCHEME, labels))
-    assert str(told.value).startswith(f"{labels}: ")
+    assert str(caught.value).startswith(f"{labels}: ")
     assert find_prepared("mine", tmp_path / "data") is None
 
 
 @pytest.mark.parametrize(
     ("plain", "reason"),
     [
-        ({}, "no COCO keypoints"),
-        ([], "no COCO keypoints"),
+        ({}, "not COCO keypoints"),
+        ([], "not COCO keypoints"),
         ({"images": [], "annotations": [{"image_id": 3, "keypoints": []}]}, "annotation 0: KeyErr"),
         (
             {"images": [{"id": 3, "file_name": "a.png"}], "annotations": [
@@ -240,7 +240,7 @@ def test_a_table_that_is_none_is_told(tmp_path: Path, text: str, reason: str) ->
         ),
     ],
 )  # fmt: skip
-def test_keypoints_that_are_none_are_told(tmp_path: Path, plain: Any, reason: str) -> None:
+def test_invalid_keypoints_raise(tmp_path: Path, plain: Any, reason: str) -> None:
     labels = tmp_path / "labels.json"
     labels.write_text(json.dumps(plain), encoding="utf-8")
     root = add_images(tmp_path / "mine", ["a.png"])
@@ -262,7 +262,7 @@ def test_bad_faces_are_skipped_and_counted(tmp_path: Path) -> None:
     rows[4] = row("../outside.png")
     rows[5] = row("gone.png")
     table(labels, rows)
-    with pytest.raises(RednetError, match=r"3 of 30 faces are bad.*leads out of"):
+    with pytest.raises(RednetError, match=r"3 of 30 faces are bad.*leads outside"):
         prepare("mine", root, tmp_path / "data", own=OwnData(SCHEME, labels))
 
 
@@ -280,8 +280,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "mine            train 6, validation 2, test 2 (random5-1)" in capsys.readouterr().out
     for words, reason in [
         ([*prepares, "--name", "mine"], "needs --scheme"),
-        ([*prepares, "--name", "300w", "--scheme", "ibug68"], "'300w' is that of another data set"),
-        ([*prepares, "--name", "a/b", "--scheme", "ibug68"], "'a/b' is not letters"),
+        ([*prepares, "--name", "300w", "--scheme", "ibug68"], "is the name of another data set"),
+        ([*prepares, "--name", "a/b", "--scheme", "ibug68"], "'a/b' may contain letters"),
         ([*prepares, *own, "--shares", "0.6,0.2"], "must sum to 1"),
         ([*prepares, *own, "--split-list", "dev=x"], "no split 'dev'"),
         ([*prepares, *own, "--split-list", "train=x", "--shares", "1,0,0"], "used together"),

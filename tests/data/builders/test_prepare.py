@@ -1,4 +1,4 @@
-"""Preparing: once, whole or not at all, and what is bad has its line."""
+"""Preparation: once, atomically, and with a report of bad files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def state(folder: Path) -> dict[Path, tuple[int, int]]:
     return {f: (f.stat().st_ino, f.stat().st_mtime_ns) for f in folder.rglob("*")}
 
 
-def test_an_unchanged_tree_is_prepared_once(tree, tmp_path) -> None:
+def test_an_unchanged_folder_is_prepared_once(tree, tmp_path) -> None:
     first = prepare("300w", tree, tmp_path / "data")
     before = state(tmp_path / "data")
     tried: list[int] = []
@@ -40,7 +40,7 @@ def test_an_unchanged_tree_is_prepared_once(tree, tmp_path) -> None:
     assert (second.folder, second.left_out) == (first.folder, first.left_out)
 
 
-def test_a_changed_tree_is_prepared_again(tree, tmp_path) -> None:
+def test_a_changed_folder_is_prepared_again(tree, tmp_path) -> None:
     prepare("300w", tree, tmp_path / "data")
     add_faces(tree, ["afw/200"])
     again = prepare("300w", tree, tmp_path / "data")
@@ -49,13 +49,13 @@ def test_a_changed_tree_is_prepared_again(tree, tmp_path) -> None:
     assert os.listdir(tmp_path / "data") == ["rednet_300w"]
 
 
-def test_a_data_folder_may_lie_in_the_tree(tree) -> None:
+def test_the_data_folder_may_be_inside_the_source(tree) -> None:
     assert prepare("300w", tree, tree / "data").built
     assert not prepare("300w", tree, tree / "data").built
 
 
-def test_a_full_disk_is_told_in_one_line_and_leaves_what_was_there(tree, tmp_path) -> None:
-    """The limit on the size of files stands for the disk."""
+def test_a_full_disk_raises_and_keeps_the_older_data_set(tree, tmp_path) -> None:
+    """A limit on the size of files simulates the full disk."""
     first = prepare("300w", tree, tmp_path / "data")
     before = state(tmp_path / "data")
     add_faces(tree, ["afw/200"])
@@ -73,7 +73,7 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_what_was_there(tree, tmp_pat
     assert find_prepared("300w", tmp_path / "data").source == first.source
 
 
-def test_killed_half_way_it_leaves_what_was_there(tree, tmp_path) -> None:
+def test_a_killed_build_keeps_the_older_data_set(tree, tmp_path) -> None:
     code = (
         "import os, signal, sys; from pathlib import Path; "
         "from rednet_jax.data.prepare import prepare; "
@@ -89,23 +89,23 @@ def test_killed_half_way_it_leaves_what_was_there(tree, tmp_path) -> None:
     assert os.listdir(data) == ["rednet_300w"]
     add_faces(tree, ["afw/200"])
     assert subprocess.run(run, check=False).returncode == -signal.SIGKILL
-    found = find_prepared("300w", data)
-    assert found is not None and len(read_back(found)["train"]) == 40
+    kept = find_prepared("300w", data)
+    assert kept is not None and len(read_back(kept)["train"]) == 40
 
 
-def test_what_does_not_fit_in_memory_goes_over_disk(tree, tmp_path, monkeypatch) -> None:
+def test_a_data_set_larger_than_tfds_buffer_keeps_its_order(tree, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("tensorflow_datasets.core.shuffle.MAX_MEM_BUFFER_SIZE", 10_000)
     prepared = prepare("300w", tree, tmp_path / "data")
     assert names(read_back(prepared)["train"]) == [f"afw/{i}" for i in range(100, 140)]
 
 
-def test_a_name_that_is_no_text_is_skipped(tree, tmp_path) -> None:
+def test_a_name_that_is_not_utf8_is_skipped(tree, tmp_path) -> None:
     for ending in (".png", ".pts"):
         file = tree / f"afw/100{ending}"
         file.rename(tree / f"afw/\udcff{ending}")
     prepared = prepare("300w", tree, tmp_path / "data")
     assert prepared.samples == {"train": 39}
-    assert prepared.skipped == (r"'afw/\udcff': its name is not UTF-8, or not printable",)
+    assert prepared.skipped == (r"'afw/\udcff': the name is not UTF-8, or not printable",)
 
 
 def test_two_processes_do_not_prepare_one_data_set(tree, tmp_path) -> None:
@@ -117,7 +117,7 @@ def test_two_processes_do_not_prepare_one_data_set(tree, tmp_path) -> None:
     assert prepare("300w", tree, tmp_path / "data", meanwhile).samples == {"train": 40}
 
 
-def test_bad_files_are_named_counted_and_left_out(tree, tmp_path) -> None:
+def test_bad_files_are_reported_and_left_out(tree, tmp_path) -> None:
     add_faces(tree, [f"afw/{i}" for i in range(200, 300)])
     outside = save_image(tmp_path / "outside.png")
     (tree / "afw/200.png").write_bytes((tree / "afw/200.png").read_bytes()[:900])
@@ -139,9 +139,9 @@ def test_bad_files_are_named_counted_and_left_out(tree, tmp_path) -> None:
         "201.png: not an image",
         "202.pts: 67 points, 300-W has 68",
         "203.pts: a coordinate is not a pixel of an image",
-        f"204.png: leads out of {tree}",
+        f"204.png: leads outside {tree}",
         "205: has no image",
-        f"206.pts: leads out of {tree}",
+        f"206.pts: leads outside {tree}",
     ]
     assert len(prepared.skipped) == len(causes)
     for line, cause in zip(prepared.skipped, causes, strict=True):
@@ -172,21 +172,21 @@ def test_a_failed_build_keeps_the_older_data_set(tree, tmp_path) -> None:
         file.write_text("no image")
     with pytest.raises(RednetError, match="40 of 40 faces are bad"):
         prepare("300w", tree, tmp_path / "data")
-    found = find_prepared("300w", tmp_path / "data")
-    assert found is not None and len(read_back(found)["train"]) == 40
+    kept = find_prepared("300w", tmp_path / "data")
+    assert kept is not None and len(read_back(kept)["train"]) == 40
 
 
-def test_what_cannot_be_prepared_is_said_in_one_line(tree, tmp_path, capfd) -> None:
+def test_errors_of_the_command_are_one_line(tree, tmp_path, capfd) -> None:
     (tmp_path / "empty").mkdir()
     data = ["--data-dir", str(tmp_path / "data")]
     for words, line in (
         (["coco", "--from", str(tree)], "no data set 'coco'; known: folder, 300w"),
         (["300w"], "300w is prepared from the publisher's folder: give --from FOLDER"),
-        (["synthetic", "--from", str(tree)], "synthetic is generated, from no folder: leave out"),
+        (["synthetic", "--from", str(tree)], "synthetic is generated, without a folder: leave out"),
         (["300w", "--from", str(tmp_path / "none")], f"{tmp_path}/none: no such folder"),
         (
             ["300w", "--from", str(tmp_path / "empty")],
-            f"{tmp_path}/empty: no known part of the data set here (looked for afw",
+            f"{tmp_path}/empty: contains no part of the data set (looked for afw",
         ),
     ):
         assert cli.main(["data", "prepare", *words, *data]) == 2
@@ -214,7 +214,7 @@ def test_the_commands(tree, tmp_path, monkeypatch, capfd) -> None:
     assert "300w            train 39 (ibug68)\n" in capfd.readouterr().out
 
 
-def test_where_prepared_data_lies(monkeypatch) -> None:
+def test_the_data_folder(monkeypatch) -> None:
     monkeypatch.delenv("REDNET_JAX_DATA", raising=False)
     assert data_folder() == Path.home() / ".cache/rednet_jax"
     monkeypatch.setenv("REDNET_JAX_DATA", "elsewhere")

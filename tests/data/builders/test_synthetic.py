@@ -1,4 +1,4 @@
-"""Generated faces as a data set: by split and number, once, and nothing beyond the image."""
+"""Generated faces as a data set: keys by split and number, exact points, and the recipe."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def data_dir(prepared: Prepared) -> Path:
     return prepared.folder.parents[1]
 
 
-def test_each_image_holds_the_face_that_was_drawn(prepared) -> None:
+def test_each_sample_is_the_face_of_its_key(prepared) -> None:
     assert prepared.samples == {"train": 6, "validation": 3}
 
-    # Named as the builder's program, so that one compilation serves both.
+    # Has the name of the builder's function, so that both share a compiled program.
     @jax.jit
     def drawn(split: int, face: int) -> tuple[jax.Array, jax.Array]:
         return generate(SMALL, jax.random.fold_in(jax.random.key(split), face))
@@ -51,13 +51,13 @@ def test_each_image_holds_the_face_that_was_drawn(prepared) -> None:
         assert names(samples) == [f"{split}/{i:05d}" for i in range(len(samples))]
         for face, sample in enumerate(samples):
             image, landmarks = drawn(number, face)
-            # JPEG takes a part of the noise.
+            # JPEG removes a part of the noise.
             assert np.abs(sample["image"] - 255 * np.asarray(image)).mean() < 5
             np.testing.assert_allclose(sample["landmarks"], landmarks, atol=1e-4)
             assert sample["identity"] == -1 and sample["style"] == b"300w"
 
 
-def test_the_image_holds_every_point_and_what_training_cuts(prepared) -> None:
+def test_the_image_contains_all_points_and_the_crop_of_training(prepared) -> None:
     cover, margin = DataConfig().cover, RedNetConfig.preset("compact").crop_margin
     for sample in [s for samples in read_back(prepared).values() for s in samples]:
         assert sample["labelled"].all()
@@ -67,30 +67,30 @@ def test_the_image_holds_every_point_and_what_training_cuts(prepared) -> None:
         assert corners.min() >= -0.5 and corners.max() <= SMALL.size - 0.5
 
 
-def test_nobody_is_drawn_twice(prepared) -> None:
+def test_all_faces_differ(prepared) -> None:
     shapes = [s["landmarks"] for samples in read_back(prepared).values() for s in samples]
     for i, shape in enumerate(shapes):
-        assert all(np.abs(shape - other).max() > 1 for other in shapes[:i])
+        assert all(np.abs(shape - earlier).max() > 1 for earlier in shapes[:i])
 
 
-def test_prepared_twice_nothing_is_drawn(prepared, monkeypatch) -> None:
+def test_a_second_preparation_draws_nothing(prepared, monkeypatch) -> None:
     monkeypatch.setattr(RednetSynthetic, "read", lambda *_: pytest.fail("a face is drawn again"))
     again = prepare("synthetic", None, data_dir(prepared))
     assert not again.built and again.samples == prepared.samples
 
 
-def test_more_faces_begin_with_the_same(prepared, tmp_path, monkeypatch) -> None:
+def test_more_faces_start_with_the_same_faces(prepared, tmp_path, monkeypatch) -> None:
     data = tmp_path / "data"
     monkeypatch.setattr(RednetSynthetic, "counts", {"train": 3, "validation": 3})
     few = read_back(prepare("synthetic", None, data))["train"]
     monkeypatch.setattr(RednetSynthetic, "counts", {"train": 6, "validation": 3})
     assert prepare("synthetic", None, data).built
-    for one, other in zip(few, read_back(prepared)["train"], strict=False):
-        np.testing.assert_array_equal(one["image"], other["image"])
-        np.testing.assert_array_equal(one["landmarks"], other["landmarks"])
+    for a, b in zip(few, read_back(prepared)["train"], strict=False):
+        np.testing.assert_array_equal(a["image"], b["image"])
+        np.testing.assert_array_equal(a["landmarks"], b["landmarks"])
 
 
-def test_another_generator_is_another_recipe(tmp_path, monkeypatch) -> None:
+def test_a_changed_generator_changes_the_recipe(tmp_path, monkeypatch) -> None:
     recipes = {RednetSynthetic.recipe()}
     with monkeypatch.context() as patch:
         patch.setattr(synthetic, "config", lambda: SyntheticConfig(size=48, yaw=10))

@@ -1,4 +1,4 @@
-"""Generated clips as a data set: exact points in every frame, read as any other clips."""
+"""Generated clips as a data set: exact points in every frame, and the same readers."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def data_dir(prepared: Prepared) -> Path:
     return prepared.folder.parents[1]
 
 
-def test_each_frame_holds_the_face_that_was_drawn(prepared) -> None:
+def test_each_clip_is_the_clip_of_its_key(prepared) -> None:
     assert prepared.samples == {"train": 2, "validation": 1}
     assert prepared.scheme == HEAD70
 
-    # Named as the builder's program, so that one compilation serves both.
+    # Has the name of the builder's function, so that both share a compiled program.
     @jax.jit
     def drawn(split: int, clip: int) -> tuple[jax.Array, jax.Array]:
         key = jax.random.fold_in(jax.random.key(FIRST_KEY + split), clip)
@@ -58,7 +58,7 @@ def test_each_frame_holds_the_face_that_was_drawn(prepared) -> None:
             assert clip.identity == -1 and clip.valid.all() and clip.labelled.all()
             np.testing.assert_allclose(clip.landmarks, landmarks, atol=1e-4)
             for frame, image in enumerate(clip.images):
-                # JPEG takes a part of the noise.
+                # JPEG removes a part of the noise.
                 assert np.abs(image - 255 * np.asarray(images[frame])).mean() < 5
                 np.testing.assert_array_equal(clip.box[frame], landmark_box(landmarks[frame]))
 
@@ -80,7 +80,7 @@ def test_evaluation_and_training_read_them(prepared) -> None:
     assert (windows.frames >= 0).sum() >= 2 * FRAMES
 
 
-def test_what_changes_a_clip_is_another_recipe(monkeypatch) -> None:
+def test_settings_that_change_a_clip_change_the_recipe(monkeypatch) -> None:
     recipes = {RednetSyntheticClips.recipe()}
     monkeypatch.setattr(synthetic_clips, "FRAMES", 5)
     recipes.add(RednetSyntheticClips.recipe())
@@ -91,6 +91,6 @@ def test_what_changes_a_clip_is_another_recipe(monkeypatch) -> None:
     assert len(recipes) == 4
 
 
-def test_a_folder_is_refused(tmp_path) -> None:
-    with pytest.raises(RednetError, match="synthetic_clips is generated, from no folder"):
+def test_a_source_folder_is_refused(tmp_path) -> None:
+    with pytest.raises(RednetError, match="synthetic_clips is generated, without a folder"):
         prepare("synthetic_clips", tmp_path, tmp_path / "data")

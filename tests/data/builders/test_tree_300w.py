@@ -1,4 +1,4 @@
-"""The splits of 300-W's tree, its files, and the committed validation list."""
+"""The splits of 300-W's folders, its files, and the package's validation list."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def tree(tmp_path: Path) -> Path:
     return add_faces(tmp_path, ["helen/testset/9_1", "lfpw/testset/image_0001", "ibug/image_003_1"])
 
 
-def test_splits_of_the_official_tree(tree: Path) -> None:
+def test_splits_of_the_official_folders(tree: Path) -> None:
     assert {split: split_names(tree, split) for split in SPLITS} == {
         "train": [
             "afw/5_1",
@@ -48,7 +48,7 @@ def test_splits_of_the_official_tree(tree: Path) -> None:
     }
 
 
-def test_a_folder_that_is_missing_holds_no_faces(tmp_path: Path) -> None:
+def test_a_missing_folder_has_no_faces(tmp_path: Path) -> None:
     add_faces(tmp_path, ["lfpw/testset/image_0001"])
     assert split_names(tmp_path, "full") == ["lfpw/testset/image_0001"]
     assert split_names(tmp_path, "challenging") == split_names(tmp_path, "train") == []
@@ -71,7 +71,7 @@ def test_labels_are_68_points(tree: Path) -> None:
         read_labels(tree / "afw/5_1.pts")
 
 
-def test_endings_are_taken_in_any_case(tree: Path) -> None:
+def test_extensions_match_in_any_case(tree: Path) -> None:
     (tree / "afw/5_1.pts").rename(tree / "afw/5_1.PTS")
     (tree / "afw/._6_1.pts").touch()
     assert list_names(tree, ["afw"]) == [HELD_OUT[0], "afw/5_1"]
@@ -91,26 +91,26 @@ def test_photo_is_the_name_without_the_number_of_its_face(name: str, expected: s
     assert photo(name) == expected
 
 
-def test_committed_list_is_sorted_and_holds_a_tenth_of_each_folder() -> None:
+def test_validation_list_is_sorted_and_has_a_tenth_of_each_folder() -> None:
     names = validation_names()
     assert list(names) == sorted(set(names))
     counts = [sum(name.startswith(f"{folder}/") for name in names) for folder in TRAIN_FOLDERS]
     assert counts == [33, 87, 80]
 
 
-def test_committed_list_is_what_is_drawn_from_the_real_tree(real_data: Path) -> None:
+def test_validation_list_is_reproduced_from_the_real_folders(real_data: Path) -> None:
     root = real_data / "300w"
-    every = list_names(root, TRAIN_FOLDERS)
-    assert draw_validation(every) == list(validation_names())
-    assert draw_validation(reversed(every)) == list(validation_names())
+    names = list_names(root, TRAIN_FOLDERS)
+    assert draw_validation(names) == list(validation_names())
+    assert draw_validation(reversed(names)) == list(validation_names())
     train, validation = (split_names(root, split) for split in ("train", "validation"))
-    assert validation == list(validation_names()) and sorted(train + validation) == every
+    assert validation == list(validation_names()) and sorted(train + validation) == names
     assert not set(map(photo, train)) & set(map(photo, validation))
 
 
 @st.composite
 def trees(draw: st.DrawFn) -> set[str]:
-    """Names of faces: up to 30 photos a folder, up to 3 faces a photo."""
+    """Draws names of faces: up to 30 photos per folder, up to 3 faces per photo."""
     faces = st.builds("{}_{}".format, st.integers(100, 130), st.integers(1, 3))
     return {
         f"{folder}/{i}{face}" for i, folder in enumerate("abc") for face in draw(st.sets(faces))
@@ -118,13 +118,11 @@ def trees(draw: st.DrawFn) -> set[str]:
 
 
 @given(names=trees(), share=st.floats(0.05, 0.5))
-def test_drawn_list_holds_whole_photos_and_no_more_than_its_share(
-    names: set[str], share: float
-) -> None:
+def test_a_drawn_list_has_whole_photos_and_at_most_its_share(names: set[str], share: float) -> None:
     drawn = draw_validation(sorted(names), share)
     assert drawn == draw_validation(sorted(names, reverse=True), share)
     photos = {photo(name) for name in drawn}
     assert drawn == sorted(name for name in names if photo(name) in photos)
     for folder in "abc":
-        taken, there = (sum(n.startswith(folder) for n in part) for part in (drawn, names))
-        assert taken <= share * there
+        held_out, total = (sum(n.startswith(folder) for n in part) for part in (drawn, names))
+        assert held_out <= share * total

@@ -1,4 +1,4 @@
-"""WFLW: its lists in the published form, subsets by attribute, several faces of one image."""
+"""WFLW: its lists, subsets by attribute, several faces of one image."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def image_of(split: str, skip: int = 0) -> str:
 
 
 def line(file: str, attributes: str = "000000", points: np.ndarray = FACE) -> str:
-    """98 points, the box of a detector, six attributes, the image; parted by blanks."""
+    """Returns a line: 98 points, a detector's box, six attributes and the image, by spaces."""
     numbers = [f"{value:.6f}" for value in points.ravel()]
     return " ".join([*numbers, "3", "2", "30", "22", *attributes, file])
 
@@ -33,12 +33,12 @@ def write_wflw(root: Path, train: list[str], test: list[str]) -> Path:
     for part, lines in {"train": train, "test": test}.items():
         path = root / LISTS / f"list_98pt_rect_attr_{part}.txt"
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        for one in lines:
-            save_image(root / "WFLW_images" / one.split(" ")[-1])
+        for row in lines:
+            save_image(root / "WFLW_images" / row.split(" ")[-1])
     return root
 
 
-def test_the_published_form(tmp_path: Path) -> None:
+def test_the_published_layout(tmp_path: Path) -> None:
     first, second, held_out = image_of("train"), image_of("train", 1), image_of("validation")
     root = write_wflw(
         tmp_path / "tree",
@@ -78,10 +78,10 @@ def test_the_published_form(tmp_path: Path) -> None:
         (lambda text: text.rsplit(" ", 1)[0], "206 columns instead of 207"),
         (lambda text: text.replace(" 3 2 ", " 3 two "), "could not convert"),
         (lambda text: text.replace(" 0 0 0 0 0 0 ", " 0 0 0 0 0 5 "), "an attribute is neither"),
-        (lambda text: "nan" + text[text.index(" ") :], "a coordinate is no place"),
+        (lambda text: "nan" + text[text.index(" ") :], "a coordinate is out of range"),
     ],
 )
-def test_a_line_that_is_none_is_told(tmp_path: Path, broken, reason: str) -> None:
+def test_an_invalid_line_raises(tmp_path: Path, broken, reason: str) -> None:
     root = write_wflw(tmp_path / "tree", [], [line(f"a/{i}.jpg") for i in range(2)])
     path = root / LISTS / "list_98pt_rect_attr_test.txt"
     lines = path.read_text().splitlines()

@@ -1,4 +1,4 @@
-"""YouTube Faces with 68 points: whose labels, and which side a person is on."""
+"""YouTube Faces with 68 points: sources of labels, and the split by person."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_both_folders_are_split_by_person(tree, build) -> None:
     assert trusted["labelled"].all()
 
 
-def test_without_ours_the_publishers_labels_have_their_own_style(tree, build) -> None:
+def test_the_publishers_labels_have_their_own_style(tree, build) -> None:
     samples = read_back(build("ytf68", tree))
     assert {split: len(faces) for split, faces in samples.items()} == {"train": 4, "validation": 2}
     face = samples["train"][0]
@@ -74,9 +74,9 @@ def test_without_ours_the_publishers_labels_have_their_own_style(tree, build) ->
     assert face["labelled"].all() and face["style"] == b"ytf68"
 
 
-@pytest.mark.parametrize("ours", [True, False])
-def test_a_missing_part_is_named(tree, build, ours) -> None:
-    if ours:
+@pytest.mark.parametrize("machine_labels", [True, False])
+def test_a_missing_folder_is_reported(tree, build, machine_labels) -> None:
+    if machine_labels:
         write_labels(tree / FILE, dict.fromkeys(FRAMES, 1))
     for file in (tree / "training").iterdir():
         file.unlink()
@@ -86,14 +86,14 @@ def test_a_missing_part_is_named(tree, build, ours) -> None:
     assert prepared.samples == {"train": 1, "validation": 1} and prepared.skipped == ()
 
 
-def test_a_missing_table_is_named(tree, build) -> None:
+def test_a_missing_table_is_reported(tree, build) -> None:
     (tree / "training_frames_keypoints.csv").unlink()
     prepared = build("ytf68", tree)
     assert prepared.left_out == (f"{tree}/training_frames_keypoints.csv: no such file",)
     assert prepared.samples == {"train": 1, "validation": 1}
 
 
-def test_a_name_that_climbs_out_is_skipped(tree, tmp_path, build) -> None:
+def test_a_name_outside_the_folder_is_skipped(tree, tmp_path, build) -> None:
     save_image(tmp_path / "outside_00.jpg")
     files = [f"training/Jo_{i}.jpg" for i in range(40)]
     for file in files:
@@ -102,11 +102,11 @@ def test_a_name_that_climbs_out_is_skipped(tree, tmp_path, build) -> None:
     table = tree / "training_frames_keypoints.csv"
     table.write_text(table.read_text().replace("\n..,", "\n../../outside_00.jpg,"))
     prepared = build("ytf68", tree)
-    assert prepared.skipped == (f"{tree}/training/../../outside_00.jpg: leads out of {tree}",)
+    assert prepared.skipped == (f"{tree}/training/../../outside_00.jpg: leads outside {tree}",)
 
 
-def test_people_of_clips_are_on_one_side() -> None:
-    """Three of 300-VW's validation clips are of people who are named, four of the others."""
+def test_people_of_clips_are_in_one_split() -> None:
+    """Three validation clips and four other clips of 300-VW show known people."""
     held_out = set(read_list("people_validation"))
     assert {"Al_Pacino", "Julia_Roberts", "Victoria_Beckham"} <= held_out
     train = {"Anderson_Cooper", "Bill_Clinton", "Gloria_Estefan", "Sylvester_Stallone"}
@@ -137,10 +137,10 @@ def test_the_real_tree(real_data, build) -> None:
     faces = {split: list(source[split]) for split in prepared.samples}
     people = {split: {face["identity"] for face in faces[split]} for split in faces}
     assert not people["train"] & people["validation"]
-    every = {person(path.stem) for path in (real_data / "ytf68").rglob("*.jpg")}
-    assert people["train"] | people["validation"] == {identity(who) for who in every}
-    # 300 numbers of 300 people: no two names share one.
-    assert len(people["train"] | people["validation"]) == len(every) == 300
+    named = {person(path.stem) for path in (real_data / "ytf68").rglob("*.jpg")}
+    assert people["train"] | people["validation"] == {identity(who) for who in named}
+    # No two of the 300 names have the same number.
+    assert len(people["train"] | people["validation"]) == len(named) == 300
     untrusted = sum(not face["labelled"].any() for split in faces for face in faces[split])
     table = (real_data / "ytf68" / FILE).read_text()
     assert untrusted == len(re.findall(r"\.jpg,0,", table)) == 204

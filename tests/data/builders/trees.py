@@ -1,4 +1,4 @@
-"""Small images and landmarks, and how to read back what was built."""
+"""Small images and landmarks for source folders, and a reader of prepared samples."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def add_faces(root: Path, names: Iterable[str], ending: str = ".png") -> Path:
 def write_labels(
     path: Path, rows: dict[str, int], landmarks: NDArray[np.floating] = LANDMARKS
 ) -> None:
-    """A CSV of machine labels: {file: trusted}, the same landmarks for all."""
+    """Writes a CSV of machine labels: {file: trusted}, with the same landmarks for all files."""
     header = ["file", "trusted", "disagreement", *(f"{a}{i}" for i in range(68) for a in "xy")]
     values = ",".join(f"{value:.2f}" for value in np.reshape(landmarks, -1))
     lines = [f"{file},{trusted},2.50,{values}" for file, trusted in rows.items()]
@@ -45,7 +45,7 @@ def write_labels(
 
 
 def read_back(prepared: Prepared) -> dict[str, Samples]:
-    """The samples of each split, in the order they are stored in."""
+    """Returns the samples of each split in stored order."""
     source = tfds.builder_from_directory(prepared.folder).as_data_source()
     return {split: list(source[split]) for split in prepared.samples}
 
