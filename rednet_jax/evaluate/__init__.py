@@ -1,1 +1,1 @@
-"""Metrics and protocols: how far landmarks are from the truth, and on which faces."""
+"""Metrics and evaluation protocols."""

@@ -1,13 +1,13 @@
-"""Intervals for a mean error, and for how much one network errs more than another, by bootstrap.
+"""Bootstrap intervals of a mean error, and of the difference between two networks' mean errors.
 
-Faces are resampled at random, with replacement, and the mean of each sample is computed, many
-times; the interval holds the middle of those means (percentile bootstrap). Faces of one person or
-frames of one clip err together, so they are drawn together, as a group. Of n groups (or faces, or
-seeds) n - 1 are drawn, which makes the spread of the means right however small n is; n of n would
-have it too narrow, by a fifth with three seeds (Rao and Wu 1988).
+Faces are resampled with replacement many times, and the interval contains the central part of the
+resulting means (percentile bootstrap). Errors of one person's faces or of one clip's frames are
+correlated, so these are resampled together, as a group. Of n groups (or faces, or seeds), n - 1 are
+drawn, which gives the means the right variance for any n; with n draws the interval would be too
+narrow, by a fifth with three seeds (Rao and Wu 1988).
 
-Seeds and faces are drawn independently of each other, which errs towards a wide interval (Owen
-2007). Two or three seeds say little of how seeds differ, whatever is computed.
+Seeds and faces are drawn independently of each other, which makes the interval rather too wide
+(Owen 2007). Two or three seeds give a poor estimate of the variance among seeds in any case.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
-_AT_ONCE = 1_000_000
-"""Entries of an array that draws are made in."""
+_CHUNK = 1_000_000
+"""Largest number of elements of an array of draws."""
 
 
 def bootstrap_interval(
@@ -34,23 +34,23 @@ def bootstrap_interval(
     """Returns the interval (low, high) of the mean of values over faces.
 
     Args:
-        values: [N], one of each face, or [S, N], of each of S training seeds: the mean is over
-            both, and seeds are drawn, too. nan is no answer; a face counts where every seed has
-            one, elsewhere it is left out before anything is drawn.
-        groups: [N], whose face it is (a person, a clip, a photo): of any type that compares equal.
-            Every face is a group of its own where it is None. The mean is that of faces all the
-            same, a large group weighs more.
-        level: share of the means that lie in the interval, between 0 and 1.
-        draws: how many means.
-        seed: of the draws.
+        values: [N], one per face, or [S, N], for S training seeds: the mean is over both axes, and
+            seeds are resampled, too. nan means no prediction; a face with a nan for any seed is
+            excluded before resampling.
+        groups: [N], the group of each face (a person, a clip, a photo), of any hashable type. If
+            None, every face is its own group. The mean is over faces, so a large group has a larger
+            weight.
+        level: share of the means inside the interval, between 0 and 1.
+        draws: number of resampled means.
+        seed: of the resampling.
 
     Returns:
-        In the unit of the values; (nan, nan) where fewer than two groups have an answer.
+        The interval in the unit of the values; (nan, nan) for fewer than two groups.
 
     Raises:
-        ValueError: shapes that do not fit, a level that is not between 0 and 1, no draw.
+        ValueError: shapes that do not match, a level not between 0 and 1, or no draws.
     """
-    parts, known = _answered([values])
+    parts, known = _complete([values])
     return _bounds([parts[0][None]], groups, known, level, draws, seed)[0]
 
 
@@ -65,11 +65,11 @@ def paired_interval(
 ) -> tuple[float, float]:
     """Returns the interval (low, high) of the mean difference, first - second, on the same faces.
 
-    It is below 0 where first has surely the smaller mean. Args, returns and errors as in
-    `bootstrap_interval`; S may differ between the two, whose seeds are drawn independently, while
-    faces are drawn for both at once. A face counts where every seed of both has an answer.
+    It is entirely below 0 if the mean of `first` is significantly smaller. Args, returns and errors
+    are as in `bootstrap_interval`. S may differ between the two: their seeds are resampled
+    independently, but faces jointly. A face with a nan for any seed of either is excluded.
     """
-    parts, known = _answered([first, second])
+    parts, known = _complete([first, second])
     return _bounds([part[None] for part in parts], groups, known, level, draws, seed)[0]
 
 
@@ -81,32 +81,32 @@ def bootstrap_intervals(
     draws: int = 10_000,
     seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
-    """Returns `bootstrap_interval` of each column [N], by name; drawn once where it can be."""
-    alike: dict[bytes, list[str]] = {}
+    """Returns `bootstrap_interval` of each column [N]; columns with equal nans share draws."""
+    same_nans: dict[bytes, list[str]] = {}
     for name, values in columns.items():
-        alike.setdefault(np.isnan(np.asarray(values, np.float64)).tobytes(), []).append(name)
-    found: dict[str, tuple[float, float]] = {}
-    for names in alike.values():
-        table, known = _answered([np.stack([columns[name] for name in names])])
+        same_nans.setdefault(np.isnan(np.asarray(values, np.float64)).tobytes(), []).append(name)
+    intervals: dict[str, tuple[float, float]] = {}
+    for names in same_nans.values():
+        table, known = _complete([np.stack([columns[name] for name in names])])
         bounds = _bounds([table[0][:, None]], groups, known, level, draws, seed)
-        found |= dict(zip(names, bounds, strict=True))
-    return {name: found[name] for name in columns}
+        intervals |= dict(zip(names, bounds, strict=True))
+    return {name: intervals[name] for name in columns}
 
 
 def mean_difference(first: ArrayLike, second: ArrayLike) -> float:
-    """Returns the mean difference, first - second, that `paired_interval` is the interval of.
+    """Returns the mean difference, first - second, over the same faces as `paired_interval`.
 
-    nan where no face has an answer throughout.
+    nan if no face is without nan.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: shapes that do not match.
     """
-    parts = _answered([first, second])[0]
+    parts = _complete([first, second])[0]
     return float(parts[0].mean() - parts[1].mean()) if parts[0].size else float("nan")
 
 
-def _answered(arms: Sequence[ArrayLike]) -> tuple[list[Floats], NDArray[np.bool_]]:
-    """The values [S, M] of the M faces that all have answered, and which of N these are."""
+def _complete(arms: Sequence[ArrayLike]) -> tuple[list[Floats], NDArray[np.bool_]]:
+    """Returns the values [S, M] of the M faces without nan in any arm, and their mask [N]."""
     parts = [np.asarray(arm, np.float64) for arm in arms]
     if any(part.ndim not in (1, 2) for part in parts) or len({p.shape[-1] for p in parts}) > 1:
         raise ValueError(f"values of shape {', '.join(str(part.shape) for part in parts)}")
@@ -123,14 +123,14 @@ def _bounds(
     draws: int,
     seed: int,
 ) -> list[tuple[float, float]]:
-    """Of one or two arms [C, S, M] the intervals of C means, or of C differences."""
+    """Returns the intervals of C means, or of C differences, from one or two arms [C, S, M]."""
     if not 0 < level < 1 or draws < 1:
         raise ValueError(f"level {level}, {draws} draws")
     owner = _numbers(groups, known)
     count = int(owner.max(initial=-1)) + 1
     if count < 2:
         return [(float("nan"), float("nan"))] * len(arms[0])
-    # Of the values all that a draw needs: how many there are in each group, and their sums.
+    # A draw needs only the size of each group and the sum of its values.
     sizes = np.bincount(owner, minlength=count).astype(np.float64)
     sums = [np.apply_along_axis(lambda row: np.bincount(owner, row), -1, arm) for arm in arms]
     rng = np.random.default_rng(seed)
@@ -149,27 +149,27 @@ def _bounds(
 def _numbers(
     groups: Sequence[object] | NDArray[np.generic] | None, known: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
-    """The group [M], numbered from 0, of each face that has answered."""
+    """Returns the group number [M], from 0, of each face in the mask `known`."""
     if groups is None:
         return np.arange(int(known.sum()))
     if len(groups) != len(known):
         raise ValueError(f"{len(groups)} groups for {len(known)} faces")
     numbers: dict[object, int] = {}
-    of = [
+    owner = [
         numbers.setdefault(group, len(numbers)) for group, k in zip(groups, known, strict=True) if k
     ]
-    return np.asarray(of, np.int64)
+    return np.asarray(owner, np.int64)
 
 
 def _draws(rng: np.random.Generator, draws: int, count: int) -> Iterator[Floats]:
-    """As many rows of `_draw` as there are draws, some at a time."""
-    at_once = max(1, _AT_ONCE // count)
-    for start in range(0, draws, at_once):
-        yield _draw(rng, min(at_once, draws - start), count)
+    """Yields the rows of `_draw` for all draws, in chunks."""
+    rows = max(1, _CHUNK // count)
+    for start in range(0, draws, rows):
+        yield _draw(rng, min(rows, draws - start), count)
 
 
 def _draw(rng: np.random.Generator, size: int, count: int) -> Floats:
-    """How often each of `count` is drawn [size, count], `count` - 1 in all; a single one, once."""
+    """Returns counts [size, count] of `count` - 1 draws with replacement; [size, 1] ones for 1."""
     if count == 1:
         return np.ones((size, 1))
     drawn = rng.integers(0, count, (size, count - 1)) + count * np.arange(size)[:, None]

@@ -1,8 +1,8 @@
-"""Confidence that means what it says: fitted by Platt scaling, measured, folded into the weights.
+"""Calibration of the confidence by Platt scaling, which is folded into the weights.
 
-Platt scaling (Platt 1999) is confidence = sigmoid(slope * logit + intercept), two numbers for all
-points. The layer that makes the logits is affine, so it takes them in, and whatever is made of the
-weights afterwards is calibrated by itself.
+Platt scaling (Platt 1999) is confidence = sigmoid(slope * logit + intercept), with two numbers for
+all points. The layer that computes the logits is affine, so its weights absorb the scaling, and
+everything exported from the weights is calibrated.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from rednet_jax.weights.store import checkpoint_name, load, write_weights
 Floats = NDArray[np.floating]
 
 WITHIN = 5.0
-"""Percent of the inter-ocular distance: a point nearer than this to its label is right."""
+"""Percent of the inter-ocular distance: a point closer to its label is correct."""
 
 BOXES: tuple[Boxes, ...] = ("truth", "jitter")
-"""In use crops lie around a detector's box, which errs about as 'jitter' does, and in video around
-the face's own last landmarks, which is nearly 'truth'; one pair of numbers has to do for both."""
+"""In use, crops are placed by a detector, whose error is similar to 'jitter', and in video by the
+landmarks of the last frame, which is close to 'truth'; one pair of numbers serves both."""
 
 FOLDS = 5
 
 SEED = 0
-"""Of the order in which photos are dealt to the folds."""
+"""Of the random assignment of photos to folds."""
 
 _FOR_TESTING = ("test", "common", "challenging", "full", "a", "b", "c")
 
@@ -55,8 +55,8 @@ class Platt(NamedTuple):
     """The map of confidence logits, logit -> slope * logit + intercept.
 
     Attributes:
-        slope: above 0, so that no two points change their order.
-        intercept: added.
+        slope: above 0, so that the order of points is preserved.
+        intercept: offset of the logit.
     """
 
     slope: float
@@ -68,14 +68,14 @@ class Platt(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """What a network said of the labelled points of a split, and whether that was so.
+    """A network's confidence in the labelled points of a split, and whether they are correct.
 
     Attributes:
         rows: boxes and K of each of R runs over the split.
         logits: float64 [R, P], of the confidence.
-        right: bool [R, P], whether the point was within `WITHIN` percent.
-        faces: int64 [P], number of the face that a point belongs to.
-        photos: int64 [P], number of the person where the data set knows people, else of the photo.
+        right: bool [R, P], whether the point's error is below `WITHIN` percent.
+        faces: int64 [P], index of the point's face.
+        photos: int64 [P], index of the person if the data set has identities, else of the photo.
     """
 
     rows: list[tuple[Boxes, int]]
@@ -86,17 +86,18 @@ class Answers(NamedTuple):
 
 
 def fit_platt(logits: Floats, right: NDArray[np.bool_]) -> Platt:
-    """Returns the most likely scaling of logits [P], given which points [P] were right.
+    """Returns the maximum-likelihood scaling of logits [P], from the mask of correct points [P].
 
-    As Platt did, a right point counts as right with probability (R + 1) / (R + 2), R being how many
-    were right, and a wrong one likewise: the answer is finite even where a cut parts them.
+    As in Platt (1999), the target of the R correct points is (R + 1) / (R + 2), and that of the W
+    wrong points 1 / (W + 2): the solution is finite even for separable points.
 
     Raises:
-        RednetError: all points are right, or all wrong, or the logits do not rise with being right.
+        RednetError: all points are correct, or all wrong, or logits of correct points are not
+            larger.
     """
     count, positive = right.size, int(right.sum())
     if positive in (0, count):
-        which = "right" if positive else "wrong"
+        which = "correct" if positive else "wrong"
         raise RednetError(f"all {count} points are {which}: confidence cannot be calibrated")
     target = np.where(right, (positive + 1) / (positive + 2), 1 / (count - positive + 2))
     design: Floats = np.stack([np.asarray(logits, np.float64), np.ones(count)])
@@ -105,7 +106,7 @@ def fit_platt(logits: Floats, right: NDArray[np.bool_]) -> Platt:
         scaled = parameters @ design
         return float(np.mean(np.logaddexp(0, scaled) - target * scaled))
 
-    # Newton's method; a step that overshoots is halved.
+    # Newton's method with step halving.
     parameters: Floats = np.array([1.0, 0.0])
     while True:
         probability = sigmoid(parameters @ design)
@@ -119,27 +120,30 @@ def fit_platt(logits: Floats, right: NDArray[np.bool_]) -> Platt:
         parameters = parameters - step
     slope, intercept = map(float, parameters)
     if slope <= 0 or np.ptp(logits) == 0:
-        raise RednetError("points said to be surer are not right more often: nothing to calibrate")
+        raise RednetError(
+            "confidence cannot be calibrated: points with higher confidence are not correct more "
+            "often"
+        )
     return Platt(slope, intercept)
 
 
 def cross_validated(answers: Answers, fits: Sequence[Platt]) -> Floats:
-    """Returns logits [R, P] of which each is calibrated by the fit that did not see its photo."""
+    """Returns logits [R, P], each calibrated by the fit that excludes its photo's fold."""
     fold = photo_folds(answers.photos)
-    held_out = np.stack([fit(answers.logits) for fit in fits])
-    chosen: Floats = held_out[fold, :, np.arange(fold.size)].T
-    return chosen
+    calibrated = np.stack([fit(answers.logits) for fit in fits])
+    held_out: Floats = calibrated[fold, :, np.arange(fold.size)].T
+    return held_out
 
 
 def photo_folds(photos: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Returns the fold [P], 0 to `FOLDS` - 1, of points of these photos [P], numbered from 0.
+    """Returns the fold [P], 0 to `FOLDS` - 1, of each point, from its photo's index [P].
 
     Raises:
         RednetError: fewer photos than folds.
     """
     count = int(photos.max()) + 1
     if count < FOLDS:
-        raise RednetError(f"{count} photos are too few: the check of the fit needs {FOLDS}")
+        raise RednetError(f"{count} photos are too few: cross-validation needs {FOLDS}")
     folds: NDArray[np.int64] = (np.random.default_rng(SEED).permutation(count) % FOLDS)[photos]
     return folds
 
@@ -157,11 +161,11 @@ def ask(
         config: of the network.
         variables: of the network.
         samples: the split.
-        feedback_steps: every K.
-        report: called with the number of faces cut and in all.
+        feedback_steps: all K to run.
+        report: called with (done, total) after each cropped face.
 
     Raises:
-        RednetError: no point can be measured.
+        RednetError: no face can be measured.
     """
     rows: list[tuple[Boxes, int]] = []
     logits, errors = [], []
@@ -185,7 +189,7 @@ def ask(
                     boxes=crops.boxes,
                 )
             )
-    # nan where a point has no label or its face no eye corners: the same in every run.
+    # nan if a point is unlabelled or its face has no eye corners: the same in every run.
     known = np.isfinite(errors[0])
     if not known.any():
         raise RednetError(f"{samples.data} {samples.split}: no face can be measured")
@@ -193,8 +197,8 @@ def ask(
     owners = [f"person {s.identity}" if s.identity >= 0 else photo(s.name) for s in samples]
     return Answers(
         rows,
-        np.stack([one[known] for one in logits]),
-        np.stack([one[known] < WITHIN for one in errors]),
+        np.stack([of_run[known] for of_run in logits]),
+        np.stack([of_run[known] < WITHIN for of_run in errors]),
         faces,
         np.unique(np.asarray(owners)[faces], return_inverse=True)[1],
     )
@@ -210,38 +214,37 @@ def calibrate(
     feedback_steps: Sequence[int] = (1, 2, 3),
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Writes OUT/NAME.safetensors, its confidence calibrated, and how far that can be trusted.
+    """Writes OUT/NAME.safetensors with calibrated confidence, and the quality of the calibration.
 
-    One pair of numbers is fitted to all K and `BOXES` at once, since the head that makes the
-    confidence is one for all passes and does not know where its crop came from. Beside the weights
-    lie OUT/reliability.png and OUT/calibration.json. Figures 'before' are the checkpoint's; those
-    'after' are cross-validated, each photo (or person) by a fit to other photos. The weights hold
-    the fit to all.
+    One pair of numbers is fitted to all K and `BOXES` jointly, since all passes and crops share the
+    head that computes the confidence. OUT/reliability.png and OUT/calibration.json have the
+    figures: 'before' are those of the checkpoint, 'after' is cross-validated, each photo (or
+    person) by a fit to other photos. The weights contain the fit to all photos.
 
     Args:
         checkpoint: a released name, a safetensors file, or a run folder; NAME is its last part.
-        out: folder, made if need be.
+        out: folder, created if necessary.
         data: name of a data set of images.
-        split: of the data set, none that is for testing.
+        split: of the data set, not a test split.
         data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
-        feedback_steps: every K to calibrate for.
-        report: called with the number of faces cut and in all.
+        feedback_steps: all K to calibrate for.
+        report: called with (done, total) after each cropped face.
 
     Returns:
-        What calibration.json holds: where it comes from, `slope`, `intercept` and those of each
-        fold (`folds`), `before` and `after` (`ece`, `brier`, `log_loss`, `bins`, and percentiles of
+        The content of calibration.json: provenance, `slope`, `intercept` and those of each fold
+        (`folds`), `before` and `after` (`ece`, `brier`, `log_loss`, `bins`, and percentiles of
         a face's mean confidence), and `rows`, the scores for each boxes and K.
 
     Raises:
-        RednetError: a K below 1, a split for testing, a data set of clips or one that is not
-            prepared, a bad checkpoint, too few photos, confidence that tells nothing, or files that
+        RednetError: a K below 1, a test split, a data set that has clips or is not prepared, a bad
+            checkpoint, too few photos, confidence that is unrelated to the error, or files that
             cannot be written.
     """
     if not feedback_steps or min(feedback_steps) < 1:
         listed = ",".join(map(str, feedback_steps))
         raise RednetError(f"feedback steps must be 1 or more, not {listed or 'none'}")
     if split in _FOR_TESTING:
-        raise RednetError(f"{data} {split} is for testing: nothing is chosen on it")
+        raise RednetError(f"{data} {split} is a test split: calibrate on another split")
     samples = read_split(data, split, data_dir)
     config, variables = load(checkpoint)
     name = checkpoint_name(checkpoint)
@@ -251,17 +254,17 @@ def calibrate(
     answers = ask(config, variables, samples, feedback_steps, report)
     fold = photo_folds(answers.photos)
     fits = [
-        fit_platt(answers.logits[:, fold != one].ravel(), answers.right[:, fold != one].ravel())
-        for one in range(FOLDS)
+        fit_platt(answers.logits[:, fold != left].ravel(), answers.right[:, fold != left].ravel())
+        for left in range(FOLDS)
     ]
     chosen = fit_platt(answers.logits.ravel(), answers.right.ravel())
     logits = {"before": answers.logits, "after": cross_validated(answers, fits)}
     listed = ",".join(map(str, feedback_steps))
-    asked = f"{name} --data {data} --split {split} --feedback-steps {listed}"
+    options = f"{name} --data {data} --split {split} --feedback-steps {listed}"
     result = {
         "name": name,
         **measured_on(
-            f"rednet calibrate {asked} --out DIR",
+            f"rednet calibrate {options} --out DIR",
             samples,
             weights=variables,
             labels=face_labels(f"{data} {split}", samples, config.scheme),
@@ -279,18 +282,18 @@ def calibrate(
         "folds": [fit._asdict() for fit in fits],
         **{
             when: {
-                **scores(given, answers.right),
-                "face_confidence_percentiles": _face_percentiles(given, answers.faces),
-                "bins": reliability_bins(given, answers.right, answers.photos),
+                **scores(values, answers.right),
+                "face_confidence_percentiles": _face_percentiles(values, answers.faces),
+                "bins": reliability_bins(values, answers.right, answers.photos),
             }
-            for when, given in logits.items()
+            for when, values in logits.items()
         },
         "rows": [
             {
                 "boxes": boxes,
                 "feedback_steps": steps,
                 "right": float(answers.right[i].mean()),
-                **{when: scores(given[i], answers.right[i]) for when, given in logits.items()},
+                **{when: scores(values[i], answers.right[i]) for when, values in logits.items()},
             }
             for i, (boxes, steps) in enumerate(answers.rows)
         ],
@@ -302,15 +305,15 @@ def calibrate(
 
 
 def _face_percentiles(logits: Floats, faces: NDArray[np.int64]) -> dict[str, float]:
-    """Of the mean confidence that a face's points have, over all faces and runs."""
+    """Returns percentiles of the mean confidence of a face, over all faces and runs."""
     _, places, counts = np.unique(faces, return_inverse=True, return_counts=True)
     means = [np.bincount(places, sigmoid(row)) / counts for row in logits]
-    found = np.percentile(means, _PERCENTILES)
-    return {str(which): float(value) for which, value in zip(_PERCENTILES, found, strict=True)}
+    values = np.percentile(means, _PERCENTILES)
+    return {str(which): float(value) for which, value in zip(_PERCENTILES, values, strict=True)}
 
 
 def _logit(confidence: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Of confidences as float32 has them, where those within 1e-7 of 0 and 1 are not told apart."""
+    """Returns the logits of float32 confidences, clipped to 1e-7 from 0 and 1, their precision."""
     clipped = np.clip(np.asarray(confidence, np.float64), 1e-7, 1 - 1e-7)
     logits: NDArray[np.float64] = np.log(clipped) - np.log1p(-clipped)
     return logits

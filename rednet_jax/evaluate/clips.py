@@ -1,4 +1,4 @@
-"""Clips followed as the tracker follows a face, on all clips of a split at once."""
+"""Tracks the faces of all clips of a split in one batch, for validation during training."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig
 
 WINDOWS, FRAMES = 2, 32
-"""So many stretches of so many frames, evenly spaced, stand for a clip."""
+"""Number of windows per clip, evenly spaced, and frames of each."""
 
 _SMALLEST = 4.0
-"""Pixels of the image. Points that lie closer together than this do not say where the face is."""
+"""Pixels of the image: points in a smaller box do not locate a face."""
 
 
 class ClipWindows(NamedTuple):
-    """Stretches of frames that follow each other, each beginning with a labelled frame.
+    """Windows of consecutive frames, each of which starts with a labelled frame.
 
     Attributes:
-        faces: of the split, cut so wide that there is room for a crop that is off.
-        frames: int64 [W, T], which of `faces`; -1 behind the end of a clip.
+        faces: of the split, with room around them for misplaced crops.
+        frames: int64 [W, T], indices into `faces`; -1 after the end of a clip.
     """
 
     faces: FaceCrops
@@ -48,11 +48,11 @@ class ClipWindows(NamedTuple):
 
 
 class Followed(NamedTuple):
-    """Where the network looked and what it found, in W stretches of T frames.
+    """Crops and predicted landmarks in W windows of T frames.
 
     Attributes:
         affines: float64 [W, T, 2, 3], crop pixels -> pixels of the frame.
-        landmarks: float32 [W, T, L, 2], crop pixels; of no meaning behind the end of a clip.
+        landmarks: float32 [W, T, L, 2], crop pixels; undefined after the end of a clip.
     """
 
     affines: NDArray[np.float64]
@@ -60,15 +60,15 @@ class Followed(NamedTuple):
 
 
 class Track(NamedTuple):
-    """What the network makes of the N frames of all stretches, one stretch after the other.
+    """Predictions and errors in the N frames of all windows, concatenated.
 
     Attributes:
-        faces: int64 [N], which of `ClipWindows.faces`.
+        faces: int64 [N], indices into `ClipWindows.faces`.
         affines: float64 [N, 2, 3], crop pixels -> pixels of the frame.
         landmarks: float32 [N, L, 2], crop pixels.
-        errors: float [N], NME of each frame, percent; nan where a point is not finite.
+        errors: float [N], NME of each frame, percent; nan if a point is not finite.
         known: bool [N], the frames that can be measured.
-        jitters: float [W], `metrics.jitter` of each stretch, percent.
+        jitters: float [W], `metrics.jitter` of each window, percent.
     """
 
     faces: NDArray[np.int64]
@@ -80,26 +80,26 @@ class Track(NamedTuple):
 
     @property
     def nme(self) -> float:
-        """Of the frames that can be measured, percent; nan where a point is not finite."""
+        """Mean over the frames that can be measured, percent; nan if a point is not finite."""
         return float(self.errors[self.known].mean())
 
     @property
     def jitter(self) -> float:
-        """Mean over the stretches, percent."""
+        """Mean over the windows, percent."""
         return float(np.nanmean(self.jitters))
 
 
 def clip_windows(
     data: str, split: str, *, margin: float, size: int, data_dir: Path | None = None
 ) -> ClipWindows:
-    """Chooses the stretches of a split of clips; arguments and errors as in `face_crops`."""
+    """Returns the windows of a split of clips; arguments and errors as in `face_crops`."""
     faces = face_crops(data, split, margin=margin, size=size, data_dir=data_dir)
     known = measurable(faces.labelled, faces.scheme)
     rows = []
     for start, end in zip(faces.starts[:-1], faces.starts[1:], strict=True):
         labelled = start + np.flatnonzero(known[start:end])
         wanted = np.linspace(start, max(start, end - FRAMES), WINDOWS)
-        # In a clip that is hardly longer than a stretch, two may begin with the same frame.
+        # In a clip hardly longer than a window, both may start with the same frame.
         begins = {int(labelled[np.abs(labelled - place).argmin()]) for place in wanted}
         for first in sorted(begins if len(labelled) else ()):
             frames = np.arange(first, first + FRAMES)
@@ -110,16 +110,17 @@ def clip_windows(
 def follow(
     config: RedNetConfig, variables: dict[str, Any], windows: ClipWindows, feedback_steps: int
 ) -> Followed:
-    """Follows the face through every stretch, all of them side by side.
+    """Tracks the face through all windows, as one batch.
 
-    The first crop is cut around the labels, every other one around the points found in the frame
-    before; the network's state goes with it. Beyond what `windows.faces` shows, a crop is blank.
+    The first crop is cut around the labels, each other crop around the landmarks predicted in the
+    frame before; the hidden state is carried from frame to frame. Outside `windows.faces` a crop is
+    black.
 
     Args:
         config: of the network.
         variables: of the network.
-        windows: W stretches.
-        feedback_steps: K, passes of the network for each frame.
+        windows: W windows.
+        feedback_steps: K, passes of the network per frame.
     """
     size = config.input_size
     faces = windows.faces
@@ -131,12 +132,14 @@ def follow(
         for points, labelled in zip(truth, faces.labelled[first], strict=True)
     ]
     before: NDArray[np.float64] | None = None
-    affines, found = [], []
+    affines, predicted = [], []
     for frame in windows.frames.T:
         affine = np.stack(
             [crop_transform(box, margin=config.input_margin, size=size) for box in boxes]
         )
-        crops = np.stack([_cut(faces, *one, size) for one in zip(frame, affine, strict=True)])
+        crops = np.stack(
+            [_cut(faces, face, crop, size) for face, crop in zip(frame, affine, strict=True)]
+        )
         warps = compose_affine(invert_affine(affine if before is None else before), affine)
         points, state = _step(
             config, variables, state, crops, warps.astype(np.float32), feedback_steps
@@ -144,29 +147,29 @@ def follow(
         landmarks = np.asarray(points)
         before = affine
         boxes = [
-            _next(points, config.scheme, box)
+            _next_box(points, config.scheme, box)
             for points, box in zip(apply_affine(affine, landmarks), boxes, strict=True)
         ]
         affines.append(affine)
-        found.append(landmarks)
-    return Followed(np.stack(affines, 1), np.stack(found, 1))
+        predicted.append(landmarks)
+    return Followed(np.stack(affines, 1), np.stack(predicted, 1))
 
 
 def track_of(config: RedNetConfig, windows: ClipWindows, followed: Followed) -> Track:
-    """Compares what was found in all stretches with the labels.
+    """Compares the predictions in all windows with the labels.
 
     Args:
         config: of the network.
-        windows: W stretches.
-        followed: of `follow`, for the same stretches.
+        windows: W windows.
+        followed: result of `follow` for the same windows.
     """
-    there = windows.frames >= 0
-    rows = windows.frames[there]
-    affines, landmarks = followed.affines[there], followed.landmarks[there]
+    valid = windows.frames >= 0
+    rows = windows.frames[valid]
+    affines, landmarks = followed.affines[valid], followed.landmarks[valid]
     truth, labelled = _labels(config, windows.faces, rows)
     in_frames = apply_affine(affines, landmarks)
     errors = face_errors(in_frames, truth, config.scheme, labelled)
-    ends = np.cumsum(there.sum(1))[:-1]
+    ends = np.cumsum(valid.sum(1))[:-1]
     jitters = np.asarray([jitter(track, config.scheme) for track in np.split(in_frames, ends)])
     known = measurable(labelled, config.scheme)
     return Track(rows, affines, landmarks, errors, known, jitters)
@@ -175,18 +178,20 @@ def track_of(config: RedNetConfig, windows: ClipWindows, followed: Followed) -> 
 def frames_of(
     config: RedNetConfig, windows: ClipWindows, track: Track, chosen: NDArray[np.intp]
 ) -> Crops:
-    """Returns some frames of a track as the network saw them.
+    """Returns the crops of some frames of a track.
 
     Args:
         config: of the network.
-        windows: what was followed.
-        track: of `track_of`.
-        chosen: int [n], which of the track's frames.
+        windows: that were tracked.
+        track: result of `track_of`.
+        chosen: int [n], indices of frames of the track.
     """
     rows, affines = track.faces[chosen], track.affines[chosen]
     truth, labelled = _labels(config, windows.faces, rows)
     size = config.input_size
-    images = [_cut(windows.faces, *one, size) for one in zip(rows, affines, strict=True)]
+    images = [
+        _cut(windows.faces, face, crop, size) for face, crop in zip(rows, affines, strict=True)
+    ]
     return Crops(
         names=[str(windows.faces.names[row]) for row in rows],
         images=np.asarray(images, np.uint8).reshape(-1, size, size, 3),
@@ -202,13 +207,13 @@ def frames_of(
 def _labels(
     config: RedNetConfig, faces: FaceCrops, rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """The network's points [n, L, 2] of faces in pixels of their frames, and which are labelled."""
+    """Returns labels [n, L, 2] in the network's scheme, pixels of the frames, and their mask."""
     points = convert(_in_image(faces, rows), faces.scheme, config.scheme).astype(np.float32)
     return points, convert_labelled(faces.labelled[rows], faces.scheme, config.scheme)
 
 
 def _boxes(faces: FaceCrops, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The boxes [n, 4] around the labels of faces in pixels of their frames; 0 without labels."""
+    """Returns the boxes [n, 4] of the labels, pixels of the frames; 0 for faces without labels."""
     boxes = np.zeros((len(rows), 4), np.float32)
     points = _in_image(faces, rows)
     for number, row in enumerate(rows):
@@ -234,7 +239,7 @@ def _step(
 def _cut(
     faces: FaceCrops, face: np.int64, affine: NDArray[np.float64], size: int
 ) -> NDArray[np.uint8]:
-    """The crop of a frame out of the wide one; black behind the end of a clip."""
+    """Returns the network's crop of a cached face; black after the end of a clip."""
     if face < 0:
         return np.zeros((size, size, 3), np.uint8)
     return crop_image(
@@ -243,16 +248,16 @@ def _cut(
 
 
 def _in_image(faces: FaceCrops, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The labels [.., L, 2] of faces in pixels of their images; 0 where there are none."""
+    """Returns the labels [..., L, 2] of faces in pixels of their images; 0 where not labelled."""
     points = apply_affine(faces.affines[rows].astype(np.float64), faces.landmarks[rows])
     return np.where(faces.labelled[rows][..., None], points, 0)
 
 
-def _next(
+def _next_box(
     landmarks: NDArray[np.floating], scheme: Scheme, box: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """The box around points of a frame; where they are no face, the one that there was."""
+    """Returns the box of the predicted landmarks; the old box if they do not locate a face."""
     if not np.isfinite(landmarks).all():
         return box
-    found = whole_face_box(landmarks, scheme, expected=box)
-    return found if (found[2:] - found[:2]).min() >= _SMALLEST else box
+    predicted = whole_face_box(landmarks, scheme, expected=box)
+    return predicted if (predicted[2:] - predicted[:2]).min() >= _SMALLEST else box

@@ -1,8 +1,8 @@
-"""Corrupted clips: bursts of frames in which the face is hard to see, or not shown at all.
+"""Corrupted clips: bursts of frames in which the face is hard to see, or frames are dropped.
 
-Which frames are corrupted, and how, follows from the seed, the clip's name and the frame's number
-alone, so that every network, K and order of reading sees the same pixels. With one seed the bursts
-of every kind are the same frames. Labels stay those of the clean frames.
+The corruption is a function of the seed, the clip's name and the frame's number only, so it does
+not depend on the network, K or the order of reading. With one seed the bursts of all kinds are the
+same frames. Labels remain those of the clean frames.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from rednet_jax.fields import check_fields
 Kind = Literal["occluder", "motion-blur", "dark", "low-resolution", "dropped", "mixed", "clean"]
 
 BURST_KINDS: tuple[Kind, ...] = ("occluder", "motion-blur", "dark", "low-resolution", "dropped")
-"""Those that a mixture draws from."""
+"""Kinds that a mixture draws from."""
 
 SHORTEST, LONGEST = 5, 15
-"""Frames of a burst."""
+"""Range of the number of frames of a burst."""
 
 LEAST_CLEAN, MOST_CLEAN = 20, 30
-"""Clean frames before the first burst and between two."""
+"""Range of the number of clean frames before each burst."""
 
 AFTER = 10
-"""Frames after a burst in which a tracker recovers."""
+"""Frames after a burst that are reported separately, since a tracker recovers in them."""
 
 WEAKEST, STRONGEST = 0.05, 4.0
 
@@ -39,42 +39,42 @@ BAR = 0.25
 """Width of the occluder, in larger sides of the face's box."""
 
 BAR_LENGTH = 2.0
-"""Length of the occluder, in larger sides of the face's box: its ends lie beside the face."""
+"""Length of the occluder, in larger sides of the face's box: it extends beyond the face."""
 
 BLUR = 0.2
 """Length of the motion blur's kernel, in larger sides of the face's box."""
 
 LIGHT = 0.03
-"""Share of the light that is left in darkness."""
+"""Fraction of the light that remains in dark frames."""
 
 WHITE, READ_NOISE = 1000.0, 3.0
-"""Electrons of a white pixel in full light, and the standard deviation that reading adds, where the
-larger side of the face's box has `DARK_FACE` pixels. The noise of a pixel grows with that side, so
-that faces of every size have as much noise."""
+"""Electrons of a white pixel in full light, and standard deviation of the read noise, for a face
+with a larger side of `DARK_FACE` pixels. The noise per pixel is proportional to that side, so that
+faces of all sizes are equally noisy."""
 
 DARK_FACE = 100.0
 
 GAMMA = 2.2
-"""Pixel values are light to the power of its inverse."""
+"""Pixel values are the light to the power of 1 / GAMMA."""
 
 FACE_PIXELS = 24.0
-"""Larger side of the face's box in low resolution."""
+"""Pixels of the larger side of the face's box at low resolution."""
 
 _TEXTURE = (256, 32)
-"""Cells along and across the occluder."""
+"""Texels along and across the occluder."""
 
 
 @dataclass(frozen=True)
 class Corruption:
-    """What is done to a clip; as text KIND:STRENGTH:SEED.
+    """The corruption of a clip; as text KIND:STRENGTH:SEED.
 
     Attributes:
-        kind: of every burst; 'mixed' draws one for each, 'clean' changes nothing and gives the
-            figures of the same frames to compare with.
-        strength: factor on the occluder's width, on the length of the blur's kernel, on the
-            exponent of the light that is left, and on how many times smaller the face becomes.
-            `WEAKEST` to `STRONGEST`; 1 where frames are dropped or clean.
-        seed: of every draw, 0 or more.
+        kind: of every burst; 'mixed' draws a kind for each burst, 'clean' changes nothing, to
+            measure the same frames without corruption.
+        strength: factor on the occluder's width, on the length of the blur kernel, on the exponent
+            of `LIGHT`, or on the reduction of the face's size; `WEAKEST` to `STRONGEST`. It must be
+            1 for dropped or clean frames.
+        seed: of all draws, 0 or more.
     """
 
     kind: Kind
@@ -82,24 +82,24 @@ class Corruption:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuses what has no meaning."""
+        """Raises RednetError for invalid values."""
         check_fields(self, "corrupt.")
         if not WEAKEST <= self.strength <= STRONGEST:
             raise RednetError(
                 f"corrupt.strength: must be {WEAKEST:g} to {STRONGEST:g}, not {self.strength}"
             )
         if self.kind in ("dropped", "clean") and self.strength != 1:
-            raise RednetError(f"corrupt.strength: {self.kind} frames have none")
+            raise RednetError(f"corrupt.strength: must be 1 for {self.kind} frames")
         if self.seed < 0:
             raise RednetError(f"corrupt.seed: must be 0 or more, not {self.seed}")
 
     def __str__(self) -> str:
-        """Returns what `parse_corruption` reads."""
+        """Returns the text that `parse_corruption` reads."""
         return f"{self.kind}:{self.strength!r}:{self.seed}"
 
 
 class Burst(NamedTuple):
-    """Frames `start` to `stop` - 1 of a clip, from 0, and what is done to them."""
+    """Frames `start` to `stop` - 1 of a clip, from 0, and the kind of their corruption."""
 
     start: int
     stop: int
@@ -110,22 +110,24 @@ def parse_corruption(text: str) -> Corruption:
     """Returns the corruption of a text KIND, KIND:STRENGTH or KIND:STRENGTH:SEED.
 
     Raises:
-        RednetError: an unknown kind, or a strength or a seed that is none.
+        RednetError: an unknown kind, or an invalid strength or seed.
     """
     kind, *numbers = text.split(":")
     try:
-        given, of = [*numbers, *("1", "0")[len(numbers) :]]
-        strength, seed = float(given), int(of)
+        strength_text, seed_text = [*numbers, *("1", "0")[len(numbers) :]]
+        strength, seed = float(strength_text), int(seed_text)
     except ValueError:
-        raise RednetError(f"corrupt: {text!r} is not like occluder, dark:0.5 or dark:1:7") from None
+        raise RednetError(
+            f"corrupt: {text!r} has not the form of occluder, dark:0.5 or dark:1:7"
+        ) from None
     return Corruption(cast(Kind, kind), strength, seed)
 
 
 def bursts(corruption: Corruption, name: str, frames: int) -> list[Burst]:
-    """Returns the bursts of a clip of so many frames, in order; a longer clip begins with the same.
+    """Returns the bursts of a clip with this number of frames, in order.
 
-    Each has `SHORTEST` to `LONGEST` frames, and at least `LEAST_CLEAN` clean ones before it. One
-    that would not end within the clip is left out.
+    Each has `SHORTEST` to `LONGEST` frames, after at least `LEAST_CLEAN` clean frames. A burst that
+    does not end within the clip is left out; a longer clip starts with the same bursts.
     """
     rng = np.random.default_rng([corruption.seed, _number(name)])
     planned: list[Burst] = []
@@ -133,7 +135,7 @@ def bursts(corruption: Corruption, name: str, frames: int) -> list[Burst]:
     while True:
         start = stop + int(rng.integers(LEAST_CLEAN, MOST_CLEAN + 1))
         stop = start + int(rng.integers(SHORTEST, LONGEST + 1))
-        # Drawn for every kind, so that each has bursts in the same frames.
+        # Drawn for every kind, so that the bursts of all kinds are the same frames.
         drawn = BURST_KINDS[rng.integers(len(BURST_KINDS))]
         if stop > frames:
             return planned
@@ -141,10 +143,10 @@ def bursts(corruption: Corruption, name: str, frames: int) -> list[Burst]:
 
 
 def burst_parts(corruption: Corruption, name: str, frames: int) -> dict[str, NDArray[np.bool_]]:
-    """Returns which frames [T] lie within bursts, in the `AFTER` frames after one, and outside.
+    """Returns the masks of the frames within bursts, in the `AFTER` frames after one, and outside.
 
     Returns:
-        `within`, `after` and `outside`, bool [T] each; a frame is in one of them.
+        `within`, `after` and `outside`, bool [T] each; every frame is in exactly one.
     """
     within, after = np.zeros((2, frames), bool)
     for start, stop, _ in bursts(corruption, name, frames):
@@ -154,37 +156,37 @@ def burst_parts(corruption: Corruption, name: str, frames: int) -> dict[str, NDA
 
 
 def corrupted(corruption: Corruption, clip: ClipSample, frame: int) -> NDArray[np.uint8]:
-    """Returns a frame of a clip, uint8 [H, W, 3], as the corruption shows it.
+    """Returns a frame of a clip with its corruption, uint8 [H, W, 3].
 
-    Outside of bursts it is the clip's own. Sizes are relative to the box of the labelled face; in
-    frames without labels it is interpolated between those with labels.
+    Outside bursts the frame is unchanged. Sizes are relative to the box of the labelled face; for
+    frames without labels the box is interpolated between labelled frames.
 
     Args:
-        corruption: what is done.
+        corruption: of the clip.
         clip: with a labelled frame.
-        frame: number of the frame, from 0.
+        frame: index of the frame, from 0.
 
     Raises:
-        ValueError: a frame in a burst of a clip without any labelled frame.
+        ValueError: the frame is in a burst, but the clip has no labelled frame.
     """
     planned = bursts(corruption, clip.name, len(clip.valid))
-    burst = next((one for one in planned if one.start <= frame < one.stop), None)
+    burst = next((b for b in planned if b.start <= frame < b.stop), None)
     if burst is None or burst.kind == "clean":
         return clip.images[frame]
     if burst.kind == "dropped":
         return clip.images[burst.start - 1]
     image, strength = clip.images[frame], corruption.strength
     side = _side(_box(clip, frame))
-    of_burst = np.random.default_rng([corruption.seed, _number(clip.name), burst.start])
+    burst_rng = np.random.default_rng([corruption.seed, _number(clip.name), burst.start])
     if burst.kind == "occluder":
         first, last = _box(clip, burst.start), _box(clip, burst.stop - 1)
         passed = (frame - burst.start) / (burst.stop - 1 - burst.start)
-        return occlude(image, first, last, passed, of_burst, strength)
+        return occlude(image, first, last, passed, burst_rng, strength)
     if burst.kind == "motion-blur":
-        return motion_blur(image, strength * BLUR * side, of_burst.uniform(0, np.pi))
+        return motion_blur(image, strength * BLUR * side, burst_rng.uniform(0, np.pi))
     if burst.kind == "dark":
-        of_frame = np.random.default_rng([corruption.seed, _number(clip.name), frame, 1])
-        return darken(image, LIGHT**strength, side / DARK_FACE, of_frame)
+        frame_rng = np.random.default_rng([corruption.seed, _number(clip.name), frame, 1])
+        return darken(image, LIGHT**strength, side / DARK_FACE, frame_rng)
     return reduce_resolution(image, FACE_PIXELS / (strength * side))
 
 
@@ -196,17 +198,17 @@ def occlude(
     rng: np.random.Generator,
     strength: float = 1.0,
 ) -> NDArray[np.uint8]:
-    """Returns an image with a textured bar before the face.
+    """Returns an image with a textured bar in front of the face.
 
-    The bar moves at right angles to its length, in a direction that is drawn: from one border of
-    the face's box, where the face is in the first frame, to the opposite border in the last one.
+    The bar moves at right angles to its length, in a random direction: from one border of the
+    face's box in the first frame of a burst to the opposite border in the last frame.
 
     Args:
         image: uint8 [H, W, 3].
         first: box [4] of the face in the first frame, image pixels.
-        last: in the last one.
-        passed: share of the way, 0 to 1.
-        rng: draws direction and texture, the same for every frame of a burst.
+        last: box [4] of the face in the last frame, image pixels.
+        passed: fraction of the path, 0 to 1.
+        rng: of direction and texture; in the same state for every frame of a burst.
         strength: factor on the bar's width.
     """
     side = (_side(first) + _side(last)) / 2
@@ -216,7 +218,7 @@ def occlude(
     end = _middle(last) + across * _side(last) / 2
     middle = begin + passed * (end - begin)
     texture = _bar_texture(rng)
-    # From image pixels to cells of the texture, whose centres lie at integers, too.
+    # From image pixels to texels; the centres of both are at integers.
     along, wide = np.array([-across[1], across[0]]), strength * BAR * side
     rows, columns = texture.shape[:2]
     linear = np.stack([across * columns / wide, along * rows / (BAR_LENGTH * side)])
@@ -224,7 +226,7 @@ def occlude(
     affine = np.concatenate([linear, offset[:, None]], axis=1)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     bar = np.asarray(cv2.warpAffine(texture, affine, image.shape[1::-1], flags=flags), np.float32)
-    # Where the bar ends, colour and opacity fall to 0 together.
+    # At the border of the bar, colour and opacity fall to 0 together.
     return np.asarray(np.rint(image * (1 - bar[..., 3:]) + bar[..., :3]), np.uint8)
 
 
@@ -253,13 +255,13 @@ def motion_blur(image: NDArray[np.uint8], length: float, angle: float) -> NDArra
 def darken(
     image: NDArray[np.uint8], light: float, noise: float, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Returns an image as a sensor sees it in little light: dark, with shot and read noise.
+    """Returns an image as a sensor records it in low light: dark, with shot and read noise.
 
     Args:
         image: uint8 [H, W, 3].
-        light: share of the light that is left.
-        noise: factor on its standard deviation.
-        rng: draws the noise.
+        light: fraction of the light that remains.
+        noise: factor on the noise's standard deviation.
+        rng: of the noise.
     """
     electrons = (WHITE * light * (np.arange(256) / 255) ** GAMMA).astype(np.float32)[image]
     deviation = noise * np.sqrt(electrons + READ_NOISE**2)
@@ -269,11 +271,11 @@ def darken(
 
 
 def reduce_resolution(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
-    """Returns an image, made smaller by averaging and as large as before by interpolation.
+    """Returns an image that was reduced by averaging and enlarged to its size by interpolation.
 
     Args:
         image: uint8 [H, W, 3].
-        scale: factor of its sides; from 1 on the image stays as it is.
+        scale: factor of its sides; the image is unchanged if it is 1 or more.
     """
     if scale >= 1:
         return image
@@ -284,7 +286,7 @@ def reduce_resolution(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint
 
 
 def _bar_texture(rng: np.random.Generator) -> NDArray[np.float32]:
-    """Colour and opacity [R, C, 4] of the occluder: patches and grain on a round surface."""
+    """Returns colour and opacity [R, C, 4] of the occluder: patches and grain on a cylinder."""
     rows, columns = _TEXTURE
     colour = np.broadcast_to(rng.uniform(50, 200, 3), (rows, columns, 3)).copy()
     for cell, deviation in ((32, 30.0), (8, 25.0), (2, 10.0)):
@@ -296,18 +298,18 @@ def _bar_texture(rng: np.random.Generator) -> NDArray[np.float32]:
 
 
 def _box(clip: ClipSample, frame: int) -> NDArray[np.float64]:
-    """The face's box [4] in a frame; without labels, interpolated between frames with labels."""
+    """Returns the face's box [4] in a frame, interpolated between labelled frames if unlabelled."""
     known = np.flatnonzero(clip.valid)
     return np.array([np.interp(frame, known, coordinate) for coordinate in clip.box[known].T])
 
 
 def _side(box: NDArray[np.floating]) -> float:
-    """The larger side of a box."""
+    """Returns the larger side of a box."""
     return float((box[2:] - box[:2]).max())
 
 
 def _middle(box: NDArray[np.floating]) -> NDArray[np.floating]:
-    """The centre of a box."""
+    """Returns the centre of a box."""
     middle: NDArray[np.floating] = (box[:2] + box[2:]) / 2
     return middle
 

@@ -1,4 +1,4 @@
-"""The cumulative error distribution (CED): figures of it, and its image."""
+"""The cumulative error distribution (CED): its figures and its plot."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ Floats = NDArray[np.floating]
 
 
 def failure_rate(errors: Floats, cut: float) -> float:
-    """Returns the percentage of faces [N] whose error is above `cut`, or nan: no answer."""
+    """Returns the percentage of errors [N] that are above `cut` or nan (no prediction)."""
     return float(100 * np.mean(~(errors <= cut)))
 
 
 def cumulative_auc(errors: Floats, cut: float) -> float:
-    """Returns the area under the cumulative error distribution of faces [N] up to `cut`.
+    """Returns the area under the cumulative error distribution of errors [N], up to `cut`.
 
-    In percent of the whole, 100 where every error is 0; exact, not from a histogram. A face with
-    no answer, nan, adds nothing.
+    It is in percent, 100 if all errors are 0, and exact, without a histogram. nan (no prediction)
+    contributes 0.
     """
     return float(np.mean(face_areas(errors, cut)))
 
 
 def face_areas(errors: Floats, cut: float) -> Floats:
-    """Returns what each face [N] adds to the mean that `cumulative_auc` is, percent."""
+    """Returns the contribution of each face [N] to `cumulative_auc`, their mean, percent."""
     areas: Floats = 100 * np.fmax(cut - errors, 0) / cut
     return areas
 
 
 def cumulative_distribution(errors: Floats) -> tuple[Floats, Floats]:
-    """Returns the steps of the CED of faces [N]: errors, rising, and the share up to each.
+    """Returns the steps of the CED of errors [N].
 
     Returns:
-        errors [M], each once, and the percentage [M] of all N faces with at most that error. nan,
-        no answer, is no step, but one of N.
+        The distinct errors [M] in ascending order, and the percentage [M] of all N faces with at
+        most that error. nan (no prediction) gives no step, but counts in N.
     """
     known, counts = np.unique(errors[np.isfinite(errors)], return_counts=True)
     share: Floats = 100 * np.cumsum(counts) / max(errors.size, 1)
@@ -48,13 +48,13 @@ def cumulative_distribution(errors: Floats) -> tuple[Floats, Floats]:
 def draw_cumulative(
     curves: Mapping[str, Floats], path: Path, *, title: str, normaliser: str, cut: float = 10
 ) -> None:
-    """Draws the CED of one or more networks, up to an error.
+    """Plots the CED of one or more networks, up to an error.
 
     Args:
-        curves: errors [N] of the faces in percent, nan where no answer, by the curve's name.
+        curves: errors [N] of the faces in percent, nan for no prediction, by the curve's name.
         path: of the PNG file.
-        title: above the image.
-        normaliser: that errors are in percent of.
+        title: of the plot.
+        normaliser: of the errors, for the axis label.
         cut: the largest error shown.
 
     Raises:
@@ -64,7 +64,7 @@ def draw_cumulative(
 
     figure = Figure(figsize=(5.5, 4.5), dpi=150, layout="constrained")
     axes = figure.subplots()
-    # Curves of one network for several K lie on each other: dashes let the lower one be seen.
+    # Curves of one network for several K overlap; with dashes both remain visible.
     for number, (name, errors) in enumerate(curves.items()):
         steps, share = cumulative_distribution(errors)
         axes.step(

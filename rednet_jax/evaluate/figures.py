@@ -1,4 +1,4 @@
-"""The figures of a result: what `rednet eval` reports of landmarks, whoever made them."""
+"""The figures that `rednet eval` reports for predicted landmarks."""
 
 from __future__ import annotations
 
@@ -43,10 +43,11 @@ from rednet_jax.landmarks.schemes import Scheme
 Floats = NDArray[np.floating]
 
 LEVEL = 0.95
-"""Of the intervals."""
+"""Level of the intervals."""
 
 BLOCK = 32
-"""Frames of one clip that are drawn together for its interval: neighbours err together."""
+"""Consecutive frames that are resampled together for the interval of one clip, since their errors
+are correlated."""
 
 
 def figures(
@@ -60,44 +61,43 @@ def figures(
     name: str = "predictions",
     parts: Mapping[str, NDArray[np.bool_]] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Measures landmarks against labels.
+    """Compares predicted landmarks with labels.
 
     Args:
         labels: of N faces.
-        answers: K, None where it is not known, and landmarks [N, L, 2] in image pixels, for each
-            row of the result. A face with a coordinate that is not finite has no answer.
-        normaliser: what errors are in percent of; the scheme's own if None.
-        boxes: where crops were cut, None where it is not known.
-        crop_margin: of the crops, None where it is not known.
-        plot: PNG file for the cumulative error distributions; a missed face is in none of their
-            steps, and fails.
-        name: of what is measured, for the plot's legend.
-        parts: of clips, which frames [N] make up a part that has figures of its own, by name.
+        answers: for each row of the result, K (None if unknown) and the predicted landmarks
+            [N, L, 2] in image pixels. A face with a coordinate that is not finite is missed.
+        normaliser: of the errors; the scheme's own if None.
+        boxes: how crops were placed, None if unknown.
+        crop_margin: of the crops, None if unknown.
+        plot: PNG file for the cumulative error distributions; a missed face counts as a failure.
+        name: for the plot's legend.
+        parts: masks [N] of the frames of clips with separate figures, by name.
 
     Returns:
-        What `rednet eval --json` holds. `split`, which says if it is used for selection. Of the
-        largest K: `images` (how many are measured) and `missed` (how many labelled faces have no
-        answer; they are not measured). `normaliser`, `boxes`, `crop_margin`; `interval`, what
-        intervals are. `per_step`, a row for each answer, in percent: `feedback_steps`, `nme`,
+        The content of `rednet eval --json`. `split`, with a note if it is used for selection. For
+        the largest K: `images` (measured faces) and `missed` (labelled faces without a prediction,
+        which are not measured). `normaliser`, `boxes`, `crop_margin`; `interval`, which describes
+        the intervals. `per_step`, a row for each of `answers`, in percent: `feedback_steps`, `nme`,
         `median`, `failure_rate_8`, `failure_rate_10`, `auc_8`; `groups`, the NME of parts of the
-        face; `intervals`, [low, high] of the means among these, None where there are not two
-        owners; of all rows but the first `nme_less_first`, the NME less that of the first row on
-        the faces that both answer, with its paired interval; `with_missed`, failure rates and area
-        if each missed face counts as failed.
+        face; `intervals`, [low, high] of the means among these, None for fewer than two owners;
+        in all rows but the first `nme_less_first`, the NME minus that of the first row on the faces
+        with both predictions, with its paired interval; `with_missed`, failure rates and area
+        if each missed face counts as a failure.
 
-        Of clips, also `clips`, `frames` (labelled or not), `label_jitter`, and in each row, `nme`
-        being that over all frames, `nme_of_videos`, `jitter` and `error_jitter`, means of the
-        videos' means, and `per_video`. A video's interval draws blocks of `BLOCK` frames. Error
-        jitter, that of the difference to the labels, has the labels' own jitter in it unless they
-        are exact. Where there are parts, each row has `parts`: of each `images`, `missed`, and
+        For clips also `clips`, `frames` (labelled or not), `label_jitter`, and in each row, where
+        `nme` is the mean over all frames, `nme_of_videos`, `jitter` and `error_jitter`, means of
+        the videos' means, and `per_video`. The interval of a video resamples blocks of `BLOCK`
+        frames. `error_jitter`, of the difference to the labels, includes the labels' own jitter
+        unless they are exact. With `parts`, each row has `parts`: for each `images`, `missed`, and
         over its frames `nme`, `jitter` and `error_jitter`, with `intervals` over clips.
 
     Raises:
-        RednetError: a normaliser that the landmarks do not have, no face that can be measured or
-            none that has an answer, or a plot that cannot be written.
+        RednetError: a normaliser that the landmarks do not have, no face that can be measured, no
+            prediction for any of them, or a plot that cannot be written.
     """
     normaliser = normaliser or default_normaliser(labels.scheme)
-    told = normaliser_text(labels.scheme, normaliser)
+    described = normaliser_text(labels.scheme, normaliser)
     known = measurable(labels.labelled, labels.scheme, normaliser, boxed=True)
     if not known.any():
         raise RednetError(f"{labels.of}: no face has {needed(normaliser, labels.scheme)} labelled")
@@ -105,36 +105,36 @@ def figures(
     curves: dict[str, Floats] = {}
     first: Floats | None = None
     for steps, landmarks in answers:
-        there = _answered(landmarks)
-        if not (known & there).any():
-            raise RednetError(f"{labels.of}: no answer for any of {known.sum()} labelled faces")
-        answered = np.where(there[:, None, None], landmarks, np.nan)
-        row = _row(labels, answered, known, normaliser, parts)
-        of_known = face_errors(answered, *_truth(labels, normaliser))[known]
-        first = of_known if first is None else first
+        predicted = _predicted(landmarks)
+        if not (known & predicted).any():
+            raise RednetError(f"{labels.of}: no prediction for any of {known.sum()} labelled faces")
+        masked = np.where(predicted[:, None, None], landmarks, np.nan)
+        row = _row(labels, masked, known, normaliser, parts)
+        errors = face_errors(masked, *_truth(labels, normaliser))[known]
+        first = errors if first is None else first
         if rows:
             owners = np.asarray(labels.owners)[known]
-            row["nme_less_first"] = _mean([mean_difference(of_known, first)])
-            bounds = paired_interval(of_known, first, owners, level=LEVEL)
+            row["nme_less_first"] = _mean([mean_difference(errors, first)])
+            bounds = paired_interval(errors, first, owners, level=LEVEL)
             row["intervals"]["nme_less_first"] = _pair(bounds)
         rows.append({"feedback_steps": steps, **row})
         curve = name if steps is None else f"{name}, K = {steps}"
         failed = row["with_missed"]["failure_rate_10"]
-        curves[f"{curve}: NME {row['nme']:.2f} %, {failed:.1f} % fail"] = of_known
+        curves[f"{curve}: NME {row['nme']:.2f} %, {failed:.1f} % fail"] = errors
     last = max(range(len(rows)), key=lambda i: answers[i][0] or 0)
-    there = _answered(answers[last][1])
-    of = labels.of + (", used for selection" if labels.of.endswith(" validation") else "")
+    predicted = _predicted(answers[last][1])
+    split = labels.of + (", used for selection" if labels.of.endswith(" validation") else "")
     result: dict[str, Any] = {
-        "split": of,
-        "images": int((known & there).sum()),
-        "missed": int((labels.labelled.any(1) & ~there).sum()),
-        "normaliser": told,
+        "split": split,
+        "images": int((known & predicted).sum()),
+        "missed": int((labels.labelled.any(1) & ~predicted).sum()),
+        "normaliser": described,
         "boxes": boxes,
         "crop_margin": crop_margin,
         "interval": {
             "level": LEVEL,
             "over": labels.over,
-            "count": len({labels.owners[i] for i in np.flatnonzero(known & there)}),
+            "count": len({labels.owners[i] for i in np.flatnonzero(known & predicted)}),
         },
     }
     if labels.clips is not None:
@@ -149,15 +149,15 @@ def figures(
     if plot is not None:
         faces = "faces" if labels.clips is None else "frames"
         missed = f" found, {result['missed']} missed" if result["missed"] else ""
-        title = f"{of}: {result['images']} {faces}{missed}"
+        title = f"{split}: {result['images']} {faces}{missed}"
         draw_cumulative(curves, plot, title=title, normaliser=result["normaliser"])
     return {**result, "per_step": rows}
 
 
 def figures_text(result: dict[str, Any]) -> str:
-    """Returns what `figures` returns as lines for people, each row with its intervals in brackets.
+    """Returns the result of `figures` as text, one line per row, with intervals in brackets.
 
-    Of clips each video has a line, of the row of the largest K.
+    For clips there is one line per video, with the figures of the largest K.
     """
     interval = result["interval"]
     drawn = f"{100 * interval['level']:g} %, of {interval['count']} {interval['over']} resampled"
@@ -174,7 +174,7 @@ def figures_text(result: dict[str, Any]) -> str:
     for row in result["per_step"]:
         numbers = {k: v for k, v in row.items() if not isinstance(v, dict | list)}
         if result["missed"]:
-            # Rates over those found alone would praise a detector for finding easy faces.
+            # Rates over found faces only would favour a detector that finds only easy faces.
             numbers = {k: v for k, v in numbers.items() if k not in row["with_missed"]}
         lines.append(_line({**numbers, **row["groups"]}, row["intervals"]))
         if result["missed"]:
@@ -204,46 +204,48 @@ def _row(
     normaliser: Normaliser,
     parts: Mapping[str, NDArray[np.bool_]],
 ) -> dict[str, Any]:
-    """The figures of one answer."""
+    """Returns the figures of one row of predictions."""
     errors = face_errors(landmarks, *_truth(labels, normaliser))
     regions = part_errors(landmarks, *_truth(labels, normaliser))
     owners = np.asarray(labels.owners)
-    of_known = {region: one[known] for region, one in regions.items()}
-    row = _of_faces(errors[known], of_known, owners[known])
+    known_regions = {region: values[known] for region, values in regions.items()}
+    row = _face_figures(errors[known], known_regions, owners[known])
     if labels.clips is None:
         return row
     steadiness = _steadiness(labels, landmarks, normaliser)
     videos = [
         {
             "clip": name,
-            **_of_video(landmarks[frames], errors[frames], known[frames], labels.scheme),
+            **_video_figures(landmarks[frames], errors[frames], known[frames], labels.scheme),
             "error_jitter": _mean(steadiness["error_jitter"][frames]),
         }
         for name, frames in labels.clips
     ]
-    of_videos = {
+    video_columns = {
         "nme_of_videos": np.array([video["nme"] for video in videos], float),
         "jitter": np.array([video["jitter"] for video in videos], float),
         "error_jitter": np.array([video["error_jitter"] for video in videos], float),
     }
-    bounds = bootstrap_intervals(of_videos, level=LEVEL)
-    row["intervals"] |= {name: _pair(one) for name, one in bounds.items()}
-    means = {name: _mean(one) for name, one in of_videos.items()}
+    bounds = bootstrap_intervals(video_columns, level=LEVEL)
+    row["intervals"] |= {name: _pair(ends) for name, ends in bounds.items()}
+    means = {name: _mean(values) for name, values in video_columns.items()}
     columns = {"nme": np.where(known, errors, np.nan), **steadiness}
-    of_parts = {
+    part_rows = {
         name: {
             "images": int((known & frames & np.isfinite(errors)).sum()),
             "missed": int((known & frames & ~np.isfinite(errors)).sum()),
-            **_of_part({column: one[frames] for column, one in columns.items()}, owners[frames]),
+            **_part_figures(
+                {column: values[frames] for column, values in columns.items()}, owners[frames]
+            ),
         }
         for name, frames in parts.items()
     }
-    return {**row, **means, **({"parts": of_parts} if parts else {}), "per_video": videos}
+    return {**row, **means, **({"parts": part_rows} if parts else {}), "per_video": videos}
 
 
 def _steadiness(labels: Labels, landmarks: Floats, normaliser: Normaliser) -> dict[str, Floats]:
-    """`jitter` and `error_jitter` of each frame [N] of clips; no clip has neighbours in another."""
-    of_clips = []
+    """Returns `jitter` and `error_jitter` of each frame [N], computed clip by clip."""
+    per_clip = []
     for _, frames in labels.clips or ():
         truth = labels._replace(
             landmarks=labels.landmarks[frames],
@@ -252,24 +254,24 @@ def _steadiness(labels: Labels, landmarks: Floats, normaliser: Normaliser) -> di
         )
         track = landmarks[frames]
         own = frame_jitter(track, labels.scheme)
-        of_clips.append((own, error_jitter(track, *_truth(truth, normaliser))))
-    own, against_truth = (np.concatenate(one) for one in zip(*of_clips, strict=True))
+        per_clip.append((own, error_jitter(track, *_truth(truth, normaliser))))
+    own, against_truth = (np.concatenate(column) for column in zip(*per_clip, strict=True))
     return {"jitter": own, "error_jitter": against_truth}
 
 
-def _of_part(columns: Mapping[str, Floats], owners: NDArray[np.str_]) -> dict[str, Any]:
-    """The mean of each column [F] over frames, and its interval over clips."""
+def _part_figures(columns: Mapping[str, Floats], owners: NDArray[np.str_]) -> dict[str, Any]:
+    """Returns the mean of each column [F] over frames, and its interval over clips."""
     bounds = bootstrap_intervals(columns, owners, level=LEVEL)
     return {
-        **{name: _mean(one) for name, one in columns.items()},
-        "intervals": {name: _pair(one) for name, one in bounds.items()},
+        **{name: _mean(values) for name, values in columns.items()},
+        "intervals": {name: _pair(ends) for name, ends in bounds.items()},
     }
 
 
-def _of_video(
+def _video_figures(
     landmarks: Floats, errors: Floats, known: NDArray[np.bool_], scheme: Scheme
 ) -> dict[str, Any]:
-    """The figures of the frames of one clip, of which some are measurable."""
+    """Returns the figures of one clip; `known` is the mask of its measurable frames."""
     measured = errors[known & np.isfinite(errors)]
     blocks = np.arange(len(errors)) // BLOCK
     return {
@@ -282,27 +284,27 @@ def _of_video(
     }
 
 
-def _of_faces(
+def _face_figures(
     errors: Floats, parts: Mapping[str, Floats], owners: NDArray[np.str_]
 ) -> dict[str, Any]:
-    """The figures of faces that are measurable; nan has no answer."""
-    there = np.isfinite(errors)
-    of_those = errors[there]
+    """Returns the figures of measurable faces; nan means no prediction."""
+    finite = np.isfinite(errors)
+    measured = errors[finite]
     above = {cut: 100.0 * (errors > cut) for cut in (8, 10)}
     columns = {
         "nme": errors,
-        **{f"failure_rate_{cut}": np.where(there, one, np.nan) for cut, one in above.items()},
-        "auc_8": np.where(there, face_areas(errors, 8), np.nan),
+        **{f"failure_rate_{cut}": np.where(finite, rate, np.nan) for cut, rate in above.items()},
+        "auc_8": np.where(finite, face_areas(errors, 8), np.nan),
         **parts,
     }
     bounds = bootstrap_intervals(columns, owners, level=LEVEL)
     return {
-        "nme": float(of_those.mean()),
-        "median": float(np.median(of_those)),
-        "failure_rate_8": failure_rate(of_those, 8),
-        "failure_rate_10": failure_rate(of_those, 10),
-        "auc_8": cumulative_auc(of_those, 8),
-        "groups": {part: _mean(one) for part, one in parts.items()},
+        "nme": float(measured.mean()),
+        "median": float(np.median(measured)),
+        "failure_rate_8": failure_rate(measured, 8),
+        "failure_rate_10": failure_rate(measured, 10),
+        "auc_8": cumulative_auc(measured, 8),
+        "groups": {part: _mean(values) for part, values in parts.items()},
         "intervals": {
             **{name: _pair(bounds[name]) for name in columns if name not in parts},
             "groups": {part: _pair(bounds[part]) for part in parts},
@@ -318,18 +320,18 @@ def _of_faces(
 def _truth(
     labels: Labels, normaliser: Normaliser
 ) -> tuple[Floats, Scheme, NDArray[np.bool_], Normaliser, Floats]:
-    """What `face_errors` compares landmarks with."""
+    """Returns the arguments of `face_errors` after the landmarks."""
     return labels.landmarks, labels.scheme, labels.labelled, normaliser, labels.boxes
 
 
-def _answered(landmarks: Floats) -> NDArray[np.bool_]:
-    """Which faces [N] of landmarks [N, L, 2] have an answer."""
-    there: NDArray[np.bool_] = np.all(np.isfinite(landmarks), axis=(1, 2))
-    return there
+def _predicted(landmarks: Floats) -> NDArray[np.bool_]:
+    """Returns the mask [N] of faces with finite landmarks [N, L, 2]."""
+    finite: NDArray[np.bool_] = np.all(np.isfinite(landmarks), axis=(1, 2))
+    return finite
 
 
 def _mean(values: Sequence[float] | Floats) -> float | None:
-    """The mean of what is a number; None, as JSON has it, where nothing is."""
+    """Returns the mean of the finite values; None if there is none, since JSON has no nan."""
     numbers = np.array(values, float)
     known = numbers[np.isfinite(numbers)]
     return float(known.mean()) if known.size else None

@@ -1,7 +1,7 @@
-"""The error on generated faces by pose and by light, which are set there, so known exactly.
+"""The error on generated faces by pose, light and exposure, which are set exactly.
 
-Each face is drawn once for every setting: the same person with the same expression before the same
-camera, frontal but for the one thing that is set. What breaks, breaks by that alone.
+Each face is drawn once for every setting: the same person with the same expression and camera,
+frontal except for the one property that the setting changes.
 """
 
 from __future__ import annotations
@@ -40,28 +40,28 @@ from rednet_jax.weights.store import load
 FACES = 60
 
 SEED = 2
-"""Of the faces: those of the prepared splits have 0 and 1."""
+"""Of the faces; the prepared splits use 0 and 1."""
 
 _HARD = (0.2, 1.2, 0.0)
-"""Ambient and main light and how far it wraps around, of a light that is set: the hardest drawn."""
+"""Ambient light, main light and its wrap-around for a set light: the hardest that is drawn."""
 
 _MIDDLE_EXPOSURE, _EXPOSURES, _DARKEST = 0.355, 0.35, 0.18
-"""What the generator multiplies an image's mean by: darkest + exposures * (0 to 1)."""
+"""The generator's exposure is _DARKEST + _EXPOSURES * u, with u in [0, 1]."""
 
 _TILE, _TILE_MARGIN, _COLUMNS = 128, 1.7, 8
 
 
 class Setting(NamedTuple):
-    """What is set of a generated face.
+    """A property of generated faces and its value.
 
     Attributes:
         varied: 'yaw', 'pitch', 'roll', 'light', 'exposure', or 'nothing'.
-        value: degrees, stops, or where the light comes from, as people say it.
-        angles: yaw, pitch and roll, degrees: the nose to the image's right, the face upwards, the
-            head clockwise as seen.
+        value: degrees, stops, or a name of the light's direction.
+        angles: yaw, pitch and roll, degrees; positive turns the nose to the image's right, the face
+            upwards, and the head clockwise in the image.
         light: direction towards a hard light (x to the right, y down, z to the camera), any length;
-            None as drawn.
-        stops: exposure above the middle of what is drawn; None as drawn.
+            None for the drawn light.
+        stops: exposure above the middle of the generator's range; None for the drawn exposure.
     """
 
     varied: str
@@ -90,11 +90,11 @@ SETTINGS = (
 
 
 def draw_setting(setting: Setting, faces: int = FACES) -> Split[Sample]:
-    """Returns generated faces, the same people for every setting, as a split to be measured."""
-    nothing = (np.nan,) * 3
+    """Returns a split of generated faces, the same people for every setting."""
+    unset = (np.nan,) * 3
     images, landmarks = _drawn(
         np.radians(np.array(setting.angles, np.float32)),
-        np.array(setting.light or nothing, np.float32),
+        np.array(setting.light or unset, np.float32),
         np.float32(np.nan if setting.stops is None else setting.stops),
         faces,
     )
@@ -117,7 +117,10 @@ def draw_setting(setting: Setting, faces: int = FACES) -> Split[Sample]:
 def _drawn(
     angles: jax.Array, light: jax.Array, stops: jax.Array, faces: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Pictures [N, S, S, 3] and landmarks [N, 70, 2]; nan is as drawn. One program for all."""
+    """Returns images [N, S, S, 3] and landmarks [N, 70, 2]; nan keeps the drawn light or exposure.
+
+    The settings are traced, so that all of them share one compiled program.
+    """
 
     def arrange(motion: Motion, scene: Scene) -> tuple[Motion, Scene]:
         hard = scene.levels.at[jnp.array([0, 1, 3])].set(jnp.array(_HARD))
@@ -147,26 +150,25 @@ def measure_generated(
     sheet: Path | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Measures a checkpoint of 68 points on generated faces, boxes around their exact points.
+    """Evaluates a checkpoint of 68 points on generated faces, with crops around their exact points.
 
     Args:
         checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
-        settings: what is set, one after the other.
+        settings: to evaluate.
         faces: N, the same people for every setting.
-        feedback_steps: every K to measure.
-        image: PNG file for the face of each setting that the largest K errs most on.
-        report: called with the number of settings done and in all.
+        feedback_steps: all K to measure.
+        sheet: PNG file with the face of the largest error of each setting, at the largest K.
+        report: called with (done, total) after each setting.
 
     Returns:
         `faces`, `seed`, `level` of the intervals, `normalisers`, and `settings`: a row for each
-        with `varied`, `value`, `estimated_yaw` (mean and standard deviation of what
-        `estimated_yaw` makes of the exact points, degrees) and `per_step`: for each K
-        `feedback_steps`, `nme` (inter-ocular) with its `interval`, `above_10`, the percentage of
-        faces above 10 %, and `nme_of_diagonal`, in percent of the box's diagonal, which does not
-        shrink as a head turns.
+        with `varied`, `value`, `estimated_yaw` (mean and standard deviation of `estimated_yaw` of
+        the exact points, degrees) and `per_step`: for each K `feedback_steps`, `nme`
+        (inter-ocular) with its `interval`, `above_10`, the percentage of faces above 10 %, and
+        `nme_of_diagonal`, in percent of the box's diagonal, which does not shrink as a head turns.
 
     Raises:
-        RednetError: a bad checkpoint, or an image that cannot be written.
+        RednetError: a bad checkpoint, or a sheet that cannot be written.
     """
     config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
     rows, captions, tiles = [], [], []
@@ -210,14 +212,14 @@ def measure_generated(
         "seed": SEED,
         "level": LEVEL,
         "normalisers": [
-            normaliser_text(config.scheme, one) for one in ("inter-ocular", "box-diagonal")
+            normaliser_text(config.scheme, name) for name in ("inter-ocular", "box-diagonal")
         ],
         "settings": rows,
     }
 
 
 def _tile(sample: Sample, landmarks: NDArray[np.floating], scheme: Scheme) -> NDArray[np.uint8]:
-    """The face [S, S, 3] with landmarks [L, 2] drawn, pixels of its image."""
+    """Returns a tile [S, S, 3] of the face with landmarks [L, 2], in pixels of its image."""
     affine = crop_transform(sample.box, margin=_TILE_MARGIN, size=_TILE)
     points = apply_affine(invert_affine(affine), landmarks)
     return draw_landmarks(crop_image(sample.image, affine, _TILE), points, scheme)

@@ -1,4 +1,4 @@
-"""What a split's faces are measured against: their labels, without their images."""
+"""The labels of a split's faces, without their images."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from rednet_jax.landmarks.schemes import Scheme
 
 
 class Labels(NamedTuple):
-    """The labels of N faces: of images, or of all frames of clips, one clip after the other.
+    """The labels of N faces: of images, or of the frames of clips, concatenated.
 
     Attributes:
-        of: the data set and the split, as in '300w validation'.
-        names: N names; of frames CLIP/NUMBER, the number from 1.
+        of: the data set and the split, such as '300w validation'.
+        names: N names; those of frames are CLIP/NUMBER, with numbers from 1.
         landmarks: float32 [N, L, 2], image pixels.
         labelled: bool [N, L].
-        owners: N; faces of one owner err together.
-        over: what owners are: 'people' where the data set knows them, else 'photos', or 'clips'.
+        owners: N; the person, photo or clip of each face, within which errors are correlated.
+        over: kind of the owners: 'people' if the data set has identities, else 'photos', or
+            'clips'.
         scheme: of the landmarks.
         boxes: float32 [N, 4], of the faces, image pixels.
-        clips: name and frames of each clip, None of images.
+        clips: name and frames of each clip; None for images.
     """
 
     of: str
@@ -42,7 +43,7 @@ class Labels(NamedTuple):
 
 
 def labels_fingerprint(labels: Labels) -> str:
-    """Returns the SHA-256 of names, points (float32) and which of them are labelled."""
+    """Returns the SHA-256 of the names, the points (float32) and the mask of labelled points."""
     digest = hashlib.sha256()
     for name in labels.names:
         digest.update(f"{name}\n".encode("utf-8", "surrogateescape"))
@@ -53,10 +54,10 @@ def labels_fingerprint(labels: Labels) -> str:
 
 
 def face_labels(of: str, samples: Split[Sample], scheme: Scheme) -> Labels:
-    """Returns the labels of faces in images, as landmarks of a scheme.
+    """Returns the labels of faces in images, converted to a scheme.
 
     Raises:
-        RednetError: the split's landmarks do not give those of the scheme.
+        RednetError: the split's landmarks cannot be converted to the scheme.
     """
     names, landmarks, labelled, owners, boxes = [], [], [], [], []
     known = True
@@ -83,10 +84,10 @@ def face_labels(of: str, samples: Split[Sample], scheme: Scheme) -> Labels:
 
 
 def clip_labels(of: str, clips: Split[ClipSample], scheme: Scheme, every: int = 1) -> Labels:
-    """Returns the labels of clips' frames, or of one in so many, as landmarks of a scheme.
+    """Returns the labels of every `every`-th frame of clips, converted to a scheme.
 
     Raises:
-        RednetError: the split's landmarks do not give those of the scheme.
+        RednetError: the split's landmarks cannot be converted to the scheme.
     """
     names: list[str] = []
     owners: list[str] = []

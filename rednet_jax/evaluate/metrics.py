@@ -1,8 +1,8 @@
-"""Errors of landmarks, in numpy, face by face; whoever calls takes the mean.
+"""Errors of landmarks per face, in numpy.
 
-NME is the mean distance of the points from the truth, divided by a length of the true face, its
-normaliser, and given in percent. Figures by different normalisers do not compare: each result names
-its own.
+NME is the mean distance of the points from the truth, divided by a length of the true face (the
+normaliser), in percent. NMEs of different normalisers are not comparable, so each result states its
+own.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ def point_errors(
         landmarks: [..., L, 2], any frame of pixels.
         truth: [..., L, 2], the same frame.
         scheme: of the landmarks.
-        labelled: [..., L]; where it is False, or the face is not measurable, the error is nan. All
-            are labelled where it is None.
+        labelled: [..., L]; the error is nan where it is False, or if the face is not measurable.
+            None means that all points are labelled.
         normaliser: the length; the scheme's own if None.
         boxes: as in `face_lengths`.
 
     Raises:
         ValueError: shapes that differ.
-        RednetError: the scheme has no such length.
+        RednetError: the scheme does not have the normaliser.
     """
     if landmarks.shape != truth.shape:
         raise ValueError(f"landmarks of shape {landmarks.shape}, truth of {truth.shape}")
@@ -58,8 +58,8 @@ def face_errors(
 ) -> Floats:
     """Returns the NME of every face, [...], percent.
 
-    Args and errors are those of `point_errors`. Points without label do not count; nan is a face
-    that is not measurable, or one with no answer for a labelled point.
+    Args and errors are those of `point_errors`. Unlabelled points are excluded; the NME is nan if
+    the face is not measurable, or if a labelled point has no prediction.
     """
     labelled = np.ones(truth.shape[:-1], bool) if labelled is None else labelled
     return _mean_of(point_errors(landmarks, truth, scheme, labelled, normaliser, boxes), labelled)
@@ -75,8 +75,8 @@ def part_errors(
 ) -> dict[str, Floats]:
     """Returns the NME [...] of every face for each of the scheme's regions, percent.
 
-    Args and errors are those of `point_errors`. nan is a face that is not measurable, that has no
-    label in this region, or no answer for a labelled point of it.
+    Args and errors are those of `point_errors`. The NME is nan if the face is not measurable, if it
+    has no label in the region, or if a labelled point of it has no prediction.
     """
     labelled = np.ones(truth.shape[:-1], bool) if labelled is None else labelled
     errors = point_errors(landmarks, truth, scheme, labelled, normaliser, boxes)
@@ -90,12 +90,12 @@ def jitter(landmarks: Floats, scheme: Scheme, points: list[int] | None = None) -
     """Returns the mean `|p(t+1) - 2 p(t) + p(t-1)|` of a track, in percent of the scheme's length.
 
     Args:
-        landmarks: [T, L, 2]; frames that are nan, and their neighbours, do not count.
+        landmarks: [T, L, 2]; frames that are nan, and their neighbours, are excluded.
         scheme: of the landmarks.
-        points: of the landmarks, those that count; all if None.
+        points: indices of the landmarks to include; all if None.
 
     Returns:
-        nan where no three frames follow each other, and for one landmark alone without its length.
+        The jitter; nan without three consecutive frames, or if the landmarks have no length.
     """
     relative = _relative_jitter(landmarks, scheme)
     counted = relative if points is None else relative[:, points]
@@ -104,11 +104,11 @@ def jitter(landmarks: Floats, scheme: Scheme, points: list[int] | None = None) -
 
 
 def frame_jitter(landmarks: Floats, scheme: Scheme) -> Floats:
-    """Returns the jitter of each frame [T] of a track [T, L, 2], percent; `jitter` has the unit.
+    """Returns the jitter of each frame [T] of a track [T, L, 2], percent of the scheme's length.
 
-    It is that of the frame and its two neighbours; nan where one of the three is nan or missing.
+    It is computed from the frame and its two neighbours; nan if one of them is nan or missing.
     """
-    return 100 * _of_frames(_relative_jitter(landmarks, scheme), len(landmarks))
+    return 100 * _frame_means(_relative_jitter(landmarks, scheme), len(landmarks))
 
 
 def error_jitter(
@@ -122,22 +122,22 @@ def error_jitter(
     """Returns the jitter of each frame [T] against the truth, in percent of the true face's length.
 
     It is the mean `|e(t+1) - 2 e(t) + e(t-1)|` of the errors e = landmarks - truth, so the head's
-    own motion does not count. The truth's jitter does: labels that people or machines set in each
-    frame jitter themselves, those of generated faces do not.
+    own motion cancels. The truth's jitter does not: manual and machine labels of single frames
+    jitter, those of generated faces do not.
 
-    Args are those of `point_errors`, with landmarks [T, L, 2]. A point counts where it is labelled
-    in the frame and its two neighbours; nan is a frame without such a point.
+    Args are those of `point_errors`, with landmarks [T, L, 2]. A point is included if it is
+    labelled in the frame and its two neighbours; the jitter of a frame without such points is nan.
     """
     labelled = np.ones(truth.shape[:-1], bool) if labelled is None else labelled
     errors = np.where(labelled[..., None], landmarks - truth, np.nan)
     lengths = face_lengths(truth, scheme, normaliser, labelled, boxes)[1:-1]
-    return 100 * _of_frames(_second_differences(errors) / lengths[:, None], len(landmarks))
+    return 100 * _frame_means(_second_differences(errors) / lengths[:, None], len(landmarks))
 
 
 def _relative_jitter(landmarks: Floats, scheme: Scheme) -> Floats:
-    """|Second differences| [T-2, L] of a track, in its own lengths."""
+    """Returns the norms of second differences [T-2, L], divided by the lengths of the track."""
     known: NDArray[np.bool_] = np.all(np.isfinite(landmarks), axis=-1)
-    # Points that all lie on one spot have no length: what is not finite does not count.
+    # Coinciding points have the length 0; the result is then not finite and is excluded.
     with np.errstate(divide="ignore", invalid="ignore"):
         lengths = face_lengths(landmarks, scheme, None, known)[1:-1]
         relative: Floats = _second_differences(landmarks) / lengths[:, None]
@@ -150,15 +150,15 @@ def _second_differences(points: Floats) -> Floats:
     return np.asarray(np.linalg.norm(second, axis=-1))
 
 
-def _of_frames(differences: Floats, frames: int) -> Floats:
-    """The means [T] of second differences [T-2, L] over points; nan in the first and last frame."""
+def _frame_means(differences: Floats, frames: int) -> Floats:
+    """Returns the means [T] of [T-2, L] over points; nan for the first and last frame."""
     means = np.full(frames, np.nan)
     means[1:-1] = _mean_of(differences, np.isfinite(differences))
     return means
 
 
 def _mean_of(errors: Floats, labelled: NDArray[np.bool_]) -> Floats:
-    """The mean of errors [..., P] over the labelled points; nan where there is none."""
+    """Returns the mean of errors [..., P] over the labelled points; nan if there are none."""
     count = labelled.sum(-1)
     total = np.where(labelled, errors, 0).sum(-1)
     mean: Floats = np.where(count > 0, total / np.maximum(count, 1), np.nan)

@@ -1,4 +1,4 @@
-"""Predictions as CSV: written beside a result, and anyone's, read to be scored."""
+"""Predictions as CSV: writing those of a network, and scoring files of any origin."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ Floats = NDArray[np.floating]
 
 
 def write_predictions(path: Path, labels: Labels, landmarks: Floats) -> None:
-    """Writes landmarks [N, L, 2] of the faces of a split, image pixels; nan is no answer.
+    """Writes landmarks [N, L, 2] of the faces of a split, image pixels; nan means no prediction.
 
-    Images are one file. So are clips where the path ends in .csv, their frames named CLIP/NUMBER;
-    else it is a folder with CLIP.csv for each, frames named by their number from 1.
+    A split of images is one file. Clips are one file if the path ends in .csv, with frames named
+    CLIP/NUMBER; else a folder with one CLIP.csv per clip, with frames named by number from 1.
 
     Raises:
         RednetError: a file cannot be written.
     """
-    there = np.isfinite(landmarks).all((1, 2), keepdims=True)
-    landmarks = np.where(there, landmarks, np.nan)
+    finite = np.isfinite(landmarks).all((1, 2), keepdims=True)
+    landmarks = np.where(finite, landmarks, np.nan)
     if labels.clips is None or path.suffix == ".csv":
         write_landmarks_csv(path, labels.names, landmarks)
         return
@@ -45,29 +45,31 @@ def write_predictions(path: Path, labels: Labels, landmarks: Floats) -> None:
 
 
 def read_predictions(path: Path, labels: Labels) -> Floats:
-    """Returns the landmarks [N, L, 2] that a file, or of clips a folder, has for a split's faces.
+    """Returns the landmarks [N, L, 2] of a split's faces from a file, or from a folder for clips.
 
-    The form is that of `write_predictions`. A frame without labels may have no row.
+    The format is that of `write_predictions`. Rows of frames without labels may be missing.
 
     Raises:
-        RednetError: a file that cannot be read or is no such table, a name that the split does not
-            have, or a labelled face without a row.
+        RednetError: a file that cannot be read or is invalid, a name that the split does not have,
+            or a labelled face without a row.
     """
     count = labels.landmarks.shape[1]
     if labels.clips is None or not path.is_dir():
-        return _placed(path, labels, *read_landmarks_csv(path, count))
+        return _in_order(path, labels, *read_landmarks_csv(path, count))
     parts = []
     files = {file.stem for file in path.glob("*.csv")}
     clips = [name for name, _ in labels.clips]
-    _refuse(path, sorted(files - set(clips)), f"no clip of {labels.of}: ")
-    _refuse(path, [name for name in clips if name not in files], f"no CSV file of {labels.of}'s ")
+    _refuse(path, sorted(files - set(clips)), f"{labels.of} has no clip ")
+    _refuse(
+        path, [name for name in clips if name not in files], f"no CSV file for {labels.of} clip "
+    )
     for name, frames in labels.clips:
         file = path / f"{name}.csv"
         numbers = [frame.rpartition("/")[2] for frame in labels.names[frames]]
-        of_clip = labels._replace(
+        part = labels._replace(
             of=f"{labels.of} {name}", names=numbers, labelled=labels.labelled[frames]
         )
-        parts.append(_placed(file, of_clip, *read_landmarks_csv(file, count)))
+        parts.append(_in_order(file, part, *read_landmarks_csv(file, count)))
     return np.concatenate(parts)
 
 
@@ -81,28 +83,28 @@ def score_predictions(
     normaliser: Normaliser | None = None,
     plot: Path | None = None,
 ) -> dict[str, Any]:
-    """Measures anyone's predictions on a split.
+    """Evaluates predictions of any origin on a split.
 
     Args:
-        path: of a CSV file, or of a folder with one for each clip, as `read_predictions` has it.
+        path: of a CSV file, or of a folder with one file per clip, as in `read_predictions`.
         data: name of the data set.
         split: of the data set.
         data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
-        scheme: of the predictions; if None, that of the data set, or a built-in one with as many
-            landmarks.
-        normaliser: what errors are in percent of; the scheme's own if None.
+        scheme: of the predictions; if None, that of the data set, or a built-in one with the same
+            number of landmarks.
+        normaliser: of the errors; the scheme's own if None.
         plot: PNG file for the cumulative error distribution.
 
     Returns:
-        As `figures` does, with one row in `per_step`, and `provenance` as `measured_on` does; what
-        predictions do not tell (`boxes`, `crop_margin`, `feedback_steps`) is None.
+        The result of `figures`, with one row in `per_step`, and `provenance` of `measured_on`;
+        `boxes`, `crop_margin` and `feedback_steps` are unknown, so None.
 
     Raises:
         RednetError: predictions as in `read_predictions`, an unknown data set or split, no face
-            that can be measured, a plot that cannot be written.
+            that can be measured, or a plot that cannot be written.
     """
     path = Path(path)
-    # So that a file that cannot be read is reported before the split is read.
+    # First, so that an unreadable file is reported before the split is read.
     count = _count(path)
     of = f"{data} {split}"
     samples: Split[Any]
@@ -116,15 +118,15 @@ def score_predictions(
         labels = face_labels(of, faces, scheme)
     normaliser = normaliser or default_normaliser(scheme)
     check_normaliser(normaliser, scheme)
-    answer = read_predictions(path, labels)
-    result = figures(labels, [(None, answer)], normaliser=normaliser, plot=plot, name=path.stem)
+    landmarks = read_predictions(path, labels)
+    result = figures(labels, [(None, landmarks)], normaliser=normaliser, plot=plot, name=path.stem)
     command = eval_command(f"--predictions-in {path.name}", data, split, normaliser)
     origin = measured_on(command, samples, predictions=path, labels=labels)
     return {**result, "provenance": origin}
 
 
 def _count(path: Path) -> int:
-    """Landmarks of a file, or of the first one of a folder, by the columns of its first line."""
+    """Returns the number of landmarks in the header of a file, or of a folder's first file."""
     file = min(path.glob("*.csv"), default=None) if path.is_dir() else path
     if file is None:
         raise RednetError(f"{path}: no CSV file in this folder")
@@ -133,29 +135,29 @@ def _count(path: Path) -> int:
 
 
 def _scheme(count: int, of_data: Scheme) -> Scheme:
-    """The data set's scheme, or a built-in one with as many landmarks that it gives."""
+    """Returns the data set's scheme, or a built-in one of `count` landmarks that it converts to."""
     known = [of_data, *BUILTIN.values()]
-    # The file's reader reports a number of columns that no scheme has, with its line.
-    fitting = (one for one in known if one.count == count and converts(of_data, one))
+    # If no scheme fits, the reader of the file reports the number of columns with its line.
+    fitting = (scheme for scheme in known if scheme.count == count and converts(of_data, scheme))
     return next(fitting, of_data)
 
 
-def _placed(path: Path, labels: Labels, names: Sequence[str], landmarks: Floats) -> Floats:
-    """Rows in the order of the split's faces; nan where an unlabelled face has none."""
+def _in_order(path: Path, labels: Labels, names: Sequence[str], landmarks: Floats) -> Floats:
+    """Returns the rows in the split's order; nan for unlabelled faces without a row."""
     rows = {name: row for row, name in enumerate(names)}
     known = set(labels.names)
     _refuse(path, [name for name in names if name not in known], f"not in {labels.of}: ")
-    wanted = [labels.names[i] for i in np.flatnonzero(np.any(labels.labelled, axis=1))]
-    missing = [name for name in wanted if name not in rows]
-    _refuse(path, missing, f"has no row (nan is no answer) of {labels.of}'s ")
-    placed = np.full((len(labels.names), *landmarks.shape[1:]), np.nan, np.float32)
+    labelled = [labels.names[i] for i in np.flatnonzero(np.any(labels.labelled, axis=1))]
+    missing = [name for name in labelled if name not in rows]
+    _refuse(path, missing, f"no row (nan for no prediction) for {labels.of} ")
+    ordered = np.full((len(labels.names), *landmarks.shape[1:]), np.nan, np.float32)
     for number, name in enumerate(labels.names):
         if name in rows:
-            placed[number] = landmarks[rows[name]]
-    return placed
+            ordered[number] = landmarks[rows[name]]
+    return ordered
 
 
-def _refuse(path: Path, names: Sequence[str], why: str) -> None:
+def _refuse(path: Path, names: Sequence[str], message: str) -> None:
     if names:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        raise RednetError(f"{path}: {why}{names[0]!r}{more}")
+        raise RednetError(f"{path}: {message}{names[0]!r}{more}")

@@ -1,8 +1,8 @@
-"""What the two halves of the code know: linear probes of C_id and C_pe on people held out.
+"""Linear probes of the two halves of the code, C_id and C_pe, on held-out people.
 
-The papers split the code C: C_id is to hold identity, C_pe pose and expression. The network is
-frozen, and a linear map is fitted on each half alone. Of generated faces pose and expression are
-known exactly.
+The papers split the code C: C_id should encode identity, C_pe pose and expression. The network is
+frozen, and a linear map is fitted on each half alone. The pose and expression of generated faces
+are known exactly.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ Floats = NDArray[np.float64]
 
 HALVES = ("C_id", "C_pe")
 TARGETS = ("yaw", "pitch", "roll", "open", "smile", "pucker", "brows", "eyes closed")
-"""Of generated faces: angles of the head, then expressions as `head.Motion` has them."""
+"""Targets on generated faces: angles of the head, then expressions as in `head.Motion`."""
 
 MEANS = {"pose": TARGETS[:3], "expression": TARGETS[3:]}
-"""Means over several targets, which are reported beside each."""
+"""Means over several targets, which are reported as further rows."""
 
 PEOPLE, FACES = 240, 6
 SEED = 4
-"""Of the people; other generated faces that are measured have seeds 0 to 3."""
+"""Of the people; other evaluations on generated faces use 0 to 3."""
 
 _ANGLES = (40.0, 20.0, 20.0)
 _LOW, _HIGH = (0.0, -0.5, 0.0, -0.5, 0.0), (1.0, 1.0, 1.0, 1.0, 1.0)
@@ -63,30 +63,30 @@ def measure_probes(
     Each half of the code of the first pass is averaged over space, as f_CLS takes C_id.
 
     Pose and expression: ridge regression, fitted on two thirds of the generated people and scored
-    on the others; its penalty is chosen within those it is fitted on.
+    on the others; the penalty is chosen on a part of the former.
 
-    Identity: two faces of one person are told from those of two people by the cosine of their
-    halves, centred and whitened by the covariance within people. The map is fitted on LFW's
-    training people (each has two photographs) and scored on its validation people, and likewise on
-    the generated ones.
+    Identity: verification whether two faces show one person, by the cosine similarity of their
+    halves, which are centred and whitened by the covariance within people. The whitening is fitted
+    on LFW's training people (two photographs each) and scored on its validation people, and
+    likewise on generated people.
 
     Args:
         checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
-        people: generated people; at least 6.
-        faces: of each of them; at least 2.
-        data_dir: the folder of prepared data, of which lfw is read; None for $REDNET_JAX_DATA or
+        people: number of generated people, at least 6.
+        faces: number of faces per person, at least 2.
+        data_dir: the folder of prepared data, which must contain lfw; None for $REDNET_JAX_DATA or
             ~/.cache/rednet_jax.
-        report: called with the number of sets done and in all.
+        report: called with (done, total) after each of three steps.
 
     Returns:
         `level` of the intervals, `people`, `faces`, `seed`. `regression`, a row for each of
-        `TARGETS` and `MEANS`: `target`, `unexplained` by half (the squared error on people held
-        out over the target's variance there: 0 is exact, 1 knows nothing), `intervals`, and
-        `difference`, the interval of C_pe's less C_id's. `verification`, a row for each of `lfw`
+        `TARGETS` and `MEANS`: `target`, `unexplained` by half (the squared error on held-out people
+        divided by the target's variance: 0 is exact, 1 is the error of the mean), `intervals`, and
+        `difference`, the interval of C_pe's minus C_id's. `verification`, a row for each of `lfw`
         and `generated`: `faces_of`, `people`, `pairs`, and by half `equal_error_rate` and
-        `confusion` (share of the pairs of two people that look more alike than a pair of one
-        person: 0 is exact, 0.5 knows nothing) with `intervals`, and `difference`, the interval of
-        C_id's less C_pe's.
+        `confusion` (fraction of pairs of two people with a higher similarity than a pair of one
+        person: 0 is perfect, 0.5 is chance) with `intervals`, and `difference`, the interval of
+        C_id's minus C_pe's.
 
     Raises:
         RednetError: a checkpoint that cannot be read, too few people or faces, or lfw is not
@@ -134,7 +134,7 @@ def measure_probes(
 def halves_of_codes(
     config: RedNetConfig, variables: dict[str, Any], crops: NDArray[np.uint8]
 ) -> dict[str, Floats]:
-    """Returns the means over space of both halves of the code, float64 [N, code_width / 2] each.
+    """Returns the spatial means of both halves of the code, float64 [N, code_width / 2] each.
 
     Args:
         config: of the network.
@@ -155,8 +155,8 @@ def halves_of_codes(
 def draw_people(config: RedNetConfig, people: int, faces: int) -> tuple[NDArray[np.uint8], Floats]:
     """Returns generated faces, person by person.
 
-    Every face has its own pose, expression and scene, all numbers independent. Crops are cut around
-    the landmarks and not displaced.
+    Every face has an independent pose, expression and scene. Crops are cut around the landmarks,
+    without displacement.
 
     Returns:
         uint8 [people * faces, S, S, 3], S = config.input_size, and `TARGETS` float64 [..., 8]:
@@ -194,18 +194,18 @@ def draw_people(config: RedNetConfig, people: int, faces: int) -> tuple[NDArray[
             pixels = jnp.round(255 * image).astype(jnp.uint8)
             return pixels, jnp.concatenate([angles, expression])
 
-        found: tuple[jax.Array, jax.Array] = jax.lax.map(face, jnp.arange(count))
-        return found
+        rows: tuple[jax.Array, jax.Array] = jax.lax.map(face, jnp.arange(count))
+        return rows
 
-    every = [of_person(jnp.int32(person), faces) for person in range(people)]
-    images, targets = (np.concatenate([np.asarray(one[i]) for one in every]) for i in range(2))
+    parts = [of_person(jnp.int32(person), faces) for person in range(people)]
+    images, targets = (np.concatenate([np.asarray(part[i]) for part in parts]) for i in range(2))
     return images, targets.astype(np.float64)
 
 
 def _photographs(
     config: RedNetConfig, part: str, data_dir: Path | None
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Crops of LFW's photographs, of people with two whose landmarks are all labelled."""
+    """Returns crops and identities of fully labelled LFW faces, of people with at least two."""
     samples = read_split("lfw", part, data_dir)
     crops, names = [], []
     for sample in samples:
@@ -215,12 +215,12 @@ def _photographs(
         affine = crop_transform(box, margin=config.input_margin, size=config.input_size)
         crops.append(crop_image(sample.image, affine, config.input_size))
         names.append(sample.identity)
-    found = np.asarray(names, np.int64)
-    people, counts = np.unique(found, return_counts=True)
-    kept = np.isin(found, people[counts > 1])
+    owner = np.asarray(names, np.int64)
+    people, counts = np.unique(owner, return_counts=True)
+    kept = np.isin(owner, people[counts > 1])
     if kept.sum() < 6:
         raise RednetError(f"lfw/{part}: fewer than three people have two labelled photographs")
-    return np.stack(crops)[kept], found[kept]
+    return np.stack(crops)[kept], owner[kept]
 
 
 def _regression_errors(
@@ -229,9 +229,9 @@ def _regression_errors(
     owner: NDArray[np.int64],
     fitted: NDArray[np.bool_],
 ) -> dict[str, Floats]:
-    """Squared errors by half on the faces held out, over the target's variance there."""
+    """Returns squared errors by half on held-out faces, divided by the target's variance there."""
     variance = target[~fitted].var()
-    # The penalty is chosen on the last third of those that it is fitted on.
+    # The penalty is chosen on the last third of the people for fitting.
     inner = fitted & (owner < owner[fitted].max() * 2 // 3)
     errors: dict[str, Floats] = {}
     for half, rows in codes.items():
@@ -247,7 +247,7 @@ def _regression_errors(
 
 
 def _regressed(name: str, errors: dict[str, Floats], groups: NDArray[np.int64]) -> dict[str, Any]:
-    """A row of `regression`; `groups` are the people of the errors."""
+    """Returns a row of `regression`; `groups` [N] are the people of the errors."""
     return {
         "target": name,
         "unexplained": {half: float(one.mean()) for half, one in errors.items()},
@@ -259,7 +259,7 @@ def _regressed(name: str, errors: dict[str, Floats], groups: NDArray[np.int64]) 
 
 
 def _ridge(rows: Floats, target: Floats, others: Floats, penalty: float) -> Floats:
-    """Fits target [N] on rows [N, F] and returns what it predicts of others [M, F]."""
+    """Fits target [N] on rows [N, F] and returns the predictions [M] for others [M, F]."""
     mean, deviation = rows.mean(0), rows.std(0) + 1e-9
     scaled = (rows - mean) / deviation
     gram = scaled.T @ scaled + penalty * len(rows) * np.eye(rows.shape[1])
@@ -273,7 +273,7 @@ def _verified(
     train: tuple[dict[str, Floats], NDArray[np.int64]],
     validation: tuple[dict[str, Floats], NDArray[np.int64]],
 ) -> dict[str, Any]:
-    """A row of `verification`."""
+    """Returns a row of `verification`."""
     codes, owner = validation
     same = owner[:, None] == owner
     first, second = np.nonzero(np.triu(same, 1))
@@ -306,7 +306,7 @@ def _verified(
 
 
 def _within_people(rows: Floats, owner: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """Mean, and the map that whitens how faces of one person differ, shrunk to the identity."""
+    """Returns the mean, and the whitening of the shrunk covariance within people."""
     centred = rows.copy()
     for person in np.unique(owner):
         centred[owner == person] -= rows[owner == person].mean(0)
@@ -320,14 +320,14 @@ def _within_people(rows: Floats, owner: NDArray[np.int64]) -> tuple[Floats, Floa
 
 
 def _equal_error_rate(pairs: Floats, others: Floats) -> float:
-    """The rate at which as many pairs of one person are refused as of two are taken for one.
+    """Returns the error rate at the threshold where false rejections equal false acceptances.
 
     Args:
-        pairs: scores of pairs of one person.
-        others: of two people, in rising order.
+        pairs: similarities of pairs of one person.
+        others: similarities of pairs of two people, ascending.
     """
     thresholds = np.sort(np.concatenate([pairs, others]))
-    refused = np.searchsorted(np.sort(pairs), thresholds) / len(pairs)
-    taken = 1 - np.searchsorted(others, thresholds) / len(others)
-    best = int(np.argmin(np.abs(refused - taken)))
-    return float((refused[best] + taken[best]) / 2)
+    rejected = np.searchsorted(np.sort(pairs), thresholds) / len(pairs)
+    accepted = 1 - np.searchsorted(others, thresholds) / len(others)
+    best = int(np.argmin(np.abs(rejected - accepted)))
+    return float((rejected[best] + accepted[best]) / 2)

@@ -1,4 +1,4 @@
-"""How a checkpoint is measured on a split: where the crops are cut, and what is reported."""
+"""Evaluation of a checkpoint on a split of images: placement of the crops, and the figures."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ from rednet_jax.weights.store import checkpoint_name, load
 Boxes = Literal["truth", "detector", "jitter", "jitter-hard"]
 
 JITTER = {"jitter": (0.06, 0.10), "jitter-hard": (0.12, 0.20)}
-"""Deviations of a displaced box: of its centre in sides, of the logarithm of its size."""
+"""Standard deviations of the box's centre, in sides, and of the logarithm of its size."""
 
 RIGHT_IOU = 0.4
-"""The detector has found a face where its box overlaps the landmarks' box by more than this."""
+"""A detection is correct if the IoU of its box and the landmarks' box is larger."""
 
 
 class Crops(NamedTuple):
-    """The faces of a split as the network sees them.
+    """The crops of a split's faces, the network's input.
 
     Attributes:
-        names: N paths below the source folder, without extension.
+        names: N paths relative to the source folder, without extension.
         images: uint8 [N, S, S, 3].
         affines: float64 [N, 2, 3], crop pixels -> image pixels.
         landmarks: float32 [N, L, 2], image pixels.
         labelled: bool [N, L].
         boxes: float32 [N, 4], of the faces, image pixels.
-        missed: names of the faces that the detector did not find; they are not in the arrays.
+        missed: names of the faces that the detector did not find, which the arrays exclude.
         scheme: of the landmarks.
     """
 
@@ -69,20 +69,20 @@ def crop_split(
     *,
     detector: FaceDetector | None = None,
 ) -> Crops:
-    """Cuts every face of a split by the one crop rule.
+    """Crops every face of a split.
 
     Args:
         samples: the split.
-        config: the network's: its margin, size and landmarks.
-        boxes: crops around `whole_face_box` of the labels ('truth'), around the detector's box and
-            upright where it gives points ('detector'), or around the labels' box displaced at
-            random ('jitter'; 'jitter-hard' is the same twice as far): a draw of the face's name
-            alone, so that it is the same for every K, every model and every order.
-        report: called with the number of faces done and in all.
-        detector: for boxes 'detector', which needs one.
+        config: of the network; defines margin, size and landmarks.
+        boxes: crops around `whole_face_box` of the labels ('truth'), around the detector's box,
+            upright if it has points ('detector'), or around the labels' box with a random
+            displacement ('jitter'; 'jitter-hard' doubles its deviations), which depends on the
+            face's name only, not on K, the model or the order.
+        report: called with (done, total) after each face.
+        detector: required for boxes 'detector'.
 
     Raises:
-        RednetError: not one face is left.
+        RednetError: no face is found.
     """
     if boxes == "detector" and detector is None:
         raise ValueError("boxes 'detector' need a detector")
@@ -121,14 +121,14 @@ def crop_split(
 
 
 def _truth(sample: Sample, scheme: Scheme) -> NDArray[np.floating]:
-    """The labels' box [4]; of a face without labels, which is not measured, the whole image."""
+    """Returns the labels' box [4]; the whole image for a face without labels (not measured)."""
     if sample.labelled.any():
         return whole_face_box(sample.landmarks, scheme, sample.labelled, expected=sample.box)
     return sample.box
 
 
 def _box(sample: Sample, scheme: Scheme, boxes: Boxes) -> NDArray[np.floating]:
-    """The box [4] that a face is cut around without a detector."""
+    """Returns the box [4] of a face's crop if no detector is used."""
     truth = _truth(sample, scheme)
     if boxes in JITTER:
         rng = np.random.default_rng(zlib.crc32(sample.name.encode()))
@@ -139,7 +139,7 @@ def _box(sample: Sample, scheme: Scheme, boxes: Boxes) -> NDArray[np.floating]:
 def _detected(
     sample: Sample, scheme: Scheme, detector: FaceDetector
 ) -> tuple[NDArray[np.floating], float] | None:
-    """Box [4] and roll of the detection that overlaps the labels most; None if none is right."""
+    """Returns box [4] and roll of the detection with the largest IoU; None if none is correct."""
     truth = _truth(sample, scheme)
 
     def overlap(face: Detection) -> float:
@@ -152,7 +152,7 @@ def _detected(
 
 
 def in_image(crops: Crops, landmarks: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Returns landmarks [..., N, L, 2] of the crops in pixels of their images."""
+    """Maps landmarks [..., N, L, 2] from crop pixels to pixels of their images."""
     mapped: NDArray[np.floating] = apply_affine(crops.affines, landmarks)
     return mapped
 
@@ -168,26 +168,26 @@ def answer_split(
     *,
     detector: FaceDetector | None = None,
 ) -> NDArray[np.floating]:
-    """Returns each pass's landmarks [K, N, L, 2] of a split's faces, image pixels.
+    """Returns the landmarks [K, N, L, 2] of a split's faces after each pass, image pixels.
 
     Args:
         config: of the network.
         variables: of the network.
         samples: the split.
-        labels: of the same split; they say which face goes where.
+        labels: of the same split; they define the order of the faces.
         feedback_steps: K.
         boxes: as in `crop_split`; a face that the detector did not find is nan.
         report: as in `crop_split`.
         detector: as in `crop_split`.
 
     Raises:
-        RednetError: not one face is found.
+        RednetError: no face is found.
     """
     crops = crop_split(samples, config, boxes, report, detector=detector)
-    found = in_image(crops, align_crops(config, variables, crops.images, feedback_steps))
+    predicted = in_image(crops, align_crops(config, variables, crops.images, feedback_steps))
     landmarks = np.full((feedback_steps, *labels.landmarks.shape), np.nan)
     places = {name: place for place, name in enumerate(labels.names)}
-    landmarks[:, [places[name] for name in crops.names]] = found
+    landmarks[:, [places[name] for name in crops.names]] = predicted
     return landmarks
 
 
@@ -205,28 +205,28 @@ def evaluate_split(
     plot: Path | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Measures a checkpoint on a split of single images.
+    """Evaluates a checkpoint on a split of single images.
 
     Args:
         checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
         data: name of the data set.
         split: of the data set.
         data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
-        feedback_steps: every K to measure.
+        feedback_steps: all K to measure.
         boxes: as in `crop_split`.
         detector: for boxes 'detector'; `YuNet()` if None.
-        normaliser: what errors are in percent of; the scheme's own if None.
+        normaliser: of the errors; the scheme's own if None.
         predictions: CSV file for the landmarks at the largest K.
         plot: PNG file for the cumulative error distributions.
-        report: called with the number of faces cut and in all.
+        report: called with (done, total) after each cropped face.
 
     Returns:
-        As `figures` does, a row for each K, and `provenance` as `measured_on` does. Missed is a
-        face that the detector did not find.
+        The result of `figures`, with a row for each K, and `provenance` of `measured_on`. Missed
+        faces are those that the detector did not find.
 
     Raises:
         RednetError: a K below 1, an unknown data set or split, a bad checkpoint, no face that can
-            be measured, a file that cannot be written.
+            be measured, or a file that cannot be written.
     """
     check_steps(feedback_steps)
     config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
@@ -259,7 +259,7 @@ def evaluate_split(
 
 
 def check_steps(feedback_steps: Sequence[int]) -> None:
-    """Raises RednetError unless there is a K, and each is 1 or more."""
+    """Raises RednetError unless there is at least one K, and all are 1 or more."""
     if not feedback_steps or min(feedback_steps) < 1:
         listed = ",".join(map(str, feedback_steps))
         raise RednetError(f"feedback steps must be 1 or more, not {listed or 'none'}")

@@ -1,4 +1,4 @@
-"""Where a result comes from: what stands in every JSON file of experiments/results/."""
+"""Provenance of results, which every JSON file of experiments/results/ contains."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def provenance(command: str, seed: int) -> dict[str, Any]:
     """Returns `command`, `git_commit`, `seed`, `machine` and `versions` as plain JSON.
 
     Args:
-        command: that makes the result, its folders as words such as RUN_DIR.
-        seed: of what is random in it.
+        command: that computes the result, with placeholders such as RUN_DIR for folders.
+        seed: of its random numbers.
     """
     return {
         "command": command,
@@ -63,18 +63,17 @@ def measured_on(
     labels: Labels | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Returns the `provenance` of figures of a split, and what they are figures of.
+    """Returns the `provenance` of figures of a split, with digests of their inputs.
 
     Args:
-        command: that makes them.
-        samples: the split; `prepared_from` is the digest of what its data set was prepared from.
-        weights: variables of the network; `weights` is their fingerprint, whatever file or run
-            folder they came from.
-        predictions: file, or folder of CSV files, that was measured instead; `predictions` is the
-            SHA-256 of what is in it.
-        labels: of the split; `labels` is the SHA-256 of names, points and which are labelled, the
-            same on every machine.
-        seed: of what is random.
+        command: that computes the figures.
+        samples: the split; `prepared_from` is its `source`, the digest of the data set's files.
+        weights: variables of the network; `weights` is their fingerprint, which does not depend on
+            the file or run folder.
+        predictions: a CSV file, or a folder of them, that was measured instead; `predictions` is
+            the SHA-256 of its content.
+        labels: of the split; `labels` is their `labels_fingerprint`, equal on all machines.
+        seed: of the random numbers.
     """
     return {
         **({} if weights is None else {"weights": fingerprint(weights)}),
@@ -86,7 +85,7 @@ def measured_on(
 
 
 def eval_command(what: str, data: str, split: str, normaliser: str, **options: object) -> str:
-    """Returns the `rednet eval` of a result; options without a value are left out."""
+    """Returns the `rednet eval` command of a result; options that are None are left out."""
     words = ["rednet eval", what, f"--data {data} --split {split} --normaliser {normaliser}"]
     for name, value in options.items():
         if value is not None:
@@ -95,7 +94,7 @@ def eval_command(what: str, data: str, split: str, normaliser: str, **options: o
 
 
 def _contents(path: Path) -> str:
-    """The SHA-256 of a file, or of the names and contents of a folder's CSV files."""
+    """Returns the SHA-256 of a file, or of the names and contents of a folder's CSV files."""
     if path.is_file():
         return hashlib.sha256(path.read_bytes()).hexdigest()
     digest = hashlib.sha256()
@@ -105,7 +104,7 @@ def _contents(path: Path) -> str:
 
 
 def _git_commit() -> str:
-    """The commit of the package's checkout; 'unknown' where it was installed without one."""
+    """Returns the commit of the package's checkout; 'unknown' for an installed package."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         done = subprocess.run(
@@ -118,5 +117,5 @@ def _git_commit() -> str:
 
 def _cpu() -> str:
     info = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
-    return found[1] if found else platform.processor()
+    match = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
+    return match[1] if match else platform.processor()

@@ -1,4 +1,4 @@
-"""How reliable probabilities are: scores, the reliability curve, and its image."""
+"""Reliability of probabilities: scores, the reliability curve, and its plot."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from rednet_jax.files import replacing
 Floats = NDArray[np.floating]
 
 BINS = 15
-"""Equal parts of [0, 1], as many as in Guo et al. (2017), so that ECE compares."""
+"""Number of equal bins of [0, 1]; as in Guo et al. (2017), so that the ECE is comparable."""
 
 _NORMAL_95 = 1.96
 
 
 def scores(logits: Floats, right: NDArray[np.bool_]) -> dict[str, float]:
-    """Scores the probabilities that logits stand for; 0 is the best of each.
+    """Returns scores of probabilities, given as logits; 0 is the best value of each.
 
     Args:
-        logits: of the probability of being right, any shape.
-        right: the same shape.
+        logits: of the probability of being correct, any shape.
+        right: mask of the correct points, the same shape.
 
     Returns:
         `ece`, the expected calibration error over `BINS`; `brier`, the mean squared difference from
@@ -42,25 +42,25 @@ def scores(logits: Floats, right: NDArray[np.bool_]) -> dict[str, float]:
 def reliability_bins(
     logits: Floats, right: NDArray[np.bool_], photos: NDArray[np.int64]
 ) -> list[dict[str, float | int | None]]:
-    """Returns the reliability curve, a row for each part of [0, 1] that has points.
+    """Returns the reliability curve, a row for each bin of [0, 1] that has points.
 
     Args:
-        logits: [R, P], of the probability of being right.
-        right: [R, P].
-        photos: [P], number of the photo that a point belongs to.
+        logits: [R, P], of the probability of being correct.
+        right: [R, P], mask of the correct points.
+        photos: [P], index of the point's photo.
 
     Returns:
-        Rows of `low`, `high` (the part), `points`, `confidence` (mean), `right` (the share), and
-        `error`, half the 95 % interval of that share. Points of one photo, which runs see again,
-        are right and wrong together: photos count as drawn at random, not points. None where all
+        Rows of `low`, `high` (the bin), `points`, `confidence` (mean), `right` (the share of
+        correct points), and `error`, half the 95 % interval of that share, with photos as clusters,
+        since points of one photo are correlated within and across runs. `error` is None if all
         points are of one photo.
     """
     probability = sigmoid(logits)
     bins = _bin(probability)
     owner = np.broadcast_to(photos, right.shape)
     rows: list[dict[str, float | int | None]] = []
-    for one in np.unique(bins):
-        inside = bins == one
+    for number in np.unique(bins):
+        inside = bins == number
         count, share = int(inside.sum()), float(right[inside].mean())
         _, places = np.unique(owner[inside], return_inverse=True)
         surplus = np.bincount(places, right[inside] - share)
@@ -68,8 +68,8 @@ def reliability_bins(
         variance = clusters / max(clusters - 1, 1) * float(surplus @ surplus) / count**2
         rows.append(
             {
-                "low": float(one / BINS),
-                "high": float((one + 1) / BINS),
+                "low": float(number / BINS),
+                "high": float((number + 1) / BINS),
                 "points": count,
                 "confidence": float(probability[inside].mean()),
                 "right": share,
@@ -80,10 +80,10 @@ def reliability_bins(
 
 
 def draw_reliability(result: dict[str, Any], path: Path) -> None:
-    """Draws the reliability curves before and after calibration, and how many points lie where.
+    """Plots the reliability curves before and after calibration, with histograms of the confidence.
 
     Args:
-        result: what `rednet_jax.evaluate.calibration.calibrate` returns.
+        result: of `rednet_jax.evaluate.calibration.calibrate`.
         path: of the PNG file.
 
     Raises:
@@ -132,7 +132,7 @@ def draw_reliability(result: dict[str, Any], path: Path) -> None:
 
 
 def sigmoid(logits: Floats) -> Floats:
-    """Returns the probabilities that logits stand for."""
+    """Returns the probabilities of logits."""
     probability: Floats = np.exp(-np.logaddexp(0, -logits))
     return probability
 

@@ -1,13 +1,13 @@
-"""The error of a split's faces by what kind of face it is: skin tone, yaw, subset of the data.
+"""The error of a split's faces by skin tone, yaw, and subset of the data.
 
 Skin tone is the individual typology angle of the cheek, ITA = atan((L* - 50) / b*), in degrees of
-CIE L*a*b* under D65: above 55 very light, below -30 dark. It is read off a photograph as it is.
-Light, exposure and white balance move it by as much as people differ, so it orders faces roughly
-and says nothing of one face.
+CIE L*a*b* under D65: above 55 very light, below -30 dark. It is measured in uncorrected
+photographs. Light, exposure and white balance change it as much as people differ, so it orders
+faces roughly and is not reliable for a single face.
 
-Yaw is estimated from the labels: how far the tip of the nose lies beside the middle of the outer
-eye corners, along the line between them, is in proportion to the tangent of the yaw. How far noses
-stick out differs, too, so that degrees are rough; thirds of |yaw| need the order alone.
+Yaw is estimated from the labels: the offset of the tip of the nose from the middle of the outer eye
+corners, along the line between them, is proportional to the tangent of the yaw. The depth of noses
+differs, too, so degrees are approximate; thirds of |yaw| depend on the order only.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ Indices = NDArray[np.intp]
 _NOSE_TIP, _OUTER_EYES = 30, (36, 45)
 
 NOSE_DEPTH = 0.72
-"""How far the tip of the nose lies before the outer eye corners, in their distance, as a camera
-sees it from nearby: with this the yaw of generated faces, which is known, comes out
-(`estimated_yaw` in experiments/results/compact_slices.json)."""
+"""Depth of the tip of the nose in front of the outer eye corners, in units of their distance, with
+perspective at close range: calibrated to the known yaw of generated faces (`estimated_yaw` in
+experiments/results/compact_slices.json)."""
 
-# Lower lid, wing of the nose, corner of the mouth, jaw: the cheek lies between them.
+# The cheek is between lower lid, wing of the nose, corner of the mouth and jaw.
 _CHEEKS = ((41, 40, 31, 48, 4, 2), (46, 47, 35, 54, 12, 14))
 
 _SHRUNK = 0.6
-"""Of its size is what is read of a cheek: lids, nostrils, lips and outline stay outside."""
+"""Scale of the measured part of a cheek, which excludes lids, nostrils, lips and outline."""
 
 _FEWEST_PIXELS = 20
 
 _LEAST_CHROMA = 2.0
-"""Distance from grey below which a cheek has no colour: the image is black and white."""
+"""Smallest chroma; with less, the image counts as black and white."""
 
 _THIRDS = {
     "skin tone": ("darkest", "middle", "lightest"),
@@ -66,7 +66,7 @@ _THIRDS = {
 def typology_angle(colours: NDArray[np.uint8]) -> Floats:
     """Returns the angle ITA [...], degrees, of sRGB colours uint8 [..., 3].
 
-    Where b* is below 0 the angle exceeds 90 degrees, where the plain arc tangent would jump.
+    For b* below 0 the angle exceeds 90 degrees; it is continuous, unlike the plain arc tangent.
     """
     lab = rgb2lab(colours, illuminant="D65", observer="2")
     angle: Floats = np.degrees(np.arctan2(lab[..., 0] - 50, lab[..., 2]))
@@ -81,11 +81,11 @@ def skin_tone(
     Args:
         image: RGB uint8 [H, W, 3].
         landmarks: [68, 2], pixels of the image.
-        labelled: bool [68]; a cheek with a corner that is not labelled is left out. All are
-            labelled where it is None.
+        labelled: bool [68]; a cheek with an unlabelled corner is left out. None means that all
+            points are labelled.
 
     Returns:
-        nan where no cheek has enough pixels in the image, or their colour is grey.
+        The angle; nan if no cheek has enough pixels in the image, or if they are grey.
     """
     colours = [
         _inside(image, landmarks[list(cheek)])
@@ -102,7 +102,7 @@ def skin_tone(
 
 
 def _inside(image: NDArray[np.uint8], corners: Floats) -> NDArray[np.uint8]:
-    """The colours [P, 3] in the middle of the polygon with corners [C, 2]."""
+    """Returns the colours [P, 3] inside the polygon with corners [C, 2], shrunk by `_SHRUNK`."""
     middle = corners.mean(0)
     corners = middle + _SHRUNK * (corners - middle)
     mask = Image.new("1", (image.shape[1], image.shape[0]))
@@ -114,7 +114,7 @@ def _inside(image: NDArray[np.uint8], corners: Floats) -> NDArray[np.uint8]:
 def estimated_yaw(landmarks: Floats) -> Floats:
     """Returns the yaw [...], degrees, of faces [..., 68, 2] in any frame of pixels.
 
-    Above 0 the nose points to the image's right where the head is upright.
+    If it is positive, the nose of an upright head points to the image's right.
     """
     right, left = _OUTER_EYES
     across = landmarks[..., left, :] - landmarks[..., right, :]
@@ -127,7 +127,7 @@ def estimated_yaw(landmarks: Floats) -> Floats:
 def thirds(values: Floats) -> list[Indices]:
     """Returns three sets of indices: the smallest, middle and largest of values [N].
 
-    They differ in size by one at most; nan is in none.
+    Their sizes differ by at most one; nan is in none of them.
     """
     order = np.argsort(values, kind="stable")
     known = order[: int(np.isfinite(values).sum())]
@@ -137,32 +137,32 @@ def thirds(values: Floats) -> list[Indices]:
 def slice_row(
     errors: Sequence[tuple[int, Floats]], members: Indices, owners: Sequence[str]
 ) -> dict[str, Any]:
-    """Returns the figures of some of N faces.
+    """Returns the figures of a subset of N faces.
 
     Args:
-        errors: K and the NME [N] of every face, percent; nan is not answered.
-        members: indices of the faces.
-        owners: N; faces of one owner err together.
+        errors: K and the NME [N] of every face, percent; nan means no prediction.
+        members: indices of the subset.
+        owners: N; groups of faces with correlated errors.
 
     Returns:
-        `faces`, how many are measured; `missed`, how many have no answer; `per_step`, for each K
-        `feedback_steps`, `nme` and its `interval` [low, high]. Both are None where too few faces
-        are left.
+        `faces`, the number of measured faces; `missed`, the number without a prediction;
+        `per_step`, for each K `feedback_steps`, `nme` and its `interval` [low, high]. Both are None
+        for too few faces.
     """
-    of = [owners[member] for member in members]
-    answered = np.isfinite(errors[0][1][members])
+    groups = [owners[member] for member in members]
+    predicted = np.isfinite(errors[0][1][members])
     rows = []
     for steps, all_errors in errors:
         own = all_errors[members]
-        bounds = bootstrap_interval(own, of, level=LEVEL)
+        bounds = bootstrap_interval(own, groups, level=LEVEL)
         rows.append(
             {
                 "feedback_steps": steps,
-                "nme": float(own[answered].mean()) if answered.any() else None,
+                "nme": float(own[predicted].mean()) if predicted.any() else None,
                 "interval": list(bounds) if np.isfinite(bounds).all() else None,
             }
         )
-    faces = int(answered.sum())
+    faces = int(predicted.sum())
     return {"faces": faces, "missed": len(members) - faces, "per_step": rows}
 
 
@@ -177,34 +177,32 @@ def measure_slices(
     detector: FaceDetector | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Measures a checkpoint of 68 points on thirds and subsets of a split of images.
+    """Evaluates a checkpoint of 68 points on thirds and subsets of a split of images.
 
     Args:
         checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
         data: name of the data set.
         split: of the data set.
         data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
-        feedback_steps: every K to measure.
-        boxes: every way to cut the crops.
+        feedback_steps: all K to measure.
+        boxes: all placements of the crops, as in `crop_split`.
         detector: for boxes 'detector'; `YuNet()` if None.
-        report: called with the number of faces cut and in all, for each of `boxes` from 0.
+        report: called with (done, total) after each cropped face, from 0 for each of `boxes`.
 
     Returns:
-        `split`, `normaliser`, `level` and `over` (of the intervals), `without_tone` (faces of no
-        colour, or with too little of a cheek, that are in no third of skin tone), and `slices`: for
-        each of `boxes` and each slice a row with `boxes`, `by` ('skin tone', 'yaw' or 'subset'),
-        `slice`, its name, `range`, the smallest and largest value (degrees; None of a subset), and
-        what `slice_row` returns. A third that is empty, of fewer than three faces, has no row.
+        `split`, `normaliser`, `level` and `over` (of the intervals), `without_tone` (the number of
+        faces without a measurable skin tone, which are in no third of it), and `slices`: for each
+        of `boxes` and each slice a row with `boxes`, `by` ('skin tone', 'yaw' or 'subset'),
+        `slice`, its name, `range`, the smallest and largest value (degrees; None for a subset), and
+        the result of `slice_row`. An empty third, of fewer than three faces, has no row.
 
     Raises:
-        RednetError: an unknown data set or split, a bad checkpoint, one of other landmarks than
-            `ibug68`, or no face that is found.
+        RednetError: an unknown data set or split, a bad checkpoint, a checkpoint of another scheme
+            than `ibug68`, or no face is found.
     """
     config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
     if config.scheme != IBUG68:
-        raise RednetError(
-            f"slices are told apart by landmarks of ibug68, not of {config.scheme.name}"
-        )
+        raise RednetError(f"slices need landmarks of ibug68, not of {config.scheme.name}")
     samples = read_split(data, split, data_dir)
     labels = face_labels(f"{data} {split}", samples, IBUG68)
     known = np.flatnonzero(measurable(labels.labelled, IBUG68))
@@ -218,14 +216,14 @@ def measure_slices(
             ends = [float(end) for end in (values[third].min(), values[third].max())]
             slices.append((by, name, ends, known[third]))
     subsets = np.array([labels.names[place].split("/")[0] for place in known])
-    slices += [("subset", str(one), None, known[subsets == one]) for one in np.unique(subsets)]
+    slices += [("subset", str(name), None, known[subsets == name]) for name in np.unique(subsets)]
     if "detector" in boxes:
         detector = detector or YuNet()
     rows = []
-    for way in boxes:
+    for placement in boxes:
         most = max(feedback_steps)
         answers = answer_split(
-            config, variables, samples, labels, most, way, report, detector=detector
+            config, variables, samples, labels, most, placement, report, detector=detector
         )
         errors = [
             (steps, face_errors(answers[steps - 1], labels.landmarks, IBUG68, labels.labelled))
@@ -233,7 +231,7 @@ def measure_slices(
         ]
         rows += [
             {
-                "boxes": way,
+                "boxes": placement,
                 "by": by,
                 "slice": name,
                 "range": ends,

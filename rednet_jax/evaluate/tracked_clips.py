@@ -1,4 +1,4 @@
-"""How a checkpoint is measured on clips: tracked from the first frame to the last."""
+"""Evaluation of a checkpoint on clips, tracked from the first frame to the last."""
 
 from __future__ import annotations
 
@@ -34,28 +34,28 @@ from rednet_jax.model.config import RedNetConfig
 from rednet_jax.weights.store import checkpoint_name, load
 
 FACES = 3
-"""Tracked in each clip with the detector: the labelled person need not be the most prominent."""
+"""Faces to track in each clip with the detector, as the labelled person may not be the largest."""
 
 
 class LabelDetector:
-    """Answers the labelled face of a frame of a clip, and no other.
+    """A detector that returns the labelled face of a frame of a clip.
 
     Attributes:
         clip: the clip.
-        frame: number of the frame that is searched, from 0.
+        frame: index of the current frame, from 0.
     """
 
     def __init__(self, boxes: Boxes, scheme: Scheme) -> None:
-        """Displaces the labels' box at random where boxes are 'jitter' or 'jitter-hard'."""
+        """Adds a random displacement if `boxes` is 'jitter' or 'jitter-hard'."""
         self._scheme = scheme
         self._displace = JITTER.get(boxes)
         self.clip: ClipSample | None = None
         self.frame = 0
 
     def detect(self, image: NDArray[np.uint8]) -> list[Detection]:
-        """Returns the face of the current frame, whatever the image; [] if it has no labels.
+        """Returns the labelled face of the current frame; [] if it has no labels.
 
-        A displacement depends on the clip's name and the frame's number alone.
+        `image` is ignored. A displacement depends on the clip's name and the frame's number only.
         """
         clip, frame = self.clip, self.frame
         if clip is None or not clip.valid[frame]:
@@ -85,40 +85,40 @@ def evaluate_clips(
     plot: Path | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Measures a checkpoint on every frame of the clips of a split, tracked by `Tracker`.
+    """Evaluates a checkpoint on the frames of the clips of a split, tracked by `Tracker`.
 
-    The tracker finds the face in the first frame, after a loss and after a cut: where the labels
-    have it ('truth'), there but displaced at random ('jitter', 'jitter-hard'), or by the detector.
-    In between, each crop is cut around the landmarks of the frame before. With the detector several
-    faces are tracked, and the one that overlaps the labels is the answer. A frame without an answer
-    is missed.
+    In the first frame, after a loss and after a cut, the tracker detects the face: at the labels
+    ('truth'), with a random displacement ('jitter', 'jitter-hard'), or by the detector. In all
+    other frames, the crop is cut around the landmarks of the frame before. With the detector
+    several faces are tracked, and the face that overlaps the labels is evaluated. A frame without
+    such a face is missed.
 
     Args:
         checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
         data: name of a data set of clips.
-        split: of it.
+        split: of the data set.
         data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
-        feedback_steps: every K to measure.
-        every: use one frame of so many: heads then move that much faster.
-        boxes: where the tracker finds a face.
+        feedback_steps: all K to measure.
+        every: use every `every`-th frame only: heads move that much faster.
+        boxes: how the tracker detects a face.
         detector: for boxes 'detector', called from several threads if there are several K; the
             tracker's own if None.
-        normaliser: what errors are in percent of; the scheme's own if None.
-        corrupt: what the frames of bursts show, to the detector, too; the labels stay. Bursts are
-            planned in frames of the clip, also where only one of so many is used.
-        predictions: CSV file, or folder with one for each clip, for the landmarks at the largest K.
+        normaliser: of the errors; the scheme's own if None.
+        corrupt: corruption of the frames, also for the detector; the labels are unchanged. Bursts
+            are counted in frames of the clip, regardless of `every`.
+        predictions: CSV file, or folder with a file per clip, for the landmarks at the largest K.
         plot: PNG file for the cumulative error distributions of all frames.
-        report: called with the number of frames tracked and in all.
+        report: called with (done, total) after each tracked frame.
 
     Returns:
-        As `figures` does, a row for each K, and `provenance` as `measured_on` does. Of corrupted
-        clips also `corruption` (`kind`, `strength`, `seed`, `bursts`, of a mixture those of each
-        kind, and `frames` that are corrupted), and as parts the frames `within` bursts, in the ten
-        frames `after` one, and `outside`.
+        The result of `figures`, with a row for each K, and `provenance` of `measured_on`. For
+        corrupted clips also `corruption` (`kind`, `strength`, `seed`, number of `bursts`, for a
+        mixture also by kind, and number of corrupted `frames`), and as parts the frames `within`
+        bursts, in the ten frames `after` one, and `outside`.
 
     Raises:
         RednetError: a K or `every` below 1, an unknown data set or split, a bad checkpoint, clips
-            that are too short for a burst, no frame that can be measured or that has an answer, a
+            that are too short for a burst, no frame that can be measured or has a prediction, or a
             file that cannot be written.
     """
     check_steps(feedback_steps)
@@ -132,7 +132,7 @@ def evaluate_clips(
     corruption: dict[str, Any] = {}
     parts: dict[str, NDArray[np.bool_]] = {}
     if corrupt is not None:
-        corruption, parts = _planned(corrupt, clips, labels.of, every)
+        corruption, parts = _corruption_parts(corrupt, clips, labels.of, every)
     by_labels = LabelDetector(boxes, clips.scheme)
     trackers = {
         steps: Tracker(
@@ -146,7 +146,7 @@ def evaluate_clips(
     tracks: dict[int, list[NDArray[np.float32]]] = {steps: [] for steps in trackers}
     done = 0
     for clip in clips:
-        found: dict[int, list[list[Face]]] = {steps: [] for steps in trackers}
+        tracked: dict[int, list[list[Face]]] = {steps: [] for steps in trackers}
         by_labels.clip = clip
         for tracker in trackers.values():
             tracker.reset()
@@ -154,11 +154,11 @@ def evaluate_clips(
             image = clip.images[frame] if corrupt is None else corrupted(corrupt, clip, frame)
             by_labels.frame = frame
             for steps, tracker in trackers.items():
-                found[steps].append(tracker.update(image))
+                tracked[steps].append(tracker.update(image))
             done += 1
             report(done, len(labels.names))
         for steps in trackers:
-            tracks[steps].append(answers(clip, found[steps], config.scheme, boxes, every))
+            tracks[steps].append(answers(clip, tracked[steps], config.scheme, boxes, every))
     landmarks = {steps: np.concatenate(of_clips) for steps, of_clips in tracks.items()}
     if predictions is not None:
         write_predictions(predictions, labels, landmarks[max(landmarks)])
@@ -189,10 +189,10 @@ def evaluate_clips(
     return {**result, **corruption, "provenance": origin}
 
 
-def _planned(
+def _corruption_parts(
     corrupt: Corruption, clips: Split[ClipSample], of: str, every: int
 ) -> tuple[dict[str, Any], dict[str, NDArray[np.bool_]]]:
-    """Returns what results say of the bursts, and which of the frames used are in which part.
+    """Returns the entry `corruption` of a result, and the masks of the parts, over used frames.
 
     Raises:
         RednetError: no clip has a burst.
@@ -202,25 +202,23 @@ def _planned(
     if not planned:
         longest = max(frames for _, frames in lengths)
         raise RednetError(
-            f"{of}: no clip is long enough for a burst of corrupted frames (the longest: "
+            f"{of}: no clip is long enough for a burst of corrupted frames (the longest has "
             f"{longest} frames)"
         )
-    of_kinds: dict[str, int] = {
+    by_kind: dict[str, int] = {
         kind: sum(burst.kind == kind for burst in planned) for kind in BURST_KINDS
     }
-    told: dict[str, Any] = {
+    summary: dict[str, Any] = {
         "kind": corrupt.kind,
         "strength": corrupt.strength,
         "seed": corrupt.seed,
         "bursts": len(planned),
-        **(of_kinds if corrupt.kind == "mixed" else {}),
+        **(by_kind if corrupt.kind == "mixed" else {}),
         "frames": sum(burst.stop - burst.start for burst in planned),
     }
-    of_clips = [burst_parts(corrupt, *clip) for clip in lengths]
-    parts = {
-        part: np.concatenate([clip[part][::every] for clip in of_clips]) for part in of_clips[0]
-    }
-    return {"corruption": told}, parts
+    masks = [burst_parts(corrupt, *clip) for clip in lengths]
+    parts = {part: np.concatenate([mask[part][::every] for mask in masks]) for part in masks[0]}
+    return {"corruption": summary}, parts
 
 
 def answers(
@@ -230,24 +228,24 @@ def answers(
     boxes: Boxes,
     every: int = 1,
 ) -> NDArray[np.float32]:
-    """Returns the landmarks [T, L, 2] of the labelled person, nan where nobody is.
+    """Returns the landmarks [T, L, 2] of the labelled person, nan in frames without them.
 
     Args:
         clip: of T frames.
         frames: the tracked faces of each frame.
         scheme: of the tracked landmarks.
-        boxes: where they were found. From the labels there is one face, and it counts, right or
-            wrong. From the detector the face counts that overlaps the labels' box by more than
-            `RIGHT_IOU`; in a frame without labels, the one with the identity that counted last.
-        every: one frame of so many was tracked.
+        boxes: how faces were detected. From the labels there is one face, which is always chosen.
+            From the detector, the face with an IoU above `RIGHT_IOU` with the labels' box is
+            chosen; in a frame without labels, the face with the identity that was chosen last.
+        every: every `every`-th frame was tracked.
     """
     landmarks = np.full((len(frames), scheme.count, 2), np.nan, np.float32)
     person: int | None = None
     for frame, faces in enumerate(frames):
-        counted = list(faces)
+        chosen = list(faces)
         if boxes == "detector" and clip.valid[frame * every]:
             box = clip.box[frame * every]
-            near = [
+            overlaps = [
                 (
                     intersection_over_union(
                         whole_face_box(face.landmarks, scheme, expected=face.box), box
@@ -256,11 +254,11 @@ def answers(
                 )
                 for face in faces
             ]
-            overlap, best = max(near, key=lambda one: one[0], default=(0.0, None))
-            counted = [best] if best is not None and overlap > RIGHT_IOU else []
+            overlap, best = max(overlaps, key=lambda pair: pair[0], default=(0.0, None))
+            chosen = [best] if best is not None and overlap > RIGHT_IOU else []
         elif boxes == "detector":
-            counted = [face for face in faces if face.identity == person]
-        if counted:
-            person = counted[0].identity
-            landmarks[frame] = counted[0].landmarks
+            chosen = [face for face in faces if face.identity == person]
+        if chosen:
+            person = chosen[0].identity
+            landmarks[frame] = chosen[0].landmarks
     return landmarks

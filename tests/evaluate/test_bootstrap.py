@@ -1,4 +1,4 @@
-"""Intervals against theory, against SciPy's, and against data drawn many times."""
+"""Intervals compared with theory, SciPy, and repeated simulations."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def width(interval):
     return interval[1] - interval[0]
 
 
-def test_of_many_faces_it_is_that_of_the_central_limit():
+def test_interval_of_many_faces_agrees_with_the_central_limit_theorem():
     values = np.random.default_rng(0).gamma(4, 1.2, 400)
     error = values.std(ddof=1) / 20
     interval = bootstrap_interval(values)
@@ -30,73 +30,73 @@ def test_agrees_with_scipy():
         (values,), np.mean, method="percentile", n_resamples=10_000, rng=0
     ).confidence_interval
     np.testing.assert_allclose(bootstrap_interval(values), theirs, atol=0.03 * width(theirs))
-    other = values + np.random.default_rng(2).normal(0.3, 0.5, 60)
+    shifted = values + np.random.default_rng(2).normal(0.3, 0.5, 60)
     theirs = scipy.stats.bootstrap(
-        (other - values,), np.mean, method="percentile", n_resamples=10_000, rng=0
+        (shifted - values,), np.mean, method="percentile", n_resamples=10_000, rng=0
     ).confidence_interval
-    ours = paired_interval(other, values)
+    ours = paired_interval(shifted, values)
     np.testing.assert_allclose(ours, theirs, atol=0.03 * width(theirs))
 
 
 def test_two_faces_have_two_means():
-    # One of two is drawn: each of the two means half of the time.
+    # One of two is drawn, so both means are equally likely.
     assert bootstrap_interval([1.0, 5.0]) == (1.0, 5.0)
 
 
-def test_the_spread_is_right_with_few_groups():
-    """The variance of the drawn means is, in expectation, that of the mean of the groups."""
+def test_the_variance_is_right_with_few_groups():
+    """The expected variance of the resampled means is that of the mean of the groups."""
     values = np.random.default_rng(3).normal(size=(2000, 3))
-    # Of three, two are drawn: their mean's variance by counting all nine pairs.
+    # Two of three are drawn: the variance of their mean over all nine pairs.
     pairs = (values[:, :, None] + values[:, None, :]) / 2
     assert pairs.reshape(2000, 9).var(1).mean() == pytest.approx(1 / 3, rel=0.05)
     level = np.quantile(pairs[0], [0.25, 0.75])
     np.testing.assert_allclose(bootstrap_interval(values[0], level=0.5), level, atol=1e-12)
 
 
-def test_groups_are_drawn_whole():
+def test_groups_are_resampled_as_a_whole():
     people = np.random.default_rng(4).normal(5, 1, 30)
     values, owners = np.repeat(people, 8), np.repeat([f"p{i}" for i in range(30)], 8)
     assert width(bootstrap_interval(values)) < 0.5 * width(bootstrap_interval(values, owners))
     np.testing.assert_allclose(bootstrap_interval(values, owners), bootstrap_interval(people))
-    # A group of two weighs twice: one of the groups is drawn.
+    # One group is drawn; a group of two faces has twice the weight.
     assert bootstrap_interval([0.0, 3.0, 6.0], ["a", "b", "b"]) == (0.0, 4.5)
 
 
-def test_the_mean_lies_where_the_interval_says_it_does():
+def test_coverage_of_the_interval():
     rng = np.random.default_rng(5)
     inside = 0
     for seed in range(300):
         first = rng.normal(0.5, 1, (3, 1)) + rng.normal(0, 1, (3, 40))
         low, high = bootstrap_interval(first, level=0.9, draws=500, seed=seed)
         inside += low <= 0.5 <= high
-    # Three seeds are few, and percentiles know no Student: below 90 %, yet far above the 35 % or so
-    # of an interval that takes seeds for fixed.
+    # With three seeds a percentile interval covers less than 90 %, but far more than the 35 % of an
+    # interval with fixed seeds.
     assert 0.65 < inside / 300 <= 0.95
 
 
-def test_faces_alone_say_less_than_is_uncertain_over_seeds():
+def test_resampling_seeds_widens_the_interval():
     rng = np.random.default_rng(6)
     faces = rng.gamma(4, 1, 300)
     first = faces + rng.normal(0, 0.3, (5, 1)) + rng.normal(0, 0.1, (5, 300))
     second = faces + 0.2 + rng.normal(0, 0.3, (4, 1)) + rng.normal(0, 0.1, (4, 300))
     over_seeds = paired_interval(first, second)
-    of_faces = paired_interval(first.mean(0), second.mean(0))
+    faces_only = paired_interval(first.mean(0), second.mean(0))
     spread = (first.mean(1).var(ddof=1) / 5 + second.mean(1).var(ddof=1) / 4) ** 0.5
     assert width(over_seeds) == pytest.approx(2 * 1.96 * spread, rel=0.1)
-    assert width(of_faces) < 0.2 * width(over_seeds)
+    assert width(faces_only) < 0.2 * width(over_seeds)
     middle = mean_difference(first, second)
     assert middle == pytest.approx(first.mean() - second.mean())
     assert over_seeds[0] < middle < over_seeds[1]
 
 
-def test_pairs_cancel_what_the_faces_share():
+def test_paired_intervals_cancel_the_difficulty_of_faces():
     faces = np.random.default_rng(7).gamma(4, 1, 100)
     low, high = paired_interval(faces + 0.5, faces)
     assert (low, high) == (pytest.approx(0.5), pytest.approx(0.5))
     assert paired_interval(faces, faces + 0.5) == (pytest.approx(-0.5), pytest.approx(-0.5))
 
 
-def test_no_answer_counts_nowhere():
+def test_faces_with_nan_are_excluded():
     values = np.random.default_rng(8).normal(size=(2, 50))
     holes = values.copy()
     holes[0, 3], holes[1, 40] = np.nan, np.nan
@@ -124,7 +124,7 @@ def test_the_same_seed_gives_the_same_interval():
 
 
 @pytest.mark.parametrize(
-    ("call", "told"),
+    ("call", "message"),
     [
         (lambda: paired_interval([1.0, 2.0], [1.0, 2.0, 3.0]), "shape"),
         (lambda: bootstrap_interval(np.zeros((2, 2, 2))), "shape"),
@@ -133,17 +133,17 @@ def test_the_same_seed_gives_the_same_interval():
         (lambda: bootstrap_interval([1.0, 2.0], draws=0), "0 draws"),
     ],
 )
-def test_what_does_not_fit_is_refused(call, told):
-    with pytest.raises(ValueError, match=told):
+def test_invalid_arguments_raise(call, message):
+    with pytest.raises(ValueError, match=message):
         call()
 
 
-def test_columns_have_the_intervals_that_each_has_alone():
+def test_intervals_of_columns_equal_those_of_single_columns():
     rng = np.random.default_rng(10)
     table = {name: rng.normal(size=40) for name in "abc"}
     table["b"][:5] = np.nan
     owners = np.arange(40) // 3
-    found = bootstrap_intervals(table, owners)
-    assert list(found) == ["a", "b", "c"]
+    intervals = bootstrap_intervals(table, owners)
+    assert list(intervals) == ["a", "b", "c"]
     for name, values in table.items():
-        assert found[name] == pytest.approx(bootstrap_interval(values, owners))
+        assert intervals[name] == pytest.approx(bootstrap_interval(values, owners))

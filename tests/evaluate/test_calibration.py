@@ -1,4 +1,4 @@
-"""Confidence calibrated: the fit, the weights it goes into, and the command."""
+"""Calibration of the confidence: the fit, the scaled weights, and the command."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def drawn(slope, intercept, count=200_000):
 
 
 @pytest.mark.parametrize(("slope", "intercept"), [(0.5, -1.0), (3.0, 0.7), (0.02, 2.0)])
-def test_the_fit_recovers_what_the_points_were_drawn_by(slope, intercept):
+def test_the_fit_recovers_the_true_scaling(slope, intercept):
     logits, right = drawn(slope, intercept)
     fit = fit_platt(logits, right)
     assert fit == pytest.approx((slope, intercept), abs=0.03)
@@ -44,44 +44,44 @@ def test_the_fit_recovers_what_the_points_were_drawn_by(slope, intercept):
     assert all(after[score] < before[score] for score in before)
 
 
-def test_what_is_calibrated_is_left_nearly_alone():
+def test_calibrated_logits_are_nearly_unchanged():
     assert fit_platt(*drawn(1, 0)) == pytest.approx((1, 0), abs=0.02)
 
 
-def test_points_that_a_cut_parts_have_a_finite_fit():
+def test_separable_points_have_a_finite_fit():
     fit = fit_platt(np.array([-2.0, -1, 1, 2]), np.array([False, False, True, True]))
     assert 0 < fit.slope < 10 and fit.intercept == pytest.approx(0, abs=1e-4)
 
 
 @pytest.mark.parametrize(
-    ("logits", "right", "told"),
+    ("logits", "right", "message"),
     [
-        ([1.0, 2], [True, True], "all 2 points are right"),
+        ([1.0, 2], [True, True], "all 2 points are correct"),
         ([1.0, 2], [False, False], "all 2 points are wrong"),
-        ([1.0, 2, 3, 4], [True, True, False, False], "not right more often"),
-        ([1.0, 1, 1], [True, False, True], "not right more often"),
+        ([1.0, 2, 3, 4], [True, True, False, False], "are not correct more often"),
+        ([1.0, 1, 1], [True, False, True], "are not correct more often"),
     ],
 )
-def test_what_cannot_be_fitted_is_one_line(logits, right, told):
-    with pytest.raises(RednetError, match=told) as caught:
+def test_points_that_cannot_be_fitted_raise(logits, right, message):
+    with pytest.raises(RednetError, match=message) as caught:
         fit_platt(np.array(logits), np.array(right))
     assert "\n" not in str(caught.value)
 
 
-def test_a_point_is_checked_by_the_fit_that_did_not_see_its_photo():
+def test_cross_validation_uses_the_fit_that_excludes_the_photo():
     photos = np.repeat(np.arange(10), 3)
     logits = np.arange(60.0).reshape(2, 30)
     answers = Answers([], logits, np.zeros((2, 30), bool), photos, photos)
     fold = photo_folds(photos)
     assert sorted(np.bincount(fold)) == [6] * 5
-    assert all(len(set(fold[photos == one])) == 1 for one in range(10))
-    checked = cross_validated(answers, [Platt(1.0, 1000.0 * one) for one in range(5)])
-    np.testing.assert_array_equal(checked, logits + 1000 * fold)
+    assert all(len(set(fold[photos == photo])) == 1 for photo in range(10))
+    calibrated = cross_validated(answers, [Platt(1.0, 1000.0 * number) for number in range(5)])
+    np.testing.assert_array_equal(calibrated, logits + 1000 * fold)
     with pytest.raises(RednetError, match="4 photos are too few"):
         photo_folds(np.arange(4))
 
 
-def test_weights_take_the_scaling_in_and_landmarks_stay(narrow):
+def test_scaled_weights_scale_the_confidence_and_keep_landmarks(narrow):
     config = narrow("compact")
     variables = jax.tree.map(np.asarray, init(config, jax.random.key(0)))
     shape = (2, config.image_size, config.image_size, 3)
@@ -96,7 +96,7 @@ def test_weights_take_the_scaling_in_and_landmarks_stay(narrow):
     np.testing.assert_allclose(after, sigmoid(0.6 * np.log(p / (1 - p)) - 0.3), rtol=1e-5)
 
 
-def test_peaks_of_the_journal_form_take_it_in_too(narrow):
+def test_the_peak_readout_is_scaled(narrow):
     config = narrow("ijcv_resnet")
     rng = np.random.default_rng(0)
     weights = {name: rng.normal(size=68).astype(np.float32) for name in ("gain", "offset")}
@@ -115,7 +115,7 @@ def test_peaks_of_the_journal_form_take_it_in_too(narrow):
 
 
 @pytest.mark.parametrize("architecture", ["compact", "eccv_vgg", "ijcv_resnet"])
-def test_every_preset_has_one_number_a_point_to_shift(narrow, architecture):
+def test_every_preset_has_one_bias_per_point(narrow, architecture):
     config = narrow(architecture)
     shapes = jax.eval_shape(lambda: init(config, jax.random.key(0)))
     blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
@@ -130,7 +130,7 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def checkpoint(narrow, data_dir, tmp_path_factory):
-    """The mean shape, which knows what points are right more often, and is twice too sure."""
+    """Predicts the mean shape, with confidence logits twice as large as they should be."""
     config = narrow("compact")
     variables = jax.tree.map(np.array, init(config, jax.random.key(0)))
     dense, points = variables["params"]["regression"]["points"]["dense"], 2 * config.scheme.count
@@ -174,7 +174,7 @@ def test_the_command_writes_calibrated_weights_a_plot_and_figures(
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"feedback_steps": (0,)}, "1 or more, not 0"),
         ({"split": "nowhere"}, "'nowhere'"),
@@ -182,18 +182,16 @@ def test_the_command_writes_calibrated_weights_a_plot_and_figures(
         ({"checkpoint": "absent"}, "absent"),
     ],
 )
-def test_what_cannot_be_calibrated_is_one_line(checkpoint, data_dir, tmp_path, changes, told):
-    asked = {"checkpoint": checkpoint, "out": tmp_path, "data_dir": data_dir, **changes}
-    with pytest.raises(RednetError, match=told) as caught:
-        calibrate(**asked)
+def test_invalid_arguments_raise(checkpoint, data_dir, tmp_path, changes, message):
+    arguments = {"checkpoint": checkpoint, "out": tmp_path, "data_dir": data_dir, **changes}
+    with pytest.raises(RednetError, match=message) as caught:
+        calibrate(**arguments)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
 
 
-def test_nothing_is_chosen_on_a_test_split_nor_the_checkpoint_replaced(
-    checkpoint, data_dir, tmp_path
-):
-    with pytest.raises(RednetError, match="300w common is for testing: nothing is chosen on it"):
+def test_a_test_split_and_overwriting_the_checkpoint_are_refused(checkpoint, data_dir, tmp_path):
+    with pytest.raises(RednetError, match="300w common is a test split: calibrate on"):
         calibrate(checkpoint, tmp_path, split="common", data_dir=data_dir)
     with pytest.raises(RednetError, match="would replace the checkpoint itself"):
         calibrate(checkpoint, checkpoint.parent, data_dir=data_dir)

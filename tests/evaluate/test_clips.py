@@ -1,4 +1,4 @@
-"""Clips are followed from crop to crop, as a tracker sees them."""
+"""Batched tracking of clips during training."""
 
 import jax
 import numpy as np
@@ -28,7 +28,7 @@ def windows(tmp_path_factory):
 def followed(narrow, windows):
     config = narrow("compact")
     variables = rednet.init(config, jax.random.key(0))
-    # One compilation for all frames of both, whatever ran before in this process.
+    # Both runs share one compilation, regardless of earlier tests in this process.
     clips._step.clear_cache()
     both = [clips.follow(config, variables, windows, steps) for steps in (1, 1)]
     assert clips._step._cache_size() == 1
@@ -36,17 +36,17 @@ def followed(narrow, windows):
     return config, clips.track_of(config, windows, both[0])
 
 
-def test_short_clips_are_one_stretch_from_the_first_labelled_frame_on(windows):
+def test_a_short_clip_is_one_window_from_the_first_labelled_frame(windows):
     starts = windows.faces.starts
     assert len(windows.frames) == len(FRAMES) and (windows.faces.labelled.any(1)).sum() == 15
     for start, end, row in zip(starts[:-1], starts[1:], windows.frames, strict=True):
-        there = row[row >= 0]
-        assert there[-1] == end - 1 and (np.diff(there) == 1).all()
-        assert windows.faces.labelled[there[0]].all()
-        assert not windows.faces.labelled[start : there[0]].any()
+        valid = row[row >= 0]
+        assert valid[-1] == end - 1 and (np.diff(valid) == 1).all()
+        assert windows.faces.labelled[valid[0]].all()
+        assert not windows.faces.labelled[start : valid[0]].any()
 
 
-def test_every_crop_is_cut_around_the_points_of_the_frame_before(windows, followed):
+def test_crops_are_cut_around_the_landmarks_of_the_frame_before(windows, followed):
     config, track = followed
     crops = clips.frames_of(config, windows, track, np.arange(len(track.faces)))
     in_frames = apply_affine(track.affines, track.landmarks)
@@ -65,7 +65,7 @@ def test_every_crop_is_cut_around_the_points_of_the_frame_before(windows, follow
         np.testing.assert_array_equal(crops.images[i], seen)
 
 
-def test_figures_are_those_of_labelled_frames_and_of_each_stretch(windows, followed):
+def test_errors_of_labelled_frames_and_jitter_of_windows(windows, followed):
     config, track = followed
     crops = clips.frames_of(config, windows, track, np.arange(len(track.faces)))
     known = crops.labelled.all(1)

@@ -1,4 +1,4 @@
-"""Corrupted clips: the same bursts for everyone, and only their frames change."""
+"""Corrupted clips: bursts are reproducible, and only their frames change."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ KINDS = [Corruption(kind) for kind in (*BURST_KINDS, "mixed")]
 
 @pytest.fixture(scope="module")
 def clip() -> ClipSample:
-    """A face of 48 px that moves a pixel to the right in each frame, on noise; half labelled."""
+    """A face of 48 px on noise that moves by a pixel per frame; every second frame is labelled."""
     rng = np.random.default_rng(0)
     images = rng.integers(30, 226, (FRAMES, 90, 160, 3), np.uint8)
     shift = np.arange(FRAMES)[:, None, None] * np.array([1.0, 0.0])
     shape = IBUG68.shape - IBUG68.shape.min(0)
     points = (shape / np.ptp(IBUG68.shape, axis=0).max() * FACE + [20, 20] + shift).astype("f4")
     valid = np.arange(FRAMES) % 2 == 0
-    boxes = np.stack([landmark_box(one) for one in points])
+    boxes = np.stack([landmark_box(frame) for frame in points])
     return ClipSample(
         images=list(images),
         landmarks=np.where(valid[:, None, None], points, 0),
@@ -63,7 +63,7 @@ def clip() -> ClipSample:
     st.integers(0, 400),
     st.integers(0, 60),
 )
-def test_bursts_have_their_lengths_and_gaps(corruption, seed, name, frames, more) -> None:
+def test_bursts_have_the_documented_lengths_and_gaps(corruption, seed, name, frames, more) -> None:
     corruption = dataclasses.replace(corruption, seed=seed)
     planned = bursts(corruption, name, frames)
     stop = 0
@@ -84,13 +84,13 @@ def test_bursts_have_their_lengths_and_gaps(corruption, seed, name, frames, more
         assert parts["after"][burst.stop : burst.stop + AFTER].all()
 
 
-def test_seeds_and_clips_differ_and_mixtures_have_every_kind() -> None:
+def test_bursts_differ_by_seed_and_clip_and_mixtures_have_every_kind() -> None:
     plans = [
         bursts(Corruption("mixed", seed=seed), name, 1000) for seed in (0, 1) for name in ("a", "b")
     ]
     assert len({tuple(plan) for plan in plans}) == 4
     assert all({burst.kind for burst in plan} == set(BURST_KINDS) for plan in plans)
-    # The same on every machine, or results cannot be compared.
+    # Pinned, since results of different machines must be comparable.
     assert plans[0][:3] == [
         (20, 30, "low-resolution"),
         (50, 57, "low-resolution"),
@@ -99,7 +99,7 @@ def test_seeds_and_clips_differ_and_mixtures_have_every_kind() -> None:
 
 
 @pytest.mark.parametrize("corruption", KINDS, ids=str)
-def test_only_frames_of_bursts_change_and_always_in_the_same_way(clip, corruption) -> None:
+def test_only_frames_of_bursts_change_and_reproducibly(clip, corruption) -> None:
     within = burst_parts(corruption, clip.name, FRAMES)["within"]
     assert within.any()
     before = [image.copy() for image in clip.images]
@@ -110,12 +110,12 @@ def test_only_frames_of_bursts_change_and_always_in_the_same_way(clip, corruptio
         np.testing.assert_array_equal(image, backwards[frame])
         assert np.array_equal(image, clip.images[frame]) != within[frame]
     np.testing.assert_array_equal(clip.images, before)
-    other = dataclasses.replace(corruption, seed=1)
-    planned = bursts(other, clip.name, FRAMES)
+    reseeded = dataclasses.replace(corruption, seed=1)
+    planned = bursts(reseeded, clip.name, FRAMES)
     assert planned != bursts(corruption, clip.name, FRAMES)
 
 
-def test_clean_bursts_are_those_of_every_kind_and_change_nothing(clip) -> None:
+def test_clean_bursts_are_the_same_frames_unchanged(clip) -> None:
     clean = Corruption("clean")
     planned = bursts(clean, clip.name, FRAMES)
     assert [b[:2] for b in planned] == [b[:2] for b in bursts(KINDS[0], clip.name, FRAMES)]
@@ -139,12 +139,12 @@ def test_an_occluder_crosses_the_face_from_border_to_border(clip) -> None:
         hidden = (image != clip.images[frame]).any(-1)
         x0, y0 = 20 + frame, 20
         covered.append(hidden[y0 : y0 + 49, x0 : x0 + 49].mean())
-    # A quarter of the box where the bar is in its middle; the bar may be oblique.
+    # A quarter of the box when the bar is in its middle; the bar may be oblique.
     assert max(covered) == pytest.approx(0.25, abs=0.1)
     assert covered.index(max(covered)) not in (0, len(covered) - 1)
 
 
-def test_the_occluder_is_as_wide_as_told() -> None:
+def test_the_strength_scales_the_occluders_width() -> None:
     image = np.zeros((101, 101, 3), np.uint8)
     box = np.array([30.0, 30, 70, 70])
     for strength in (1.0, 2.0):
@@ -154,12 +154,12 @@ def test_the_occluder_is_as_wide_as_told() -> None:
         assert (shown[50, 50] > 0).all()
 
 
-def test_blur_spreads_a_point_along_a_line_and_keeps_its_place() -> None:
+def test_blur_spreads_a_point_along_a_line_about_its_position() -> None:
     image = np.zeros((41, 41, 3), np.uint8)
     image[20, 20] = 255
     level = motion_blur(image, 10.0, 0.0)[..., 0].astype(float)
     assert (level[:20] == 0).all() and (level[21:] == 0).all()
-    # 11 pixels, those at both ends by half.
+    # 11 pixels, of which those at the ends have half the weight.
     np.testing.assert_allclose(level[20, 16:25], 25.5, atol=1.5)
     assert (level[20, :14] == 0).all() and (level[20, 27:] == 0).all()
     oblique = motion_blur(image, 9.0, np.pi / 3)[..., 0].astype(float)
@@ -173,7 +173,7 @@ def test_blur_spreads_a_point_along_a_line_and_keeps_its_place() -> None:
     np.testing.assert_array_equal(motion_blur(flat, 20.0, 1.0), flat)
 
 
-def test_darkness_has_the_light_and_the_noise_that_are_told() -> None:
+def test_dark_images_have_the_requested_light_and_noise() -> None:
     grey = np.full((300, 300, 3), 200, np.uint8)
     light = 1000 * 0.25 * (200 / 255) ** 2.2
     for noise in (1.0, 2.0):
@@ -184,7 +184,7 @@ def test_darkness_has_the_light_and_the_noise_that_are_told() -> None:
     assert DARK_FACE == 100
 
 
-def test_low_resolution_averages_and_stays_in_place() -> None:
+def test_low_resolution_averages_without_a_shift() -> None:
     image = np.zeros((80, 120, 3), np.uint8)
     image[24:32, 40:48] = 200
     low = reduce_resolution(image, 1 / 8)[..., 0].astype(float)
@@ -204,21 +204,21 @@ def test_a_corruption_as_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("fog", "corrupt.kind: 'fog'"),
         ("", "corrupt.kind: ''"),
-        ("dark:much", "'dark:much' is not like"),
-        ("dark:1:2:3", "'dark:1:2:3' is not like"),
-        ("dark:1:0.5", "'dark:1:0.5' is not like"),
+        ("dark:much", "'dark:much' has not the form"),
+        ("dark:1:2:3", "'dark:1:2:3' has not the form"),
+        ("dark:1:0.5", "'dark:1:0.5' has not the form"),
         ("dark:0", "must be 0.05 to 4, not 0"),
         ("dark:nan", "corrupt.strength"),
         ("dark:5", "must be 0.05 to 4, not 5"),
         ("dark:1:-1", "corrupt.seed: must be 0 or more"),
-        ("dropped:0.5", "dropped frames have none"),
-        ("clean:2", "clean frames have none"),
+        ("dropped:0.5", "must be 1 for dropped frames"),
+        ("clean:2", "must be 1 for clean frames"),
     ],
 )
-def test_what_is_no_corruption_is_one_line(text, told) -> None:
-    with pytest.raises(RednetError, match=told):
+def test_an_invalid_corruption_raises(text, message) -> None:
+    with pytest.raises(RednetError, match=message):
         parse_corruption(text)

@@ -1,4 +1,4 @@
-"""The cumulative error distribution against counting, a fine histogram, and SciPy's."""
+"""The cumulative error distribution compared with counting, a fine histogram, and SciPy."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from rednet_jax.evaluate.cumulative import (
 )
 
 
-def test_failure_rate_counts_what_is_above_the_cut_and_what_has_no_answer():
+def test_failure_rate_counts_errors_above_the_cut_and_nan():
     errors = np.array([2.0, 8.0, 8.5, np.nan])
     assert failure_rate(errors, 8) == 50
     assert failure_rate(errors[:2], 8) == 0
@@ -23,7 +23,7 @@ def test_failure_rate_counts_what_is_above_the_cut_and_what_has_no_answer():
 
 
 def test_auc_is_the_area_under_the_cumulative_curve():
-    # A quarter of the faces below every cut from 2, a half from 4, three quarters from 6:
+    # The curve is 1/4 from an error of 2, 1/2 from 4, 3/4 from 6:
     # (2 * 1/4 + 2 * 1/2 + 2 * 3/4) / 8.
     assert cumulative_auc(np.array([2.0, 4.0, 6.0, 9.0]), 8) == pytest.approx(100 * 3 / 8)
     assert cumulative_auc(np.zeros(3), 8) == 100
@@ -38,7 +38,7 @@ def test_auc_agrees_with_a_fine_histogram():
     assert cumulative_auc(errors, 8) == pytest.approx(100 * np.trapezoid(curve, cuts) / 8, abs=0.01)
 
 
-def test_auc_is_the_mean_of_what_each_face_adds():
+def test_auc_is_the_mean_of_the_areas_of_faces():
     errors = np.array([2.0, 4.0, 9.0, np.nan])
     np.testing.assert_allclose(face_areas(errors, 8), [75, 50, 0, 0])
     assert cumulative_auc(errors, 8) == pytest.approx(125 / 4)
@@ -60,15 +60,15 @@ def test_distribution_agrees_with_scipy():
 
 def test_the_image_shows_every_curve(tmp_path):
     rng = np.random.default_rng(2)
-    plain, both = tmp_path / "one.png", tmp_path / "folder/both.png"
-    curves = {"one": rng.gamma(4, 1, 99), "other": rng.gamma(5, 1, 99)}
-    said = {"title": "a split", "normaliser": "a length"}
-    draw_cumulative({"one": curves["one"]}, plain, **said)
-    draw_cumulative(curves, both, **said)
-    images = [np.asarray(Image.open(path).convert("RGB")) for path in (plain, both)]
+    single, both = tmp_path / "single.png", tmp_path / "folder/both.png"
+    curves = {"a": rng.gamma(4, 1, 99), "b": rng.gamma(5, 1, 99)}
+    texts = {"title": "a split", "normaliser": "a length"}
+    draw_cumulative({"a": curves["a"]}, single, **texts)
+    draw_cumulative(curves, both, **texts)
+    images = [np.asarray(Image.open(path).convert("RGB")) for path in (single, both)]
     for image, orange in zip(images, (False, True), strict=True):
         assert (image == (31, 119, 180)).all(-1).any()
         assert (image == (255, 127, 14)).all(-1).any() == orange
     (tmp_path / "file").touch()
     with pytest.raises(RednetError, match=r"a.png: cannot be written"):
-        draw_cumulative(curves, tmp_path / "file/a.png", **said)
+        draw_cumulative(curves, tmp_path / "file/a.png", **texts)

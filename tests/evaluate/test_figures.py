@@ -1,4 +1,4 @@
-"""Figures of landmarks whose errors are known, of images and of clips."""
+"""Figures of landmarks with known errors, for images and for clips."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def split(samples):
 
 
 def off(percents):
-    """Faces [N, 68, 2] off by so many percent of the inter-ocular distance; nan: no answer."""
+    """Returns faces [N, 68, 2] with these NMEs, in percent; nan means no prediction."""
     return FACE + np.array(percents)[:, None, None] / 100 * EYES * np.array([0.6, 0.8])
 
 
-def test_what_is_printed_counts_the_missed_as_failures():
+def test_the_text_counts_missed_faces_as_failures():
     labels = face_labels("a split", split([sample(name) for name in "abcde"]), IBUG68)
     answers = [(k, off([1, 3, 9, 11, np.nan])) for k in (1, 2)]
     lines = figures_text(figures(labels, answers, boxes="detector")).splitlines()
@@ -54,16 +54,16 @@ def test_what_is_printed_counts_the_missed_as_failures():
         assert lines[row + 1] == (
             "  1 missed counted as failures: failure_rate_8 60  failure_rate_10 40  auc_8 30"
         )
-    found = figures_text(figures(labels, [(1, off([1, 3, 9, 11, 2]))]))
-    assert "failure_rate_8 40 " in found and "counted as failures" not in found
+    text = figures_text(figures(labels, [(1, off([1, 3, 9, 11, 2]))]))
+    assert "failure_rate_8 40 " in text and "counted as failures" not in text
 
 
-def test_the_missed_fail_in_the_plot(monkeypatch, tmp_path):
+def test_the_plot_counts_missed_faces_as_failures(monkeypatch, tmp_path):
     drawn = {}
-    monkeypatch.setattr(module, "draw_cumulative", lambda *one, **how: drawn.update(one=one, **how))
+    monkeypatch.setattr(module, "draw_cumulative", lambda *a, **k: drawn.update(arguments=a, **k))
     labels = face_labels("a split", split([sample(name) for name in "abcde"]), IBUG68)
     figures(labels, [(1, off([1, 3, 9, 11, np.nan]))], plot=tmp_path / "ced.png", name="net")
-    ((name, errors),) = drawn["one"][0].items()
+    ((name, errors),) = drawn["arguments"][0].items()
     assert name == "net, K = 1: NME 6.00 %, 40.0 % fail"
     assert drawn["title"] == "a split: 4 faces found, 1 missed"
     np.testing.assert_allclose(errors, [1, 3, 9, 11, np.nan], rtol=1e-4)
@@ -97,7 +97,7 @@ def test_images_counted_by_hand():
     assert json.loads(json.dumps(row, allow_nan=False)) == row
 
 
-def test_people_are_drawn_where_they_are_known_else_photos():
+def test_owners_are_people_if_known_else_photos():
     known = face_labels(
         "a split", split([sample(name, i // 2) for i, name in enumerate("abcd")]), IBUG68
     )
@@ -114,10 +114,10 @@ def test_people_are_drawn_where_they_are_known_else_photos():
     assert alone["intervals"]["nme"] is None and alone["nme"] == pytest.approx(2, abs=1e-4)
 
 
-def test_a_face_that_cannot_be_measured_is_neither_measured_nor_missed():
-    no_corner, nothing = np.ones(68, bool), np.zeros(68, bool)
+def test_a_face_that_is_not_measurable_is_neither_measured_nor_missed():
+    no_corner, unlabelled = np.ones(68, bool), np.zeros(68, bool)
     no_corner[36] = False
-    faces = [sample("a"), sample("b", labelled=no_corner), sample("c", labelled=nothing)]
+    faces = [sample("a"), sample("b", labelled=no_corner), sample("c", labelled=unlabelled)]
     labels = face_labels("a split", split(faces), IBUG68)
     result = figures(labels, [(1, off([2, 4, 6]))])
     assert (result["images"], result["missed"]) == (1, 0)
@@ -126,13 +126,13 @@ def test_a_face_that_cannot_be_measured_is_neither_measured_nor_missed():
     assert diagonal["images"] == 1
     assert diagonal["per_step"][0]["nme"] < 1
     result = figures(labels, [(1, off([2, np.nan, np.nan]))])
-    # Face b has labels, if not those that its length needs; face c has none.
+    # Face b has labels, but not those of its normaliser; face c has none.
     assert (result["images"], result["missed"]) == (1, 1)
     assert result["per_step"][0]["with_missed"]["failure_rate_8"] == 0
 
 
 @pytest.mark.filterwarnings("error")
-def test_clips_have_means_of_frames_and_of_videos():
+def test_means_over_frames_and_over_videos():
     clips = [clip("one", [False] + [True] * 3 + [False]), clip("two", [True] * 100)]
     labels = clip_labels("clips", split(clips), IBUG68)
     assert labels.names[:2] == ["one/1", "one/2"] and labels.names[-1] == "two/100"
@@ -149,7 +149,7 @@ def test_clips_have_means_of_frames_and_of_videos():
     one, two = row["per_video"]
     assert one["clip"] == "one" and (one["images"], one["missed"]) == (2, 1)
     assert one["nme"] == pytest.approx(3, abs=1e-4)
-    # No three frames with an answer follow each other; back and forth by 2 % is 4 %.
+    # There are no three consecutive predictions; back and forth by 2 % gives 4 %.
     assert one["jitter"] is None and one["interval"] is None
     assert two["jitter"] == pytest.approx(4, abs=1e-3) and row["jitter"] == two["jitter"]
     assert still["jitter"] == pytest.approx(0, abs=1e-4)
@@ -161,7 +161,7 @@ def test_clips_have_means_of_frames_and_of_videos():
     json.dumps(result, allow_nan=False)
 
 
-def test_parts_of_clips_have_their_own_errors_losses_and_jitter():
+def test_parts_of_clips_have_separate_figures():
     clips = [clip("one", [True] * 8), clip("two", [False] + [True] * 7)]
     labels = clip_labels("clips", split(clips), IBUG68)
     within = np.array([0, 0, 0, 1, 1, 1, 0, 0] * 2, bool)
@@ -170,44 +170,44 @@ def test_parts_of_clips_have_their_own_errors_losses_and_jitter():
     one, two = [1, 1, 1, 5, 7, 5, 2, 4], [90, 1, 1, 9, np.nan, 9, 4, 2]
     result = figures(labels, [(1, off([*one, *two]))], parts=parts)
     row = result["per_step"][0]
-    of = row["parts"]
-    assert {part: (n["images"], n["missed"]) for part, n in of.items()} == {
+    by_part = row["parts"]
+    assert {part: (n["images"], n["missed"]) for part, n in by_part.items()} == {
         "within": (5, 1),
         "after": (4, 0),
         "outside": (5, 0),
     }
-    assert of["within"]["nme"] == pytest.approx((5 + 7 + 5 + 9 + 9) / 5, abs=1e-4)
-    assert of["after"]["nme"] == pytest.approx(3, abs=1e-4)
-    assert of["outside"]["nme"] == pytest.approx(1, abs=1e-4)
-    assert of["within"]["intervals"]["nme"] == pytest.approx([17 / 3, 9], abs=1e-4)
+    assert by_part["within"]["nme"] == pytest.approx((5 + 7 + 5 + 9 + 9) / 5, abs=1e-4)
+    assert by_part["after"]["nme"] == pytest.approx(3, abs=1e-4)
+    assert by_part["outside"]["nme"] == pytest.approx(1, abs=1e-4)
+    assert by_part["within"]["intervals"]["nme"] == pytest.approx([17 / 3, 9], abs=1e-4)
     # |Second differences| of clip one: 0 4 2 4 1 5 in frames 1 to 6; of clip two: 89 8 only, since
-    # frame 4 has no answer and frame 7 no next one. Frame 1 has a neighbour without label, which
-    # counts for the jitter of the track and not for that of the error.
-    assert of["within"]["jitter"] == pytest.approx((2 + 4 + 1) / 3, abs=1e-3)
-    assert of["after"]["jitter"] == pytest.approx((5 + 3) / 2, abs=1e-3)
-    assert of["outside"]["jitter"] == pytest.approx((0 + 4 + 89 + 8) / 4, abs=1e-2)
+    # frame 4 has no prediction and frame 7 no successor. Frame 1 has an unlabelled neighbour, which
+    # is included in the jitter of the track but not in the error jitter.
+    assert by_part["within"]["jitter"] == pytest.approx((2 + 4 + 1) / 3, abs=1e-3)
+    assert by_part["after"]["jitter"] == pytest.approx((5 + 3) / 2, abs=1e-3)
+    assert by_part["outside"]["jitter"] == pytest.approx((0 + 4 + 89 + 8) / 4, abs=1e-2)
     for part in ("within", "after"):
-        assert of[part]["error_jitter"] == pytest.approx(of[part]["jitter"], abs=1e-3)
-    assert of["outside"]["error_jitter"] == pytest.approx((0 + 4 + 8) / 3, abs=1e-3)
+        assert by_part[part]["error_jitter"] == pytest.approx(by_part[part]["jitter"], abs=1e-3)
+    assert by_part["outside"]["error_jitter"] == pytest.approx((0 + 4 + 8) / 3, abs=1e-3)
     assert row["per_video"][0]["error_jitter"] == pytest.approx(16 / 6, abs=1e-3)
     json.dumps(result, allow_nan=False)
     lines = figures_text({**result, "corruption": {"kind": "dark", "bursts": 2}}).splitlines()
     assert "corruption: kind dark  bursts 2" in lines
-    (told,) = (line for line in lines if line.startswith("  within: "))
-    assert told.startswith("  within: images 5  missed 1  nme 7 [5.667, 9]  jitter 2.333")
+    (line,) = (line for line in lines if line.startswith("  within: "))
+    assert line.startswith("  within: images 5  missed 1  nme 7 [5.667, 9]  jitter 2.333")
 
 
 def test_a_part_without_frames_has_no_figures():
     labels = clip_labels("clips", split([clip("one", [True] * 4)]), IBUG68)
-    nowhere = np.zeros(4, bool)
-    result = figures(labels, [(1, off([1] * 4))], parts={"after": nowhere})
-    of = result["per_step"][0]["parts"]["after"]
-    assert (of["images"], of["missed"], of["nme"], of["intervals"]["nme"]) == (0, 0, None, None)
+    empty = np.zeros(4, bool)
+    result = figures(labels, [(1, off([1] * 4))], parts={"after": empty})
+    row = result["per_step"][0]["parts"]["after"]
+    assert (row["images"], row["missed"], row["nme"], row["intervals"]["nme"]) == (0, 0, None, None)
 
 
-def test_what_has_no_figures_is_one_line():
+def test_faces_without_figures_raise():
     labels = face_labels("a split", split([sample("a"), sample("b")]), IBUG68)
-    with pytest.raises(RednetError, match=r"^a split: no answer for any of 2 labelled faces$"):
+    with pytest.raises(RednetError, match=r"^a split: no prediction for any of 2 labelled faces$"):
         figures(labels, [(1, off([np.nan, np.nan]))])
     few = np.ones(68, bool)
     few[40] = False
@@ -223,7 +223,7 @@ def test_what_has_no_figures_is_one_line():
         figures(seven, [(1, np.zeros((1, 7, 2)))], normaliser="box-diagonal")
 
 
-def test_padded_frames_do_not_count_whatever_stands_there():
+def test_padded_frames_are_excluded():
     padded = clip("one", [True] * 4 + [False] * 3)
     padded.landmarks[4:], padded.labelled[4:] = 1000, True
     labels = clip_labels("clips", split([padded]), IBUG68)
@@ -233,7 +233,7 @@ def test_padded_frames_do_not_count_whatever_stands_there():
     assert result["label_jitter"] == pytest.approx(0, abs=1e-4)
 
 
-def test_rows_are_compared_with_the_first_face_by_face():
+def test_rows_are_compared_with_the_first_row_per_face():
     labels = face_labels("a split", split([sample(name) for name in "abcd"]), IBUG68)
     one, two = [4, 6, 8, np.nan], [3, 4, 7, 1]
     first, second = figures(labels, [(1, off(one)), (2, off(two))])["per_step"]

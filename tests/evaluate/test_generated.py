@@ -1,4 +1,4 @@
-"""Generated faces with a pose or a light that is set: it is there, and nothing else has changed."""
+"""Generated faces with a set pose, light or exposure: nothing else changes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FACES = 6
 
 @pytest.fixture(scope="module")
 def drawn():
-    """`drawn(varied, value)`: images and landmarks of that setting, small."""
+    """`drawn(varied, value)`: small images and landmarks of a setting."""
     small = dataclasses.replace(generated.synthetic_config(), size=64)
     settings = {(setting.varied, setting.value): setting for setting in SETTINGS}
     with pytest.MonkeyPatch.context() as patch:
@@ -32,11 +32,11 @@ def drawn():
 
 
 @pytest.mark.parametrize("yaw", [-30, 15, 45])
-def test_heads_are_turned_as_told(drawn, yaw):
+def test_heads_have_the_set_yaw(drawn, yaw):
     assert estimated_yaw(drawn("yaw", yaw)[1]).mean() == pytest.approx(yaw, abs=4)
 
 
-def test_heads_are_frontal_where_nothing_is_set(drawn):
+def test_heads_are_frontal_without_a_setting(drawn):
     assert np.abs(estimated_yaw(drawn("nothing", 0)[1])).max() < 4
 
 
@@ -52,16 +52,16 @@ def test_heads_roll_clockwise_and_look_up(drawn):
     assert (up < level).all() and (level < down).all()
 
 
-def test_light_alone_changes_with_the_light(drawn):
+def test_light_and_exposure_do_not_move_points(drawn):
     images, points = drawn("nothing", 0)
-    dark, of_dark = drawn("exposure", -6)
-    np.testing.assert_allclose(of_dark, points, atol=1e-3)
+    dark, dark_points = drawn("exposure", -6)
+    np.testing.assert_allclose(dark_points, points, atol=1e-3)
     assert (dark.mean((1, 2, 3)) < 0.4 * images.mean((1, 2, 3))).all()
     bright, _ = drawn("exposure", 4)
     assert (bright.mean((1, 2, 3)) > 1.2 * images.mean((1, 2, 3))).all()
 
     def right_over_left(pictures):
-        # On the cheeks: both lie at the height of the nose's tip.
+        # On the cheeks, at the height of the tip of the nose.
         sides = []
         for corner in (2, 14):
             place = (points[:, corner] + points[:, 30]) / 2
@@ -69,15 +69,15 @@ def test_light_alone_changes_with_the_light(drawn):
             sides.append(pictures[np.arange(FACES), y, x].sum(-1) + 1)
         return sides[1] / sides[0]
 
-    aside, of_aside = drawn("light", "the side")
-    np.testing.assert_allclose(of_aside, points, atol=1e-3)
+    aside, aside_points = drawn("light", "the side")
+    np.testing.assert_allclose(aside_points, points, atol=1e-3)
     assert LIGHTS["the side"][0] > 0
     assert np.median(right_over_left(aside)) > 1.2 * np.median(
         right_over_left(drawn("light", "the front")[0])
     )
 
 
-def test_rows_are_those_of_the_faces_drawn(drawn, narrow, monkeypatch, tmp_path):
+def test_rows_equal_figures_computed_by_hand(drawn, narrow, monkeypatch, tmp_path):
     off = np.random.default_rng(0).normal(0, 1, (2, FACES, 68, 2))
 
     def answers(config, variables, samples, labels, feedback_steps):
@@ -88,18 +88,18 @@ def test_rows_are_those_of_the_faces_drawn(drawn, narrow, monkeypatch, tmp_path)
     settings = [Setting("nothing", 0), Setting("yaw", 45, (45, 0, 0))]
     out = tmp_path / "worst.png"
     network = narrow("compact"), {}
-    found = measure_generated(network, settings=settings, faces=FACES, sheet=out)
+    result = measure_generated(network, settings=settings, faces=FACES, sheet=out)
     assert out.read_bytes().startswith(b"\x89PNG")
-    told = [(row["varied"], row["value"]) for row in found["settings"]]
-    assert told == [("nothing", 0), ("yaw", 45)]
-    for (varied, value), row in zip(told, found["settings"], strict=True):
+    names = [(row["varied"], row["value"]) for row in result["settings"]]
+    assert names == [("nothing", 0), ("yaw", 45)]
+    for (varied, value), row in zip(names, result["settings"], strict=True):
         truth = drawn(varied, value)[1]
-        for one, moved in zip(row["per_step"], (2 * off[0], off[1]), strict=True):
+        for figures, moved in zip(row["per_step"], (2 * off[0], off[1]), strict=True):
             distance = np.linalg.norm(moved, axis=-1).mean(1)
             errors = 100 * distance / np.linalg.norm(truth[:, 45] - truth[:, 36], axis=-1)
             diagonal = np.linalg.norm(np.ptp(truth, axis=1), axis=-1)
-            assert one["nme"] == pytest.approx(errors.mean(), rel=1e-4)
-            assert one["above_10"] == pytest.approx(100 * np.mean(errors > 10))
-            assert one["nme_of_diagonal"] == pytest.approx((100 * distance / diagonal).mean())
-            assert one["interval"][0] <= one["nme"] <= one["interval"][1]
+            assert figures["nme"] == pytest.approx(errors.mean(), rel=1e-4)
+            assert figures["above_10"] == pytest.approx(100 * np.mean(errors > 10))
+            assert figures["nme_of_diagonal"] == pytest.approx((100 * distance / diagonal).mean())
+            assert figures["interval"][0] <= figures["nme"] <= figures["interval"][1]
         assert row["estimated_yaw"][0] == pytest.approx(estimated_yaw(truth).mean(), abs=1e-3)

@@ -1,4 +1,4 @@
-"""Metrics against cases counted by hand."""
+"""Metrics compared with cases computed by hand."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from rednet_jax.landmarks.normalisers import face_lengths, inner_landmarks, meas
 
 
 def eyes_apart(distance, count=68):
-    """Points on the origin, but for the outer corner of the left eye at (distance, 0)."""
+    """Returns points at the origin, except the left outer eye corner at (distance, 0)."""
     landmarks = np.zeros((count, 2))
     landmarks[45 if count == 68 else 3] = distance, 0
     return landmarks
@@ -31,7 +31,7 @@ def test_inter_ocular_is_the_distance_of_the_outer_corners():
     np.testing.assert_allclose(face_lengths(landmarks, IBUG68, "inter-ocular"), [5, 7])
 
 
-def test_errors_are_percent_of_the_true_distance_not_of_the_predicted_one():
+def test_errors_are_percent_of_the_true_distance():
     truth = eyes_apart(50)
     predicted = truth.copy()
     predicted[45] = 53, 4  # 5 px off, and farther from the other corner
@@ -48,7 +48,7 @@ def test_seven_points():
     assert face_errors(predicted, truth, REDNET7) == pytest.approx(5)
 
 
-def test_unlabelled_points_do_not_count_whatever_stands_there():
+def test_unlabelled_points_are_excluded():
     truth = eyes_apart(50)
     labelled = np.ones(68, bool)
     labelled[10:30] = False
@@ -62,7 +62,7 @@ def test_unlabelled_points_do_not_count_whatever_stands_there():
     assert face_errors(predicted, truth, IBUG68, labelled) == pytest.approx(10 / 48)
 
 
-def test_a_labelled_point_without_answer_leaves_the_face_without_error():
+def test_a_face_with_a_missing_prediction_is_nan():
     truth = np.stack([eyes_apart(50)] * 2)
     predicted = truth.copy()
     predicted[1, 7] = np.nan
@@ -93,7 +93,7 @@ def test_shapes_must_agree():
 
 
 def face_of_known_lengths():
-    """Outer eye corners 50 px apart, middles of the eyes 30, and a box of 60 by 80 px."""
+    """Returns a face with an inter-ocular distance of 50 px, 30 between the pupils, 60 x 80 box."""
     face = np.full((68, 2), 30.0)
     face[36:42] = (5, 50), (10, 50), (15, 50), (25, 50), (20, 50), (15, 50)
     face[42:48] = (35, 50), (40, 50), (45, 50), (55, 50), (50, 50), (45, 50)
@@ -110,7 +110,7 @@ def test_each_normaliser_is_a_length_of_the_true_face(normaliser, length):
     truth = face_of_known_lengths()
     assert face_lengths(truth, IBUG68, normaliser) == pytest.approx(length)
     predicted = truth.copy()
-    predicted[45] += 3, 4  # moves the predicted face's own lengths, which do not count
+    predicted[45] += 3, 4  # changes the predicted face's lengths, which must not matter
     predicted[8] += 0, 10
     errors = point_errors(predicted, truth, IBUG68, normaliser=normaliser)
     assert errors[45] == pytest.approx(500 / length) and errors[8] == pytest.approx(1000 / length)
@@ -126,7 +126,7 @@ def test_each_normaliser_is_a_length_of_the_true_face(normaliser, length):
         ("box-diagonal", set(range(68))),
     ],
 )
-def test_a_face_is_measurable_with_the_labels_that_its_length_needs(normaliser, needed):
+def test_a_face_is_measurable_with_the_labels_of_its_normaliser(normaliser, needed):
     truth = np.stack([face_of_known_lengths()] * 68)
     labelled = ~np.eye(68, dtype=bool)  # face i lacks point i
     known = measurable(labelled, IBUG68, normaliser)
@@ -135,31 +135,31 @@ def test_a_face_is_measurable_with_the_labels_that_its_length_needs(normaliser, 
     np.testing.assert_array_equal(np.isnan(errors), ~known)
 
 
-def test_lengths_of_68_points_are_none_of_7():
-    told = {
+def test_normalisers_that_seven_points_do_not_have_raise():
+    messages = {
         "inter-pupil": "scheme rednet7 has no closed parts 'right_eye' and 'left_eye'",
         "box-diagonal": "the landmarks of scheme rednet7 do not span the face's box",
     }
-    for normaliser, reason in told.items():
+    for normaliser, reason in messages.items():
         with pytest.raises(RednetError, match=reason):
             point_errors(np.zeros((7, 2)), np.zeros((7, 2)), REDNET7, normaliser=normaliser)
         with pytest.raises(RednetError, match=reason):
             measurable(np.ones(7, bool), REDNET7, normaliser)
 
 
-def test_inner_landmarks_are_those_that_do_not_lie_on_the_jaw():
+def test_inner_landmarks_exclude_the_jaw():
     assert inner_landmarks(IBUG68) == list(range(17, 68))
     assert inner_landmarks(REDNET7) == list(range(7))
 
 
 @pytest.mark.filterwarnings("error")
-def test_errors_of_parts_counted_by_hand():
+def test_errors_of_parts():
     truth = np.stack([eyes_apart(50)] * 3)
     predicted = truth.copy()
     predicted[:, 8] += 0, 10  # 20 % of one of the 17 points of the jaw
     predicted[:, 60] += 3, 4
     labelled = np.ones((3, 68), bool)
-    labelled[1, :8] = False  # leaves 9 of the jaw
+    labelled[1, :8] = False  # 9 points of the jaw remain
     labelled[1, 60:68] = False
     labelled[2, :17] = False
     predicted[2, 30] = np.nan
@@ -169,7 +169,7 @@ def test_errors_of_parts_counted_by_hand():
     np.testing.assert_allclose(errors["nose"], [0, 0, np.nan])
     np.testing.assert_allclose(errors["eyes"], [0, 0, 0])
     whole = face_errors(predicted[0], truth[0], IBUG68)
-    weighted = sum(len(IBUG68.regions[part]) * one[0] for part, one in errors.items()) / 68
+    weighted = sum(len(IBUG68.regions[part]) * nme[0] for part, nme in errors.items()) / 68
     assert whole == pytest.approx(weighted)
 
 
@@ -179,21 +179,21 @@ def test_jitter_of_known_tracks():
     shaken = still + np.where(np.arange(6) % 2, 1.0, 0.0)[:, None, None] * [3.0, 4.0]
     assert jitter(still, IBUG68) == 0
     assert jitter(steady, IBUG68) == pytest.approx(0, abs=1e-9)
-    # 5 px there and 5 px back: |second difference| = 10 px of 50.
+    # 5 px forth and back: |second difference| = 10 px of 50.
     assert jitter(shaken, IBUG68) == pytest.approx(20)
 
 
-def test_jitter_leaves_out_frames_without_answer_and_their_neighbours():
+def test_jitter_excludes_nan_frames_and_their_neighbours():
     track = np.repeat(eyes_apart(50)[None], 9, axis=0)
     track[2] = np.nan
     track[6] += [0.0, 5.0]
-    # Frames 4 to 7 have both neighbours; 5, 6, 7 see the jump as 5, 10 and 5 px.
+    # Frames 4 to 7 have both neighbours; the jump contributes 5, 10 and 5 px to 5, 6, 7.
     assert jitter(track, IBUG68) == pytest.approx(100 * (0 + 5 + 10 + 5) / 4 / 50)
     assert np.isnan(jitter(track[:4], IBUG68))
     assert np.isnan(jitter(track[:2], IBUG68))
 
 
-def test_jitter_of_each_frame_is_that_around_it():
+def test_jitter_of_each_frame():
     track = np.repeat(eyes_apart(50)[None], 9, axis=0)
     track[2] = np.nan
     track[6] += [0.0, 5.0]
@@ -204,30 +204,30 @@ def test_jitter_of_each_frame_is_that_around_it():
     assert np.isnan(frame_jitter(track[:1], IBUG68)).tolist() == [True]
 
 
-def test_error_jitter_is_that_of_the_difference_to_the_truth():
+def test_error_jitter_is_the_jitter_of_the_difference_to_the_truth():
     rng = np.random.default_rng(0)
     truth = np.repeat(eyes_apart(50)[None], 8, axis=0) + rng.normal(0, 20, (8, 1, 2))
-    truth[4:] *= 2  # the face comes nearer
+    truth[4:] *= 2  # the face becomes larger
     still_wrong = truth + np.array([3.0, -7.0])
     np.testing.assert_allclose(error_jitter(still_wrong, truth, IBUG68)[1:-1], 0, atol=1e-9)
     shaken = truth.copy()
     shaken[5] += [3.0, 4.0]
     expected = [np.nan, 0, 0, 0, 5, 10, 5, np.nan]
     np.testing.assert_allclose(error_jitter(shaken, truth, IBUG68), expected, atol=1e-9)
-    # Frames without answer, points without labels: those beside them do not count either.
+    # Neighbours of nan frames and of unlabelled points are excluded, too.
     shaken[1] = np.nan
     labelled = np.ones(truth.shape[:-1], bool)
     labelled[6, 10:20] = False
     shaken[6, 10:20] = 1e6
     expected = [np.nan, np.nan, np.nan, 0, 5, 10, 5, np.nan]
     np.testing.assert_allclose(error_jitter(shaken, truth, IBUG68, labelled), expected, atol=1e-9)
-    # One of 68 points moves, by 10 px of 50 there and back.
-    one = truth.copy()
-    one[2, 3] += [0.0, 10.0]
-    assert error_jitter(one, truth, IBUG68)[2] == pytest.approx(40 / 68)
+    # One of 68 points moves forth and back by 10 px of 50.
+    moved = truth.copy()
+    moved[2, 3] += [0.0, 10.0]
+    assert error_jitter(moved, truth, IBUG68)[2] == pytest.approx(40 / 68)
 
 
-def test_jitter_is_the_second_difference_of_numpy():
+def test_jitter_agrees_with_numpys_second_difference():
     rng = np.random.default_rng(0)
     track = face_of_known_lengths() + rng.normal(0, 1, (20, 68, 2))
     size = np.linalg.norm(track[:, 36] - track[:, 45], axis=-1)[1:-1, None]

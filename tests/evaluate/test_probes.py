@@ -1,4 +1,4 @@
-"""Probes of codes that are known to hold something, and to hold nothing."""
+"""Linear probes on codes that contain the target, and on codes that do not."""
 
 import dataclasses
 
@@ -12,13 +12,13 @@ from rednet_jax.evaluate import probes
 from rednet_jax.model import rednet
 
 
-def test_what_a_half_holds_is_read_and_what_it_lacks_is_not():
+def test_regression_explains_only_the_half_that_contains_the_target():
     rng = np.random.default_rng(0)
     owner = np.repeat(np.arange(60), 5)
     target = rng.normal(3, 2, len(owner))
-    holding = rng.normal(size=(len(owner), 8))
-    holding[:, 2] = 1 - target / 4
-    codes = {"C_id": rng.normal(size=(len(owner), 8)), "C_pe": holding}
+    informative = rng.normal(size=(len(owner), 8))
+    informative[:, 2] = 1 - target / 4
+    codes = {"C_id": rng.normal(size=(len(owner), 8)), "C_pe": informative}
     errors = probes._regression_errors(codes, target, owner, owner < 40)
     row = probes._regressed("yaw", errors, owner[owner >= 40])
     assert row["unexplained"]["C_pe"] < 0.01
@@ -27,13 +27,13 @@ def test_what_a_half_holds_is_read_and_what_it_lacks_is_not():
     assert low < high < -0.7
 
 
-def test_people_are_told_apart_by_the_half_that_holds_them():
+def test_verification_works_only_with_the_half_that_encodes_people():
     rng = np.random.default_rng(0)
 
     def faces(people, offset):
         owner = offset + np.repeat(np.arange(people), 3)
         person = rng.normal(size=(people, 6))[owner - offset]
-        # What differs between faces of one person is larger, and lies in one direction.
+        # The variation within people is larger, but in one direction only.
         moved = person + 5 * rng.normal(size=(len(owner), 1)) * np.eye(6)[0]
         return {"C_id": moved, "C_pe": rng.normal(size=(len(owner), 6))}, owner
 
@@ -46,12 +46,13 @@ def test_people_are_told_apart_by_the_half_that_holds_them():
 
 
 def test_the_equal_error_rate_of_a_case_by_hand():
-    # At a threshold between 0.4 and 0.5 one of four pairs is refused, and one of four others taken.
+    # At a threshold between 0.4 and 0.5, one of four pairs is rejected and one of four others
+    # accepted.
     pairs, others = np.array([0.9, 0.8, 0.5, 0.1]), np.array([0.0, 0.2, 0.4, 0.6])
     assert probes._equal_error_rate(pairs, others) == pytest.approx(0.25)
 
 
-def test_the_code_is_what_identity_is_classified_by(narrow):
+def test_the_mean_code_is_the_input_of_the_identity_head(narrow):
     config = narrow("compact", recrop="similarity", context=1.5)
     variables = rednet.init(config, jax.random.key(0))
     side = config.input_size
@@ -71,7 +72,7 @@ def test_too_few_people_are_refused(narrow):
 
 
 @pytest.mark.slow
-def test_faces_of_a_person_differ_in_what_is_drawn_alone(narrow):
+def test_generated_people_are_reproducible(narrow):
     config = dataclasses.replace(narrow("compact"), image_size=64)
     images, targets = probes.draw_people(config, 3, 4)
     assert images.shape == (12, 64, 64, 3) and images.dtype == np.uint8

@@ -1,4 +1,4 @@
-"""A checkpoint measured on a split: boxes, counts, and figures that can be redone by hand."""
+"""Evaluation of a checkpoint on a split: boxes, counts, and figures computed by hand."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def network(narrow):
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    """The folder of prepared data; the faces that it was made from lie in tree/ beside it."""
+    """The folder of prepared data; the source folder is tree/ beside it."""
     return prepare_300w(tmp_path_factory.mktemp("300w"), train=1, validation=3)
 
 
 def prepare_astronaut(folder, *, labelled_at):
-    """Two faces of validation: the astronaut's, and one on an image of plain grey."""
+    """Prepares two validation faces: the astronaut's, and one on a grey image."""
     tree = draw_300w(folder / "tree", train=0, validation=2)
     name, plain = validation_names()[:2]
     Image.new("RGB", (64, 64), "grey").save(tree / f"{plain}.png")
@@ -67,7 +67,7 @@ def split_of(samples):
 
 
 def scored_by_hand(path, data_dir):
-    """NME in percent of each face of a predictions file, from the labels' own files."""
+    """Returns the NME in percent of each face of a predictions file, from the .pts files."""
     names, landmarks = read_landmarks_csv(path)
     errors = {}
     for name, predicted in zip(names, landmarks, strict=True):
@@ -79,16 +79,14 @@ def scored_by_hand(path, data_dir):
 
 
 def figures_of(row):
-    """The plain numbers of a row alone, and those of the parts of the face."""
+    """Returns the scalar figures of a row, and those of the parts of the face."""
     plain = {name: value for name, value in row.items() if not isinstance(value, dict)}
     plain.pop("nme_less_first", None)
     return {**plain, **row["groups"]}
 
 
 @pytest.mark.parametrize("boxes", ["truth", "jitter"])
-def test_the_predictions_scored_by_hand_give_the_reported_figures(
-    network, data_dir, tmp_path, boxes
-):
+def test_reported_figures_equal_those_computed_by_hand(network, data_dir, tmp_path, boxes):
     csv = tmp_path / "predictions.csv"
     result = evaluate_split(
         network, "300w", "validation", data_dir=data_dir, boxes=boxes, predictions=csv
@@ -113,7 +111,7 @@ def test_the_predictions_scored_by_hand_give_the_reported_figures(
         "normaliser": "inter-ocular (outer eye corners)",
         "boxes": boxes,
         "crop_margin": 1.25,
-        "interval": {"level": 0.95, "over": "photos", "count": 2},  # two of the three share one
+        "interval": {"level": 0.95, "over": "photos", "count": 2},  # two of three share a photo
     }
     assert set(last["groups"]) == {"jaw", "brows", "nose", "eyes", "mouth"}
     for name in ("nme", "failure_rate_8", "failure_rate_10", "auc_8"):
@@ -121,31 +119,31 @@ def test_the_predictions_scored_by_hand_give_the_reported_figures(
         assert low <= last[name] <= high
 
 
-def test_a_result_says_what_was_measured_on_what(network, data_dir, tmp_path):
+def test_provenance_identifies_weights_and_labels(network, data_dir, tmp_path):
     config, variables = network
     path = tmp_path / "tiny.safetensors"
     write_weights(path, config, variables)
-    how = {"data_dir": data_dir, "feedback_steps": (2, 1), "boxes": "jitter"}
-    told = evaluate_split(str(path), "300w", "validation", **how)["provenance"]
-    assert told["command"] == (
+    options = {"data_dir": data_dir, "feedback_steps": (2, 1), "boxes": "jitter"}
+    origin = evaluate_split(str(path), "300w", "validation", **options)["provenance"]
+    assert origin["command"] == (
         "rednet eval tiny --data 300w --split validation --normaliser inter-ocular "
         "--feedback-steps 2,1 --boxes jitter"
     )
-    assert told["prepared_from"] == find_prepared("300w", data_dir).source
-    assert told["versions"]["jax"] == jax.__version__ and told["git_commit"]
-    # The numbers count, whatever file they came from.
-    assert told["weights"] == fingerprint(variables)
-    alike = evaluate_split(network, "300w", "validation", **how)["provenance"]
-    assert {**alike, "command": ""} == {**told, "command": ""}
+    assert origin["prepared_from"] == find_prepared("300w", data_dir).source
+    assert origin["versions"]["jax"] == jax.__version__ and origin["git_commit"]
+    # The fingerprint does not depend on the file.
+    assert origin["weights"] == fingerprint(variables)
+    same = evaluate_split(network, "300w", "validation", **options)["provenance"]
+    assert {**same, "command": ""} == {**origin, "command": ""}
     changed = jax.tree.map(lambda leaf: leaf, variables)
     changed["params"]["encoder"] = jax.tree.map(lambda a: a + 1e-6, changed["params"]["encoder"])
-    other = evaluate_split((config, changed), "300w", "validation", **how)["provenance"]
-    assert other["weights"] != told["weights"] and other["labels"] == told["labels"]
-    rest = evaluate_split(network, "300w", "train", **how)["provenance"]
-    assert rest["labels"] != told["labels"] and rest["weights"] == told["weights"]
+    moved = evaluate_split((config, changed), "300w", "validation", **options)["provenance"]
+    assert moved["weights"] != origin["weights"] and moved["labels"] == origin["labels"]
+    train = evaluate_split(network, "300w", "train", **options)["provenance"]
+    assert train["labels"] != origin["labels"] and train["weights"] == origin["weights"]
 
 
-def test_every_k_is_one_run_and_rows_come_as_asked_for(network, data_dir):
+def test_rows_are_in_the_requested_order_and_equal_single_runs(network, data_dir):
     def rows(*steps):
         result = evaluate_split(
             network, "300w", "validation", data_dir=data_dir, feedback_steps=steps, boxes="jitter"
@@ -163,28 +161,30 @@ def test_truth_is_the_box_of_the_labels(network, data_dir):
     config, _ = network
     samples = read_split("300w", "validation", data_dir)
     crops = crop_split(samples, config)
-    for one, affine in zip(samples, crops.affines, strict=True):
-        x0, y0, x1, y1 = one.box
+    for face, affine in zip(samples, crops.affines, strict=True):
+        x0, y0, x1, y1 = face.box
         side = config.crop_margin * max(x1 - x0, y1 - y0)
         assert affine[0, 0] == pytest.approx(side / config.image_size)
         middle = affine @ [(config.image_size - 1) / 2, (config.image_size - 1) / 2, 1]
         np.testing.assert_allclose(middle, [(x0 + x1) / 2, (y0 + y1) / 2], atol=1e-4)
 
 
-def test_a_face_without_its_chin_is_cut_as_in_training(network):
-    """As the box of a whole face, not of the labelled points, which is a fifth smaller."""
+def test_a_face_without_jaw_labels_is_cropped_as_a_whole_face(network):
+    """The box of the labelled points alone would be a fifth smaller."""
     config, _ = network
     labelled = np.arange(68) >= 17
-    whole, part = (crop_split(split_of([sample("a", 0, of)]), config) for of in (None, labelled))
+    whole, part = (
+        crop_split(split_of([sample("a", 0, mask)]), config) for mask in (None, labelled)
+    )
     np.testing.assert_allclose(part.affines, whole.affines, rtol=0.05, atol=1)
-    alike = sample("a", 0, labelled)
-    box = whole_face_box(alike.landmarks, IBUG68, labelled)
+    partly = sample("a", 0, labelled)
+    box = whole_face_box(partly.landmarks, IBUG68, labelled)
     expected = crop_transform(box, margin=config.input_margin, size=config.input_size)
     np.testing.assert_array_equal(part.affines[0], expected)
-    assert max(box[2:] - box[:2]) > 1.15 * max(alike.box[2:] - alike.box[:2])
+    assert max(box[2:] - box[:2]) > 1.15 * max(partly.box[2:] - partly.box[:2])
 
 
-def test_jitter_is_a_draw_of_the_name_alone(network):
+def test_jitter_depends_on_the_name_only(network):
     config, _ = network
     samples = [sample(f"folder/face{i}") for i in range(400)]
     forwards = crop_split(split_of(samples), config, "jitter")
@@ -200,12 +200,12 @@ def test_jitter_is_a_draw_of_the_name_alone(network):
     np.testing.assert_allclose(size.std(), 0.10, rtol=0.15)
     np.testing.assert_allclose(shift.mean(0), 0, atol=0.01)
     np.testing.assert_allclose(size.mean(), 0, atol=0.02)
-    # The same on every machine and in every release, or tables cannot be compared.
+    # Pinned, since results of different machines and releases must be comparable.
     known = [*shift[7], size[7]]
     np.testing.assert_allclose(known, [-0.01190, -0.00969, -0.02831], atol=2e-5)
 
 
-def test_the_detector_finds_the_astronaut_and_its_miss_is_counted(network, tmp_path):
+def test_the_detector_finds_the_astronaut_and_misses_are_counted(network, tmp_path):
     astronaut = prepare_astronaut(tmp_path, labelled_at=FACE)
     csv = tmp_path / "predictions.csv"
     result = evaluate_split(
@@ -226,8 +226,8 @@ def test_the_detector_finds_the_astronaut_and_its_miss_is_counted(network, tmp_p
     assert math.dist(middle, FACE) < 0.2 * SIDE and not np.allclose(middle, FACE)
 
 
-class Rolled:
-    """Finds one face, turned by a quarter clockwise, and a wrong one with a better score."""
+class RolledDetector:
+    """Returns the face, rotated by 90 degrees, and a wrong face with a higher score."""
 
     def __init__(self, truth):
         eyes_nose_mouth = POINTS * 60 @ np.array([[0, 1], [-1, 0]])
@@ -238,10 +238,10 @@ class Rolled:
         return [self.wrong, self.face]
 
 
-def test_crops_at_a_detector_are_upright(network, data_dir):
+def test_crops_of_rolled_detections_are_upright(network, data_dir):
     config = network[0]
     samples = split_of([read_split("300w", "validation", data_dir)[0]])
-    detector = Rolled(whole_face_box(samples[0].landmarks, IBUG68))
+    detector = RolledDetector(whole_face_box(samples[0].landmarks, IBUG68))
     crops = crop_split(samples, config, "detector", detector=detector)
     box, roll = upright_box(detector.face)
     assert roll == pytest.approx(np.pi / 2)
@@ -249,13 +249,13 @@ def test_crops_at_a_detector_are_upright(network, data_dir):
         box, margin=config.input_margin, size=config.input_size, roll=np.pi / 2
     )
     np.testing.assert_allclose(crops.affines[0], expected, atol=1e-4)
-    # One step to the right in the crop is one down in the image.
+    # To the right in the crop is down in the image.
     step = crops.affines[0][:, 0]
     assert abs(step[0]) < 1e-4 and step[1] > 0
     result = evaluate_split(
         network, "300w", "validation", data_dir=data_dir, boxes="detector", detector=detector
     )
-    # Faces are drawn in one place.
+    # All faces are drawn at the same position.
     assert (result["images"], result["missed"], result["boxes"]) == (3, 0, "detector")
     with pytest.raises(ValueError, match="need a detector"):
         crop_split(samples, config, "detector")
@@ -276,17 +276,18 @@ def test_full_is_common_and_challenging_together(network, tmp_path):
         )
         for split in ("common", "challenging", "full")
     )
-    assert [one["images"] for one in (common, challenging, full)] == [3, 3, 6]
-    # Two faces of one photo count as one that was drawn.
-    assert [one["interval"]["count"] for one in (common, challenging, full)] == [3, 2, 5]
-    first, second, both = (figures_of(one["per_step"][0]) for one in (common, challenging, full))
+    results = (common, challenging, full)
+    assert [result["images"] for result in results] == [3, 3, 6]
+    # Two faces of one photo are one group.
+    assert [result["interval"]["count"] for result in results] == [3, 2, 5]
+    first, second, both = (figures_of(result["per_step"][0]) for result in results)
     for name in ("nme", "failure_rate_8", "failure_rate_10", "auc_8", "jaw", "eyes"):
         assert both[name] == pytest.approx((first[name] + second[name]) / 2)
     assert Image.open(plot).width > 400
 
 
 @pytest.mark.parametrize("normaliser", ["inter-pupil", "box-diagonal"])
-def test_another_normaliser_divides_by_another_length(network, data_dir, tmp_path, normaliser):
+def test_other_normalisers(network, data_dir, tmp_path, normaliser):
     csv = tmp_path / "predictions.csv"
     result = evaluate_split(
         network,
@@ -308,7 +309,7 @@ def test_another_normaliser_divides_by_another_length(network, data_dir, tmp_pat
     assert result["per_step"][0]["nme"] == pytest.approx(np.mean(errors), rel=1e-4)
 
 
-def test_a_detection_elsewhere_is_not_the_labelled_face(network, tmp_path):
+def test_a_detection_without_overlap_is_a_miss(network, tmp_path):
     astronaut = prepare_astronaut(tmp_path, labelled_at=FACE + np.array([150, 200]))
     with pytest.raises(RednetError, match=r"^the detector found none of 2 faces$"):
         evaluate_split(network, "300w", "validation", data_dir=astronaut, boxes="detector")
@@ -335,7 +336,7 @@ def test_a_face_without_eye_corners_is_not_measured(network, monkeypatch):
         measured()
 
 
-def test_the_last_batch_is_filled_up_and_cut_off_again(network, data_dir):
+def test_the_last_batch_is_padded(network, data_dir):
     config, variables = network
     crops = crop_split(read_split("300w", "validation", data_dir), config).images
     whole = align_crops(config, variables, crops, 2)
@@ -344,14 +345,14 @@ def test_the_last_batch_is_filled_up_and_cut_off_again(network, data_dir):
 
 
 def test_progress_is_reported(network, data_dir):
-    told = []
+    calls = []
     samples = read_split("300w", "validation", data_dir)
-    crop_split(samples, network[0], report=lambda *one: told.append(one))
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    crop_split(samples, network[0], report=lambda *call: calls.append(call))
+    assert calls == [(1, 3), (2, 3), (3, 3)]
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"feedback_steps": (0,)}, "1 or more, not 0"),
         ({"feedback_steps": (1, -2)}, "1 or more, not 1,-2"),
@@ -365,14 +366,14 @@ def test_progress_is_reported(network, data_dir):
         ({"checkpoint": "absent"}, "absent"),
     ],
 )
-def test_what_cannot_be_measured_is_one_line(network, data_dir, changes, told):
-    asked = {"checkpoint": network, "data": "300w", "split": "validation", **changes}
-    with pytest.raises(RednetError, match=told) as caught:
-        evaluate_split(data_dir=data_dir, **asked)
+def test_invalid_arguments_raise(network, data_dir, changes, message):
+    arguments = {"checkpoint": network, "data": "300w", "split": "validation", **changes}
+    with pytest.raises(RednetError, match=message) as caught:
+        evaluate_split(data_dir=data_dir, **arguments)
     assert "\n" not in str(caught.value)
 
 
-def test_predictions_that_cannot_be_written_are_one_line(network, data_dir, tmp_path):
+def test_predictions_that_cannot_be_written_raise(network, data_dir, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(RednetError, match=r"predictions.csv: cannot be written"):
         evaluate_split(
@@ -384,10 +385,10 @@ def test_predictions_that_cannot_be_written_are_one_line(network, data_dir, tmp_
         )
 
 
-def test_a_box_displaced_hard_is_the_same_one_twice_as_far():
+def test_hard_jitter_is_twice_the_displacement():
     face = sample("someone")
-    box, soft, hard = (protocols._box(face, IBUG68, b) for b in ("truth", "jitter", "jitter-hard"))
-    centres = [(one[:2] + one[2:]) / 2 for one in (box, soft, hard)]
+    boxes = [protocols._box(face, IBUG68, b) for b in ("truth", "jitter", "jitter-hard")]
+    centres = [(box[:2] + box[2:]) / 2 for box in boxes]
     np.testing.assert_allclose(centres[2] - centres[0], 2 * (centres[1] - centres[0]), rtol=1e-4)
-    sides = [one[2] - one[0] for one in (box, soft, hard)]
+    sides = [box[2] - box[0] for box in boxes]
     assert sides[2] / sides[0] == pytest.approx((sides[1] / sides[0]) ** 2, rel=1e-4)

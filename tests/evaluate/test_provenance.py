@@ -1,4 +1,4 @@
-"""Results say where they come from."""
+"""Provenance of results."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from rednet_jax.evaluate import provenance as module
 from rednet_jax.evaluate.provenance import provenance
 
 
-def test_command_commit_seed_machine_and_versions_are_named():
+def test_provenance_has_command_commit_seed_machine_and_versions():
     result = provenance("rednet x RUN_DIR", seed=7)
     assert json.loads(json.dumps(result)) == result
     assert (result["command"], result["seed"]) == ("rednet x RUN_DIR", 7)

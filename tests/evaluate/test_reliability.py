@@ -1,4 +1,4 @@
-"""Scores of probabilities that can be worked out by hand."""
+"""Scores of probabilities compared with cases computed by hand."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ def logits(*probabilities):
     return np.log(p / (1 - p))
 
 
-def test_scores_worked_out_by_hand():
-    # Parts of 1/15: 0.9 twice in [13/15, 14/15), 0.4 twice in [6/15, 7/15).
-    found = scores(logits(0.9, 0.9, 0.4, 0.4), np.array([True, False, True, False]))
-    assert found["ece"] == pytest.approx((2 * abs(0.9 - 0.5) + 2 * abs(0.4 - 0.5)) / 4)
-    assert found["brier"] == pytest.approx((0.01 + 0.81 + 0.36 + 0.16) / 4)
-    assert found["log_loss"] == pytest.approx(-np.log([0.9, 0.1, 0.4, 0.6]).mean())
+def test_scores_of_four_points():
+    # Bins of 1/15: 0.9 twice in [13/15, 14/15), 0.4 twice in [6/15, 7/15).
+    result = scores(logits(0.9, 0.9, 0.4, 0.4), np.array([True, False, True, False]))
+    assert result["ece"] == pytest.approx((2 * abs(0.9 - 0.5) + 2 * abs(0.4 - 0.5)) / 4)
+    assert result["brier"] == pytest.approx((0.01 + 0.81 + 0.36 + 0.16) / 4)
+    assert result["log_loss"] == pytest.approx(-np.log([0.9, 0.1, 0.4, 0.6]).mean())
 
 
-def test_the_curve_is_counted_by_hand_and_its_interval_counts_photos():
-    given = np.broadcast_to(logits(0.9, 0.9, 0.9, 0.9, 0.2), (2, 5))
+def test_the_intervals_of_the_curve_use_photos_as_clusters():
+    values = np.broadcast_to(logits(0.9, 0.9, 0.9, 0.9, 0.2), (2, 5))
     right = np.array([[True, True, True, False, False]] * 2)
-    low, high = reliability_bins(given, right, np.array([0, 0, 1, 1, 0]))
+    low, high = reliability_bins(values, right, np.array([0, 0, 1, 1, 0]))
     assert (low["points"], low["right"], low["error"]) == (2, 0, None)
     assert (high["points"], high["right"]) == (8, 0.75)
     assert high["confidence"] == pytest.approx(0.9)
     assert (high["low"], high["high"]) == pytest.approx((13 / 15, 14 / 15))
-    # Photo 0 has 4 right of 4, photo 1 has 2 of 4: sums +1 and -1 from the share of 0.75.
+    # Photo 0 has 4 of 4 correct, photo 1 has 2 of 4: sums +1 and -1 from the share of 0.75.
     assert high["error"] == pytest.approx(1.96 * np.sqrt(2 / 1 * (1 + 1) / 8**2))
 
 
-def test_certainty_is_finite():
+def test_saturated_probabilities_are_finite():
     np.testing.assert_array_equal(sigmoid(np.array([-1e4, 0, 1e4])), [0, 0.5, 1])
     assert scores(np.array([1e4]), np.array([True])) == {"ece": 0, "brier": 0, "log_loss": 0}

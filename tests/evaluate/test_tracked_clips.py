@@ -1,4 +1,4 @@
-"""Clips are measured as the tracker follows them, beginning at the labels or where it detects."""
+"""Evaluation of clips with the tracker, initialised by labels or by the detector."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def face(identity, landmarks):
 
 
 class FakeTracker:
-    """The labels, moved right by K hundredths of the face; K = 2 has nobody in each frame 5."""
+    """Returns the labels, shifted by K percent of the face; K = 2 loses the face in frame 5."""
 
     def __init__(self, checkpoint, *, faces, feedback_steps, detector):
         assert (faces, detector is None) == ((FACES, True) if self.detects else (1, False))
@@ -54,12 +54,12 @@ class FakeTracker:
         self.clip = itertools.count(-1)
 
     def reset(self):
-        self.of = self.clips[next(self.clip) + 1]
+        self.current = self.clips[next(self.clip) + 1]
         self.frame = 0
 
     def update(self, image):
-        np.testing.assert_array_equal(image, self.of.images[self.frame])
-        truth = self.of.landmarks[self.frame]
+        np.testing.assert_array_equal(image, self.current.images[self.frame])
+        truth = self.current.landmarks[self.frame]
         self.frame += 1
         if self.steps == 2 and self.frame == 5:
             return []
@@ -75,7 +75,7 @@ def fake(monkeypatch, clips):
 
 
 def test_known_tracks_have_known_figures(fake, clips, data_dir, network, tmp_path):
-    told = []
+    calls = []
     result = evaluate_clips(
         network,
         "300vw",
@@ -84,43 +84,42 @@ def test_known_tracks_have_known_figures(fake, clips, data_dir, network, tmp_pat
         feedback_steps=(2, 1),
         predictions=tmp_path / "points",
         plot=tmp_path / "ced.png",
-        report=lambda done, total: told.append((done, total)),
+        report=lambda done, total: calls.append((done, total)),
     )
     frames = sum(FRAMES.values())
-    assert told == [(n, frames) for n in range(1, frames + 1)]
+    assert calls == [(n, frames) for n in range(1, frames + 1)]
     assert (result["images"], result["missed"]) == (LABELLED - 2, 2)
     assert (result["clips"], result["frames"], result["boxes"]) == (2, frames, "truth")
-    two, one = result["per_step"]
-    assert [row["feedback_steps"] for row in (two, one)] == [2, 1]
-    for row, error in ((two, 2), (one, 1)):
+    k2, k1 = result["per_step"]
+    assert [row["feedback_steps"] for row in (k2, k1)] == [2, 1]
+    for row, error in ((k2, 2), (k1, 1)):
         assert row["nme"] == pytest.approx(error, abs=1e-3)
         assert row["nme_of_videos"] == pytest.approx(error, abs=1e-3)
         names = [video["clip"] for video in row["per_video"]]
         assert names == [clip.name for clip in clips]
-    assert [video["missed"] for video in two["per_video"]] == [1, 1]
+    assert [video["missed"] for video in k2["per_video"]] == [1, 1]
     assert (tmp_path / "ced.png").stat().st_size > 1000
     numbers, points = read_landmarks_csv(tmp_path / "points/one.csv")
     assert numbers == [str(n) for n in range(1, FRAMES["one"] + 1)]
     assert np.flatnonzero(np.isnan(points[:, 0, 0])).tolist() == [4]
     again = score_predictions(tmp_path / "points", "300vw", "train", data_dir=data_dir)
-    told, read = result["provenance"], again["provenance"]
-    assert told["weights"] == fingerprint(network[1]) and told["labels"] == read["labels"]
-    assert told["command"] == (
+    origin, file_origin = result["provenance"], again["provenance"]
+    assert origin["weights"] == fingerprint(network[1])
+    assert origin["labels"] == file_origin["labels"]
+    assert origin["command"] == (
         "rednet eval compact --data 300vw --split train --normaliser inter-ocular "
         "--feedback-steps 2,1 --boxes truth --every 1"
     )
     (tmp_path / "points/one.csv").write_text((tmp_path / "points/one.csv").read_text() + "\n")
-    other = score_predictions(tmp_path / "points", "300vw", "train", data_dir=data_dir)
-    assert other["provenance"]["predictions"] != read["predictions"]
+    changed = score_predictions(tmp_path / "points", "300vw", "train", data_dir=data_dir)
+    assert changed["provenance"]["predictions"] != file_origin["predictions"]
     (row,) = again["per_step"]
     assert (again["images"], again["missed"]) == (result["images"], result["missed"])
-    assert row["nme"] == pytest.approx(two["nme"], rel=1e-3)
-    assert [v["missed"] for v in row["per_video"]] == [v["missed"] for v in two["per_video"]]
+    assert row["nme"] == pytest.approx(k2["nme"], rel=1e-3)
+    assert [v["missed"] for v in row["per_video"]] == [v["missed"] for v in k2["per_video"]]
 
 
-def test_of_every_second_frame_the_others_are_not_seen(
-    monkeypatch, fake, clips, data_dir, network, tmp_path
-):
+def test_every_second_frame_can_be_used(monkeypatch, fake, clips, data_dir, network, tmp_path):
     seen = [
         dataclasses.replace(
             clip,
@@ -144,9 +143,9 @@ CORRUPTION = Corruption("mixed", 0.5, 3)
 
 
 class CorruptTracker(FakeTracker):
-    """Errs by 1 % of the face, by 5 % in bursts, and by 3 % after them; K = 2 has no answer there.
+    """Has errors of 1 %, of 5 % in bursts, and of 3 % after them, where K = 2 loses the face.
 
-    Whatever K is, it must see the corrupted frames.
+    Asserts that it gets the corrupted frames.
     """
 
     every = 1
@@ -154,17 +153,17 @@ class CorruptTracker(FakeTracker):
     def update(self, image):
         frame = self.frame
         self.frame += self.every
-        np.testing.assert_array_equal(image, corrupted(CORRUPTION, self.of, frame))
-        parts = burst_parts(CORRUPTION, self.of.name, len(self.of.valid))
+        np.testing.assert_array_equal(image, corrupted(CORRUPTION, self.current, frame))
+        parts = burst_parts(CORRUPTION, self.current.name, len(self.current.valid))
         if parts["after"][frame] and self.steps == 2:
             return []
-        truth, error = self.of.landmarks[frame], 1 + 4 * parts["within"] + 2 * parts["after"]
+        truth, error = self.current.landmarks[frame], 1 + 4 * parts["within"] + 2 * parts["after"]
         offset = error[frame] * face_lengths(truth, IBUG68) / 100
         return [face(0, truth + np.array([offset, 0], np.float32))]
 
 
 @pytest.mark.parametrize("every", [1, 2])
-def test_corrupted_frames_are_seen_by_all_and_measured_apart(
+def test_corrupted_frames_are_tracked_and_reported_by_part(
     monkeypatch, fake, clips, data_dir, network, every
 ):
     for name, frames in {"LEAST_CLEAN": 2, "MOST_CLEAN": 3, "SHORTEST": 2, "LONGEST": 3}.items():
@@ -182,11 +181,11 @@ def test_corrupted_frames_are_seen_by_all_and_measured_apart(
         corrupt=CORRUPTION,
     )
     planned = [bursts(CORRUPTION, clip.name, len(clip.valid)) for clip in clips]
-    told = result["corruption"]
-    assert (told["kind"], told["strength"], told["seed"]) == ("mixed", 0.5, 3)
-    assert told["bursts"] == sum(map(len, planned)) == sum(told[kind] for kind in BURST_KINDS)
-    assert told["frames"] == sum(burst.stop - burst.start for one in planned for burst in one)
-    one, two = (row["parts"] for row in result["per_step"])
+    entry = result["corruption"]
+    assert (entry["kind"], entry["strength"], entry["seed"]) == ("mixed", 0.5, 3)
+    assert entry["bursts"] == sum(map(len, planned)) == sum(entry[kind] for kind in BURST_KINDS)
+    assert entry["frames"] == sum(burst.stop - burst.start for part in planned for burst in part)
+    k1, k2 = (row["parts"] for row in result["per_step"])
     for part, error in {"within": 5, "after": 3, "outside": 1}.items():
         labelled = sum(
             int(
@@ -196,19 +195,19 @@ def test_corrupted_frames_are_seen_by_all_and_measured_apart(
             )
             for clip in clips
         )
-        assert labelled and (one[part]["images"], one[part]["missed"]) == (labelled, 0)
-        assert one[part]["nme"] == pytest.approx(error, abs=1e-3)
+        assert labelled and (k1[part]["images"], k1[part]["missed"]) == (labelled, 0)
+        assert k1[part]["nme"] == pytest.approx(error, abs=1e-3)
         lost = labelled if part == "after" else 0
-        assert (two[part]["images"], two[part]["missed"]) == (labelled - lost, lost)
-    assert two["after"]["nme"] is None
+        assert (k2[part]["images"], k2[part]["missed"]) == (labelled - lost, lost)
+    assert k2["after"]["nme"] is None
     command = result["provenance"]["command"]
     assert command.endswith(f"--boxes truth --every {every} --corrupt mixed:0.5:3")
     assert result["provenance"]["seed"] == 3
 
 
-def test_clips_that_are_too_short_for_a_burst_are_one_line(data_dir, network):
-    told = r"^300vw train: no clip is long enough for a burst .* \(the longest: 12 frames\)$"
-    with pytest.raises(RednetError, match=told):
+def test_clips_that_are_too_short_for_a_burst_raise(data_dir, network):
+    message = r"^300vw train: no clip is long enough for a burst .* \(the longest has 12 frames\)$"
+    with pytest.raises(RednetError, match=message):
         evaluate_clips(network, "300vw", "train", data_dir=data_dir, corrupt=CORRUPTION)
 
 
@@ -228,65 +227,66 @@ def test_the_three_categories_of_300vw(monkeypatch, data_dir, network, tmp_path)
         assert video["clip"] == name
         assert (result["clips"], result["frames"]) == (1, 12 if split == "a" else 7)
         assert video["nme"] == pytest.approx(1, abs=1e-3)
-        # One clip says nothing of others.
+        # One clip has no interval.
         assert result["per_step"][0]["intervals"]["nme"] is None
 
 
-def test_the_detector_is_given_to_no_tracker_that_detects(fake, monkeypatch, data_dir, network):
+def test_with_boxes_detector_the_tracker_uses_its_own(fake, monkeypatch, data_dir, network):
     monkeypatch.setattr(FakeTracker, "detects", True)
     result = evaluate_clips(network, "300vw", "train", data_dir=data_dir, boxes="detector")
     assert (result["images"], result["boxes"]) == (LABELLED, "detector")
 
 
-def test_labels_are_detected_where_they_are(clips):
-    (one,) = [clip for clip in clips if clip.name == "one"]
+def test_the_label_detector_returns_the_labels_box_or_a_displaced_one(clips):
+    (clip,) = [clip for clip in clips if clip.name == "one"]
     detector, displaced = LabelDetector("truth", IBUG68), LabelDetector("jitter", IBUG68)
     farther = LabelDetector("jitter-hard", IBUG68)
-    assert detector.detect(one.images[0]) == []
-    detector.clip = displaced.clip = farther.clip = one
+    assert detector.detect(clip.images[0]) == []
+    detector.clip = displaced.clip = farther.clip = clip
     boxes = []
     for frame in range(FRAMES["one"]):
         detector.frame = displaced.frame = frame
-        found, off = detector.detect(one.images[frame]), displaced.detect(one.images[frame])
-        assert bool(found) == bool(off) == (("one", frame + 1) not in UNLABELLED)
-        if found:
-            box = landmark_box(one.landmarks[frame])
-            np.testing.assert_array_equal(found[0].box, box)
+        exact, off = detector.detect(clip.images[frame]), displaced.detect(clip.images[frame])
+        assert bool(exact) == bool(off) == (("one", frame + 1) not in UNLABELLED)
+        if exact:
+            box = landmark_box(clip.landmarks[frame])
+            np.testing.assert_array_equal(exact[0].box, box)
             boxes.append((off[0].box - box) / (box[2:] - box[:2]).max())
-            np.testing.assert_array_equal(displaced.detect(one.images[0])[0].box, off[0].box)
+            np.testing.assert_array_equal(displaced.detect(clip.images[0])[0].box, off[0].box)
             farther.frame = frame
-            twice = farther.detect(one.images[frame])[0].box
+            twice = farther.detect(clip.images[frame])[0].box
             shift, double = (
                 b.reshape(2, 2).mean(0) - box.reshape(2, 2).mean(0) for b in (off[0].box, twice)
             )
             np.testing.assert_allclose(double, 2 * shift, atol=1e-3)
     assert np.ptp(boxes, axis=0).min() > 0.05
-    # The same on every machine, or tables cannot be compared. Frame 3 is the first with labels.
+    # Pinned, since results must be comparable. Frame 3 is the first labelled one.
     np.testing.assert_allclose(boxes[0], [-0.08211, 0.08840, -0.22790, -0.05656], atol=2e-5)
 
 
-def test_the_answer_is_the_face_that_lies_on_the_labels(clips):
-    (one,) = [clip for clip in clips if clip.name == "one"]
-    his = [
-        points if known else one.landmarks[2]
-        for points, known in zip(one.landmarks, one.valid, strict=True)
+def test_the_face_that_overlaps_the_labels_is_chosen(clips):
+    (clip,) = [clip for clip in clips if clip.name == "one"]
+    labelled = [
+        points if known else clip.landmarks[2]
+        for points, known in zip(clip.landmarks, clip.valid, strict=True)
     ]
-    other = [points + 500 for points in his]
-    frames = [[face(0, b), face(1, a)] for a, b in zip(his, other, strict=True)]
-    frames[0] = [face(0, other[0])]  # he is not there yet
-    frames[7] = [face(0, other[7])]  # nor here
-    found = answers(one, frames, IBUG68, "detector")
-    missing = np.flatnonzero(np.isnan(found[:, 0, 0])).tolist()
-    # Nobody knows who he is before the first label, in frame 3; frame 6 has none, but its number.
+    bystander = [points + 500 for points in labelled]
+    frames = [[face(0, b), face(1, a)] for a, b in zip(labelled, bystander, strict=True)]
+    frames[0] = [face(0, bystander[0])]
+    frames[7] = [face(0, bystander[7])]
+    chosen = answers(clip, frames, IBUG68, "detector")
+    missing = np.flatnonzero(np.isnan(chosen[:, 0, 0])).tolist()
+    # The identity is unknown before the first labelled frame, index 2; frame 5 is unlabelled, but
+    # the identity is known.
     assert missing == [0, 1, 7]
-    for frame in range(2, len(his)):
+    for frame in range(2, len(labelled)):
         if frame != 7:
-            np.testing.assert_array_equal(found[frame], his[frame])
-    by_labels = answers(one, [faces[:1] for faces in frames], IBUG68, "truth")
-    np.testing.assert_array_equal(by_labels[3], other[3])
+            np.testing.assert_array_equal(chosen[frame], labelled[frame])
+    by_labels = answers(clip, [faces[:1] for faces in frames], IBUG68, "truth")
+    np.testing.assert_array_equal(by_labels[3], bystander[3])
 
 
-def test_released_weights_follow_drawn_faces(data_dir):
+def test_released_weights_track_drawn_faces(data_dir):
     result = evaluate_clips("compact_video", "300vw", "train", data_dir=data_dir)
     assert result["images"] + result["missed"] == LABELLED
     assert result["images"] > 0.8 * LABELLED
@@ -294,7 +294,7 @@ def test_released_weights_follow_drawn_faces(data_dir):
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"feedback_steps": (0,)}, "1 or more, not 0"),
         ({"split": "a"}, "300vw a"),
@@ -302,7 +302,7 @@ def test_released_weights_follow_drawn_faces(data_dir):
         ({"normaliser": "nose"}, "no normaliser 'nose'"),
     ],
 )
-def test_what_cannot_be_measured_is_one_line(network, data_dir, changes, told):
-    asked = {"checkpoint": network, "data": "300vw", "split": "train", **changes}
-    with pytest.raises(RednetError, match=told):
-        evaluate_clips(data_dir=data_dir, **asked)
+def test_invalid_arguments_raise(network, data_dir, changes, message):
+    arguments = {"checkpoint": network, "data": "300vw", "split": "train", **changes}
+    with pytest.raises(RednetError, match=message):
+        evaluate_clips(data_dir=data_dir, **arguments)
