@@ -1,1 +1,1 @@
-"""Ablations: arms trained over seeds, measured alike, and the claims that they decide."""
+"""Ablations: arms that are trained over seeds and measured alike, and verdicts on claims."""

@@ -1,4 +1,4 @@
-"""What the run folders hold of an ablation's runs: measurements, or why there are none."""
+"""Files in the run folders of an ablation: measurements, or the reason of a failure."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ MEASURED, FAILED, LOG = "measured.json", "failed.json", "ablate.log"
 
 
 def read_measured(runs_dir: Path, run: Run) -> dict[str, Any] | None:
-    """Returns the measurements of a run, or None where it has none yet.
+    """Returns the measurements of a run, or None if it has none yet.
 
     Raises:
-        RednetError: the file cannot be read, or is of another experiment.
+        RednetError: the file cannot be read, or it belongs to another experiment.
     """
     path = runs_dir / run.folder / MEASURED
     try:
@@ -30,18 +30,18 @@ def read_measured(runs_dir: Path, run: Run) -> dict[str, Any] | None:
     except (OSError, ValueError) as error:
         raise RednetError(f"{path}: cannot be read ({error})") from error
     if not isinstance(measured, dict) or measured.get("run") != run.folder:
-        raise RednetError(f"{path}: holds no measurements of this run")
-    found = dict(measured.get("experiment") or {})
-    found["model"] = current_names(found.get("model") or {}, RedNetConfig)
-    # Its default, with which a field that says nothing enters the digest, may have changed since.
-    wanted = {**run.experiment.to_json(), "mesh": None}
-    if field := _other(found, wanted, ""):
+        raise RednetError(f"{path}: contains no measurements of this run")
+    stored = dict(measured.get("experiment") or {})
+    stored["model"] = current_names(stored.get("model") or {}, RedNetConfig)
+    # Detects a changed default, since the digest omits fields that have their default.
+    current = {**run.experiment.to_json(), "mesh": None}
+    if field := _differing_field(stored, current, ""):
         raise RednetError(f"{path}: measured on another experiment; its {field} differs")
     return measured
 
 
 def read_failure(runs_dir: Path, run: Run) -> str | None:
-    """Returns in a line why a run failed, or None where it did not."""
+    """Returns the reason of a run's failure, one line, or None if it did not fail."""
     try:
         return str(read_json(runs_dir / run.folder / FAILED)["reason"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -49,20 +49,23 @@ def read_failure(runs_dir: Path, run: Run) -> str | None:
 
 
 def write_failure(runs_dir: Path, run: Run, reason: str) -> None:
-    """Notes why a run failed; the next time it is tried again."""
+    """Records the reason of a run's failure; the next call of `ablate` tries the run again."""
     text = json.dumps({"run": run.folder, "reason": reason}, indent=2)
     write_text(runs_dir / run.folder / FAILED, text + "\n")
 
 
-def _other(found: Any, wanted: Any, name: str) -> str | None:
-    """The first field of `found` that `wanted` has otherwise; what it lacks came later."""
-    if isinstance(found, list) and isinstance(wanted, list) and len(found) == len(wanted):
-        found, wanted = (dict(enumerate(part)) for part in (found, wanted))
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        for key, value in found.items():
+def _differing_field(stored: Any, current: Any, name: str) -> str | None:
+    """Returns the first field of `stored` that differs in `current`.
+
+    Fields that `stored` lacks were added to the experiment later and are ignored.
+    """
+    if isinstance(stored, list) and isinstance(current, list) and len(stored) == len(current):
+        stored, current = (dict(enumerate(part)) for part in (stored, current))
+    if isinstance(stored, dict) and isinstance(current, dict):
+        for key, value in stored.items():
             if key == "mesh" and not name:
                 continue
-            if inner := _other(value, wanted.get(key), f"{name}.{key}".lstrip(".")):
+            if inner := _differing_field(value, current.get(key), f"{name}.{key}".lstrip(".")):
                 return inner
         return None
-    return None if found == wanted else name
+    return None if stored == current else name

@@ -1,4 +1,4 @@
-"""One page of all results of a folder: every claim and its verdict, then what they rest on."""
+"""One page of all results of a folder: a table of claims and verdicts, then ablations and files."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from rednet_jax.reading import read_json
 PAGE = "README.md"
 
 _COMMANDS = {"quickstart_overlay": "rednet quickstart"}
-"""Of images that no JSON file lies beside."""
+"""Commands that write images without a JSON file of their name."""
 
 
 def write_index(folder: Path) -> Path:
     """Writes FOLDER/README.md from the JSON files there; returns its path.
 
-    First comes a table of all claims: those in the JSON files, and those of the ablations beside
-    the folder that have no result, which are not decided. A Markdown file without a JSON file of
-    its name is a note, and linked.
+    The page starts with a table of all claims: those in the JSON files, and those of the ablations
+    in the parent folder without results, which are not decided. Markdown files without a JSON file
+    of their name are linked as notes.
 
     Raises:
         RednetError: a folder or file that cannot be read, or a page that cannot be written.
@@ -35,7 +35,7 @@ def write_index(folder: Path) -> Path:
     lines = [
         "# Results",
         "",
-        f"This page is written by `rednet ablate --index {_said(folder)}`. Every JSON file says by "
+        f"This page is written by `rednet ablate --index {_path(folder)}`. Every JSON file says by "
         "which command, commit, machine and versions it was made; pages and plots come with it.",
         "",
     ]
@@ -68,7 +68,7 @@ def write_index(folder: Path) -> Path:
 
 
 def _note(path: Path) -> str:
-    """A link to a page that people wrote, by its heading."""
+    """Returns a link to a note, with its heading as text."""
     try:
         heading = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
     except (OSError, ValueError) as error:
@@ -78,22 +78,22 @@ def _note(path: Path) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = read_json(path)
+        result = read_json(path)
     except (OSError, ValueError) as error:
         raise RednetError(f"{path}: cannot be read ({error})") from error
-    if not isinstance(found, dict):
-        raise RednetError(f"{path}: holds no result")
-    return found
+    if not isinstance(result, dict):
+        raise RednetError(f"{path}: contains no result")
+    return result
 
 
-def _said(folder: Path) -> str:
-    """The folder as someone at the root of the checkout would type it."""
+def _path(folder: Path) -> str:
+    """Returns the folder's path relative to the root of the checkout."""
     parts = folder.resolve().parts[-2:]
     return "/".join(parts) if parts == ("experiments", "results") else folder.name
 
 
 def _claims(results: dict[Path, dict[str, Any]], planned: list[Ablation]) -> list[str]:
-    """The table of all claims, those of the papers first."""
+    """Returns the table of all claims, with those of the papers first."""
     rows = [
         (claim["by"], claim["verdict"], _claim(path, one, claim))
         for path, one in results.items()
@@ -157,14 +157,14 @@ def _ablation(path: Path, one: dict[str, Any]) -> list[str]:
 def _row(path: Path, one: dict[str, Any]) -> str:
     source = _source(one)
     links = [f"[{path.stem}.{kind}]({path.stem}.{kind})" for kind in ("json", "md", "png")]
-    there = [
+    existing = [
         link for link in links if path.with_suffix(f".{link.rpartition('.')[2][:-1]}").exists()
     ]
     command = f"`{source['command']}`" if "command" in source else "not said"
-    return f"| {', '.join(there)} | {command} | {str(source.get('git_commit', '?'))[:7]} |"
+    return f"| {', '.join(existing)} | {command} | {str(source.get('git_commit', '?'))[:7]} |"
 
 
 def _source(one: dict[str, Any]) -> dict[str, Any]:
-    """Where a result comes from: its own field, or in older files among the others."""
-    found = one.get("provenance", one)
-    return found if isinstance(found, dict) else {}
+    """Returns the provenance of a result, which older files have at the top level."""
+    source = one.get("provenance", one)
+    return source if isinstance(source, dict) else {}

@@ -1,4 +1,4 @@
-"""A run's best weights on its own validation faces and clips, face by face and clip by clip."""
+"""Evaluation of a run's best weights on its validation data, per face and per clip."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Floats = NDArray[np.floating]
 GENERATED = "generated faces"
 
 _DIGITS = 4
-"""Of percent: far below what faces differ by, and the files stay small."""
+"""Decimal digits of percent: far more precise than the differences of faces, for small files."""
 
 _STRIDE = dict(zip(CLIPS, (1, 2), strict=True))
 
@@ -41,7 +41,7 @@ _STRIDE = dict(zip(CLIPS, (1, 2), strict=True))
 def measure(
     experiment: Experiment, variables: dict[str, Any], data_dir: Path | None = None
 ) -> dict[str, Any]:
-    """Measures weights on every validation split of an experiment's stages.
+    """Evaluates weights on every validation split of an experiment's stages.
 
     Args:
         experiment: of the run.
@@ -50,8 +50,8 @@ def measure(
 
     Returns:
         Plain JSON: `normaliser`; `pictures`, with `data` (the splits), `names` of the N faces and
-        `errors`, percent, by boxes, readout and K [N]; and of an experiment that ends with clips
-        `clips`, with `data`, `names` of the N clips and `nme` and `jitter`, percent, by `clips` or
+        `errors`, percent, by boxes, readout and K [N]; and if the last stage has clips `clips`,
+        with `data`, `names` of the N clips and `nme` and `jitter`, percent, by `clips` or
         `clips-halved` and K [N]. Faces that cannot be measured are left out.
 
     Raises:
@@ -68,14 +68,14 @@ def measure(
 
 
 def _images(stage: Stage) -> str | GeneratedData | None:
-    """What a stage is validated on, where that is images."""
+    """Returns the validation data of a stage if they are images, else None."""
     if isinstance(stage.data, GeneratedData):
         return stage.data
     return None if holds_clips(stage.data.validation.split("/")[0]) else stage.data.validation
 
 
 def _clips(stage: Stage) -> str | None:
-    """The validation split of clips that is a stage's own, or that of clips it is trained on."""
+    """Returns the validation split of a stage's clips: its own, or that of its training clips."""
     if stage.clips is None or not isinstance(stage.data, DataConfig):
         return None
     for place in (stage.data.validation, *stage.data.train):
@@ -91,7 +91,7 @@ def _on_images(
     data_dir: Path | None,
 ) -> dict[str, Any]:
     model = experiment.model
-    # Generated faces are displaced as they are drawn; they have no box to displace.
+    # The crops of generated faces are displaced when they are drawn, so boxes are not varied.
     drawn = any(isinstance(split, GeneratedData) for split in splits)
     names: list[str] = []
     errors: dict[str, dict[Readout, Floats]] = {}
@@ -103,21 +103,21 @@ def _on_images(
             place = GENERATED if isinstance(split, GeneratedData) else split
             names += [f"{place}/{n}" for n, k in zip(crops.names, known, strict=True) if k]
             points = _both_readouts(model, variables, crops.images, FEEDBACK_STEPS[on][-1])
-            found = in_image(crops, points)
-            shape = found.shape[:2]
-            truth = np.broadcast_to(crops.landmarks, found.shape)
+            predicted = in_image(crops, points)
+            shape = predicted.shape[:2]
+            truth = np.broadcast_to(crops.landmarks, predicted.shape)
             labelled = np.broadcast_to(crops.labelled, (*shape, *crops.labelled.shape))
             face_boxes = np.broadcast_to(crops.boxes, (*shape, *crops.boxes.shape))
-            errors_of = face_errors(found, truth, crops.scheme, labelled, boxes=face_boxes)
-            parts.append(errors_of[..., known])
+            nmes = face_errors(predicted, truth, crops.scheme, labelled, boxes=face_boxes)
+            parts.append(nmes[..., known])
         both = _finite(np.concatenate(parts, axis=-1), f"points with boxes '{on}'")
         errors[on] = {"regression": both[0], "maps": both[1]}
     return {
         "data": [GENERATED if isinstance(s, GeneratedData) else s for s in splits],
         "names": names,
         "errors": {
-            on: {readout: _plain(values) for readout, values in of.items()}
-            for on, of in errors.items()
+            on: {readout: _plain(values) for readout, values in by_readout.items()}
+            for on, by_readout in errors.items()
         },
     }
 
@@ -126,7 +126,7 @@ def _crops(
     experiment: Experiment, split: str | GeneratedData, on: Any, data_dir: Path | None
 ) -> Crops:
     if isinstance(split, GeneratedData):
-        # The same faces for every seed: only then are arms compared face by face over seeds.
+        # The same faces for every seed, since arms are compared per face over seeds.
         return generated_crops(dataclasses.replace(experiment, seed=0), split, split.validation)
     name, part = split.split("/")
     boxes: Boxes = on
@@ -152,15 +152,15 @@ def _per_step(
 def _both_readouts(
     config: RedNetConfig, variables: dict[str, Any], crops: NDArray[np.uint8], feedback_steps: int
 ) -> Floats:
-    """Points [2, K, N, L, 2] of each pass in crop pixels: of f_REG, and read off the maps."""
+    """Returns points [2, K, N, L, 2] of each pass, crop pixels: of f_REG, and of the maps."""
     batch = min(BATCH, len(crops))
-    found = []
+    batches = []
     for start in range(0, len(crops), batch):
         part = crops[start : start + batch]
         full = np.zeros((batch, *crops.shape[1:]), np.uint8)
         full[: len(part)] = part
-        found.append(np.asarray(_per_step(config, variables, full, feedback_steps)))
-    return np.concatenate(found, axis=2)[:, :, : len(crops)]
+        batches.append(np.asarray(_per_step(config, variables, full, feedback_steps)))
+    return np.concatenate(batches, axis=2)[:, :, : len(crops)]
 
 
 def _on_clips(
@@ -173,9 +173,9 @@ def _on_clips(
     windows = clip_windows(name, split, margin=margin, size=size, data_dir=data_dir)
     result: dict[str, Any] = {"data": [place], "nme": {}, "jitter": {}}
     for on in CLIPS:
-        # The same stretches: a comparison of both is one of how fast heads move.
-        some = ClipWindows(windows.faces, windows.frames[:, :: _STRIDE[on]])
-        rows = [_by_clip(model, variables, some, steps) for steps in FEEDBACK_STEPS[on]]
+        # The same windows at two strides, so that their difference is the speed of heads.
+        strided = ClipWindows(windows.faces, windows.frames[:, :: _STRIDE[on]])
+        rows = [_by_clip(model, variables, strided, steps) for steps in FEEDBACK_STEPS[on]]
         result["names"] = [f"{place}/{clip}" for clip in rows[0][0]]
         for number, figure in enumerate(("nme", "jitter"), 1):
             values = np.stack([row[number] for row in rows])
@@ -186,14 +186,14 @@ def _on_clips(
 def _by_clip(
     config: RedNetConfig, variables: dict[str, Any], windows: ClipWindows, feedback_steps: int
 ) -> tuple[list[str], Floats, Floats]:
-    """Names of the N clips, and NME and jitter [N] of each, percent, over all its stretches."""
+    """Returns the names of the N clips, and their NME and jitter [N], percent, over all windows."""
     track = track_of(config, windows, follow(config, variables, windows, feedback_steps))
     clips = [windows.faces.names[first].rpartition("/")[0] for first in windows.frames[:, 0]]
     owner = np.repeat(clips, (windows.frames >= 0).sum(1))
     names = list(dict.fromkeys(clips))
     nme = [track.errors[track.known & (owner == clip)].mean() for clip in names]
-    shake = [np.nanmean(track.jitters[np.asarray(clips) == clip]) for clip in names]
-    return names, np.asarray(nme), np.asarray(shake)
+    jitters = [np.nanmean(track.jitters[np.asarray(clips) == clip]) for clip in names]
+    return names, np.asarray(nme), np.asarray(jitters)
 
 
 def _finite(values: Floats, what: str) -> Floats:
@@ -203,6 +203,6 @@ def _finite(values: Floats, what: str) -> Floats:
 
 
 def _plain(values: Floats) -> list[list[float]]:
-    """[K, N] as lists."""
+    """Returns [K, N] as rounded lists."""
     rounded: list[list[float]] = np.round(values.astype(np.float64), _DIGITS).tolist()
     return rounded

@@ -1,4 +1,4 @@
-"""The results of an ablation as files: JSON, a page of Markdown, and a plot."""
+"""Result files of an ablation: JSON, a page of Markdown, and a plot."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _FIGURES = {"nme": "NME, %", "jitter": "jitter, %"}
 
 
 def write_results(result: dict[str, Any], out: Path) -> list[Path]:
-    """Writes OUT/NAME.json, NAME.md and NAME.png of what `tabulate` returns; returns their paths.
+    """Writes OUT/NAME.json, NAME.md and NAME.png from the result of `tabulate`; returns the paths.
 
     Raises:
-        RednetError: a file that cannot be written.
+        RednetError: a file cannot be written.
     """
     stem = out / result["name"]
     files = [stem.with_name(f"{stem.name}.{kind}") for kind in ("json", "md", "png")]
@@ -34,7 +34,7 @@ def write_results(result: dict[str, Any], out: Path) -> list[Path]:
 
 
 def page(result: dict[str, Any]) -> str:
-    """Returns the page of Markdown."""
+    """Returns the result as Markdown."""
     measured_on = "; ".join(f"{name} ({count})" for name, count in result["data"].items())
     lines = [
         f"# {result['name']}",
@@ -75,14 +75,14 @@ def _verdicts(claims: list[dict[str, Any]]) -> list[str]:
 
 
 def difference_text(value: float | None, interval: list[float] | None) -> str:
-    """Returns a difference and its interval as words."""
+    """Returns a difference and its interval as text."""
     if value is None:
         return "-"
     return f"{value:+.2f}" + (f", {interval[0]:+.2f} to {interval[1]:+.2f}" if interval else "")
 
 
 def panels(result: dict[str, Any]) -> list[tuple[str, str]]:
-    """Returns what there is a table of: pairs of `on` and figure that some arm has."""
+    """Returns the tables of a result: pairs of `on` and figure that at least one arm has."""
     rows = [row for row in result["rows"] if row["state"] != "not measured"]
     return list(dict.fromkeys((row["on"], row["figure"]) for row in rows))
 
@@ -115,9 +115,9 @@ def _cell(row: dict[str, Any], seeds: list[int]) -> str:
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Draws the figures over K, and below them each arm's difference from the baseline.
+    """Plots the figures over K, and below them each arm's difference from the baseline.
 
-    Bars are 95 % intervals.
+    Error bars are 95 % intervals.
 
     Args:
         result: of `tabulate`.
@@ -140,7 +140,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
                 for row in result["rows"]
                 if (row["on"], row["figure"], row["arm"]) == (on, what, name)
             ]
-            # Side by side: bars would hide each other.
+            # Shifted, so that error bars do not overlap.
             shift = 0.4 * ((number + 0.5) / len(names) - 0.5)
             style = {"color": f"C{number % 10}", "marker": "osD^v<>Px*"[number % 10]}
             _bars(upper, rows, shift, "mean", "interval", label=name, **style)
@@ -149,15 +149,15 @@ def draw(result: dict[str, Any], path: Path) -> None:
         upper.set(title=TITLES[on], ylabel=_FIGURES[what])
         lower.set(xlabel="K, passes")
         lower.xaxis.set_major_locator(MaxNLocator(integer=True))
-        for one in (upper, lower):
-            one.grid(axis="y", color="0.92")
-            one.set_axisbelow(True)
-            one.spines[["top", "right"]].set_visible(False)
+        for axis in (upper, lower):
+            axis.grid(axis="y", color="0.92")
+            axis.set_axisbelow(True)
+            axis.spines[["top", "right"]].set_visible(False)
     axes[1, 0].set_ylabel(f"difference from '{result['baseline']}'")
     figure.legend(
         *axes[0, 0].get_legend_handles_labels(),
         loc="outside lower center",
-        # So many as fit side by side: a letter is about 0.09 inches wide.
+        # As many columns as fit: a letter is about 0.09 inches wide.
         ncols=max(1, int(figure.get_figwidth() / (0.7 + 0.09 * max(map(len, names))))),
         frameon=False,
     )
@@ -175,7 +175,7 @@ def _bars(
     known = [row for row in rows if row[value] is not None]
     ends = [row[interval] or [row[value]] * 2 for row in known]
     middle = [row[value] for row in known]
-    # A percentile interval need not hold the mean itself.
+    # A percentile interval does not always contain the mean.
     below = [max(m - low, 0) for m, (low, _) in zip(middle, ends, strict=True)]
     above = [max(high - m, 0) for m, (_, high) in zip(middle, ends, strict=True)]
     axis.errorbar(

@@ -1,4 +1,4 @@
-"""One frozen description of an ablation: arms, seeds, and the claims that they are to decide."""
+"""The frozen description of an ablation: arms, seeds, and the claims to decide."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ Figure = Literal["nme", "jitter"]
 IMAGES: tuple[On, ...] = ("truth", "jitter", "jitter-hard")
 CLIPS: tuple[On, ...] = ("clips", "clips-halved")
 FEEDBACK_STEPS = {**dict.fromkeys(IMAGES, (1, 2, 3, 4)), **dict.fromkeys(CLIPS, (1, 2, 3))}
-"""Every K that is measured."""
+"""All K that are measured."""
 
 FEWEST_SEEDS = 3
 
 OURS = "ours"
-"""Who claims what no paper does."""
+"""Source of the claims that are not from a paper."""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One of the things compared.
+    """One of the compared experiments.
 
     Attributes:
-        name: in tables; no two arms have one.
-        experiment: what is trained; its seed is each of the ablation's in turn.
-        init_from: released weights or a file that training begins with.
-        readout: where the points of images are read that this arm is judged by: f_REG, or the
-            maps. Two arms that differ in nothing else share their runs.
+        name: in tables; unique.
+        experiment: to train, with each of the ablation's seeds.
+        init_from: released weights or a file that training starts from.
+        readout: source of the measured points of images: f_REG, or the maps. Two arms that differ
+            in the readout only share their runs.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Arm:
     readout: Readout = "regression"
 
     def __post_init__(self) -> None:
-        """Refuses a readout that there is not."""
+        """Raises RednetError for an unknown readout."""
         check_fields(self, "arm.")
 
 
@@ -59,11 +59,10 @@ class Cell:
     """One figure of an arm.
 
     Attributes:
-        arm: its name.
+        arm: name of the arm.
         feedback_steps: K.
-        on: validation images with boxes as in `evaluate.protocols`, or validation clips that are
-            followed at every frame, or at every second one (`clips-halved`): as if heads moved
-            twice as fast.
+        on: validation images with boxes as in `evaluate.protocols`, or validation clips, tracked in
+            every frame, or in every second one (`clips-halved`), in which heads move twice as fast.
         figure: the error, or the jitter of clips.
     """
 
@@ -73,23 +72,23 @@ class Cell:
     figure: Figure = "nme"
 
     def __post_init__(self) -> None:
-        """Refuses a choice that there is not."""
+        """Raises RednetError for an unknown choice."""
         check_fields(self, "cell.")
 
     def __str__(self) -> str:
-        """In words."""
+        """Returns the cell as text."""
         return f"{self.arm}, K = {self.feedback_steps}, {self.on}, {self.figure}"
 
 
 @dataclass(frozen=True)
 class Claim:
-    """That one cell is lower than another.
+    """A claim that the figure of one cell is lower than that of another.
 
     Attributes:
-        sentence: what is claimed.
-        lower: the cell that would then have the lower figure.
-        higher: the other.
-        by: who claims it: a paper, or `ours`.
+        sentence: the claim.
+        lower: the cell with the lower figure, if the claim holds.
+        higher: the cell with the higher figure.
+        by: source of the claim: a paper, or `ours`.
     """
 
     sentence: str
@@ -98,26 +97,26 @@ class Claim:
     by: str = OURS
 
     def __post_init__(self) -> None:
-        """Refuses what is no cell."""
+        """Raises RednetError for fields of the wrong type."""
         check_fields(self, "claim.")
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """Arms that are trained alike over some seeds, and what is asked of them.
+    """Arms that are trained over the same seeds, and the claims to decide.
 
     Attributes:
-        name: of the results' files.
-        question: what the arms are to answer.
-        arms: compared; all are measured on the same faces.
+        name: of the result files.
+        question: that the ablation answers.
+        arms: to compare; all are measured on the same faces.
         baseline: name of the arm that the others are compared with.
-        claims: each is decided by the measurements.
+        claims: to decide from the measurements.
         seeds: of every arm; three or more.
-        on: what the tables show; clips only where arms end with a stage of clips.
-        feedback_steps: every K that the tables show.
+        on: data in the tables; clips only if the last stage of the arms has clips.
+        feedback_steps: all K in the tables.
 
     Raises:
-        RednetError: too few seeds, or a name or a cell that there is not.
+        RednetError: too few seeds, or an unknown name or cell.
     """
 
     name: str
@@ -130,13 +129,13 @@ class Ablation:
     feedback_steps: tuple[int, ...] = (1, 2, 3)
 
     def __post_init__(self) -> None:
-        """Refuses what could not be decided."""
+        """Raises RednetError for an ablation that could not be decided."""
         check_fields(self, "")
         names = [arm.name for arm in self.arms]
         if len(set(names)) < len(names):
-            raise RednetError(f"arms need one name each, not {', '.join(names)}")
+            raise RednetError(f"names of arms must be unique: {', '.join(names)}")
         if self.baseline not in names:
-            raise RednetError(f"baseline '{self.baseline}' is no arm: {', '.join(names)}")
+            raise RednetError(f"baseline '{self.baseline}' is not an arm: {', '.join(names)}")
         if len(set(self.seeds)) < FEWEST_SEEDS or len(set(self.seeds)) < len(self.seeds):
             raise RednetError(f"seeds must be {FEWEST_SEEDS} or more, all different")
         for claim in self.claims:
@@ -156,10 +155,10 @@ class Ablation:
         if cell.on in IMAGES and cell.figure != "nme":
             raise RednetError(f"claim: {cell}: images have no jitter")
         if cell.on in CLIPS and arm.readout != "regression":
-            raise RednetError(f"claim: {cell}: clips are followed by f_REG's points alone")
+            raise RednetError(f"claim: {cell}: clips are measured with f_REG's points only")
 
     def arm(self, name: str) -> Arm:
-        """Returns the arm of that name; a RednetError where there is none."""
+        """Returns the arm of that name; raises RednetError if there is none."""
         for arm in self.arms:
             if arm.name == name:
                 return arm
@@ -167,14 +166,14 @@ class Ablation:
 
 
 def load_ablation(path: Path | str, changes: Mapping[str, str] | None = None) -> Ablation:
-    """Runs the Python file and takes its `ablation`.
+    """Runs a Python file and returns its `ablation`.
 
     Args:
         path: a file that assigns an `Ablation` to the name `ablation`.
         changes: to the experiment of every arm, as in `rednet_jax.train.load.load_experiment`.
 
     Raises:
-        RednetError: no such file, the file fails, it builds no ablation, or a change does not fit.
+        RednetError: no such file, the file fails or assigns no ablation, or an invalid change.
     """
     ablation = run_file(path, Ablation)
     arms = tuple(
@@ -186,7 +185,7 @@ def load_ablation(path: Path | str, changes: Mapping[str, str] | None = None) ->
 
 @dataclass(frozen=True)
 class Run:
-    """One training of an arm; arms of several ablations that train alike have the same.
+    """One training of an arm; equal trainings of several ablations are the same run.
 
     Attributes:
         experiment: with its seed, named after its digest.
@@ -205,17 +204,20 @@ class Run:
 def run_of(arm: Arm, seed: int) -> Run:
     """Returns the run of an arm with a seed."""
     experiment = dataclasses.replace(arm.experiment, seed=seed)
-    said = json.dumps([_said(experiment), arm.init_from], sort_keys=True)
-    digest = hashlib.sha256(said.encode()).hexdigest()[:12]
+    text = json.dumps([_settings(experiment), arm.init_from], sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     name = f"{experiment.model.architecture}_seed{seed}_{digest}"
-    # What a run is called does not decide its result, and two ablations may call it differently.
+    # The name does not affect the result, and two ablations may use different names.
     return Run(dataclasses.replace(experiment, name=name), arm.init_from)
 
 
-def _said(part: Any) -> Any:
-    """What a config says beyond its defaults: a field added or renamed later changes no digest."""
+def _settings(part: Any) -> Any:
+    """Returns the fields of a config that differ from their defaults, under their first names.
+
+    The digest of a run therefore does not change when a field is added or renamed.
+    """
     if dataclasses.is_dataclass(part):
-        said: dict[str, Any] = {"": type(part).__name__}
+        settings: dict[str, Any] = {"": type(part).__name__}
         for field in dataclasses.fields(part):
             value = getattr(part, field.name)
             factory = field.default_factory
@@ -224,12 +226,12 @@ def _said(part: Any) -> Any:
                 former = {new: old for old, new in field.metadata.get(FORMER_VALUES, {}).items()}
                 value = plain_scheme(value) if isinstance(value, Scheme) else value
                 named = former.get(value, value) if isinstance(value, str) else value
-                said[field.metadata.get(FORMER, field.name)] = _said(named)
-        return said
+                settings[field.metadata.get(FORMER, field.name)] = _settings(named)
+        return settings
     if callable(part):
         return plain_function(part)
-    return [_said(item) for item in part] if isinstance(part, tuple) else part
+    return [_settings(item) for item in part] if isinstance(part, tuple) else part
 
 
 _FREE = {(Experiment, "name"), (Experiment, "mesh")}
-"""Fields that say how a run is called and where it is computed."""
+"""Fields that do not affect the result: name and devices of a run."""

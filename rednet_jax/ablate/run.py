@@ -1,4 +1,4 @@
-"""All runs of an ablation, some at a time, each in a process of its own."""
+"""Starts the runs of an ablation, each in its own process."""
 
 from __future__ import annotations
 
@@ -35,19 +35,18 @@ Say = Callable[[str], None]
 
 RUNS, RESULTS = Path("runs/ablations"), Path("experiments/results")
 
-_LOOK_EVERY = 0.2
-"""Seconds."""
+_POLL_SECONDS = 0.2
 
-_PATIENCE = 120.0
-"""Seconds that a run has to save itself after it was asked to stop."""
+_STOP_SECONDS = 120.0
+"""Time for a run to save a checkpoint after SIGTERM, before it is killed."""
 
 
 class Outcome(NamedTuple):
-    """What came of an ablation.
+    """Result of `ablate`.
 
     Attributes:
         files: that were written.
-        failures: a line for each run that failed.
+        failures: one line for each failed run.
     """
 
     files: list[Path]
@@ -74,29 +73,29 @@ def ablate(
     changes: Mapping[str, str] | None = None,
     say: Say = print,
 ) -> Outcome:
-    """Trains and measures what is not yet, and writes the table of what is measured.
+    """Trains and measures the missing runs, and writes the tables of all measurements.
 
     Args:
-        file: that builds an `Ablation`.
-        runs_dir: holds a folder for each run; several ablations may share it, and its runs.
+        file: that assigns an `Ablation`.
+        runs_dir: contains a folder for each run; several ablations may share it, and its runs.
         data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
         out: folder of NAME.json, NAME.md and NAME.png; None for experiments/results.
-        jobs: runs at a time.
-        minutes: after so many minutes no run is started; running ones finish.
+        jobs: number of concurrent runs.
+        minutes: time after which no run is started; running ones finish.
         do: `train`, `table` or both.
-        changes: to the experiment of every arm; then `out` must be named.
-        say: called with a line for every run that begins or ends.
+        changes: to the experiment of every arm; `out` is then required.
+        say: called with a line for every run that starts or ends.
 
     Raises:
-        RednetError: a file that builds no ablation, numbers out of range, or a table of nothing.
+        RednetError: a file that assigns no ablation, numbers out of range, or no measured run.
     """
     if jobs < 1:
         raise RednetError(f"--jobs must be at least 1, not {jobs}")
     if changes and out is None:
-        raise RednetError("an ablation with changed fields needs --out: its results are others")
+        raise RednetError("an ablation with changed fields needs --out, since its results differ")
     ablation = load_ablation(file, changes)
     command = _command(file, changes or {})
-    # The device's memory is for the runs: this process computes means.
+    # Leaves the accelerator's memory to the runs; this process only computes means.
     jax.config.update("jax_platforms", "cpu")
     if "train" in do:
 
@@ -115,9 +114,9 @@ def ablate(
         run_all(ablation, runs_dir, task, jobs=jobs, minutes=minutes, say=say)
     failures = []
     for run, arm_name, seed in _runs(ablation):
-        if read_measured(runs_dir, run) is None and (why := read_failure(runs_dir, run)):
+        if read_measured(runs_dir, run) is None and (reason := read_failure(runs_dir, run)):
             log = runs_dir / run.folder / LOG
-            failures.append(f"{arm_name}, seed {seed}: failed: {why} ({log})")
+            failures.append(f"{arm_name}, seed {seed}: failed: {reason} ({log})")
     files = []
     if "table" in do:
         files = write_results(tabulate(ablation, runs_dir, command), out or RESULTS)
@@ -131,9 +130,9 @@ def _command(file: Path, changes: Mapping[str, str]) -> str:
 
 
 def _runs(ablation: Ablation) -> list[tuple[Run, str, int]]:
-    """Runs with arm and seed, as they are trained: with the first seed all arms, then the next.
+    """Returns runs with arm and seed in the order of training: all arms of a seed, then the next.
 
-    One that is cut short then has whole comparisons. Arms that train alike are one run.
+    An incomplete ablation then has complete comparisons. Arms with equal training are one run.
     """
     runs: dict[str, tuple[Run, str, int]] = {}
     for seed in ablation.seeds:
@@ -152,27 +151,27 @@ def run_all(
     minutes: float | None = None,
     say: Say = print,
 ) -> None:
-    """Starts a process for every run that is not measured; what fails is noted in its folder.
+    """Starts a process for every run that is not measured; failures are recorded in its folder.
 
-    SIGTERM and Ctrl-C are forwarded to the runs, which save checkpoints, and end this.
+    SIGTERM and Ctrl-C are forwarded to the runs, which save checkpoints, and end this call.
 
     Args:
-        ablation: whose runs.
-        runs_dir: holds their folders.
-        task: from an arm's name and a seed to the command that trains and measures.
-        jobs: processes at a time.
-        minutes: after so many none is started.
-        say: called with a line for every run that begins or ends.
+        ablation: that defines the runs.
+        runs_dir: contains their folders.
+        task: returns the command that trains and measures an arm, by name, with a seed.
+        jobs: number of concurrent processes.
+        minutes: time after which no run is started.
+        say: called with a line for every run that starts or ends.
 
     Raises:
-        KeyboardInterrupt: it was asked to stop.
+        KeyboardInterrupt: on SIGTERM or Ctrl-C.
     """
     begun = time.monotonic()
     runs = _runs(ablation)
-    waiting = [one for one in runs if read_measured(runs_dir, one[0]) is None]
-    say(f"{ablation.name}: {len(runs)} runs, {len(runs) - len(waiting)} of them measured before")
+    waiting = [entry for entry in runs if read_measured(runs_dir, entry[0]) is None]
+    say(f"{ablation.name}: {len(runs)} runs, {len(runs) - len(waiting)} already measured")
     running: list[_Running] = []
-    with _terminated_is_interrupted():
+    with _sigterm_as_interrupt():
         try:
             while waiting or running:
                 late = minutes is not None and time.monotonic() - begun >= 60 * minutes
@@ -181,13 +180,13 @@ def run_all(
                     label = f"{arm_name}, seed {seed}"
                     running.append(_start(run, label, runs_dir, task(arm_name, seed)))
                     say(f"{label}: {runs_dir / run.folder}")
-                for one in [one for one in running if one.process.poll() is not None]:
-                    running.remove(one)
-                    _finish(one, runs_dir, say)
+                for ended in [entry for entry in running if entry.process.poll() is not None]:
+                    running.remove(ended)
+                    _finish(ended, runs_dir, say)
                 if late and not running:
-                    say(f"{minutes:g} minutes are over: {len(waiting)} runs were not started")
+                    say(f"{minutes:g} minutes have passed: {len(waiting)} runs were not started")
                     return
-                time.sleep(_LOOK_EVERY)
+                time.sleep(_POLL_SECONDS)
         finally:
             _stop(running)
 
@@ -198,7 +197,7 @@ def _start(run: Run, label: str, runs_dir: Path, words: list[str]) -> _Running:
         folder.mkdir(parents=True, exist_ok=True)
         log = (folder / LOG).open("ab")
     environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ, "PYTHONUNBUFFERED": "1"}
-    # In a session of its own: Ctrl-C reaches this process alone, which lets the run save itself.
+    # In its own session, so that Ctrl-C reaches this process only, which then stops the run.
     process = subprocess.Popen(
         words,
         stdin=subprocess.DEVNULL,
@@ -210,45 +209,45 @@ def _start(run: Run, label: str, runs_dir: Path, words: list[str]) -> _Running:
     return _Running(run, label, process, log, time.monotonic())
 
 
-def _finish(one: _Running, runs_dir: Path, say: Say) -> None:
-    one.log.close()
-    spent = f"{(time.monotonic() - one.begun) / 60:.1f} minutes"
-    status = one.process.returncode
-    if status == 0 and read_measured(runs_dir, one.run) is not None:
-        say(f"{one.label}: measured after {spent}")
+def _finish(ended: _Running, runs_dir: Path, say: Say) -> None:
+    ended.log.close()
+    spent = f"{(time.monotonic() - ended.begun) / 60:.1f} minutes"
+    status = ended.process.returncode
+    if status == 0 and read_measured(runs_dir, ended.run) is not None:
+        say(f"{ended.label}: measured after {spent}")
         return
-    reason = _last_words(runs_dir / one.run.folder / LOG)
+    reason = _failure_reason(runs_dir / ended.run.folder / LOG)
     if status < 0:
         reason = f"killed by {signal.Signals(-status).name}"
-    write_failure(runs_dir, one.run, reason)
-    say(f"{one.label}: failed after {spent}: {reason}")
+    write_failure(runs_dir, ended.run, reason)
+    say(f"{ended.label}: failed after {spent}: {reason}")
 
 
-def _last_words(log: Path) -> str:
-    """The line of a log that says why its process ended."""
+def _failure_reason(log: Path) -> str:
+    """Returns the last error message of a log, or its last line."""
     lines = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
-    complaints = [line for line in lines if re.match(r"rednet: |[\w.]*(Error|Exception)\b", line)]
-    last = (complaints or lines or ["no word in its log"])[-1].removeprefix("rednet: ")
+    errors = [line for line in lines if re.match(r"rednet: |[\w.]*(Error|Exception)\b", line)]
+    last = (errors or lines or ["its log is empty"])[-1].removeprefix("rednet: ")
     return last if len(last) <= 300 else f"{last[:300]} ..."
 
 
 def _stop(running: list[_Running]) -> None:
-    """Asks runs to save themselves and waits for that."""
-    for one in running:
-        one.process.terminate()
-    end = time.monotonic() + _PATIENCE
-    for one in running:
+    """Terminates runs and waits until they have saved checkpoints."""
+    for entry in running:
+        entry.process.terminate()
+    end = time.monotonic() + _STOP_SECONDS
+    for entry in running:
         try:
-            one.process.wait(max(end - time.monotonic(), 0.1))
+            entry.process.wait(max(end - time.monotonic(), 0.1))
         except subprocess.TimeoutExpired:
-            one.process.kill()
-            one.process.wait()
-        one.log.close()
+            entry.process.kill()
+            entry.process.wait()
+        entry.log.close()
 
 
 @contextmanager
-def _terminated_is_interrupted() -> Iterator[None]:
-    """Within it SIGTERM does what Ctrl-C does, so that the runs are stopped."""
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Context in which SIGTERM raises KeyboardInterrupt, so that the runs are stopped."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""Tables and verdicts, made of measurements alone: neither weights nor data need be there."""
+"""Tables and verdicts from measurements; weights and data are not needed."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from rednet_jax.evaluate.bootstrap import bootstrap_interval, mean_difference, p
 from rednet_jax.evaluate.provenance import provenance
 
 MEASURED, FAILED, MISSING, ABSENT = "measured", "failed", "not decided", "not measured"
-"""States of a cell: all seeds there; a run failed; seeds missing; its arm has no such figure."""
+"""States of a cell: all seeds measured; a run failed; seeds missing; the arm has no such figure."""
 
 _FEWEST = 2
-"""Seeds that an interval is made of while others are missing; nothing is decided by it."""
+"""Smallest number of seeds for an interval; claims are decided only with all seeds."""
 
 _SEED = 0
-"""Of the draws, which is the intervals' own default."""
+"""Seed of the bootstrap, the default of the intervals."""
 
 
 class Values(NamedTuple):
-    """What was measured of a cell.
+    """Measurements of a cell.
 
     Attributes:
-        state: of `MEASURED`, `FAILED`, `MISSING`, `ABSENT`.
-        seeds: S, those that are there.
+        state: one of `MEASURED`, `FAILED`, `MISSING`, `ABSENT`.
+        seeds: the S measured seeds.
         errors: [S, N], percent.
         names: of the N faces or clips.
-        groups: N, what is drawn together: faces of one photo; a clip is on its own.
+        groups: N groups for the bootstrap: the photo of a face; a clip is its own group.
     """
 
     state: str
@@ -61,32 +61,31 @@ class _Measured:
                 elif reason := read_failure(runs_dir, run):
                     self.failed[arm.name, seed] = reason
         if not self.runs and not self.failed:
-            raise RednetError(f"{runs_dir}: holds no run of {ablation.name} that is measured")
+            raise RednetError(f"{runs_dir}: contains no measured run of {ablation.name}")
 
     def same_runs(self, first: str, second: str) -> bool:
-        """Whether two arms are the same networks: one arm, or two that are read differently."""
-        one, other = self.ablation.arm(first), self.ablation.arm(second)
-        return run_of(one, 0) == run_of(other, 0)
+        """Returns whether two arms have the same runs: they are equal except for the readout."""
+        return run_of(self.ablation.arm(first), 0) == run_of(self.ablation.arm(second), 0)
 
     def of(self, cell: Cell) -> Values:
-        """What was measured of a cell."""
+        """Returns the measurements of a cell."""
         arm, seeds = self.ablation.arm(cell.arm), self.ablation.seeds
-        there = [seed for seed in seeds if (arm.name, seed) in self.runs]
+        measured = [seed for seed in seeds if (arm.name, seed) in self.runs]
         rows: list[list[float]] = []
         names: list[str] = []
         kept: list[int] = []
-        for seed in there:
-            found = _row(self.runs[arm.name, seed], cell, arm.readout)
-            if found is None:
+        for seed in measured:
+            row = _row(self.runs[arm.name, seed], cell, arm.readout)
+            if row is None:
                 continue
-            if names and found[0] != names:
+            if names and row[0] != names:
                 raise RednetError(f"{arm.name}: its seeds are measured on different faces")
-            names = found[0]
-            rows.append(found[1])
+            names = row[0]
+            rows.append(row[1])
             kept.append(seed)
         if any((arm.name, seed) in self.failed for seed in seeds):
             state = FAILED
-        elif len(there) < len(seeds):
+        elif len(measured) < len(seeds):
             state = MISSING
         else:
             state = MEASURED if len(kept) == len(seeds) else ABSENT
@@ -98,12 +97,12 @@ class _Measured:
 def _row(
     measured: dict[str, Any], cell: Cell, readout: str
 ) -> tuple[list[str], list[float]] | None:
-    """Names and figures [N] of a cell in one run's measurements; None where there are none."""
+    """Returns names and figures [N] of a cell in one run's measurements, or None."""
     if cell.on in IMAGES:
         part = measured.get("pictures")
         by_steps = part and part["errors"].get(cell.on, {}).get(readout)
     else:
-        # Whoever is followed by f_REG's points is not judged by the maps.
+        # Clips are tracked with f_REG's points, so the maps are not measured on them.
         part = measured.get("clips") if readout == "regression" else None
         by_steps = part and part[cell.figure].get(cell.on)
     if not part or not by_steps or cell.feedback_steps > len(by_steps):
@@ -115,9 +114,9 @@ def tabulate(ablation: Ablation, runs_dir: Path, command: str) -> dict[str, Any]
     """Returns an ablation's results as plain JSON.
 
     Args:
-        ablation: whose.
-        runs_dir: holds the folders of its runs.
-        command: that makes them.
+        ablation: that is tabulated.
+        runs_dir: contains the folders of its runs.
+        command: that computes the results.
 
     Returns:
         `name`, `question`, `baseline`, `seeds`, `data`, `normaliser`, `arms`, `rows` (a row for
@@ -129,11 +128,11 @@ def tabulate(ablation: Ablation, runs_dir: Path, command: str) -> dict[str, Any]
         RednetError: no run is measured, or arms are measured on different faces.
     """
     measured = _Measured(ablation, runs_dir)
-    some = [
+    parts = [
         run[part] for run in measured.runs.values() for part in ("pictures", "clips") if part in run
     ]
     data: dict[str, int] = {}
-    for part in some:
+    for part in parts:
         data.update({", ".join(part["data"]): len(part["names"])})
     return {
         "name": ablation.name,
@@ -151,7 +150,7 @@ def tabulate(ablation: Ablation, runs_dir: Path, command: str) -> dict[str, Any]
 
 
 def _cells(ablation: Ablation) -> Iterator[Cell]:
-    """Every cell that the tables show."""
+    """Yields the cells of the tables."""
     for on in ablation.on:
         for figure in ("nme", "jitter") if on in CLIPS else ("nme",):
             for arm in ablation.arms:
@@ -187,36 +186,36 @@ def _figures(measured: _Measured, cell: Cell) -> dict[str, Any]:
 def _difference(
     measured: _Measured, first: Cell, second: Cell
 ) -> tuple[float | None, list[float] | None]:
-    """First minus second, and its interval, of the seeds that both have; None of fewer than two."""
-    one, other = measured.of(first), measured.of(second)
-    both = [seed for seed in one.seeds if seed in other.seeds]
-    if len(both) < _FEWEST:
+    """Returns first - second and its interval over the common seeds; None for fewer than two."""
+    a, b = measured.of(first), measured.of(second)
+    common = [seed for seed in a.seeds if seed in b.seeds]
+    if len(common) < _FEWEST:
         return None, None
-    if one.names != other.names:
+    if a.names != b.names:
         raise RednetError(f"measured on different faces: {first}; {second}")
-    lower, higher = (each.errors[[each.seeds.index(s) for s in both]] for each in (one, other))
+    lower, higher = (cell.errors[[cell.seeds.index(s) for s in common]] for cell in (a, b))
     if measured.same_runs(first.arm, second.arm):
-        # Of one network: how networks of several seeds differ from each other says nothing here.
-        interval = bootstrap_interval(lower - higher, one.groups)
+        # Both cells are of the same networks, so seeds are paired, too.
+        interval = bootstrap_interval(lower - higher, a.groups)
     else:
-        interval = paired_interval(lower, higher, one.groups)
+        interval = paired_interval(lower, higher, a.groups)
     return mean_difference(lower, higher), _pair(interval)
 
 
 def _pair(interval: tuple[float, float]) -> list[float] | None:
-    """Of plain JSON, which has no nan."""
+    """Returns an interval as JSON, which has no nan."""
     return list(interval) if np.isfinite(interval).all() else None
 
 
 def _decide(measured: _Measured, claim: Claim) -> dict[str, Any]:
     difference, interval = _difference(measured, claim.lower, claim.higher)
     values = [measured.of(cell) for cell in (claim.lower, claim.higher)]
-    states = [one.state for one in values]
+    states = [cell.state for cell in values]
     if interval is None or set(states) != {MEASURED}:
         verdict = NOT_DECIDED
-        named = {FAILED: "a run failed", MISSING: "seeds are missing", ABSENT: "not measured"}
+        reasons = {FAILED: "a run failed", MISSING: "seeds are missing", ABSENT: "not measured"}
         why: str | None = next(
-            (named[s] for s in (FAILED, MISSING, ABSENT) if s in states), "too few faces"
+            (reasons[s] for s in (FAILED, MISSING, ABSENT) if s in states), "too few faces"
         )
     else:
         verdict, why = decide(interval)
@@ -239,12 +238,12 @@ def _provenance_of_runs(measured: _Measured) -> Iterator[dict[str, Any]]:
         for seed in measured.ablation.seeds:
             row = {"arm": arm.name, "seed": seed, "run": run_of(arm, seed).folder}
             if run := measured.runs.get((arm.name, seed)):
-                where = run["provenance"]
+                origin = run["provenance"]
                 yield {
                     **row,
                     "state": MEASURED,
-                    "git_commit": where["git_commit"],
-                    "device": where["machine"]["device"],
+                    "git_commit": origin["git_commit"],
+                    "device": origin["machine"]["device"],
                 }
             elif reason := measured.failed.get((arm.name, seed)):
                 yield {**row, "state": FAILED, "reason": reason}

@@ -1,4 +1,4 @@
-"""What an interval says of a claim."""
+"""The verdict on a claim."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ SUPPORTED, NOT_SUPPORTED, NOT_DECIDED = "supported", "not supported", "not decid
 
 
 def decide(interval: tuple[float, float] | list[float]) -> tuple[str, str | None]:
-    """Returns the verdict on the claim that a difference is below 0, and why it fails.
+    """Returns the verdict on the claim that a difference is below 0, and the reason if it fails.
 
-    A claim whose measurements are complete is decided: an interval that spans 0 does not support
-    it. `NOT_DECIDED` is for measurements that are missing.
+    With complete measurements every claim is decided: an interval that spans 0 does not support
+    it. `NOT_DECIDED` is for missing measurements.
 
     Args:
         interval: lower and upper end of the difference's 95 % interval.

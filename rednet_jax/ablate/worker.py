@@ -1,8 +1,10 @@
-"""One run in a process of its own: trained or resumed, then measured.
+"""Trains or resumes one run in its own process, then measures it.
+
+`rednet ablate` starts
 
     python -m rednet_jax.ablate.worker '{"file": "experiments/ablation_losses.py", ...}'
 
-is what `rednet ablate` starts; see `Task`.
+with the fields of `Task`.
 """
 
 from __future__ import annotations
@@ -29,16 +31,16 @@ from rednet_jax.weights.store import load_with
 
 
 class Task(NamedTuple):
-    """What a worker is told.
+    """Arguments of a worker.
 
     Attributes:
         file: of the ablation.
         changes: to the experiment of every arm.
-        arm: its name.
+        arm: name of the arm.
         seed: of the run.
         runs_dir: the folder of run folders.
         data_dir: the folder of prepared data, or None.
-        command: that the measurements came from.
+        command: for the provenance of the measurements.
     """
 
     file: str
@@ -50,22 +52,22 @@ class Task(NamedTuple):
     command: str
 
     def to_json(self) -> str:
-        """In one word of a command line."""
+        """Returns the task as one command-line argument."""
         return json.dumps(self._asdict())
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Reads what `to_json` wrote."""
+        """Returns the task of a text from `to_json`."""
         return cls(**json.loads(text))
 
 
 def work(task: Task) -> bool:
-    """Trains and measures; returns False where the run was asked to stop before its end.
+    """Trains and measures; returns False if training was interrupted before its last step.
 
-    A run that another process is at is waited for.
+    If another process works on the run, this waits for it.
 
     Raises:
-        RednetError: as of `train` and `measure`.
+        RednetError: as `train` and `measure` do.
     """
     ablation = load_ablation(task.file, task.changes)
     run = run_of(ablation.arm(task.arm), task.seed)
@@ -94,7 +96,7 @@ def work(task: Task) -> bool:
             "experiment": run.experiment.to_json(),
             "provenance": provenance(task.command, task.seed),
         }
-        # Rows of numbers: indented, each would be a line.
+        # Not indented, since every number would be a line.
         write_text(folder / MEASURED, json.dumps(measured) + "\n")
         seconds = time.perf_counter() - trained
         print(f"trained in {trained - begun:.0f} s, measured in {seconds:.0f} s", flush=True)
@@ -104,13 +106,13 @@ def work(task: Task) -> bool:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Works on the task of a command line; returns the exit status."""
+    """Runs the task of a command line; returns the exit status."""
     quieten()
     keep_compiled()
     try:
         if work(Task.from_json(argv[0])):
             return 0
-        print("rednet: asked to stop, saved", file=sys.stderr)
+        print("rednet: interrupted; a checkpoint is saved", file=sys.stderr)
         return 1
     except RednetError as error:
         print(f"rednet: {' '.join(str(error).splitlines())}", file=sys.stderr)

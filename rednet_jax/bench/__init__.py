@@ -1,1 +1,1 @@
-"""What `rednet bench` measures."""
+"""The benchmarks of `rednet bench`."""

@@ -1,6 +1,7 @@
-"""Published numbers of two accelerators, and a model of the time of arithmetic and collectives.
+"""Published figures of two accelerators, and a model of the time of arithmetic and collectives.
 
-Large collectives run in rings at the links' whole bandwidth, and each has a start-up time.
+The model assumes that collectives run in rings at the full bandwidth of the links, after a start-up
+time.
 """
 
 from __future__ import annotations
@@ -13,18 +14,18 @@ from rednet_jax.bench.hlo import Collective
 
 @dataclass(frozen=True)
 class Chip:
-    """An accelerator among others of its kind.
+    """An accelerator and its interconnect.
 
     Attributes:
-        name: of it.
+        name: of the accelerator.
         peak: FLOP/s, dense bfloat16.
-        memory: bytes of a device.
+        memory: bytes per device.
         link: bytes/s that a device sends within a node.
-        start: seconds until a collective begins.
-        hop: seconds from a device to the next within a node.
-        node: devices that the links join; None where they join all, as a three-dimensional torus.
+        start: start-up time of a collective, seconds.
+        hop: latency between neighbouring devices of a node, seconds.
+        node: devices per node; None if links connect all devices in a three-dimensional torus.
         network: bytes/s that a device sends to other nodes.
-        network_hop: seconds from a node to another.
+        network_hop: latency between nodes, seconds.
     """
 
     name: str
@@ -38,24 +39,24 @@ class Chip:
     network_hop: float = 0.0
 
     def compute_seconds(self, flops: float) -> float:
-        """Returns the time of so many operations at the peak."""
+        """Returns the time of `flops` operations at the peak."""
         return flops / self.peak
 
     def communication_seconds(self, collective: Collective) -> float:
-        """Returns the time of one collective of two devices or more."""
+        """Returns the time of one collective of two or more devices."""
         devices = len(collective.group)
         nodes = len({number // self.node for number in collective.group}) if self.node else 1
         rounds = 2 if collective.kind == "all-reduce" else 1
         if self.node is None:
-            # Half of each side of a cube that is closed to a ring along all its axes.
+            # Half of each side of a cube with wrap-around links along all axes.
             hops = 1.5 * math.cbrt(devices) * self.hop
         else:
             hops = (devices / nodes - 1) * self.hop + math.log2(nodes) * self.network_hop
         bandwidth = self.link
         if nodes > 1:
-            # As many rings as a node has devices in the group, each over a network card of its own.
-            ringed = collective.kind in ("all-reduce", "all-gather", "reduce-scatter")
-            rings = devices / nodes if ringed else 1
+            # One ring per device of the group in a node, each with its own network card.
+            uses_rings = collective.kind in ("all-reduce", "all-gather", "reduce-scatter")
+            rings = devices / nodes if uses_rings else 1
             bandwidth = min(self.link, rings * self.network)
         part = 1.0 if collective.kind == "collective-permute" else (devices - 1) / devices
         return self.start + rounds * (hops + part * collective.bytes / bandwidth)
@@ -68,26 +69,26 @@ H100 = Chip(
     peak=989.5e12,
     memory=80e9,
     link=450e9,
-    # NCCL's own estimates of its tree with the protocol LL (github.com/NVIDIA/nccl,
-    # ncclTunerConstantsDefaults): 6.8 to begin, 0.6 over NVLink and 5.0 over the network,
-    # microseconds; a hop for each further GPU of a node, and for each doubling of the nodes.
+    # NCCL's estimates for its tree algorithm with the protocol LL (github.com/NVIDIA/nccl,
+    # ncclTunerConstantsDefaults), microseconds: 6.8 to start, 0.6 over NVLink and 5.0 over the
+    # network; a hop for each further GPU of a node, and for each doubling of the nodes.
     start=6.8e-6,
     hop=0.6e-6,
     network_hop=5.0e-6,
-    # NVIDIA DGX H100 datasheet: 8 GPUs, and for each a ConnectX-7 at 400 Gb/s.
+    # NVIDIA DGX H100 datasheet: 8 GPUs, each with a ConnectX-7 at 400 Gb/s.
     node=8,
     network=50e9,
 )
 
 TPU_V5P = Chip(
     name="TPU v5p",
-    # cloud.google.com/tpu/docs/v5p: 459 TFLOP/s; 95 GB; ICI 1,200 GB/s a chip in both directions
-    # of all six links, so 100 GB/s a link and direction; a ring has two links of each chip.
+    # cloud.google.com/tpu/docs/v5p: 459 TFLOP/s; 95 GB; ICI 1,200 GB/s per chip over both
+    # directions of six links, so 100 GB/s per link and direction; a ring uses two links per chip.
     peak=459e12,
     memory=95e9,
     link=200e9,
-    # "How to Scale Your Model" (jax-ml.github.io/scaling-book): about a microsecond a hop. What
-    # starting takes besides is not published.
+    # "How to Scale Your Model" (jax-ml.github.io/scaling-book): about a microsecond per hop. The
+    # start-up time is not published.
     start=0.0,
     hop=1e-6,
 )

@@ -1,4 +1,4 @@
-"""What is found and aligned: rolled, small and dark faces, and nothing where there is no face."""
+"""Detection and alignment rates of rolled, small and dark faces, and false detections."""
 
 from __future__ import annotations
 
@@ -31,36 +31,37 @@ from rednet_jax.media.images import read_image
 from rednet_jax.model.config import RedNetConfig
 
 SIDE = 640
-"""Of a composite, pixels."""
+"""Sides of a composite, pixels."""
 
 FACE = 160
-"""Larger side of the landmarks' box in composites that vary something else, pixels."""
+"""Larger side of the landmarks' box in composites, pixels, unless the size varies."""
 
 RIGHT_IOU = 0.4
-"""A face is found where a detection's box overlaps the labels' box by more than this."""
+"""A detection is correct if the IoU of its box and the labels' box is larger."""
 
 UPRIGHT_DEGREES = 30
-"""The crop of a face is upright where the detection's roll is within this of the labels' roll."""
+"""A detection is upright if its roll differs less from that of the labels."""
 
 WITHOUT_FACES = 200
+"""Number of generated images without a face."""
 
 TIMED = 20
-"""Images of 640 x 480 that are timed."""
+"""Number of timed calls on an image of 640 x 480."""
 
 LARGE = (4000, 3000)
-"""Width and height of large composites: an image of 12 megapixels."""
+"""Width and height of large composites: 12 megapixels."""
 
 LARGE_FACES = (32, 28, 24, 20)
-"""Larger side of the landmarks' box in them, pixels."""
+"""Larger sides of the landmarks' box in large composites, pixels."""
 
 LARGE_IMAGES = 10
-"""Of each side at most."""
+"""Largest number of images for each of these sides."""
 
 Labelled = tuple[NDArray[np.uint8], NDArray[np.float32]]
 
 
-class _Watched:
-    """A detector that remembers what it found last."""
+class _RecordingDetector:
+    """A detector that stores its last result in `found`."""
 
     def __init__(self, detector: FaceDetector) -> None:
         self._detector = detector
@@ -90,33 +91,33 @@ def bench_detect(
         infants: a folder of NAME.jpg, NAME.pts and groups.csv (columns name, and 1 where a face is
             of a group); left out if None.
         without_faces: a folder of .jpg and .png images without a face, beside those generated.
-        images: taken of each set at most, spread over it; all if None.
-        report: called with the number of images done and None.
+        images: largest number from each set, evenly spaced; all if None.
+        report: called with (done, None) after each image.
 
     Returns:
         `faces`, a row for each kind: `kind`, `images`; `found`, `upright` and `aligned` (percent of
-        the images: the labelled face is found; with its roll; and answered by `Aligner`); `nme`
-        (of those that are answered, mean and `median`, percent of the inter-ocular distance);
-        `without_faces` (images), `answered` and `aligned` (of them: something is found; and
-        answered by `Aligner`); `times` in one thread, ms: `detect` (median of an image of 640 x
-        480 with one face), `network` (YuNet's network alone on the same image, whatever the
-        detector: how fast the machine is) and `detect_over_network`; `large`, the same detector on
-        one face in a textured image of `pixels` (width, height): rows of `side` (pixels of the
-        landmarks' box), `images`, `found` (percent) and `ms` (median), and `empty_ms` of one
-        without a face; and `provenance`.
+        the images: the labelled face is detected; with the correct roll; and returned by
+        `Aligner`); `nme` (mean over the aligned faces, percent of the inter-ocular distance) and
+        `median`; `without_faces` (number of images), `answered` and `aligned` (number of these with
+        a detection, and with a face from `Aligner`); `times` in one thread, ms: `detect` (median
+        for an image of 640 x 480 with one face), `network` (YuNet's network alone on the same
+        image, for any detector, as a measure of the machine's speed) and `detect_over_network`;
+        `large`, the detector on one face in a textured image of `pixels` (width, height): rows of
+        `side` (pixels of the landmarks' box), `images`, `found` (percent) and `ms` (median), and
+        `empty_ms` for an image without a face; and `provenance`.
 
     Raises:
-        RednetError: 300-W is not prepared, a folder has no such files, `images` is below 1, or a
-            checkpoint of other landmarks.
+        RednetError: 300-W is not prepared, a folder lacks the files, `images` is below 1, or a
+            checkpoint of another scheme.
     """
     if images is not None and images < 1:
         raise RednetError(f"images: {images} is below 1")
-    watched = _Watched(detector := detector or YuNet())
-    aligner = Aligner(checkpoint, detector=watched, feedback_steps=3)
+    recorder = _RecordingDetector(detector := detector or YuNet())
+    aligner = Aligner(checkpoint, detector=recorder, feedback_steps=3)
     split = read_split("300w", "validation", data_dir)
     if aligner.config.scheme != split.scheme:
         raise RednetError(
-            f"detection is measured on landmarks of {split.scheme.name}, and the network's are "
+            f"detection is measured on landmarks of {split.scheme.name}, but the network's are "
             f"{aligner.config.scheme.name}"
         )
     samples = [split[i] for i in _spread(len(split), images)]
@@ -138,7 +139,7 @@ def bench_detect(
         outcomes, errors = [], []
         for image, landmarks in labelled:
             face = _face_at(aligner(image), landmarks)
-            outcomes.append((*outcome(watched.found, landmarks), face is not None))
+            outcomes.append((*outcome(recorder.found, landmarks), face is not None))
             if face is not None:
                 errors.append(float(face_errors(face.landmarks, landmarks, face.scheme)))
             report(done := done + 1, None)
@@ -149,17 +150,17 @@ def bench_detect(
     answered = aligned = empty = 0
     for image in _without_faces(without_faces, images):
         aligned += bool(aligner(image))
-        answered += bool(watched.found)
+        answered += bool(recorder.found)
         empty += 1
         report(done := done + 1, None)
     command = "rednet bench detect" + "".join(
-        f" {option} {shown}"
-        for option, given, shown in (
+        f" {option} {text}"
+        for option, value, text in (
             ("--infants", infants, "INFANTS"),
             ("--without-faces", without_faces, "WITHOUT_FACES"),
             ("--images", images, images),
         )
-        if given is not None
+        if value is not None
     )
     return {
         "faces": rows,
@@ -173,7 +174,7 @@ def bench_detect(
 
 
 def outcome(faces: Sequence[Detection], landmarks: NDArray[np.floating]) -> tuple[bool, bool]:
-    """Returns whether the labelled face [68, 2] is among those found, and with the right roll."""
+    """Returns whether the labelled face [68, 2] is detected, and whether its roll is correct."""
     truth = landmark_box(landmarks)
     right = [face for face in faces if intersection_over_union(face.box, truth) > RIGHT_IOU]
     if not right:
@@ -184,7 +185,7 @@ def outcome(faces: Sequence[Detection], landmarks: NDArray[np.floating]) -> tupl
 
 
 def _face_at(faces: Sequence[Face], landmarks: NDArray[np.floating]) -> Face | None:
-    """The first face whose box is that of the labels [68, 2]."""
+    """Returns the first face with an IoU above `RIGHT_IOU` with the labels [68, 2], or None."""
     truth = landmark_box(landmarks)
     right = (face for face in faces if intersection_over_union(face.box, truth) > RIGHT_IOU)
     return next(right, None)
@@ -199,14 +200,14 @@ def composite(
     roll: float = 0.0,
     brightness: float = 1.0,
 ) -> Labelled:
-    """Sets an image on a canvas, plain for even numbers and textured for odd ones.
+    """Places an image on a canvas, which is plain for even numbers and textured for odd ones.
 
     Args:
         sample: image and labels.
-        number: seed of canvas and place.
+        number: seed of the canvas and the position.
         size: width and height of the canvas.
-        side: larger side of the landmarks' box on it, pixels.
-        roll: radians by which the image is turned clockwise on it.
+        side: larger side of the landmarks' box on the canvas, pixels.
+        roll: clockwise rotation of the image, radians.
         brightness: factor of all values.
 
     Returns:
@@ -270,7 +271,7 @@ def _infants(folder: Path, images: int | None) -> dict[str, Iterable[Labelled]]:
 
 
 def _without_faces(folder: Path | None, images: int | None) -> Iterator[NDArray[np.uint8]]:
-    """Yields plain and textured canvases, shapes and lines of text, then the folder's images."""
+    """Yields plain and textured canvases, some with shapes or text, then the folder's images."""
     for number in range(min(WITHOUT_FACES, images or WITHOUT_FACES)):
         rng = np.random.default_rng(number)
         image = _canvas(rng, (640, 480), textured=number % 4 > 0)
@@ -294,7 +295,7 @@ def _without_faces(folder: Path | None, images: int | None) -> Iterator[NDArray[
 
 
 def _spread(count: int, most: int | None) -> list[int]:
-    """Returns at most so many of the numbers below count, evenly spread."""
+    """Returns at most `most` evenly spaced numbers below `count`."""
     taken = count if most is None else min(count, most)
     return [i * count // taken for i in range(taken)]
 
@@ -310,32 +311,32 @@ def _times(detector: FaceDetector, sample: Sample) -> dict[str, float]:
             for _ in range(TIMED + 1)
         ][1:]
     detect, alone = (statistics.median(column) for column in zip(*pairs, strict=True))
-    ratio = statistics.median(one / other for one, other in pairs)
+    ratio = statistics.median(a / b for a, b in pairs)
     return {"detect": detect, "network": alone, "detect_over_network": ratio}
 
 
 def _large(detector: FaceDetector, samples: Sequence[Sample]) -> dict[str, Any]:
-    watched = _Watched(detector)
+    recorder = _RecordingDetector(detector)
     rows = []
     chosen = [samples[i] for i in _spread(len(samples), LARGE_IMAGES)]
     with _one_thread():
         for side in LARGE_FACES:
             found, times = [], []
             for number, sample in enumerate(chosen):
-                # Odd numbers: a plain canvas has nothing to confirm.
+                # Odd numbers give textured canvases, which cause proposals to confirm.
                 image, landmarks = composite(sample, 2 * number + 1, size=LARGE, side=side)
-                times.append(_milliseconds(watched.detect, image))
-                found.append(outcome(watched.found, landmarks)[0])
+                times.append(_milliseconds(recorder.detect, image))
+                found.append(outcome(recorder.found, landmarks)[0])
             row = {"side": side, "images": len(chosen), "found": 100 * np.mean(found)}
             rows.append(row | {"ms": statistics.median(times)})
         canvas = _canvas(np.random.default_rng(0), LARGE, textured=True)
-        empty = _milliseconds(watched.detect, canvas)
+        empty = _milliseconds(recorder.detect, canvas)
     return {"pixels": LARGE, "faces": rows, "empty_ms": empty}
 
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """OpenCV computes in one thread."""
+    """Context in which OpenCV uses one thread."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:

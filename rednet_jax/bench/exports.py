@@ -1,4 +1,4 @@
-"""What a frame costs in each form that a checkpoint is exported to, and in JAX itself."""
+"""Time per frame of each export of a checkpoint, and of JAX."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rednet_jax.model.config import RedNetConfig
 from rednet_jax.weights.store import fingerprint, load
 
 UNTIMED = ("safetensors", "web")
-"""Forms that do not run here: weights alone, and a page for browsers, which says its own time."""
+"""Targets that do not run here: weights only, and a web page, which shows its own time."""
 
 
 def bench_exports(
@@ -38,27 +38,26 @@ def bench_exports(
     data_dir: Path | None = None,
     report: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Exports a checkpoint to every form and times the step of a stream in each.
+    """Exports a checkpoint to all targets and times the step of a stream in each.
 
-    What runs is asked for one frame after the other, from uint8 crops to points, as whoever follows
-    a face asks for it.
+    The frames run one after the other, from uint8 crops to points, as in tracking.
 
     Args:
         checkpoint: a released name, a safetensors file, or a run folder.
-        out: folder of the exports, TARGET_K each; what lies there is taken as it is.
-        feedback_steps: every K to measure.
-        targets: the forms; those that do not run here are passed over.
-        rounds: how often the stream's 30 frames are gone through, after once without a clock.
-        data_dir: the folder of prepared data, whose faces are seen if it holds 300w.
-        report: called with (exports done, exports in all).
+        out: folder of the exports, TARGET_K each; existing exports are reused.
+        feedback_steps: all K to measure.
+        targets: to export to; targets that do not run here are skipped.
+        rounds: number of timed runs over the stream's 30 frames, after one warm-up run.
+        data_dir: the folder of prepared data; if it contains 300w, the stream shows its faces.
+        report: called with (done, total) before each export.
 
     Returns:
         `per_row`: `target` (`jax` first), `feedback_steps` and `ms_per_frame` (the median of a
-        round's frames, in the fastest round); `left_out`: `target` and `feedback_steps` that cannot
-        be had here, and why (`left_out`); `seen`, `rounds`, `provenance`.
+        round's frames, in the fastest round); `left_out`: `target` and `feedback_steps` that are
+        not available here, with the reason (`left_out`); `seen`, `rounds`, `provenance`.
 
     Raises:
-        RednetError: a checkpoint that cannot be read, an export that is not this checkpoint's, or
+        RednetError: a checkpoint that cannot be read, an existing export of another checkpoint, or
             files that cannot be written.
     """
     config, variables = load(checkpoint)
@@ -79,9 +78,9 @@ def bench_exports(
             left_out.append({"target": target, "feedback_steps": steps, "left_out": str(error)})
             continue
         written = read_export(folder / EXPORT)
-        asked = {"weights": fingerprint(variables), "feedback_steps": steps, "dtype": "float32"}
-        if {name: written.get(name) for name in asked} != asked:
-            raise RednetError(f"{folder}: an export of something else; delete it")
+        expected = {"weights": fingerprint(variables), "feedback_steps": steps, "dtype": "float32"}
+        if {name: written.get(name) for name in expected} != expected:
+            raise RednetError(f"{folder}: an export of another checkpoint or config; delete it")
         versions |= written["versions"]
         for name, runner in _runners(config, folder, written).items():
             rows.append(_row(name, steps, runner, inputs, rounds))
@@ -101,7 +100,7 @@ def bench_exports(
 
 
 def _runners(config: RedNetConfig, folder: Path, written: dict[str, Any]) -> dict[str, Runner]:
-    """What runs an export, by the name of its row."""
+    """Returns the runners of an export, by the names of their rows."""
     target, files = written["target"], [folder / name for name in written["files"]]
     if target == "torch":
         return {
@@ -110,8 +109,8 @@ def _runners(config: RedNetConfig, folder: Path, written: dict[str, Any]) -> dic
         }
     if target == "savedmodel":
         return {target: savedmodel_runner(config, next(folder.glob("*/saved_model.pb")).parent)}
-    run = {"stablehlo": stablehlo_runner, "onnx": onnx_runner, "litert": litert_runner}[target]
-    return {target: run(config, *files)}
+    runner = {"stablehlo": stablehlo_runner, "onnx": onnx_runner, "litert": litert_runner}[target]
+    return {target: runner(config, *files)}
 
 
 def _row(target: str, steps: int, runner: Runner, inputs: Inputs, rounds: int) -> dict[str, Any]:
@@ -121,7 +120,7 @@ def _row(target: str, steps: int, runner: Runner, inputs: Inputs, rounds: int) -
 
 
 def _times(runner: Runner, inputs: Inputs) -> list[float]:
-    """Seconds of each frame of the first stream."""
+    """Returns the seconds of each frame of the first stream."""
     state, times = None, []
     for frame, warp in zip(inputs.frames[:, :1], inputs.warps[:, :1], strict=True):
         begin = time.perf_counter()

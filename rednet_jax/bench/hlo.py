@@ -1,6 +1,6 @@
-"""What a compiled program computes and sends, counted in the text of its HLO.
+"""FLOPs and collectives of a compiled program, counted in its HLO text.
 
-XLA's own analysis counts the body of a loop once, however often it runs, and no collectives.
+XLA's cost analysis counts the body of a loop once, and does not count collectives.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective
 
 
 class Collective(NamedTuple):
-    """What devices do together.
+    """A collective operation of devices.
 
     Attributes:
-        kind: of `KINDS`.
-        bytes: of the whole array: of what an all-gather ends with, and of what the others begin
-            with on each device.
-        group: numbers of the devices that the first device does it with, itself among them; of a
-            collective-permute the first two that exchange something.
+        kind: one of `KINDS`.
+        bytes: size of the whole array: the result of an all-gather, and for the other kinds the
+            operand on each device.
+        group: numbers of the devices in the first device's group, including itself; for a
+            collective-permute the first pair of devices.
     """
 
     kind: str
@@ -35,12 +35,12 @@ class Collective(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """Of one run of a program, on each device.
+    """The cost of one run of a program, on each device.
 
     Attributes:
-        flops: floating-point operations of convolutions and matrix products, two a
-            multiplication, padding counted as if it were pixels.
-        collectives: how often each runs, but those of one device with itself.
+        flops: floating-point operations of convolutions and matrix products, two per
+            multiplication, including those with padding.
+        collectives: number of runs of each, excluding groups of one device.
     """
 
     flops: int
@@ -51,8 +51,8 @@ class Operation(NamedTuple):
     """One instruction of a program's entry computation.
 
     Attributes:
-        cost: of one run of the program; of a loop, of all its iterations.
-        operands: the operations whose results it takes, by their place in the program.
+        cost: of one run of the program; for a loop, of all its iterations.
+        operands: indices in the program of the operations that produce its operands.
     """
 
     cost: Cost
@@ -75,102 +75,106 @@ _COMPUTATION = re.compile(r"(?P<entry>ENTRY )?%?(?P<name>[\w.-]+) \(.*\{")
 
 
 def program_operations(text: str) -> list[Operation]:
-    """Reads what a program does on each device, and what depends on what.
+    """Returns a program's operations on each device, with their costs and dependences.
 
     Args:
-        text: of optimised HLO, as `jax.stages.Compiled.as_text` returns it.
+        text: optimised HLO, as `jax.stages.Compiled.as_text` returns it.
 
     Returns:
         The instructions of the entry computation, each after its operands.
 
     Raises:
-        ValueError: something in it whose cost its text does not tell.
+        ValueError: an instruction of unknown cost, such as a loop of unknown length.
     """
     computations: dict[str, list[_Instruction]] = {}
     entry, instructions = "", None
     for line in text.splitlines():
-        if instructions is not None and (found := _INSTRUCTION.match(line)):
-            instructions.append(_Instruction(**found.groupdict()))
-        elif found := _COMPUTATION.match(line):
-            instructions = computations[found["name"]] = []
-            entry = found["name"] if found["entry"] else entry
+        if instructions is not None and (match := _INSTRUCTION.match(line)):
+            instructions.append(_Instruction(**match.groupdict()))
+        elif match := _COMPUTATION.match(line):
+            instructions = computations[match["name"]] = []
+            entry = match["name"] if match["entry"] else entry
     partitions = re.search(r"num_partitions=(\d+)", text)
     devices = int(partitions[1]) if partitions else 1
 
     @functools.cache
     def computation_cost(name: str) -> Cost:
-        shapes = {one.name: one.shape for one in computations[name]}
-        return total_cost(cost(one, shapes) for one in computations[name])
+        shapes = {instruction.name: instruction.shape for instruction in computations[name]}
+        return total_cost(cost(instruction, shapes) for instruction in computations[name])
 
-    def cost(one: _Instruction, shapes: dict[str, str]) -> Cost:
-        operands = [shapes[name] for name in _names(one.operands)]
-        kind = one.opcode.removesuffix("-start")
+    def cost(instruction: _Instruction, shapes: dict[str, str]) -> Cost:
+        operands = [shapes[name] for name in _names(instruction.operands)]
+        kind = instruction.opcode.removesuffix("-start")
         flops, collectives = 0, Counter[Collective]()
         times = 1
-        if one.opcode == "convolution":
-            flops = _convolution_flops(one, operands)
-        elif one.opcode == "dot":
-            flops = _dot_flops(one, operands)
+        if instruction.opcode == "convolution":
+            flops = _convolution_flops(instruction, operands)
+        elif instruction.opcode == "dot":
+            flops = _dot_flops(instruction, operands)
         elif kind in KINDS:
-            collective = _collective(kind, one.attributes, operands, devices)
-            # Along an axis of one device nothing is sent; some backends leave it to run time.
+            collective = _collective(kind, instruction.attributes, operands, devices)
+            # A group of one device sends nothing; some backends keep such collectives.
             if len(collective.group) > 1:
                 collectives[collective] += 1
-        elif one.opcode == "conditional":
-            raise ValueError(f"{one.name}: which branch runs is not known")
-        elif one.opcode == "while":
-            times = _trip_count(one, computations)
-        inner = total_cost(computation_cost(called) for called in _called(one))
+        elif instruction.opcode == "conditional":
+            raise ValueError(f"{instruction.name}: it is unknown which branch runs")
+        elif instruction.opcode == "while":
+            times = _trip_count(instruction, computations)
+        inner = total_cost(computation_cost(called) for called in _called(instruction))
         for collective, count in inner.collectives.items():
             collectives[collective] += times * count
         return Cost(flops + times * inner.flops, collectives)
 
-    shapes = {one.name: one.shape for one in computations[entry]}
-    places = {one.name: place for place, one in enumerate(computations[entry])}
+    main = computations[entry]
+    shapes = {instruction.name: instruction.shape for instruction in main}
+    places = {instruction.name: place for place, instruction in enumerate(main)}
     return [
-        Operation(cost(one, shapes), tuple({places[name]: None for name in _names(one.operands)}))
-        for one in computations[entry]
+        Operation(
+            cost(instruction, shapes),
+            tuple({places[name]: None for name in _names(instruction.operands)}),
+        )
+        for instruction in main
     ]
 
 
 def total_cost(costs: Iterable[Cost]) -> Cost:
-    """Returns the sum."""
+    """Returns the sum of costs."""
     flops, collectives = 0, Counter[Collective]()
-    for one in costs:
-        flops += one.flops
-        collectives.update(one.collectives)
+    for cost in costs:
+        flops += cost.flops
+        collectives.update(cost.collectives)
     return Cost(flops, collectives)
 
 
 def program_cost(text: str) -> Cost:
-    """Counts what a program does on each device, loops as often as they run.
+    """Returns the cost of a program on each device, with all iterations of its loops.
 
     Args:
         text: as for `program_operations`.
 
     Raises:
-        ValueError: something in it whose cost its text does not tell.
+        ValueError: as `program_operations` does.
     """
-    return total_cost(one.cost for one in program_operations(text))
+    return total_cost(operation.cost for operation in program_operations(text))
 
 
 def _names(operands: str) -> list[str]:
     return re.findall(r"%([\w.-]+)", operands)
 
 
-def _called(one: _Instruction) -> list[str]:
-    return re.findall(r"(?:calls|to_apply|body|condition)=%?([\w.-]+)", one.attributes)
+def _called(instruction: _Instruction) -> list[str]:
+    return re.findall(r"(?:calls|to_apply|body|condition)=%?([\w.-]+)", instruction.attributes)
 
 
 def _dimensions(shape: str) -> list[int]:
-    found = re.match(r"\w+\[([\d,]*)\]", shape)
-    if not found:
-        raise ValueError(f"{shape} is no array")
-    return [int(length) for length in found[1].split(",") if length]
+    match = re.match(r"\w+\[([\d,]*)\]", shape)
+    if not match:
+        raise ValueError(f"{shape} is not an array")
+    return [int(length) for length in match[1].split(",") if length]
 
 
 def _bytes(shape: str) -> int:
-    """Of an array, or of all arrays of a tuple."""
+    """Returns the size of an array, or of all arrays of a tuple."""
     total = 0
     for kind, lengths in re.findall(r"([a-z]+\d*\w*)\[([\d,]*)\]", shape):
         width = re.search(r"\d+", kind)
@@ -179,23 +183,23 @@ def _bytes(shape: str) -> int:
     return total
 
 
-def _convolution_flops(one: _Instruction, operands: list[str]) -> int:
-    labels = re.search(r"dim_labels=\w+_(\w+)->", one.attributes)
+def _convolution_flops(convolution: _Instruction, operands: list[str]) -> int:
+    labels = re.search(r"dim_labels=\w+_(\w+)->", convolution.attributes)
     if not labels:
-        raise ValueError(f"{one.name}: a convolution without dim_labels")
+        raise ValueError(f"{convolution.name}: a convolution without dim_labels")
     kernel = _dimensions(operands[1])
     del kernel[labels[1].index("o")]
-    # Of a dilated image all but the pixels themselves is zero, and is left out.
-    dilation = re.search(r"lhs_dilate=([\dx]+)", one.attributes)
+    # Zeros between the pixels of a dilated image are not counted.
+    dilation = re.search(r"lhs_dilate=([\dx]+)", convolution.attributes)
     zeros = math.prod(map(int, dilation[1].split("x"))) if dilation else 1
-    return 2 * math.prod(_dimensions(one.shape)) * math.prod(kernel) // zeros
+    return 2 * math.prod(_dimensions(convolution.shape)) * math.prod(kernel) // zeros
 
 
-def _dot_flops(one: _Instruction, operands: list[str]) -> int:
-    contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", one.attributes)
+def _dot_flops(dot: _Instruction, operands: list[str]) -> int:
+    contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", dot.attributes)
     axes = [int(axis) for axis in contracted[1].split(",") if axis] if contracted else []
     left = _dimensions(operands[0])
-    return 2 * math.prod(_dimensions(one.shape)) * math.prod(left[axis] for axis in axes)
+    return 2 * math.prod(_dimensions(dot.shape)) * math.prod(left[axis] for axis in axes)
 
 
 def _collective(kind: str, attributes: str, operands: list[str], devices: int) -> Collective:
@@ -210,54 +214,54 @@ def _collective(kind: str, attributes: str, operands: list[str], devices: int) -
 
 
 def _first_group(attributes: str, devices: int) -> tuple[int, ...]:
-    """In each of the three forms in which HLO writes groups of devices."""
+    """Returns the first group of devices, from any of the notations of HLO."""
     start = attributes.find("replica_groups=")
     written = attributes[start + len("replica_groups=") :]
     if written.startswith("{}"):
         return tuple(range(devices))
     if listed := re.match(r"\{\{([\d,]+)\}", written):
         return tuple(map(int, listed[1].split(",")))
-    if found := re.match(r"\[(\d+),(\d+)\]<=(\[[\d,]+\](?:T\([\d,]+\))?)", written):
-        return tuple(_numbers(found[3]).reshape(int(found[1]), int(found[2]))[0].tolist())
+    if match := re.match(r"\[(\d+),(\d+)\]<=(\[[\d,]+\](?:T\([\d,]+\))?)", written):
+        return tuple(_numbers(match[3]).reshape(int(match[1]), int(match[2]))[0].tolist())
     # mesh['a'=2,'b'=4], device_ids=([2,4]T(1,0)) {'b'}: axes, devices along them, axes of a group.
     if start >= 0 and (
-        found := re.match(
+        match := re.match(
             r"mesh\[([^\]]*)\](?:, device_ids=\((.*?\]?(?:T\([\d,]+\))?)\))? \{([^}]*)\}", written
         )
     ):
-        axes = re.findall(r"'(\w+)'=(\d+)", found[1])
+        axes = re.findall(r"'(\w+)'=(\d+)", match[1])
         names, lengths = [name for name, _ in axes], [int(length) for _, length in axes]
-        grouped = [names.index(name.strip("'")) for name in found[3].split(",")]
-        numbers = _numbers(found[2] or f"[{math.prod(lengths)}]").reshape(lengths)
+        grouped = [names.index(name.strip("'")) for name in match[3].split(",")]
+        numbers = _numbers(match[2] or f"[{math.prod(lengths)}]").reshape(lengths)
         first = numbers[tuple(slice(None) if i in grouped else 0 for i in range(len(lengths)))]
-        # Axes of a group in the order in which it names them.
+        # The axes in the order in which the group lists them.
         order = [sorted(grouped).index(i) for i in grouped]
         return tuple(first.transpose(order).reshape(-1).tolist())
-    raise ValueError(f"groups of devices in a form not known: {written[:80]}")
+    raise ValueError(f"unknown notation of device groups: {written[:80]}")
 
 
 def _numbers(written: str) -> NDArray[np.int64]:
-    """Device numbers of [2,4]T(1,0): counted in that shape, and its axes swapped."""
-    found = re.fullmatch(r"\[([\d,]+)\](?:T\(([\d,]+)\))?", written)
-    if not found:
-        raise ValueError(f"device numbers in a form not known: {written}")
-    shape = [int(length) for length in found[1].split(",")]
-    counted = np.arange(math.prod(shape)).reshape(shape)
-    return counted.transpose([int(axis) for axis in found[2].split(",")]) if found[2] else counted
+    """Returns device numbers from a notation such as [2,4]T(1,0): an iota, then a transpose."""
+    match = re.fullmatch(r"\[([\d,]+)\](?:T\(([\d,]+)\))?", written)
+    if not match:
+        raise ValueError(f"unknown notation of device numbers: {written}")
+    shape = [int(length) for length in match[1].split(",")]
+    iota = np.arange(math.prod(shape)).reshape(shape)
+    return iota.transpose([int(axis) for axis in match[2].split(",")]) if match[2] else iota
 
 
 def _trip_count(loop: _Instruction, computations: dict[str, list[_Instruction]]) -> int:
-    """As the compiler notes it, or from `i < n` with i from 0, as JAX writes loops."""
+    """Returns the compiler's known trip count, or n from a condition `i < n`, as JAX writes it."""
     known = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.attributes)
     if known:
         return int(known[1])
     condition = re.search(r"condition=%?([\w.-]+)", loop.attributes)
     reached = [condition[1]] if condition else []
     for name in reached:
-        reached += [called for one in computations[name] for called in _called(one)]
-    inside = [one for name in reached for one in computations[name]]
-    limits = [int(one.operands) for one in inside if one.opcode == "constant"]
-    compared = [one.attributes for one in inside if one.opcode == "compare"]
+        reached += [called for part in computations[name] for called in _called(part)]
+    instructions = [instruction for name in reached for instruction in computations[name]]
+    limits = [int(each.operands) for each in instructions if each.opcode == "constant"]
+    compared = [each.attributes for each in instructions if each.opcode == "compare"]
     if len(limits) != 1 or len(compared) != 1 or "direction=LT" not in compared[0]:
-        raise ValueError(f"{loop.name}: how often this loop runs is not known")
+        raise ValueError(f"{loop.name}: the number of iterations is unknown")
     return limits[0]

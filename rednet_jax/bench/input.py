@@ -1,4 +1,4 @@
-"""What the input of training costs: reading, augmenting, and what a step waits for."""
+"""Throughput of the training input: reading, augmentation, and the waiting time of steps."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from rednet_jax.train.parallel import devices
 from rednet_jax.train.state import initial_train_state
 
 _DRAWN = 64
-"""Generated faces; the file that is read holds each of them several times."""
+"""Number of distinct generated faces, which the file repeats."""
 
 
 def bench_input(
     experiment: Experiment | None = None, *, faces: int = 2_048, steps: int = 20
 ) -> dict[str, float | int | str]:
-    """Measures the reader alone, augmentation alone, and both in front of training steps.
+    """Measures the reader alone, augmentation alone, and both in training.
 
-    The faces are generated, and lie in a temporary file of the form that prepared data are cut to.
+    The faces are generated and stored in a temporary file in the format of cached crops.
 
     Args:
-        experiment: whose first stage is measured; the preset `compact` with K = 1 and 32 faces a
-            step if None.
-        faces: in the file.
-        steps: of training, after two that are not counted.
+        experiment: its first stage is measured; if None, the preset `compact` with K = 1 and a
+            batch of 32 faces.
+        faces: number of faces in the file.
+        steps: of training, after two warm-up steps.
 
     Returns:
         `reader_faces_per_second`; `augmentation_faces_per_second` and `augmentation_share`, its
-        part of a training step, percent; `step_ms`, the median; and `waiting_share`, the part of
-        the training time that passes until the reader hands the next batch out, percent.
+        share of a training step, percent; `step_ms`, the median; and `waiting_share`, the share of
+        the training time spent waiting for the reader, percent.
     """
     experiment = experiment or Experiment(
         name="bench",
@@ -71,10 +71,10 @@ def bench_input(
         for _ in range(steps + 2):
             begin = time.perf_counter()
             batch = next(reader)
-            there = time.perf_counter()
+            received = time.perf_counter()
             state, _ = jax.block_until_ready(step(state, batch))
-            waited.append(there - begin)
-            trained.append(time.perf_counter() - there)
+            waited.append(received - begin)
+            trained.append(time.perf_counter() - received)
     step_seconds = statistics.median(trained[2:])
     return {
         "device": jax.devices()[0].device_kind,

@@ -1,6 +1,6 @@
-"""Where the time of one pass goes: by part and by layer, beside what the machine reaches.
+"""The time of one pass by part and by layer, compared with the machine's peak rates.
 
-Parts and layers are read from the traced network: a network of another shape needs no change here.
+Parts and layers are read from the traced network, so this works for any configuration.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from rednet_jax.model.config import RedNetConfig
 from rednet_jax.weights.store import load
 
 OTHER = "other"
-"""The part of operations outside of all named scopes: pixels to floating point."""
+"""Part of the operations outside all named scopes, such as the conversion of pixels to floats."""
 
 _LAYERS = ("conv_general_dilated", "dot_general")
 _CALLS = {
@@ -39,8 +39,8 @@ _CALLS = {
     "custom_jvp_call": "call_jaxpr",
     "custom_vjp_call": "call_jaxpr",
 }
-"""Operations that only call others, and the parameter that holds what they call. A loop is none:
-it stays one operation, and layers inside it are not told apart."""
+"""Call primitives, and the parameter with the called jaxpr. Loops are not included: a loop is one
+operation, and layers inside it are not separated."""
 
 Row = dict[str, Any]
 
@@ -49,10 +49,10 @@ class Layer(NamedTuple):
     """A convolution or a matrix product of a program.
 
     Attributes:
-        name: path of its kernel in the parameters; the part where its operands are no parameters.
-        part: that it belongs to.
+        name: path of its kernel in the parameters; the part if no operand is a parameter.
+        part: that contains the layer.
         shapes: of operands and result.
-        flops: of `operation_flops`.
+        flops: from `operation_flops`.
         operation: in the program.
     """
 
@@ -63,35 +63,35 @@ class Layer(NamedTuple):
     operation: JaxprEqn
 
 
-class Alone(NamedTuple):
-    """Some operations of a program, compiled as a program of their own.
+class Subprogram(NamedTuple):
+    """Operations of a program, compiled separately.
 
     Attributes:
-        run: from the values of `taken` to those of `given`.
-        taken: variables of the whole program that they use.
-        given: variables that they compute for the rest of the program or its outputs.
+        run: computes the values of `outputs` from those of `inputs`.
+        inputs: variables of the whole program that the operations use.
+        outputs: variables that the operations compute for the rest of the program.
     """
 
     run: Callable[..., list[jax.Array]]
-    taken: list[Var]
-    given: list[Var]
+    inputs: list[Var]
+    outputs: list[Var]
 
 
 class Program:
-    """A traced function as one list of operations, without those that its outputs do not need.
+    """A traced function as a flat list of operations, after dead-code elimination.
 
     Attributes:
-        operations: in the order in which they run.
+        operations: in order of execution.
         layers: the convolutions and matrix products among them.
-        parts: names of all parts, in the order in which they first run.
+        parts: names of all parts, in order of execution.
     """
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
         """Traces a function.
 
         Args:
-            function: of trees of arrays.
-            arguments: that it is traced for; paths in the first one name the layers.
+            function: of pytrees of arrays.
+            arguments: to trace it with; paths in the first argument name the layers.
         """
         closed = jax.make_jaxpr(function)(*arguments)
         flat = jax.make_jaxpr(functools.partial(_evaluate, closed))(*jax.tree.leaves(arguments))
@@ -115,34 +115,37 @@ class Program:
         ]
         self.parts = list(dict.fromkeys(map(part_of, self.operations)))
 
-    def values(self, wanted: Sequence[Any], *arguments: Any) -> list[jax.Array]:
-        """Returns the values of variables of the program, run with these arguments."""
-        taken = [*self._jaxpr.constvars, *self._jaxpr.invars]
-        run = jax.jit(_function(self._jaxpr, self.operations, taken, wanted))
+    def values(self, variables: Sequence[Any], *arguments: Any) -> list[jax.Array]:
+        """Returns the values of variables of the program for these arguments."""
+        inputs = [*self._jaxpr.constvars, *self._jaxpr.invars]
+        run = jax.jit(_function(self._jaxpr, self.operations, inputs, variables))
         values: list[jax.Array] = run(*self._constants, *jax.tree.leaves(arguments))
         return values
 
     def outputs(self, *arguments: Any) -> list[jax.Array]:
-        """Returns the leaves of what the function returns."""
+        """Returns the leaves of the function's result."""
         return self.values(self._jaxpr.outvars, *arguments)
 
-    def part(self, name: str) -> Alone:
+    def part(self, name: str) -> Subprogram:
         """Returns the operations of a part."""
-        return self._alone([one for one in self.operations if part_of(one) == name])
+        return self._subprogram([each for each in self.operations if part_of(each) == name])
 
-    def layer(self, layer: Layer) -> Alone:
+    def layer(self, layer: Layer) -> Subprogram:
         """Returns the operation of a layer."""
-        return self._alone([layer.operation])
+        return self._subprogram([layer.operation])
 
-    def _alone(self, inside: list[JaxprEqn]) -> Alone:
-        made = dict.fromkeys(var for one in inside for var in one.outvars)
-        taken = dict.fromkeys(var for one in inside for var in _variables(one))
-        others = {id(one) for one in self.operations} - {id(one) for one in inside}
-        elsewhere = {var for one in self.operations if id(one) in others for var in _variables(one)}
+    def _subprogram(self, inside: list[JaxprEqn]) -> Subprogram:
+        computed = dict.fromkeys(var for each in inside for var in each.outvars)
+        used = dict.fromkeys(var for each in inside for var in _variables(each))
+        outside = {id(each) for each in self.operations} - {id(each) for each in inside}
+        elsewhere = {
+            var for each in self.operations if id(each) in outside for var in _variables(each)
+        }
         elsewhere |= {var for var in self._jaxpr.outvars if isinstance(var, Var)}
-        inputs = [var for var in taken if var not in made]
-        given = [var for var in made if var in elsewhere]
-        return Alone(jax.jit(_function(self._jaxpr, inside, inputs, given)), inputs, given)
+        inputs = [var for var in used if var not in computed]
+        outputs = [var for var in computed if var in elsewhere]
+        run = jax.jit(_function(self._jaxpr, inside, inputs, outputs))
+        return Subprogram(run, inputs, outputs)
 
 
 def bench_layers(
@@ -154,23 +157,24 @@ def bench_layers(
 ) -> dict[str, Any]:
     """Measures the step of a stream at K = 1, its parts, and each of its layers.
 
-    Each part and layer is compiled alone and run with the values that it sees in the network. What
-    a call of a compiled program costs is taken off the time of both, not off the whole step's.
+    Each part and layer is compiled separately and run with its values in the network. The overhead
+    of a call is subtracted from the times of parts and layers, but not from that of the whole step.
 
     Args:
         checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
-        batches: faces that go through the network together; each number is measured.
-        timing: how often each is run.
-        report: called with (batches measured, batches in all).
+        batches: batch sizes to measure.
+        timing: number of timed calls.
+        report: called with (done, total) before each batch size.
 
     Returns:
         `machine`: a `Machine`. `steps`, a row for each batch: `ms` of the whole step from uint8
-        crops to points and the next state, `ms_per_face`, `of_product` (the step's time in those of
-        the matrix product), `gflop` and `gflop_per_s`, `layers_ms` (of all layers), `rest_ms` (ms
-        without them) and `rest_share`. `parts`: `batch`, `part`, `ms`, `share_of_step`, `gflop`,
-        `layers_ms` and `rest_ms`. `layers`: `batch`, `part`, `layer`, `shapes` (operands and
-        result), `gflop` (pixels of padding counted), `ms`, `gflop_per_s`, `share_of_product` (rate
-        in that of the matrix product) and `share_of_step`. `provenance`.
+        crops to points and the next state, `ms_per_face`, `of_product` (the step's time divided by
+        that of the matrix product), `gflop` and `gflop_per_s`, `layers_ms` (of all layers),
+        `rest_ms` (ms without them) and `rest_share`. `parts`: `batch`, `part`, `ms`,
+        `share_of_step`, `gflop`, `layers_ms` and `rest_ms`. `layers`: `batch`, `part`, `layer`,
+        `shapes` (operands and result), `gflop` (including padding), `ms`, `gflop_per_s`,
+        `share_of_product` (rate divided by that of the matrix product) and `share_of_step`.
+        `provenance`.
 
     Raises:
         RednetError: a checkpoint that cannot be read, or a batch below 1.
@@ -185,10 +189,10 @@ def bench_layers(
     layers: list[Row] = []
     for done, batch in enumerate(batches):
         report(done, len(batches))
-        whole, of_parts, of_layers = _measured(config, variables, batch, machine, timing)
-        steps.append({"batch": batch, **whole})
-        parts += [{"batch": batch, **row} for row in of_parts]
-        layers += [{"batch": batch, **row} for row in of_layers]
+        step_row, part_rows, layer_rows = _measure(config, variables, batch, machine, timing)
+        steps.append({"batch": batch, **step_row})
+        parts += [{"batch": batch, **row} for row in part_rows]
+        layers += [{"batch": batch, **row} for row in layer_rows]
     name = checkpoint if isinstance(checkpoint, str) else "CHECKPOINT"
     numbers = ",".join(map(str, batches))
     return {
@@ -223,7 +227,7 @@ def step(
 def step_arguments(
     config: RedNetConfig, variables: dict[str, Any], batch: int
 ) -> tuple[dict[str, Any], rednet.State, jax.Array, jax.Array]:
-    """Returns what `step` takes after its config: crops of a portrait, and the initial state."""
+    """Returns the arguments of `step` after its config: crops of a portrait, the initial state."""
     warps = jnp.tile(jnp.eye(2, 3), (batch, 1, 1))
     crops = jnp.asarray(portrait_crops(config, batch))
     return variables, rednet.initial_state(config, batch), crops, warps
@@ -232,8 +236,8 @@ def step_arguments(
 def operation_flops(operation: JaxprEqn) -> int:
     """Returns the floating-point operations of a convolution or matrix product.
 
-    They are two for each product, and pixels of the padding are counted as if they were the
-    image's: they are multiplied, too. Zeros between the pixels of a dilated image are not counted.
+    Each product counts as two, including products with padding, which are computed, too. Zeros
+    between the pixels of a dilated image are not counted.
     """
     left, right = map(_shape, operation.invars)
     result = math.prod(_shape(operation.outvars[0]))
@@ -248,7 +252,7 @@ def operation_flops(operation: JaxprEqn) -> int:
 
 
 def part_of(operation: JaxprEqn) -> str:
-    """Returns the named scopes that an operation stands in, two at most, as `heads/regression`."""
+    """Returns the outer named scopes of an operation, at most two, such as `heads/regression`."""
     scopes = re.match(r"(\w+(?:/\w+)?(?=/|$))?", str(operation.source_info.name_stack))
     return (scopes and scopes[1]) or OTHER
 
@@ -267,7 +271,7 @@ def _layer(operation: JaxprEqn, names: dict[Var, str]) -> Layer:
     )
 
 
-def _measured(
+def _measure(
     config: RedNetConfig, variables: dict[str, Any], batch: int, machine: Machine, timing: Timing
 ) -> tuple[Row, list[Row], list[Row]]:
     """Returns the row of a batch's whole step, and those of its parts and layers."""
@@ -277,25 +281,25 @@ def _measured(
     program = Program(functools.partial(step, config, scan=python_loop), *arguments)
     parts = [program.part(name) for name in program.parts]
     layers = [program.layer(layer) for layer in program.layers]
-    taken = list(dict.fromkeys(var for one in (*parts, *layers) for var in one.taken))
-    values = dict(zip(taken, program.values(taken, *arguments), strict=True))
+    used = list(dict.fromkeys(var for each in (*parts, *layers) for var in each.inputs))
+    values = dict(zip(used, program.values(used, *arguments), strict=True))
 
-    def timed(one: Alone) -> float:
-        inputs = [values[var] for var in one.taken]
-        ms = milliseconds(functools.partial(one.run, *inputs), timing)
-        # A call's own time varies, too.
+    def timed(subprogram: Subprogram) -> float:
+        inputs = [values[var] for var in subprogram.inputs]
+        ms = milliseconds(functools.partial(subprogram.run, *inputs), timing)
+        # Positive, since the overhead of a call varies.
         return max(ms - machine.call_ms, 1e-6)
 
-    # Layers of the same operation and shapes are timed once.
+    # Layers with equal operations and shapes are timed once.
     times: dict[tuple[str, str], float] = {}
-    of_layers: list[Row] = []
-    for layer, one in zip(program.layers, layers, strict=True):
+    layer_rows: list[Row] = []
+    for layer, subprogram in zip(program.layers, layers, strict=True):
         key = layer.shapes, str(layer.operation.params)
         if key not in times:
-            times[key] = timed(one)
+            times[key] = timed(subprogram)
         ms = times[key]
         rate = layer.flops / ms / 1e6
-        of_layers.append(
+        layer_rows.append(
             {
                 "part": layer.part,
                 "layer": layer.name,
@@ -307,11 +311,11 @@ def _measured(
                 "share_of_step": ms / whole,
             }
         )
-    of_parts: list[Row] = []
-    for part, one in zip(program.parts, parts, strict=True):
-        own = [row for row in of_layers if row["part"] == part]
-        ms, within = timed(one), sum(row["ms"] for row in own)
-        of_parts.append(
+    part_rows: list[Row] = []
+    for part, subprogram in zip(program.parts, parts, strict=True):
+        own = [row for row in layer_rows if row["part"] == part]
+        ms, within = timed(subprogram), sum(row["ms"] for row in own)
+        part_rows.append(
             {
                 "part": part,
                 "ms": ms,
@@ -321,9 +325,9 @@ def _measured(
                 "rest_ms": ms - within,
             }
         )
-    gflop = sum(row["gflop"] for row in of_layers)
-    within = sum(row["ms"] for row in of_layers)
-    of_step = {
+    gflop = sum(row["gflop"] for row in layer_rows)
+    within = sum(row["ms"] for row in layer_rows)
+    step_row = {
         "ms": whole,
         "ms_per_face": whole / batch,
         "of_product": whole / machine.product_ms,
@@ -333,11 +337,11 @@ def _measured(
         "rest_ms": whole - within,
         "rest_share": (whole - within) / whole,
     }
-    return of_step, of_parts, of_layers
+    return step_row, part_rows, layer_rows
 
 
 def _variables(operation: JaxprEqn) -> list[Var]:
-    """Returns what an operation takes and is no number in the program itself."""
+    """Returns the operands of an operation that are not literals."""
     return list(dict.fromkeys(var for var in operation.invars if isinstance(var, Var)))
 
 
@@ -347,7 +351,7 @@ def _shape(var: Any) -> tuple[int, ...]:
 
 
 def _evaluate(closed: ClosedJaxpr, *inputs: Any) -> list[Any]:
-    """Runs a program operation by operation, within what it calls, too."""
+    """Evaluates a jaxpr operation by operation, and inlines its calls."""
     jaxpr = closed.jaxpr
     values = dict(zip(jaxpr.constvars, closed.consts, strict=True))
     values |= dict(zip(jaxpr.invars, inputs, strict=True))
@@ -362,9 +366,9 @@ def _evaluate(closed: ClosedJaxpr, *inputs: Any) -> list[Any]:
             with jax.named_scope(scope) if scope else contextlib.nullcontext():
                 results = _evaluate(operation.params[_CALLS[name]], *map(read, operation.invars))
         else:
-            taken = _variables(operation)
-            alone = _function(jaxpr, [operation], taken, operation.outvars)
-            results = alone(*map(read, taken))
+            operands = _variables(operation)
+            function = _function(jaxpr, [operation], operands, operation.outvars)
+            results = function(*map(read, operands))
         values |= zip(operation.outvars, results, strict=True)
     return [read(var) for var in jaxpr.outvars]
 
@@ -372,7 +376,7 @@ def _evaluate(closed: ClosedJaxpr, *inputs: Any) -> list[Any]:
 def _function(
     jaxpr: Jaxpr, operations: Sequence[JaxprEqn], inputs: Sequence[Var], outputs: Sequence[Any]
 ) -> Callable[..., list[Any]]:
-    """Returns some operations of a program as a function of the variables that they take."""
+    """Returns operations of a program as a function from `inputs` to `outputs`."""
     part = jaxpr.replace(
         constvars=[], invars=list(inputs), outvars=list(outputs), eqns=list(operations)
     )
@@ -382,10 +386,10 @@ def _function(
 
 def _needed(jaxpr: Jaxpr) -> list[JaxprEqn]:
     """Returns the operations that the outputs depend on."""
-    wanted = {var for var in jaxpr.outvars if isinstance(var, Var)}
+    variables = {var for var in jaxpr.outvars if isinstance(var, Var)}
     needed = []
     for operation in reversed(jaxpr.eqns):
-        if wanted & set(operation.outvars):
+        if variables & set(operation.outvars):
             needed.append(operation)
-            wanted |= set(_variables(operation))
+            variables |= set(_variables(operation))
     return needed[::-1]

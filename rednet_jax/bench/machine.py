@@ -1,4 +1,4 @@
-"""What benchmarks of the network share: timing of calls, the machine's rates, crops of a face."""
+"""Shared by the network benchmarks: timing of calls, the machine's rates, crops of a face."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from rednet_jax.model.config import RedNetConfig
 from rednet_jax.quickstart import SIDE, portrait_clip
 
 PRODUCT = 2048
-"""Side of the matrices whose product is measured."""
+"""Side of the matrices for the measured product."""
 
 COPIED = 64 * 2**20
-"""Bytes of the array whose copy is measured: more than caches hold."""
+"""Bytes of the array for the measured copy: larger than caches."""
 
 
 class Timing(NamedTuple):
-    """How often something is run.
+    """Number of timed calls.
 
     Attributes:
-        rounds: of calls; the fastest round counts.
-        seconds: that a round takes about; it has three calls at least, and their median counts.
+        rounds: of calls; the fastest round is reported.
+        seconds: approximate time of a round, which has at least three calls; their median is used.
     """
 
     rounds: int = 5
@@ -37,13 +37,13 @@ class Timing(NamedTuple):
 
 
 class Machine(NamedTuple):
-    """What this machine reaches, measured.
+    """Measured rates of this machine.
 
     Attributes:
-        product_ms: of a product of two float32 matrices of 2048 x 2048.
+        product_ms: time of a product of two float32 matrices of 2048 x 2048.
         gflop_per_s: of that product.
-        copy_gb_per_s: bytes read and written by the copy of an array, 10^9 a second.
-        call_ms: of a compiled program that adds two numbers: what a call costs.
+        copy_gb_per_s: bytes read and written by the copy of an array, 10^9 per second.
+        call_ms: time of a compiled program that adds two numbers: the overhead of a call.
     """
 
     product_ms: float
@@ -56,8 +56,8 @@ def milliseconds(run: Callable[[], Any], timing: Timing) -> float:
     """Returns the time of a call in ms: the median of a round's calls, in the fastest round.
 
     Args:
-        run: returns what is waited for: JAX arrays, or anything that is computed when it returns.
-        timing: how often it is run.
+        run: the call; JAX arrays that it returns are waited for.
+        timing: number of calls.
     """
     jax.block_until_ready(run())
     calls = max(3, round(timing.seconds / max(_seconds(run), 1e-9)))
@@ -72,31 +72,27 @@ def measure_machine(timing: Timing) -> Machine:
     left, right = (jax.random.normal(key, (PRODUCT, PRODUCT)) for key in keys)
     product = jax.jit(jnp.matmul)
     copied = jnp.ones(COPIED // 4)
-    # A negation, because a compiler may leave a copy out.
+    # A negation, since a compiler may remove a copy.
     negated = jax.jit(jnp.negative)
-    one, add = jnp.ones(()), jax.jit(jnp.add)
+    scalar, add = jnp.ones(()), jax.jit(jnp.add)
     product_ms = milliseconds(lambda: product(left, right), timing)
     copy_ms = milliseconds(lambda: negated(copied), timing)
     return Machine(
         product_ms,
         2 * PRODUCT**3 / product_ms / 1e6,
         2 * COPIED / copy_ms / 1e6,
-        milliseconds(lambda: add(one, one), timing),
+        milliseconds(lambda: add(scalar, scalar), timing),
     )
 
 
 def check_batches(batches: Sequence[int]) -> None:
-    """Refuses batches without a face.
-
-    Raises:
-        RednetError: a number is below 1.
-    """
+    """Raises RednetError if a batch size is below 1."""
     if min(batches) < 1:
-        raise RednetError(f"batch is {min(batches)}; at least one face must be measured")
+        raise RednetError(f"batch is {min(batches)}, but must be at least 1")
 
 
 def portrait_crops(config: RedNetConfig, count: int) -> NDArray[np.uint8]:
-    """Returns crops uint8 [count, S, S, 3] of a portrait that moves, S = config.input_size."""
+    """Returns crops uint8 [count, S, S, 3] of a moving portrait, S = config.input_size."""
     size = config.input_size
     scale = SIDE / size
     shift = (scale - 1) / 2

@@ -1,4 +1,4 @@
-"""How long a program takes when collectives run beside arithmetic, as its dependences allow."""
+"""The time of a program whose collectives overlap with arithmetic as its dependences allow."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ def overlapped_seconds(
     arithmetic: Callable[[Cost], float],
     communication: Callable[[Cost], float],
 ) -> float:
-    """Simulates a device that computes one operation at a time and sends one at a time.
+    """Simulates a device that runs one computation and one collective at a time.
 
     An operation starts when its operands are ready and its unit, arithmetic or network, is free;
-    where several could start, that with the longest path to the program's end does. An operation
-    that computes and sends, which is a loop, occupies both units. This is a list schedule: an
-    existing order of the program with this time, not a bound that no order might reach.
+    if several can start, the one with the longest path to the program's end does. An operation
+    that computes and communicates, such as a loop, occupies both units. This is a list schedule:
+    its time is attainable, and not only a lower bound.
 
     Args:
         operations: of `program_operations`.
-        arithmetic: seconds that an operation computes, by its cost; 0 leaves the unit free.
-        communication: seconds that it sends.
+        arithmetic: returns the seconds of arithmetic of a cost; 0 leaves the unit free.
+        communication: returns the seconds of communication of a cost.
 
     Returns:
-        Seconds from the first operation to the end of the last.
+        Seconds from the start of the first operation to the end of the last.
     """
-    computes = [arithmetic(one.cost) for one in operations]
-    sends = [communication(one.cost) for one in operations]
+    computes = [arithmetic(operation.cost) for operation in operations]
+    sends = [communication(operation.cost) for operation in operations]
     units = [
-        {name for name, needed in (("arithmetic", a), ("network", c)) if needed}
+        {name for name, seconds in (("arithmetic", a), ("network", c)) if seconds}
         for a, c in zip(computes, sends, strict=True)
     ]
     followers: list[list[int]] = [[] for _ in operations]
-    for place, one in enumerate(operations):
-        for operand in one.operands:
+    for place, operation in enumerate(operations):
+        for operand in operation.operands:
             followers[operand].append(place)
     to_end = [0.0] * len(operations)
     for place in reversed(range(len(operations))):
@@ -44,7 +44,7 @@ def overlapped_seconds(
         to_end[place] = computes[place] + sends[place] + after
 
     now, busy = 0.0, set[str]()
-    missing = [len(one.operands) for one in operations]
+    missing = [len(operation.operands) for operation in operations]
     ready = [place for place, count in enumerate(missing) if not count]
     running: list[tuple[float, int]] = []
     while ready or running:

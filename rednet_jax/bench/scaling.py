@@ -1,7 +1,7 @@
-"""How training should scale: a step compiled for meshes of virtual devices, and read.
+"""Estimates how training scales, from a step compiled for meshes of virtual devices.
 
-Nothing is run and no array is made: the step is compiled ahead of time from shapes alone. What the
-compiled program computes, sends and keeps in memory is read from it; times are estimates.
+Nothing is run and no array is created: the step is compiled ahead of time from shapes. FLOPs,
+collectives and memory are read from the compiled program; times are estimates.
 """
 
 from __future__ import annotations
@@ -34,35 +34,36 @@ ALONE = MeshConfig()
 MESHES = tuple(MeshConfig(data, 8) for data in (1, 8, 32))
 """Parameters sharded over the 8 devices of a node, batches over all."""
 FEW = 20
-"""Images a device, as many as a step of experiments/eccv_vgg_300vw.py has on its one."""
+"""Images per device, as in a step of experiments/eccv_vgg_300vw.py on one device."""
 GUESS = 152
-"""Images a device that the search for the largest batch begins with."""
+"""Images per device at the start of the search for the largest batch."""
 FILLED = 0.9
-"""Share of a device's memory that a step may take."""
+"""Share of a device's memory that a step may use."""
 SHARES = (1.0, 0.4)
-"""Of the peak that arithmetic reaches: the published peak, and an assumption for convolutions."""
+"""Shares of the peak that arithmetic reaches: the published peak, and an assumption for
+convolutions."""
 
 _PROCESSES = 6
-"""That compile at the same time, with up to 2 GB of memory each."""
+"""Number of concurrent compilations, with up to 2 GB of memory each."""
 
 _OPTIONS: dict[str, str | bool] = {
-    # Of the CPU backend alone: it joins all-reduces of any size, and one that waits for the last
-    # gradient hides behind nothing.
+    # The CPU backend combines all-reduces of any size; a combined one would have to wait for the
+    # last gradient and could not overlap with arithmetic.
     "xla_disable_hlo_passes": "cpu-all-reduce-combiner",
-    # For LLVM, which sees the program last: it is never run.
+    # LLVM need not optimise the program, which is never run.
     "xla_backend_optimization_level": "0",
     "xla_llvm_disable_expensive_passes": True,
 }
 
 
 class CompiledStep(NamedTuple):
-    """What is read from a compiled training step, on each device.
+    """Figures of a compiled training step, on each device.
 
     Attributes:
         operations: of the program.
-        memory: bytes of arguments, results and temporaries; a donated argument and the result in
-            its place count once.
-        seconds: that lowering and compiling took.
+        memory: bytes of arguments, results and temporaries; a donated argument and its result
+            count once.
+        seconds: of lowering and compiling.
     """
 
     operations: list[Operation]
@@ -73,40 +74,40 @@ class CompiledStep(NamedTuple):
 def bench_scaling(report: Callable[[int, int | None], None] | None = None) -> dict[str, Any]:
     """Compiles the image stage of the preset `eccv_vgg` in bfloat16 for several meshes.
 
-    The largest batch of an H100 is searched for on one device. It is then compiled for `MESHES`,
-    for 64 devices with both choices of `Stage.batch_statistics` and also with `FEW` images.
+    First the largest batch of an H100 is found on one device. It is then compiled for `MESHES`, and
+    for 64 devices also with the other choice of `Stage.batch_statistics` and with `FEW` images.
 
     Args:
-        report: called with the number of programs read and how many there are.
+        report: called with (done, total) after each program.
 
     Returns:
-        Where the result comes from; `network`, `feedback_steps`, `compute`, `parameters` (how many
-        there are); `largest_batch`, of each chip the images a device that fit (`batch`), the bytes
-        that the step then takes (`memory`; measured for the H100, by the line through the H100's
-        batch and `FEW` for others), that an image takes (`an_image`) and that the step may take
-        (`limit`); and `rows`, one for each program (`mesh_row`).
+        The provenance; `network`, `feedback_steps`, `compute`, `parameters` (their number);
+        `largest_batch`, for each chip the largest number of images per device (`batch`), the bytes
+        of that step (`memory`; measured for the H100, extrapolated for other chips from the H100's
+        batch and `FEW`), the bytes per image (`an_image`) and the bytes available (`limit`); and
+        `rows`, one for each program (`mesh_row`).
     """
-    begun: dict[Experiment, Future[CompiledStep]] = {}
+    submitted: dict[Experiment, Future[CompiledStep]] = {}
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(_PROCESSES, context, initializer=_make_virtual_devices) as pool:
 
         def begin(mesh: MeshConfig, batch: int, statistics: Statistics) -> Future[CompiledStep]:
             experiment = _image_stage(mesh, batch, statistics)
-            if experiment not in begun:
-                begun[experiment] = pool.submit(compiled_step, experiment)
-            return begun[experiment]
+            if experiment not in submitted:
+                submitted[experiment] = pool.submit(compiled_step, experiment)
+            return submitted[experiment]
 
         def memory(batch: int) -> int:
             return begin(ALONE, batch, "device").result().memory
 
-        for one in ((ALONE, FEW), (ALONE, GUESS), (MESHES[1], FEW)):
-            begin(*one, "device")
+        for mesh, batch in ((ALONE, FEW), (ALONE, GUESS), (MESHES[1], FEW)):
+            begin(mesh, batch, "device")
         batch = largest_batch(memory, FILLED * H100.memory, (FEW, GUESS))
         largest = {
             name: _filled(memory, FILLED * chip.memory, (FEW, batch))
             for name, chip in CHIPS.items()
         }
-        # Measured; the line through `FEW` may lead farther.
+        # The measured batch; the extrapolation from `FEW` may be larger.
         (searched,) = (name for name, chip in CHIPS.items() if chip is H100)
         largest[searched] |= {"batch": batch, "memory": memory(batch)}
         programs: list[tuple[MeshConfig, int, Statistics]] = [
@@ -154,36 +155,36 @@ def compiled_step(experiment: Experiment) -> CompiledStep:
     lowered = Sharded(experiment).lowered(0, experiment.model.feedback_steps, batch)
     compiled = lowered.compile(compiler_options=_OPTIONS)
     seconds = time.perf_counter() - begin
-    text, found = compiled.as_text(), compiled.memory_analysis()
-    assert text is not None and found is not None
+    text, sizes = compiled.as_text(), compiled.memory_analysis()
+    assert text is not None and sizes is not None
     memory = (
-        found.argument_size_in_bytes
-        + found.output_size_in_bytes
-        - found.alias_size_in_bytes
-        + found.temp_size_in_bytes
+        sizes.argument_size_in_bytes
+        + sizes.output_size_in_bytes
+        - sizes.alias_size_in_bytes
+        + sizes.temp_size_in_bytes
     )
     return CompiledStep(program_operations(text), memory, seconds)
 
 
 def largest_batch(memory: Callable[[int], int], limit: float, first: tuple[int, int]) -> int:
-    """Searches for the largest multiple of 8 whose step fits in memory.
+    """Returns the largest batch, a multiple of 8, whose step fits in memory.
 
-    The search follows the line through the two batches measured last, until it leads to the batch
-    it came from: that batch was measured and fits, and by the line 8 more do not.
+    The search is a secant method on the last two batches. It ends when it returns to the last
+    batch: this was measured and fits, and by the secant 8 more images do not.
 
     Args:
-        memory: bytes that a step with a batch takes; it grows with the batch.
+        memory: returns the bytes of a step with a batch; increases with the batch.
         limit: bytes.
-        first: the two batches to begin with.
+        first: the two batches to start with.
 
     Raises:
-        RednetError: not even 8 fit.
+        RednetError: a batch of 8 does not fit.
     """
     small, large = first
     while True:
         batch = int(_filled(memory, limit, (small, large))["batch"])
         if batch < 8:
-            raise RednetError(f"a step of 8 images takes more than {limit:.3g} bytes")
+            raise RednetError(f"a step of 8 images needs more than {limit:.3g} bytes")
         if batch == large:
             return batch
         small, large = large, batch
@@ -192,7 +193,7 @@ def largest_batch(memory: Callable[[int], int], limit: float, first: tuple[int, 
 def _filled(
     memory: Callable[[int], int], limit: float, measured: tuple[int, int]
 ) -> dict[str, float]:
-    """By the line through two batches, the largest multiple of 8 within a limit."""
+    """Returns the largest multiple of 8 within a limit, by the line through two batches."""
     small, large = measured
     slope = (memory(large) - memory(small)) / (large - small)
     batch = int(large + (limit - memory(large)) / slope) // 8 * 8
@@ -205,20 +206,20 @@ def _filled(
 
 
 def mesh_row(experiment: Experiment, compiled: CompiledStep, alone: CompiledStep) -> dict[str, Any]:
-    """Returns what is reported of a compiled step.
+    """Returns the row of a compiled step.
 
     Args:
         experiment: with the mesh that the step is compiled for.
         compiled: its step.
-        alone: the step of one device with as large a share of the batch.
+        alone: the step of one device with the same batch per device.
 
     Returns:
-        `devices`, `data`, `fsdp`, `batch_statistics`; of each device `batch`, `memory` in bytes,
-        `tflop`, and of each kind of collective `KIND_mb` (10^6 bytes, of the whole arrays) and
-        `KIND_count`; `compile_s`; and of each chip its `estimate`.
+        `devices`, `data`, `fsdp`, `batch_statistics`; per device `batch`, `memory` in bytes,
+        `tflop`, and for each kind of collective `KIND_mb` (10^6 bytes, of the whole arrays) and
+        `KIND_count`; `compile_s`; and for each chip its `estimate`.
     """
     mesh, (stage, *_) = experiment.mesh, experiment.stages
-    cost = total_cost(one.cost for one in compiled.operations)
+    cost = total_cost(operation.cost for operation in compiled.operations)
     row: dict[str, Any] = {
         "devices": mesh.devices,
         "data": mesh.data,
@@ -229,12 +230,12 @@ def mesh_row(experiment: Experiment, compiled: CompiledStep, alone: CompiledStep
         "tflop": cost.flops / 1e12,
     }
     for kind in KINDS:
-        counts = {one: count for one, count in cost.collectives.items() if one.kind == kind}
+        counts = {each: count for each, count in cost.collectives.items() if each.kind == kind}
         name = kind.replace("-", "_")
-        row[f"{name}_mb"] = sum(count * one.bytes for one, count in counts.items()) / 1e6
+        row[f"{name}_mb"] = sum(count * each.bytes for each, count in counts.items()) / 1e6
         row[f"{name}_count"] = sum(counts.values())
     row["compile_s"] = compiled.seconds
-    alone_cost = total_cost(one.cost for one in alone.operations)
+    alone_cost = total_cost(operation.cost for operation in alone.operations)
     return row | {
         name: estimate(chip, compiled.operations, alone_cost) for name, chip in CHIPS.items()
     }
@@ -244,22 +245,22 @@ def estimate(chip: Chip, operations: list[Operation], alone: Cost) -> dict[str, 
     """Estimates the time of a step as an interval, and its efficiency.
 
     Args:
-        chip: that runs it.
+        chip: that runs the step.
         operations: of the step.
-        alone: of the step of one device, which sends nothing.
+        alone: cost of the step of one device, without communication.
 
     Returns:
         `communication_ms`, the sum over collectives; and `at`, for each of `SHARES` the share of
-        the `peak` that arithmetic reaches, `arithmetic_ms`, the time of a step with nothing hidden
-        behind arithmetic (`serial_ms`) and with collectives beside arithmetic as the program's
-        dependences allow (`overlapped_ms`), and for both the time of the step of one device over
-        that, percent (`serial_efficiency`, `overlapped_efficiency`).
+        the `peak` that arithmetic reaches, `arithmetic_ms`, the time of a step without overlap
+        (`serial_ms`) and with collectives that overlap with arithmetic as the program's dependences
+        allow (`overlapped_ms`), and for both the time of the step of one device divided by it,
+        percent (`serial_efficiency`, `overlapped_efficiency`).
     """
-    cost = total_cost(one.cost for one in operations)
+    cost = total_cost(operation.cost for operation in operations)
 
     def communication(cost: Cost) -> float:
         return sum(
-            count * chip.communication_seconds(one) for one, count in cost.collectives.items()
+            count * chip.communication_seconds(each) for each, count in cost.collectives.items()
         )
 
     def at(share: float) -> dict[str, float]:
@@ -282,7 +283,7 @@ def estimate(chip: Chip, operations: list[Operation], alone: Cost) -> dict[str, 
 
 @functools.cache
 def _image_stage(mesh: MeshConfig, batch: int, statistics: Statistics) -> Experiment:
-    """The first stage of experiments/eccv_vgg_300vw.py in bfloat16; `batch` is of each device."""
+    """Returns the first stage of experiments/eccv_vgg_300vw.py in bfloat16, `batch` per device."""
     stage = Stage(
         losses=LossConfig(map_landmarks=0.0, sigma=2.0),
         optimiser=OptimiserConfig(frozen=("identity", "temporal")),
@@ -294,10 +295,10 @@ def _image_stage(mesh: MeshConfig, batch: int, statistics: Statistics) -> Experi
 
 
 def _shapes(experiment: Experiment, stage: Stage) -> Batch:
-    """A batch of the stage's as shapes and types alone."""
+    """Returns a batch of the stage as shapes and dtypes."""
     assert isinstance(stage.data, DataConfig)
     size, points = stage.data.cached_size, experiment.model.scheme.count
-    of_a_face: dict[str, tuple[tuple[int, ...], Any]] = {
+    per_face: dict[str, tuple[tuple[int, ...], Any]] = {
         "images": ((size, size, 3), jnp.uint8),
         "landmarks": ((points, 2), jnp.float32),
         "labelled": ((points,), jnp.bool_),
@@ -308,6 +309,6 @@ def _shapes(experiment: Experiment, stage: Stage) -> Batch:
     }
     arrays: dict[str, Any] = {
         name: jax.ShapeDtypeStruct((stage.batch, *shape), kind)
-        for name, (shape, kind) in of_a_face.items()
+        for name, (shape, kind) in per_face.items()
     }
     return Batch(**arrays)

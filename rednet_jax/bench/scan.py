@@ -1,4 +1,4 @@
-"""What the two nested scans cost: against the same loops unrolled in Python, and in streaming."""
+"""Cost of the two nested scans, compared with unrolled Python loops, and of streaming."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Tree = Any
 
 
 class Step(NamedTuple):
-    """A compiled training step, and what its compiler says of it."""
+    """A compiled training step, with its compile time and temporary memory."""
 
     run: Callable[[], Tree]
     compile_seconds: float
@@ -38,7 +38,7 @@ class Step(NamedTuple):
 def python_loop(
     f: Callable[[Tree, Tree], tuple[Tree, Tree]], init: Tree, xs: Array
 ) -> tuple[Tree, Tree]:
-    """What `lax.scan` computes, as a loop that tracing unrolls."""
+    """Computes the same as `lax.scan`, with a Python loop that is unrolled when traced."""
     carry, rows = init, []
     for x in xs:
         carry, row = f(carry, x)
@@ -49,18 +49,18 @@ def python_loop(
 def bench_scan(
     config: RedNetConfig | None = None, *, repeats: int = 9, frames_timed: int = 200
 ) -> dict[str, float | int | str]:
-    """Measures a training step on clips in both forms by turns, and `step` at K = 1 frame by frame.
+    """Measures a training step on clips in both forms alternately, and `step` at K = 1 per frame.
 
     Args:
-        config: the network; the preset `compact` if None.
-        repeats: how often each form is timed.
-        frames_timed: frames of the stream.
+        config: of the network; the preset `compact` if None.
+        repeats: number of timed runs of each form.
+        frames_timed: number of frames of the stream.
 
     Returns:
-        `nested_over_unrolled`: time of the step with nested scans over that of the Python loops,
-        the median of ratios taken pair by pair; `step_over_frame_budget`: median time of one `step`
-        over 6 ms, which leave room for decoding and drawing at 100 frames/s; and the times and
-        sizes behind both.
+        `nested_over_unrolled`: the time of the step with nested scans divided by that with Python
+        loops, median over pairs of runs; `step_over_frame_budget`: the median time of `step`
+        divided by 6 ms, a budget that allows decoding and drawing at 100 frames/s; and the times
+        and sizes behind both.
     """
     config = config or RedNetConfig.preset("compact")
     variables = rednet.init(config, jax.random.key(0))
@@ -93,7 +93,7 @@ def bench_scan(
 
 
 def _training_step(config: RedNetConfig, variables: Tree, scan: rednet.Scan) -> Step:
-    """One step of training on clips: gradient, batch statistics, AdamW."""
+    """Compiles a training step on clips: gradient, batch statistics, AdamW."""
     keys = jax.random.split(jax.random.key(1))
     size = config.input_size
     clips = jax.random.uniform(keys[0], (BATCH, FRAMES, size, size, 3))
@@ -137,15 +137,15 @@ def _training_step(config: RedNetConfig, variables: Tree, scan: rednet.Scan) -> 
 
 
 def _stream(config: RedNetConfig, variables: Tree, count: int) -> list[float]:
-    """Seconds of each `step` at K = 1, the answer waited for as a viewer would."""
-    one = jax.jit(functools.partial(rednet.step, config, feedback_steps=1))
+    """Returns the seconds of each `step` at K = 1, including the wait for its result."""
+    step = jax.jit(functools.partial(rednet.step, config, feedback_steps=1))
     frame = jax.random.uniform(jax.random.key(2), (1, config.input_size, config.input_size, 3))
     warp = jnp.eye(2, 3)[None]
     state = rednet.initial_state(config, 1)
     times = []
     for _ in range(count + 10):
         begin = time.perf_counter()
-        out, state = jax.block_until_ready(one(variables, state, frame, warp))
+        out, state = jax.block_until_ready(step(variables, state, frame, warp))
         times.append(time.perf_counter() - begin)
     del out
     return times[10:]

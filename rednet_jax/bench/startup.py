@@ -1,4 +1,4 @@
-"""How long commands take to start, cold and warm, and how programs grow with passes and frames."""
+"""Start-up times of commands, cold and warm, and program size over passes and frames."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _align(folder: Path) -> float:
 
 
 def _smoke(folder: Path) -> float:
-    """Until the first step's metrics are written; the process then continues to its validation."""
+    """Returns the seconds until the first step's metrics are written, before validation."""
     run_dir = Path(tempfile.mkdtemp(dir=folder)) / "run"
     words = [*_REDNET, "train", str(smoke_path()), "--run-dir", str(run_dir), "--stop-after", "1"]
     return _seconds(folder, words, until=run_dir / METRICS)
@@ -56,7 +56,7 @@ STARTS: dict[str, Callable[[Path], float]] = {
     "smoke.py to its first step": _smoke,
     "rednet quickstart": _quickstart,
 }
-"""Returns the seconds of a fresh process that works in a folder."""
+"""Functions that return the seconds of a new process with a folder for its files."""
 
 
 def bench_startup(
@@ -66,21 +66,21 @@ def bench_startup(
     passes: Sequence[int] = PASSES,
     frames: Sequence[int] = FRAMES,
 ) -> dict[str, Any]:
-    """Measures starts in fresh processes, and what is compiled for each K and T.
+    """Measures starts in new processes, and the compiled programs for each K and T.
 
-    Keep this process's own compilation cache off: compile times are measured here.
+    Disable this process's compilation cache: compile times are measured here.
 
     Args:
-        config: the network of the tables; the preset `compact` if None.
-        starts: keys of `STARTS`; each is run twice, with an empty folder of compiled programs and
-            with what the first one left there.
-        passes: every K of the tables.
-        frames: every T of the table of clips.
+        config: of the network in the tables; the preset `compact` if None.
+        starts: keys of `STARTS`; each is run twice, first with an empty compilation cache, then
+            with the cache of the first run.
+        passes: all K of the table of passes.
+        frames: all T of the table of clips.
 
     Returns:
         `starts`: rows of `start`, `first_s` and `second_s`. `passes`: a forward pass over one image
         for each K. `frames`: the gradient of two passes over a clip for each T. Rows of both have
-        `trace_s`, `compile_s` and `instructions`, of the compiled program.
+        `trace_s`, `compile_s` and `instructions` of the compiled program.
 
     Raises:
         RednetError: a process failed.
@@ -101,13 +101,13 @@ def bench_startup(
 
 
 def _seconds(folder: Path, words: Sequence[str], until: Path | None = None) -> float:
-    """Seconds of a process, or until it has written something to a file."""
+    """Returns the seconds until a process ends, or until the file `until` is not empty."""
     environment = {name: value for name, value in os.environ.items() if name not in _OTHER_CACHES}
     environment["REDNET_JAX_DATA"] = str(folder / "data")
-    with tempfile.TemporaryFile("w+") as said:
+    with tempfile.TemporaryFile("w+") as output:
         begin = time.perf_counter()
         process = subprocess.Popen(
-            [sys.executable, *words], env=environment, stdout=said, stderr=subprocess.STDOUT
+            [sys.executable, *words], env=environment, stdout=output, stderr=subprocess.STDOUT
         )
         reached = None
         try:
@@ -122,8 +122,8 @@ def _seconds(folder: Path, words: Sequence[str], until: Path | None = None) -> f
             process.kill()
         end = time.perf_counter() if reached is None else reached
         if process.returncode:
-            said.seek(0)
-            line = (said.read().strip().splitlines() or ["no reason given"])[-1]
+            output.seek(0)
+            line = (output.read().strip().splitlines() or ["no output"])[-1]
             raise RednetError(f"{' '.join(words)}: {line}")
     return end - begin
 

@@ -1,4 +1,4 @@
-"""What carrying state from frame to frame gives: error and jitter of tracks in labelled clips."""
+"""Effect of carrying state from frame to frame: error and jitter of tracks in labelled clips."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from rednet_jax.model.config import RedNetConfig
 from rednet_jax.weights.store import load
 
 FACES = 3
-"""Followed in each clip: the labelled person need not be the most prominent one."""
+"""Faces to track in each clip, as the labelled person may not be the largest."""
 
 FPS = 25
-"""That the filter reckons with: prepared clips do not say theirs."""
+"""Frame rate for the filter, since prepared clips do not record theirs."""
 
 RIGHT_IOU = 0.4
-"""A tracked face is the labelled one where its box overlaps the labels' box by more than this."""
+"""A tracked face is the labelled one if the IoU of its box and the labels' box is larger."""
 
 
 class Way(NamedTuple):
-    """How a clip is tracked: what is carried, and whether landmarks are smoothed."""
+    """How a clip is tracked: the state that is carried, and whether landmarks are smoothed."""
 
     name: str
     carry: Carry
@@ -61,37 +61,37 @@ def bench_steadiness(
     feedback_steps: int = 1,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Tracks every clip of a split in every way, from the detector on, as `rednet track` does.
+    """Tracks every clip of a split in all ways, including detection, as `rednet track` does.
 
-    Of each clip the person counts whose box overlaps the labels' in most frames; a labelled frame
-    without that person, or with the landmarks elsewhere, is lost. Jitter is of frames in which the
-    person is labelled and found, as in both neighbours.
+    In each clip the tracked person that overlaps the labels in most frames is measured; a labelled
+    frame without that person, or without overlap, is lost. Jitter is measured in frames in which
+    the person is labelled and found, also in both neighbouring frames.
 
     Args:
         checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
         data: name of a data set of clips.
-        split: of it.
+        split: of the data set.
         data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
         feedback_steps: K.
-        report: called with the number of frames tracked and in all.
+        report: called with (done, total) after each tracked frame.
 
     Returns:
         `clips`, `labelled_frames`, `normaliser`, `feedback_steps`, `recurrent` (whether f_tRNN was
         trained), `label_jitter_inner` and `label_jitter_all`, and `ways`, a row for each: `way`,
         `nme_inner`, `nme_all`, `jitter_inner`, `jitter_all` (means over clips, percent),
         `nme_inner_of_frames` (mean over all frames), `lost` (percent of all labelled frames) and
-        `frames_per_second` (median over clips, decoding of the stored frames left out); and
-        `of_clips`, the same for each clip.
+        `frames_per_second` (median over clips, without decoding); and `of_clips`, the same for each
+        clip.
 
     Raises:
-        RednetError: no such data or checkpoint, a network of other landmarks than the data's.
+        RednetError: no such data or checkpoint, or a network of another scheme than the data's.
     """
     config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
     clips = read_clips(data, split, data_dir)
     scheme = clips.scheme
     if config.scheme != scheme:
         raise RednetError(
-            f"steadiness is measured on the landmarks of {data}, {scheme.name}, and the network's "
+            f"steadiness is measured on the landmarks of {data}, {scheme.name}, but the network's "
             f"are {config.scheme.name}"
         )
     inner = inner_landmarks(scheme)
@@ -135,8 +135,8 @@ def bench_steadiness(
         "normaliser": normaliser_text(scheme),
         "feedback_steps": feedback_steps,
         "recurrent": is_recurrent(variables),
-        "label_jitter_inner": _mean(np.array([jitter(one, scheme, inner) for one in labels])),
-        "label_jitter_all": _mean(np.array([jitter(one, scheme) for one in labels])),
+        "label_jitter_inner": _mean(np.array([jitter(clip, scheme, inner) for clip in labels])),
+        "label_jitter_all": _mean(np.array([jitter(clip, scheme) for clip in labels])),
         "ways": [_summary(way, [row for row in rows if row["way"] == way.name]) for way in WAYS],
         "of_clips": rows,
         "provenance": measured_on(
@@ -149,7 +149,7 @@ def bench_steadiness(
 
 
 def _score(clip: ClipSample, track: list[list[Face]], scheme: Scheme) -> dict[str, float | int]:
-    """Of the person who is the labelled one in most frames: errors, jitter, frames lost."""
+    """Returns errors, jitter and lost frames of the person who is labelled in most frames."""
     inner = inner_landmarks(scheme)
     valid = [int(frame) for frame in np.flatnonzero(clip.valid)]
     right: dict[int | None, list[int]] = {}
@@ -174,7 +174,7 @@ def _score(clip: ClipSample, track: list[list[Face]], scheme: Scheme) -> dict[st
 
 
 def _mean(values: NDArray[np.floating]) -> float:
-    """The mean of what is a number, nan where nothing is."""
+    """Returns the mean of the finite values; nan if there are none."""
     known = values[np.isfinite(values)]
     return float(known.mean()) if known.size else float("nan")
 

@@ -1,4 +1,4 @@
-"""What a frame of video costs: each part of tracking alone, and all of it together."""
+"""Time per frame of video: each part of tracking separately, and end to end."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SIZE = (640, 480)
 """Width and height of the clip."""
 
 CORNERS = ((32, 0), (352, 0), (32, 240), (352, 240))
-"""Where the portraits lie in it, 240 or 480 pixels on each side."""
+"""Corners of the portraits in the clip, of 240 or 480 pixels on each side."""
 
 
 def bench_track(
@@ -43,22 +43,22 @@ def bench_track(
     faces: Sequence[int] = (1, 4),
     rounds: int = 3,
 ) -> dict[str, Any]:
-    """Measures tracking on a clip of 640 x 480 pixels, drawn by code from a portrait.
+    """Measures tracking on a generated clip of 640 x 480 pixels with a moving portrait.
 
     Args:
         checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
         feedback_steps: K.
-        faces: how many the clip shows, 1 to 4; each is measured.
-        rounds: how often the clip is gone through end to end; the median counts.
+        faces: numbers of faces in the clip to measure, 1 to 4.
+        rounds: number of end-to-end runs; their median is reported.
 
     Returns:
         `size`, `frames`, `feedback_steps`, and `per_clip`, a row for each number of faces: `faces`,
-        `found` (mean of a frame), ms a frame of `decode`, `detect`, `draw` and `encode` (medians
-        over frames, each alone), ms a face of `crop` and `network`, and `frames_per_second` of
-        `track_file`, end to end with decoding, drawing and encoding, without compilation.
+        `found` (mean per frame), ms per frame of `decode`, `detect`, `draw` and `encode` (medians
+        over frames, each separately), ms per face of `crop` and `network`, and `frames_per_second`
+        of `track_file`, end to end with decoding, drawing and encoding, without compilation.
 
     Raises:
-        RednetError: a checkpoint that cannot be read, feedback_steps below 1.
+        RednetError: a checkpoint that cannot be read, or feedback_steps below 1.
     """
     config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
     detector = YuNet(VIDEO_SEARCH)
@@ -100,14 +100,14 @@ def bench_track(
 
 
 def moving_portraits(count: int) -> NDArray[np.uint8]:
-    """Returns frames uint8 [T, 480, 640, 3] of a portrait that moves in `count` places, 1 to 4."""
+    """Returns frames uint8 [T, 480, 640, 3] with `count` moving portraits, 1 to 4."""
     clip, _ = portrait_clip()
-    # Twice as large and cut to 480 where one portrait has the frame to itself.
+    # A single portrait is enlarged twice and cropped to 480.
     tile = clip.repeat(2, axis=1).repeat(2, axis=2)[:, 16:496, 16:496] if count == 1 else clip
     side = min(tile.shape[1], SIZE[1] if count == 1 else SIZE[1] // 2)
     frames = np.full((len(clip), SIZE[1], SIZE[0], 3), 128, np.uint8)
     for number, (x, y) in enumerate(CORNERS[:count]):
-        # Each begins elsewhere in the motion, so that no two are alike.
+        # Shifted in time, so that the portraits differ.
         shown = np.roll(tile[:, :side, :side], 12 * number, axis=0)
         frames[:, y : y + side, x : x + side] = shown
     return frames
@@ -143,10 +143,10 @@ def _parts(
     )
     tracked = [tracker.update(frame) for frame in frames]
     streams = Streams(config, variables, count, feedback_steps=feedback_steps)
-    for frame, found in zip(frames, tracked, strict=True):
+    for frame, found_faces in zip(frames, tracked, strict=True):
         boxes = {
             row: whole_face_box(face.landmarks, face.scheme, expected=face.box)
-            for row, face in enumerate(found)
+            for row, face in enumerate(found_faces)
         }
         with timed("crop"):
             for box in boxes.values():
@@ -156,17 +156,17 @@ def _parts(
             looks = streams.look(frame, {row: Region(box) for row, box in boxes.items()})
         for row, look in looks.items():
             streams.keep(row, look)
-    # A loop of its own: the encoder's threads work on behind the call.
+    # In a separate loop, since the encoder's threads continue after the call.
     with write_video(folder / "parts.mp4", 25, SIZE) as write:
-        for frame, found in zip(frames, tracked, strict=True):
+        for frame, found_faces in zip(frames, tracked, strict=True):
             image = frame
             with timed("draw"):
-                for face in found:
+                for face in found_faces:
                     image = draw_landmarks(image, face.landmarks, face.scheme)
             with timed("encode"):
                 write(image)
-    ms = {part: 1e3 * statistics.median(each) for part, each in times.items()}
-    faces = float(np.mean([len(found) for found in tracked]))
+    ms = {part: 1e3 * statistics.median(seconds) for part, seconds in times.items()}
+    faces = float(np.mean([len(found_faces) for found_faces in tracked]))
     return {
         "found": faces,
         "decode_ms": ms["decode"],

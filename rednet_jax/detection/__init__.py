@@ -1,1 +1,1 @@
-"""Where the faces are in an image."""
+"""Face detection."""

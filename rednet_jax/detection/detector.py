@@ -1,8 +1,7 @@
-"""What a face detector answers, and the boxes that crops are cut around.
+"""The interface of face detectors, and the boxes that crops are cut around.
 
-A detector finds boxes and, where it can, five points. Of the points follow the roll of the face
-and the box of its landmarks in its own upright frame, so that the first crop is upright however
-the face lies in the image.
+A detector returns boxes and optionally five points. The points determine the roll of the face and
+the box of its landmarks in its upright frame, so that the first crop is upright for any roll.
 """
 
 from __future__ import annotations
@@ -19,22 +18,22 @@ from rednet_jax.landmarks.builtin import IBUG68
 POINTS: NDArray[np.float64] = np.array(
     [[-0.359, -0.382], [0.359, -0.382], [0.0, 0.037], [-0.305, 0.363], [0.305, 0.363]]
 )
-"""[5, 2] the mean five points of upright faces, their centroid at 0, their sum of squares 1.
-Symmetrical: the mean over faces and their mirror images."""
+"""[5, 2] the mean five points of upright faces, with the centroid 0 and the sum of squares 1.
+They are symmetric: the mean is over faces and their mirror images."""
 
 BOX_FIT: NDArray[np.float64] = np.array(
     [
-        # Of x, y and |x| of the nose's offset, and a constant.
+        # Coefficients of x, y and |x| of the nose's offset, and a constant.
         [-2.179, 0.0, 0.0, 0.0],
         [0.0, -1.008, -0.116, 0.120],
         [0.0, 1.384, 0.556, 0.473],
         [0.0, -0.812, 0.275, 0.468],
     ]
 )
-"""[4, 4] from where the nose lies to the landmarks' box: its centre (x, y), and logarithms of its
-width and height, in the frame of `POINTS`. A head that turns or nods moves its nose among the other
-points, and its landmarks' box with it. This and `POINTS` are what
-`python -m rednet_jax.detection.fit FOLDER_OF_300W` prints."""
+"""[4, 4] map from the nose's position to the landmarks' box: its centre (x, y), and logarithms of
+its width and height, in the frame of `POINTS`. Yaw and pitch of the head move the nose relative to
+the other points, and the landmarks' box. `python -m rednet_jax.detection.fit FOLDER_OF_300W` prints
+this and `POINTS`."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,12 +41,12 @@ class Detection:
     """One face in an image.
 
     Attributes:
-        box: [4] float32 (x0, y0, x1, y1), where the bounding box of the face's 68 landmarks is
-            expected, image pixels, pixel centres at integers.
+        box: [4] float32 (x0, y0, x1, y1), estimate of the bounding box of the face's 68 landmarks,
+            image pixels, pixel centres at integers.
         score: 0 to 1 for the default detector; higher is more certain.
         points: [5, 2] float32 (x, y), image pixels: the eyes, the nose, the corners of the mouth.
-            Of eyes and mouth, the one at the left of the upright image comes first. None where the
-            detector finds boxes only.
+            The eye and corner at the left of the upright image come first. None if the detector
+            returns boxes only.
     """
 
     box: NDArray[np.float32]
@@ -56,28 +55,28 @@ class Detection:
 
     @property
     def roll(self) -> float:
-        """Angle of the face in radians, clockwise in the image, 0 where there are no points."""
+        """Angle of the face in radians, clockwise in the image; 0 without points."""
         return 0.0 if self.points is None else point_frame(self.points)[0]
 
 
 class FaceDetector(Protocol):
-    """Anything that finds faces in images."""
+    """An object that finds faces in images."""
 
     def detect(self, image: NDArray[np.uint8]) -> list[Detection]:
-        """Returns the faces in an RGB image uint8 [H, W, 3], best score first; [] if none is."""
+        """Returns the faces in an RGB image uint8 [H, W, 3] by descending score, or []."""
         ...
 
 
 def by_prominence(faces: Sequence[Detection]) -> list[Detection]:
-    """Returns faces by the product of score and side, the largest first.
+    """Returns faces in descending order of the product of score and side.
 
-    The score alone prefers a small face seen from the front to the large one before it.
+    The score alone would prefer a small frontal face to a large one in front of it.
     """
     return sorted(faces, key=lambda face: -face.score * (face.box[2] - face.box[0]))
 
 
 def point_frame(points: NDArray[np.floating]) -> tuple[float, complex, complex]:
-    """Returns the similarity z -> a z + b, in complex numbers, that takes `POINTS` to points.
+    """Returns the similarity z -> a z + b, in complex numbers, that fits `POINTS` to points.
 
     Args:
         points: [5, 2] as in `Detection`.
@@ -86,26 +85,26 @@ def point_frame(points: NDArray[np.floating]) -> tuple[float, complex, complex]:
         The angle of a, which is the roll of the face in radians, clockwise in the image; a; and b,
         the centroid of the points.
     """
-    found = np.asarray(points, np.float64) @ [1, 1j]
+    target = np.asarray(points, np.float64) @ [1, 1j]
     reference = POINTS @ [1, 1j]
-    # Least squares are a division.
-    factor = np.vdot(reference, found - found.mean()) / np.vdot(reference, reference)
-    return float(np.angle(factor)), complex(factor), complex(found.mean())
+    # The least-squares solution for a.
+    factor = np.vdot(reference, target - target.mean()) / np.vdot(reference, reference)
+    return float(np.angle(factor)), complex(factor), complex(target.mean())
 
 
 def upright_box(face: Detection) -> tuple[NDArray[np.float32], float]:
-    """Returns the box of the landmarks in the face's own upright frame, and the roll of the face.
+    """Returns the box of the landmarks in the face's upright frame, and the roll of the face.
 
-    `crop_transform(box, roll=roll, ...)` is then an upright crop. If the image is turned, the box
-    turns with the face.
+    `crop_transform(box, roll=roll, ...)` is then an upright crop. The box is equivariant to
+    rotations of the image.
 
     Args:
         face: of any detector.
 
     Returns:
-        The box [4] float32 (x0, y0, x1, y1) in image pixels before it is turned about its centre,
-        and the angle in radians, clockwise in the image, by which it is turned. Without points they
-        are the detector's box and 0.
+        The box [4] float32 (x0, y0, x1, y1) in image pixels before its rotation about its centre,
+        and the angle of that rotation in radians, clockwise in the image. Without points they are
+        the detector's box and 0.
     """
     if face.points is None:
         return face.box, 0.0
@@ -114,10 +113,10 @@ def upright_box(face: Detection) -> tuple[NDArray[np.float32], float]:
 
 
 def landmarks_box(points: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Returns the box [4] float32 that the 68 landmarks of a face of five points [5, 2] fill.
+    """Returns the bounding box [4] float32 of the 68 landmarks of a face with five points [5, 2].
 
-    It is the bounding box of the mean shape, stretched to the face's upright box and turned by its
-    roll: along the axes of the image, unlike that of `upright_box`.
+    It is the bounding box of the mean shape, stretched to the face's upright box and rotated by its
+    roll. Its sides are parallel to the image's, unlike those of `upright_box`.
     """
     centre, sides, roll = _fitted_box(points)
     shape = np.asarray(IBUG68.shape, np.float64)
@@ -129,7 +128,7 @@ def landmarks_box(points: NDArray[np.floating]) -> NDArray[np.float32]:
 
 
 def nose_terms(nose: complex) -> NDArray[np.float64]:
-    """Returns the terms [4] of `BOX_FIT` of a nose's place in the frame of `POINTS`."""
+    """Returns the terms [4] of `BOX_FIT` for a nose's position in the frame of `POINTS`."""
     x, y = nose.real, nose.imag - POINTS[2, 1]
     return np.array([x, y, abs(x), 1.0])
 

@@ -1,6 +1,6 @@
-"""Fits `POINTS` and `BOX_FIT` of `detection.detector`: from five points to landmarks' boxes.
+"""Fits `POINTS` and `BOX_FIT` of `detection.detector`, the map from five points to boxes.
 
-Run by `python -m rednet_jax.detection.fit FOLDER_OF_300W`.
+Run it with `python -m rednet_jax.detection.fit FOLDER_OF_300W`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from rednet_jax.landmarks.pts import read_pts
 from rednet_jax.media.images import read_image
 
 RIGHT_IOU = 0.4
-"""A detection is right where its box overlaps the labelled face's by more than this."""
+"""A detection is correct if the IoU of its box and the labelled face's is larger."""
 
 _MIRROR = [1, 0, 2, 4, 3]
 _ROUNDS = 10
@@ -38,10 +38,10 @@ def right_detections(
 
     Args:
         labels: .pts files, each beside an image of the same name, .jpg or .png.
-        detector: one that gives points.
+        detector: that returns points.
 
     Returns:
-        For each image with a right detection its points [N, 5, 2] and the labels [N, 68, 2].
+        The points [N, 5, 2] and the labels [N, 68, 2] of the N images with a correct detection.
     """
     points, landmarks = [], []
     for label in labels:
@@ -72,7 +72,7 @@ def with_mirrored(
 
 
 def mean_points(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns the mean [5, 2] of faces [N, 5, 2], each moved, scaled and turned onto it."""
+    """Returns the mean [5, 2] of faces [N, 5, 2] after alignment by similarities (Procrustes)."""
     faces = points @ [1, 1j]
     faces = faces - faces.mean(1, keepdims=True)
     mean = faces[0]
@@ -80,7 +80,7 @@ def mean_points(points: NDArray[np.float64]) -> NDArray[np.float64]:
         factors = (faces @ mean.conj()) / np.vdot(mean, mean)
         mean = (faces / factors[:, None]).mean(0)
         mean = mean / np.linalg.norm(mean)
-    # Upright: the eyes lie level.
+    # Rotated so that the eyes are level.
     mean = mean * abs(mean[1] - mean[0]) / (mean[1] - mean[0])
     return np.stack([mean.real, mean.imag], axis=-1)
 
@@ -88,7 +88,7 @@ def mean_points(points: NDArray[np.float64]) -> NDArray[np.float64]:
 def terms_and_boxes(
     points: NDArray[np.float64], landmarks: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Returns what `BOX_FIT` maps, in the frame of `POINTS`.
+    """Returns inputs and outputs of `BOX_FIT`, in the frame of `POINTS`.
 
     Args:
         points: [N, 5, 2].
@@ -110,7 +110,7 @@ def terms_and_boxes(
 
 def fit_boxes(terms: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
     """Returns `BOX_FIT` [4, 4] by least squares over faces and their mirror images."""
-    # A face and its mirror image differ in x alone: the centre's x is odd in it, the rest is even.
+    # By symmetry, the centre's x is odd in the nose's x, and all other outputs are even.
     fit = np.zeros((4, 4))
     fit[0, :1] = np.linalg.lstsq(terms[:, :1], boxes[:, 0])[0]
     fit[1:, 1:] = np.linalg.lstsq(terms[:, 1:], boxes[:, 1:])[0].T
@@ -122,25 +122,23 @@ def box_errors(terms: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArra
 
     The centre's error is in units of the larger side of the labels' box.
     """
-    found = terms @ BOX_FIT.T
+    fitted = terms @ BOX_FIT.T
     larger = boxes[:, 2:].max(axis=1, keepdims=True)
-    size = found[:, 2:].max(axis=1, keepdims=True) - larger
-    return np.concatenate([(found[:, :2] - boxes[:, :2]) / np.exp(larger), size], axis=1)
+    size = fitted[:, 2:].max(axis=1, keepdims=True) - larger
+    return np.concatenate([(fitted[:, :2] - boxes[:, :2]) / np.exp(larger), size], axis=1)
 
 
 def main(folder: Path) -> None:
-    """Prints what `POINTS` and `BOX_FIT` hold, and how the boxes err."""
+    """Prints values for `POINTS` and `BOX_FIT`, and the errors of the boxes."""
     labels = sorted(folder.rglob("*.pts"))
-    found = right_detections(labels, YuNet())
-    print(f"{len(found[0])} of {len(labels)} images with IoU > {RIGHT_IOU}")
-    points, landmarks = with_mirrored(*found)
+    detected = right_detections(labels, YuNet())
+    print(f"{len(detected[0])} of {len(labels)} images with IoU > {RIGHT_IOU}")
+    points, landmarks = with_mirrored(*detected)
     print("POINTS", np.round(mean_points(points), 3).tolist())
     terms, boxes = terms_and_boxes(points, landmarks)
-    print(
-        "BOX_FIT", np.round(fit_boxes(terms, boxes), 3).tolist(), "where POINTS are as they stand"
-    )
+    print("BOX_FIT", np.round(fit_boxes(terms, boxes), 3).tolist(), "for the current POINTS")
     x, y, size = box_errors(terms, boxes).std(axis=0)
-    rolls = [point_frame(five)[0] for five in found[0]]
+    rolls = [point_frame(five)[0] for five in detected[0]]
     print(f"boxes: centre +-{x:.3f}, +-{y:.3f} sides, logarithm of the side +-{size:.3f}")
     print(f"roll of these faces: +-{np.degrees(np.std(rolls)):.1f} degrees")
 

@@ -1,4 +1,4 @@
-"""The page of all results names a command for each."""
+"""The page of all results."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def test_every_result_has_its_command(tmp_path):
     (tmp_path / "out" / "notes.md").write_text("# What was seen\n\nMuch.\n")
     page = write_index(tmp_path / "out").read_text()
     assert "\n[What was seen](notes.md)\n" in page
-    # Neither the page of a result nor this page itself is a note.
+    # Pages of results and this page itself are not listed as notes.
     assert page.count("](tiny.md)") == 2 and "README.md" not in page
     row = "| Long errs less. | ours | **not supported** (the interval spans 0) | +0.00, +0.00 to"
     assert row in page and "0 supported, 1 not supported, 0 not decided." in page
@@ -33,7 +33,7 @@ def test_every_result_has_its_command(tmp_path):
     assert "| [old.json](old.json) | `rednet bench scan` | 0123456 |" in page
 
 
-def test_claims_of_what_was_not_run_are_not_decided(tmp_path):
+def test_claims_without_runs_are_not_decided(tmp_path):
     (tmp_path / "ablation_tiny.py").write_text(FILE.format(name="ablation_tiny"))
     (tmp_path / "results").mkdir()
     page = write_index(tmp_path / "results").read_text()
@@ -41,7 +41,7 @@ def test_claims_of_what_was_not_run_are_not_decided(tmp_path):
     assert f"{row} `rednet ablate experiments/ablation_tiny.py` |" in page
 
 
-def test_claims_of_papers_come_first_whatever_measured_them(tmp_path):
+def test_claims_of_papers_are_first(tmp_path):
     claim = {"difference": -0.02, "interval": [-0.03, -0.01], "unit": "of pairs", "seeds": 1}
     claim |= {"verdict": "supported", "why": None}
     first, second = ({**claim, "sentence": f"{by} says so.", "by": by} for by in ("ours", "ECCV"))
@@ -52,7 +52,7 @@ def test_claims_of_papers_come_first_whatever_measured_them(tmp_path):
     assert "| -0.02, -0.03 to -0.01 of pairs | 1 | [`probe`](probed.md) |" in page
 
 
-def test_a_folder_that_is_none(tmp_path):
+def test_missing_folders_and_unreadable_files_raise(tmp_path):
     with pytest.raises(RednetError, match="no such folder"):
         write_index(tmp_path / "none")
     (tmp_path / "one.json").write_text("{")
@@ -61,7 +61,7 @@ def test_a_folder_that_is_none(tmp_path):
 
 
 @pytest.mark.skipif(not RESULTS.is_dir(), reason="no checkout")
-def test_the_published_page_is_that_of_the_published_results(tmp_path):
+def test_the_published_page_lists_the_published_results(tmp_path):
     page = (RESULTS / "README.md").read_text()
     assert "](tried.md)" in page
     for path in RESULTS.glob("*.json"):

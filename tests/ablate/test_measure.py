@@ -1,4 +1,4 @@
-"""Measurements are what evaluation reports, face by face and clip by clip."""
+"""Measurements equal the results of evaluation, per face and per clip."""
 
 import dataclasses
 
@@ -64,23 +64,23 @@ def test_clips(network, tmp_path, monkeypatch):
     windows = clip_windows("300vw", "train", margin=margin, size=96, data_dir=data_dir)
     assert len(windows.frames) == 2
     for on, stride in (("clips", 1), ("clips-halved", 2)):
-        some = windows._replace(frames=windows.frames[:, ::stride])
+        strided = windows._replace(frames=windows.frames[:, ::stride])
         for steps in (1, 3):
-            track = track_of(network[0], some, follow(*network, some, steps))
-            frames = [track.known[slice_].sum() for slice_ in halves(some)]
+            track = track_of(network[0], strided, follow(*network, strided, steps))
+            frames = [track.known[slice_].sum() for slice_ in halves(strided)]
             weighted = np.average(part["nme"][on][steps - 1], weights=frames)
             assert weighted == pytest.approx(track.nme, rel=1e-4)
             assert np.mean(part["jitter"][on][steps - 1]) == pytest.approx(track.jitter, rel=1e-4)
 
 
 def halves(windows):
-    """The frames of the first clip, and of the second, among all."""
+    """Returns the slices of the first clip's frames and of the second's."""
     first = int((windows.frames[0] >= 0).sum())
     return slice(0, first), slice(first, None)
 
 
-def test_both_readouts_lie_on_the_image(narrow):
-    """The first pass looks at the image's middle: 64 of 96 pixels, from 16 on."""
+def test_both_readouts_are_in_pixels_of_the_crop(narrow):
+    """The first pass sees the central 64 of 96 pixels, from pixel 16."""
     config = narrow("compact", recrop="shift_scale", context=1.5)
     variables = init(config, jax.random.key(0))
     crops = np.random.default_rng(0).integers(0, 255, (2, 96, 96, 3), np.uint8)
@@ -92,7 +92,7 @@ def test_both_readouts_lie_on_the_image(narrow):
     np.testing.assert_allclose(mapped, on_crop + 16, atol=1e-3)
 
 
-def test_points_that_are_not_finite_are_no_measurement(network, tmp_path):
+def test_points_that_are_not_finite_raise(network, tmp_path):
     data_dir = prepare_300w(tmp_path, train=1, validation=1)
     broken = jax.tree.map(lambda leaf: np.full(leaf.shape, np.nan), network[1])
     experiment = Experiment("pictures", network[0], (Stage(steps=600),))

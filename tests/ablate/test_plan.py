@@ -1,23 +1,23 @@
-"""What an ablation may say, and which runs are the same."""
+"""Validation of ablations, and identity of runs."""
 
 import dataclasses
 
 import pytest
 from ablate.tiny import FILE, experiment, tiny
 
-from rednet_jax.ablate.plan import Arm, Cell, Claim, _said, load_ablation, run_of
+from rednet_jax.ablate.plan import Arm, Cell, Claim, _settings, load_ablation, run_of
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.builtin import IBUG68, REDNET7
 from rednet_jax.train.experiment import MeshConfig
 
 
-def test_a_run_is_called_by_what_decides_its_result():
+def test_a_run_is_named_after_the_settings_that_affect_its_result():
     run = run_of(Arm("a", experiment()), 1)
     assert run.experiment.seed == 1
     assert run.folder == run.experiment.name
     assert run.folder.startswith("compact_seed1_")
-    called = dataclasses.replace(experiment(), name="other", mesh=MeshConfig(2), seed=7)
-    assert run_of(Arm("b", called, readout="maps"), 1).folder == run.folder
+    renamed = dataclasses.replace(experiment(), name="other", mesh=MeshConfig(2), seed=7)
+    assert run_of(Arm("b", renamed, readout="maps"), 1).folder == run.folder
     others = [
         run_of(Arm("a", experiment()), 2),
         run_of(Arm("a", experiment(batch=4)), 1),
@@ -26,25 +26,25 @@ def test_a_run_is_called_by_what_decides_its_result():
     assert len({run.folder, *(other.folder for other in others)}) == 4
 
 
-def test_a_default_said_aloud_is_the_same_run():
+def test_an_explicit_default_is_the_same_run():
     model = dataclasses.replace(experiment().model, crop_margin=1.25)
-    said = dataclasses.replace(experiment(), model=model)
-    assert run_of(Arm("a", said), 0).folder == run_of(Arm("a", experiment()), 0).folder
+    explicit = dataclasses.replace(experiment(), model=model)
+    assert run_of(Arm("a", explicit), 0).folder == run_of(Arm("a", experiment()), 0).folder
 
 
 def test_a_field_keeps_its_first_name_in_the_digest():
     model = dataclasses.replace(experiment().model, recrop="similarity")
-    said = _said(dataclasses.replace(experiment(), model=model))
-    assert said["model"]["register"] == "similarity" and "recrop" not in said["model"]
+    settings = _settings(dataclasses.replace(experiment(), model=model))
+    assert settings["model"]["register"] == "similarity" and "recrop" not in settings["model"]
 
 
 @pytest.mark.parametrize(
     ("scheme", "folder"),
     [(IBUG68, "compact_seed1_8afd32f5075d"), (REDNET7, "compact_seed1_29e7f92af3c5")],
-    ids=lambda one: getattr(one, "name", None),
+    ids=lambda value: getattr(value, "name", None),
 )
-def test_runs_that_named_a_number_of_landmarks_keep_their_folders(scheme, folder):
-    """Measured before landmark schemes had names: another digest would train them again."""
+def test_runs_from_before_named_schemes_keep_their_folders(scheme, folder):
+    """A new digest would train them again."""
     model = dataclasses.replace(experiment().model, scheme=scheme)
     assert run_of(Arm("a", dataclasses.replace(experiment(), model=model)), 1).folder == folder
 
@@ -65,11 +65,11 @@ def test_a_file_and_changes_to_every_arm(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ({"seeds": (0, 1)}, "3 or more"),
         ({"seeds": (0, 1, 1)}, "all different"),
-        ({"baseline": "none"}, "is no arm"),
+        ({"baseline": "none"}, "is not an arm"),
         ({"claims": (Claim("x", Cell("long", 1), Cell("none", 1)),)}, "no arm 'none'"),
         ({"claims": (Claim("x", Cell("long", 5), Cell("short", 1)),)}, "K = 5.* is not measured"),
         ({"on": ("x",)}, r"on\[0\]: 'x' is not one of truth, jitter, jitter-hard, clips"),
@@ -81,6 +81,6 @@ def test_a_file_and_changes_to_every_arm(tmp_path):
         ),
     ],
 )
-def test_what_could_not_be_decided_is_refused(changes, says):
-    with pytest.raises(RednetError, match=says):
+def test_invalid_ablations_raise(changes, message):
+    with pytest.raises(RednetError, match=message):
         tiny(**changes)

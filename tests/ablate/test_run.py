@@ -1,4 +1,4 @@
-"""Which runs are started, in which order, and what becomes of those that fail."""
+"""Order of runs, failures and interruption."""
 
 import json
 import sys
@@ -18,19 +18,19 @@ from rednet_jax.train.loop import train
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch):
-    monkeypatch.setattr(module, "_LOOK_EVERY", 0.02)
+def poll_often(monkeypatch):
+    monkeypatch.setattr(module, "_POLL_SECONDS", 0.02)
 
 
 class Tasks:
-    """Processes that measure nothing, and note who was asked for."""
+    """Commands of processes that do nothing, with a record of arms and seeds in `started`."""
 
     def __init__(self, ablation, runs_dir, broken=()):
-        self.asked = []
+        self.started = []
         self.ablation, self.runs_dir, self.broken = ablation, runs_dir, broken
 
     def __call__(self, arm, seed):
-        self.asked.append((arm, seed))
+        self.started.append((arm, seed))
         if (arm, seed) in self.broken:
             return [sys.executable, "-c", "raise ValueError('not a number')"]
         write_measured(self.runs_dir, self.ablation.arm(arm), seed, [[1.0, 2.0]] * 2)
@@ -40,47 +40,47 @@ class Tasks:
 def test_seed_by_seed(tmp_path):
     tasks = Tasks(tiny(), tmp_path)
     run_all(tiny(), tmp_path, tasks, jobs=2)
-    assert tasks.asked == [(arm, seed) for seed in range(3) for arm in ("short", "long")]
+    assert tasks.started == [(arm, seed) for seed in range(3) for arm in ("short", "long")]
 
 
-def test_what_is_measured_is_not_begun_again_by_another_ablation_either(tmp_path):
+def test_measured_runs_are_shared_with_other_ablations(tmp_path):
     run_all(tiny(), tmp_path, Tasks(tiny(), tmp_path))
     arms = (Arm("base", experiment()), Arm("more", experiment(batch=6)))
     other = tiny(name="other", arms=arms, baseline="base", claims=())
     other_tasks = Tasks(other, tmp_path)
     lines = []
     run_all(other, tmp_path, other_tasks, say=lines.append)
-    assert other_tasks.asked == [("more", 0), ("more", 1), ("more", 2)]
-    assert lines[0] == "other: 6 runs, 3 of them measured before"
+    assert other_tasks.started == [("more", 0), ("more", 1), ("more", 2)]
+    assert lines[0] == "other: 6 runs, 3 already measured"
 
 
-def test_arms_that_train_alike_are_one_run(tmp_path):
+def test_arms_with_equal_training_are_one_run(tmp_path):
     arms = (*tiny().arms, Arm("maps", tiny().arms[0].experiment, readout="maps"))
     tasks = Tasks(tiny(arms=arms), tmp_path)
     run_all(tiny(arms=arms), tmp_path, tasks)
-    assert len(tasks.asked) == 6
+    assert len(tasks.started) == 6
 
 
-def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path):
+def test_a_failed_run_is_reported_and_the_others_continue(tmp_path):
     tasks = Tasks(tiny(), tmp_path, broken=[("short", 1)])
     lines = []
     run_all(tiny(), tmp_path, tasks, say=lines.append)
-    assert len(tasks.asked) == 6
+    assert len(tasks.started) == 6
     assert any(line.startswith("short, seed 1: failed") for line in lines)
     run = run_of(tiny().arm("short"), 1)
     assert read_failure(tmp_path, run) == "ValueError: not a number"
     assert read_measured(tmp_path, run) is None
 
 
-def test_after_the_minutes_none_is_begun(tmp_path):
+def test_no_run_is_started_after_the_minutes(tmp_path):
     tasks = Tasks(tiny(), tmp_path)
     lines = []
     run_all(tiny(), tmp_path, tasks, minutes=0, say=lines.append)
-    assert tasks.asked == []
-    assert lines[-1] == "0 minutes are over: 6 runs were not started"
+    assert tasks.started == []
+    assert lines[-1] == "0 minutes have passed: 6 runs were not started"
 
 
-def test_whoever_is_interrupted_asks_its_runs_to_stop(tmp_path):
+def test_an_interrupt_terminates_the_runs(tmp_path):
     note = tmp_path / "stopped"
     ready = tmp_path / "ready"
     code = (
@@ -102,7 +102,7 @@ def test_whoever_is_interrupted_asks_its_runs_to_stop(tmp_path):
     assert note.exists()
 
 
-def test_what_is_asked_for_wrongly(tmp_path):
+def test_invalid_arguments_raise(tmp_path):
     file = tmp_path / "one.py"
     file.write_text(FILE.format(name="one"))
     with pytest.raises(RednetError, match="--jobs must be at least 1"):
@@ -111,19 +111,19 @@ def test_what_is_asked_for_wrongly(tmp_path):
         ablate(file, changes={"steps": "3"})
 
 
-def told(folder, arm, seed):
-    """A task of the tiny ablation."""
+def task_of(folder, arm, seed):
+    """Returns a task of the tiny ablation."""
     file = folder / "tiny.py"
     file.write_text(FILE.format(name="tiny"))
     return Task(str(file), {}, arm, seed, str(folder / "runs"), None, "rednet ablate tiny.py")
 
 
 @pytest.mark.slow
-def test_a_run_that_was_stopped_goes_on_and_is_measured(tmp_path, capsys):
+def test_an_interrupted_run_is_resumed_and_measured(tmp_path, capsys):
     run = run_of(tiny().arm("short"), 1)
     folder = tmp_path / "runs" / run.folder
     train(run.experiment, folder, stop_after=1)
-    assert worker.work(told(tmp_path, "short", 1))
+    assert worker.work(task_of(tmp_path, "short", 1))
     assert "resumes at step 1" in capsys.readouterr().out
     measured = json.loads((folder / "measured.json").read_text())
     (faces,) = measured["pictures"]["errors"].values()
@@ -131,18 +131,18 @@ def test_a_run_that_was_stopped_goes_on_and_is_measured(tmp_path, capsys):
     assert {len(row) for row in faces["regression"]} == {6}
     assert measured["provenance"]["seed"] == 1
     written = (folder / "measured.json").stat().st_mtime_ns
-    assert worker.work(told(tmp_path, "short", 1))
+    assert worker.work(task_of(tmp_path, "short", 1))
     assert (folder / "measured.json").stat().st_mtime_ns == written
 
 
-def test_a_worker_says_in_a_line_what_is_wrong(tmp_path, capsys):
-    assert worker.main([told(tmp_path, "none", 0).to_json()]) == 2
+def test_a_worker_prints_errors_as_one_line(tmp_path, capsys):
+    assert worker.main([task_of(tmp_path, "none", 0).to_json()]) == 2
     assert capsys.readouterr().err == "rednet: no arm 'none': short, long\n"
 
 
 @pytest.mark.slow
-def test_the_whole_in_processes_of_its_own(tmp_path):
-    """The first run breaks, the second is measured, and then the time is over."""
+def test_an_ablation_in_worker_processes(tmp_path):
+    """The first run fails, the second is measured, and then the time limit is reached."""
     file = tmp_path / "tiny.py"
     file.write_text(FILE.format(name="tiny"))
     runs_dir = tmp_path / "runs"

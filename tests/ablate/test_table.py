@@ -1,4 +1,4 @@
-"""Tables and verdicts from measurements made up by hand."""
+"""Tables and verdicts from constructed measurements."""
 
 import json
 import re
@@ -17,20 +17,20 @@ from rednet_jax.errors import RednetError
 SHORT = [[[f + s for f in (0.0, 2.0, 4.0, 6.0)], [9.0] * 4] for s in range(3)]
 
 
-def measure_all(ablation, runs_dir, of):
+def measure_all(ablation, runs_dir, errors):
     for arm in ablation.arms:
         for seed in ablation.seeds:
-            write_measured(runs_dir, arm, seed, of(arm.name, seed))
+            write_measured(runs_dir, arm, seed, errors(arm.name, seed))
 
 
 def shifted(by):
-    """The second arm's errors are those of the first, and `by` more at K = 1."""
+    """Returns a function to errors: those of the second arm are larger by `by` at K = 1."""
 
-    def of(arm, seed):
+    def errors(arm, seed):
         first = SHORT[seed]
         return first if arm == "short" else [[e + by for e in first[0]], first[1]]
 
-    return of
+    return errors
 
 
 def rows(result):
@@ -54,7 +54,7 @@ def test_means_spreads_and_differences(tmp_path):
     json.dumps(result, allow_nan=False)
 
 
-# Seeds differ by up to 2 between them, so a difference of 0.5 is within what seeds do.
+# Seeds differ by up to 2, so a difference of 0.5 is not significant.
 @pytest.mark.parametrize(
     ("by", "verdict", "why"),
     [
@@ -72,23 +72,23 @@ def test_verdicts(tmp_path, by, verdict, why):
     assert f"**{verdict}**" in page(result)
 
 
-def test_passes_of_one_network_are_compared_within_it(tmp_path):
-    """Seeds differ by 2, and K = 2 errs 0.1 to 0.4 less with each of them."""
+def test_passes_of_one_network_are_paired_by_seed(tmp_path):
+    """Seeds differ by 2, and the error at K = 2 is lower by 0.1 to 0.4 for each of them."""
     less = (0.1, 0.2, 0.3, 0.4)
     ablation = tiny(claims=(Claim("K pays.", Cell("short", 2), Cell("short", 1)),))
 
-    def of(arm, seed):
+    def errors(arm, seed):
         first = SHORT[seed][0]
         return [first, [e - by for e, by in zip(first, less, strict=True)]]
 
-    measure_all(ablation, tmp_path, of)
+    measure_all(ablation, tmp_path, errors)
     (claim,) = tabulate(ablation, tmp_path, "x")["claims"]
     assert claim["difference"] == pytest.approx(-0.25)
     assert claim["verdict"] == "supported"
     assert -0.4 - 1e-9 <= claim["interval"][0] < claim["interval"][1] <= -0.1 + 1e-9
 
 
-def test_a_missing_seed_decides_nothing(tmp_path):
+def test_with_a_missing_seed_claims_are_not_decided(tmp_path):
     ablation = tiny()
     measure_all(ablation, tmp_path, shifted(-9))
     (tmp_path / run_of(ablation.arm("long"), 2).folder / "measured.json").unlink()
@@ -101,7 +101,7 @@ def test_a_missing_seed_decides_nothing(tmp_path):
     assert re.search(r"-5.50 ± \d.\d\d, 2 of 3 seeds \(-9.00, -10.00 to -8.00\)", page(result))
 
 
-def test_a_failed_run_is_named(tmp_path):
+def test_a_failed_run_is_reported(tmp_path):
     ablation = tiny()
     measure_all(ablation, tmp_path, shifted(-9))
     run = run_of(ablation.arm("long"), 2)
@@ -115,16 +115,16 @@ def test_a_failed_run_is_named(tmp_path):
     assert "long, seed 2 failed: loss is not finite" in page(result)
 
 
-def test_each_arm_is_read_where_it_says(tmp_path):
+def test_each_arm_uses_its_readout(tmp_path):
     ablation = tiny()
     both = (*ablation.arms, Arm("maps", ablation.arms[0].experiment, readout="maps"))
     claim = Claim("f_REG errs less.", Cell("short", 1), Cell("maps", 1))
     ablation = tiny(arms=both, claims=(claim,))
     for arm in both[:2]:
         for seed in ablation.seeds:
-            one = SHORT[seed]
-            maps = [[e + 20 for e in one[0]], one[1]]
-            write_measured(tmp_path, arm, seed, one, maps)
+            errors = SHORT[seed]
+            maps = [[e + 20 for e in errors[0]], errors[1]]
+            write_measured(tmp_path, arm, seed, errors, maps)
     result = tabulate(ablation, tmp_path, "x")
     assert rows(result)["maps", 1]["mean"] == 24
     assert result["claims"][0]["verdict"] == "supported"
@@ -159,28 +159,28 @@ def test_clips_have_errors_and_jitter(tmp_path):
     assert page(result).count("| long |") == 4
 
 
-def test_other_faces_and_other_experiments_are_refused(tmp_path):
+def test_measurements_on_other_faces_or_experiments_are_refused(tmp_path):
     ablation = tiny()
     measure_all(ablation, tmp_path, shifted(0))
     path = tmp_path / run_of(ablation.arm("long"), 0).folder / "measured.json"
     measured = json.loads(path.read_text())
-    one = {**measured, "pictures": {**measured["pictures"], "names": list("abcd")}}
-    path.write_text(json.dumps(one))
+    changed = {**measured, "pictures": {**measured["pictures"], "names": list("abcd")}}
+    path.write_text(json.dumps(changed))
     with pytest.raises(RednetError, match="different faces"):
         tabulate(ablation, tmp_path, "x")
-    one = json.loads(json.dumps(measured))
-    one["experiment"]["stages"][0]["batch"] = 64
-    path.write_text(json.dumps(one))
+    changed = json.loads(json.dumps(measured))
+    changed["experiment"]["stages"][0]["batch"] = 64
+    path.write_text(json.dumps(changed))
     with pytest.raises(RednetError, match=r"its stages\.0\.batch differs"):
         tabulate(ablation, tmp_path, "x")
-    # What the experiment had no field for, when it was measured, does not differ.
-    del one["experiment"]["stages"][0]["batch"]
-    path.write_text(json.dumps(one))
+    # Fields that were added after the measurement are not compared.
+    del changed["experiment"]["stages"][0]["batch"]
+    path.write_text(json.dumps(changed))
     tabulate(ablation, tmp_path, "x")
 
 
-def test_a_table_of_nothing_is_refused(tmp_path):
-    with pytest.raises(RednetError, match="holds no run of tiny"):
+def test_a_table_without_runs_is_refused(tmp_path):
+    with pytest.raises(RednetError, match="contains no measured run of tiny"):
         tabulate(tiny(), tmp_path, "x")
 
 

@@ -1,4 +1,4 @@
-"""An ablation in miniature, and measurements made up by hand."""
+"""A tiny ablation, and constructed measurements."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rednet_jax.data.synthetic.generate import SyntheticConfig
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.train.experiment import Experiment, GeneratedData, OptimiserConfig, Stage
 
-# Another process does not know where tests lie.
+# Worker processes need the path of the tests.
 FILE = f"""
 import dataclasses, sys
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
@@ -44,8 +44,8 @@ def experiment(**changes):
 
 
 def tiny(**changes):
-    """Two arms; the claim is that the second errs less."""
-    given = {
+    """Returns an ablation of two arms; the claim is that the second has a lower error."""
+    fields = {
         "name": "tiny",
         "question": "Do longer batches help?",
         "arms": (Arm("short", experiment()), Arm("long", experiment(batch=4))),
@@ -55,11 +55,11 @@ def tiny(**changes):
         "feedback_steps": (1, 2),
         **changes,
     }
-    return Ablation(**given)
+    return Ablation(**fields)
 
 
 def write_measured(runs_dir, arm, seed, by_steps, maps=None, clips=None):
-    """Measurements of errors [K][N] with the boxes of the labels."""
+    """Writes measurements with errors [K][N], for boxes of the labels."""
     run = run_of(arm, seed)
     count = len(by_steps[0])
     measured = {

@@ -1,4 +1,4 @@
-"""`bench detect`: its composites lie where the labels say, and what it counts."""
+"""`bench detect`: labels of its composites, and counts of detections."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rednet_jax.landmarks.builtin import IBUG68
 
 @pytest.fixture
 def sample():
-    """A red spot at the chin, a green one between the brows."""
+    """A face with a red spot at the chin and a green spot between the brows."""
     landmarks = (IBUG68.shape * 100 + 120).astype(np.float32)
     image = np.full((240, 240, 3), 100, np.uint8)
     for point, colour in ((8, (255, 0, 0)), (27, (0, 255, 0))):
@@ -32,7 +32,7 @@ def sample():
 
 @pytest.mark.parametrize("degrees", [0, 45, 90, 180, 315])
 @pytest.mark.parametrize("number", [0, 1])
-def test_composite_shows_the_face_where_its_landmarks_are(sample, degrees, number):
+def test_composite_shows_the_face_at_its_landmarks(sample, degrees, number):
     roll = math.radians(degrees)
     image, landmarks = composite(sample, number, side=140, roll=roll)
     assert image.shape == (640, 640, 3) and image.dtype == np.uint8
@@ -61,20 +61,20 @@ def test_outcome_by_hand(sample):
     assert outcome([Detection(box, 0.9, upside_down)], labels) == (True, False)
 
 
-def test_rows_count_what_the_detector_answers(sample, network, monkeypatch, tmp_path):
-    class Everything:
+def test_rows_count_detections(sample, network, monkeypatch, tmp_path):
+    class ConstantDetector:
         def detect(self, image):
             return [Detection(landmark_box(sample.landmarks), 0.9)]
 
-    split = Split("300w", "validation", "", [sample] * 3, lambda one: one)
+    split = Split("300w", "validation", "", [sample] * 3, lambda face: face)
     monkeypatch.setattr(detect, "read_split", lambda *_: split)
     monkeypatch.setattr(detect, "LARGE", (640, 640))
     monkeypatch.setattr(detect, "TIMED", 1)
-    result = bench_detect(Everything(), network, images=2)
+    result = bench_detect(ConstantDetector(), network, images=2)
     first = result["faces"][0]
     assert first["kind"] == "300w validation" and first["images"] == 2
     assert (first["found"], first["upright"], first["aligned"]) == (100, 100, 100)
-    (face,) = Aligner(network, detector=Everything())(sample.image)
+    (face,) = Aligner(network, detector=ConstantDetector())(sample.image)
     error = float(face_errors(face.landmarks, sample.landmarks, IBUG68))
     assert first["nme"] == first["median"] == pytest.approx(error, rel=1e-3)
     assert len(result["faces"]) == 12
@@ -84,12 +84,12 @@ def test_rows_count_what_the_detector_answers(sample, network, monkeypatch, tmp_
     assert times["detect_over_network"] == pytest.approx(times["detect"] / times["network"])
     large = result["large"]
     assert [row["side"] for row in large["faces"]] == list(detect.LARGE_FACES)
-    # The box that this detector answers is as far from these faces as they are small.
+    # The constant box does not overlap these small faces.
     assert [(row["images"], row["found"]) for row in large["faces"]] == [(2, 0)] * 4
     assert result["provenance"]["command"] == "rednet bench detect --images 2"
     with pytest.raises(RednetError, match=r"groups\.csv"):
-        bench_detect(Everything(), network, images=1, infants=tmp_path)
+        bench_detect(ConstantDetector(), network, images=1, infants=tmp_path)
     with pytest.raises(RednetError, match=r"no \.jpg or \.png"):
-        bench_detect(Everything(), network, images=1, without_faces=tmp_path)
+        bench_detect(ConstantDetector(), network, images=1, without_faces=tmp_path)
     with pytest.raises(RednetError, match="images"):
-        bench_detect(Everything(), network, images=0)
+        bench_detect(ConstantDetector(), network, images=0)

@@ -1,4 +1,4 @@
-"""The table of exports has a row for each form that can be had, and names the others."""
+"""`bench exports`: rows of the available targets, and a list of the others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rednet_jax.weights.store import fingerprint
 
 @pytest.fixture
 def forms(narrow, monkeypatch):
-    """Two forms can be had, of networks of one point."""
+    """Makes two targets available, with networks of one point."""
     frames = np.zeros((4, 2, 8, 8, 3), np.uint8)
     warps = np.zeros((4, 2, 2, 3), np.float32)
 
@@ -54,7 +54,7 @@ def forms(narrow, monkeypatch):
     )
 
 
-def test_rows_of_all_forms_that_can_be_had(forms, tmp_path):
+def test_rows_of_all_available_targets(forms, tmp_path):
     result = bench_exports("any", out=tmp_path, rounds=2)
     rows = [(row["target"], row["feedback_steps"]) for row in result["per_row"]]
     assert rows == [(name, k) for k in (1, 3) for name in ("jax", "stablehlo", "torch")]
@@ -70,13 +70,13 @@ def test_rows_of_all_forms_that_can_be_had(forms, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "other", [{"weights": "of another"}, {"feedback_steps": 3}, {"dtype": "float16"}]
+    "changes", [{"weights": "of another"}, {"feedback_steps": 3}, {"dtype": "float16"}]
 )
-def test_what_lies_there_and_is_another_export_is_not_timed(forms, tmp_path, other):
+def test_an_existing_export_of_another_checkpoint_is_refused(forms, tmp_path, changes):
     bench_exports("any", out=tmp_path, feedback_steps=(1,), rounds=1)
     file = tmp_path / "torch_1" / "export.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | other))
-    with pytest.raises(RednetError, match="torch_1: an export of something else; delete it"):
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    with pytest.raises(RednetError, match="torch_1: an export of another checkpoint or config"):
         bench_exports("any", out=tmp_path, feedback_steps=(1,), rounds=1)
     file.write_text("{")
     with pytest.raises(RednetError, match=r"torch_1/export\.json: cannot be read"):

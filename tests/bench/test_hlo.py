@@ -1,4 +1,4 @@
-"""What a program does is counted right: against arithmetic, and loops against the same unrolled."""
+"""Costs of programs, compared with arithmetic, and costs of loops with those of unrolled loops."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_products_and_convolutions_by_arithmetic() -> None:
 
     images, kernel = (2, 16, 16, 6), (3, 3, 6, 10)
     assert cost(convolve, images, kernel).flops == 2 * (2 * 16 * 16 * 10) * 9 * 6
-    # Half the positions along each axis; and so many in the gradients of that, too.
+    # Half the positions along each axis, also in both gradients.
     strided = lambda x, w: convolve(x, w, strides=(2, 2))  # noqa: E731
     once = 2 * (2 * 8 * 8 * 10) * 9 * 6
     assert cost(strided, images, kernel).flops == once
@@ -59,7 +59,7 @@ def test_products_and_convolutions_by_arithmetic() -> None:
 
 
 def test_collectives_by_arithmetic() -> None:
-    def talk(x: jax.Array) -> tuple[jax.Array, ...]:
+    def communicate(x: jax.Array) -> tuple[jax.Array, ...]:
         return (
             lax.psum(x, ("a", "b")),
             lax.all_gather(x, "b", tiled=True),
@@ -68,11 +68,11 @@ def test_collectives_by_arithmetic() -> None:
             lax.ppermute(x, "b", [(0, 1), (1, 2), (2, 3), (3, 0)]),
         )
 
-    # Of each device [12, 8], 384 bytes.
-    found = cost(over_devices(talk, {"a": 2, "b": 4}, P(), out=P()), (4, 24))
+    # Each device has 384 bytes.
+    total = cost(over_devices(communicate, {"a": 2, "b": 4}, P(), out=P()), (4, 24))
     row = (0, 1, 2, 3)
-    assert found.flops == 0
-    assert found.collectives == Counter(
+    assert total.flops == 0
+    assert total.collectives == Counter(
         [
             Collective("all-reduce", 384, EIGHT),
             Collective("all-gather", 4 * 384, row),
@@ -83,22 +83,22 @@ def test_collectives_by_arithmetic() -> None:
     )
 
 
-def test_one_device_alone_sends_nothing() -> None:
-    found = cost(
+def test_groups_of_one_device_are_not_counted() -> None:
+    total = cost(
         over_devices(lambda x: lax.psum(x, "a"), {"a": 1, "b": 8}, P("b"), out=P("b")), (8,)
     )
-    assert not found.collectives
+    assert not total.collectives
 
 
 def trained(scan: Callable[..., Any]) -> Callable[..., Any]:
-    """Gradients through a loop whose body multiplies, gathers and reduces, with a loop within."""
+    """Returns gradients of nested loops with products, gathers and reductions."""
 
     def inner(x: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
         return x / (1 + lax.pmean(x * x, "a")), jnp.sum(x)
 
     def outer(kernel: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        others = lax.all_gather(jnp.mean(x, axis=0), "a")
-        return scan(inner, jnp.tanh(x @ kernel + jnp.max(others, axis=0)), jnp.arange(3))
+        means = lax.all_gather(jnp.mean(x, axis=0), "a")
+        return scan(inner, jnp.tanh(x @ kernel + jnp.max(means, axis=0)), jnp.arange(3))
 
     def loss(kernel: jax.Array, x: jax.Array) -> jax.Array:
         x, sums = scan(lambda x, _: outer(kernel, x), x, jnp.arange(5))
@@ -108,15 +108,15 @@ def trained(scan: Callable[..., Any]) -> Callable[..., Any]:
     return over_devices(gradients, {"a": 8}, P(), P("a"), out=(P(), P("a")))
 
 
-def test_a_loop_costs_what_it_does_unrolled() -> None:
+def test_a_loop_costs_the_same_as_unrolled() -> None:
     shapes = (16, 16), (32, 16)
     text = compiled(trained(lax.scan), *shapes)
     looped, unrolled = program_cost(text), cost(trained(python_loop), *shapes)
     assert text.count(" while(") >= 4
-    # Five passes over 4 rows a device: forward, and back to the rows and to the kernel.
+    # Five products of 4 rows per device: forward, and the gradients of the rows and the kernel.
     assert looped.flops == unrolled.flops == 5 * 3 * 2 * (4 * 16 * 16)
-    # Unrolled, some of the collectives are joined: their number differs, what they move does not.
-    moved = [bytes_by_kind(found) for found in (looped, unrolled)]
+    # Unrolled collectives are partly combined, so their number differs, but not their bytes.
+    moved = [bytes_by_kind(total) for total in (looped, unrolled)]
     row = 4 * 16
     reduced = {"all-reduce": 2 * 5 * 3 * 4 * row}
     assert (
@@ -124,26 +124,26 @@ def test_a_loop_costs_what_it_does_unrolled() -> None:
     )
 
 
-def bytes_by_kind(found: Cost) -> Counter[str]:
+def bytes_by_kind(cost: Cost) -> Counter[str]:
     total = Counter[str]()
-    for one, times in found.collectives.items():
-        total[one.kind] += times * one.bytes
+    for collective, times in cost.collectives.items():
+        total[collective.kind] += times * collective.bytes
     return total
 
 
-def test_how_often_a_loop_runs_is_read_off_its_condition_where_it_is_not_noted() -> None:
+def test_the_trip_count_is_inferred_from_the_condition_if_it_is_not_recorded() -> None:
     text = compiled(trained(lax.scan), (16, 16), (32, 16))
-    bare, noted = re.subn(r'"known_trip_count":\{[^}]*\}', "", text)
-    assert noted >= 4 and program_cost(bare) == program_cost(text)
+    bare, removed = re.subn(r'"known_trip_count":\{[^}]*\}', "", text)
+    assert removed >= 4 and program_cost(bare) == program_cost(text)
 
 
-def test_what_cannot_be_counted_is_refused() -> None:
+def test_unknown_costs_raise() -> None:
     def search(x: jax.Array) -> jax.Array:
         return lax.while_loop(lambda x: jnp.sum(x) < 9, lambda x: x * 2, x)
 
-    with pytest.raises(ValueError, match="how often this loop runs is not known"):
+    with pytest.raises(ValueError, match="the number of iterations is unknown"):
         cost(search, (4,))
-    with pytest.raises(ValueError, match="which branch runs is not known"):
+    with pytest.raises(ValueError, match="it is unknown which branch runs"):
         cost(lambda x: lax.cond(x[0, 0] > 0, lambda x: x @ x, lambda x: x, x), (4, 4))
 
 
@@ -159,7 +159,7 @@ def test_what_cannot_be_counted_is_refused() -> None:
         ("mesh['x'=2,'y'=4] {'y','x'}", (0, 4, 1, 5, 2, 6, 3, 7)),
     ],
 )
-def test_groups_of_devices_in_every_form(written: str, group: tuple[int, ...]) -> None:
+def test_all_notations_of_device_groups(written: str, group: tuple[int, ...]) -> None:
     text = f"""HloModule m, num_partitions=8
 
 ENTRY %main (x: f32[4]) -> f32[4] {{

@@ -24,5 +24,5 @@ def test_reading_augmenting_and_waiting_are_measured(
     result = bench_input(experiment, faces=10, steps=3)
     numbers = [value for value in result.values() if not isinstance(value, str)]
     assert all(np.isfinite(value) and value > 0 for value in numbers)
-    # A step draws its images, too.
+    # A step includes its augmentation.
     assert result["augmentation_share"] < 100 and result["waiting_share"] < 100

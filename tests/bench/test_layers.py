@@ -1,4 +1,4 @@
-"""`bench layers` on narrow networks: layers are found, counted and run as in the network."""
+"""`bench layers` on narrow networks: layers, their FLOPs and their values."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_every_kernel_of_the_network_is_a_layer(narrow, name, changes):
         for path, _ in jax.tree.leaves_with_path(variables["params"])
         if path[-1].key == "kernel"
     }
-    # Who somebody is is no part of the answer.
+    # Inference does not run the identity head.
     assert {layer.name for layer in program.layers} == kernels - {"identity/logits"}
     assert {"encoder/stem", "encoder", "decoder", "heads/detection"} <= set(program.parts)
     assert ("recurrent" in program.parts) == (config.recurrence != "none")
@@ -49,21 +49,21 @@ def test_every_kernel_of_the_network_is_a_layer(narrow, name, changes):
     assert "heads/identity" not in program.parts
 
 
-def test_the_list_of_operations_computes_the_step_and_so_do_its_parts(network):
+def test_operations_and_parts_compute_the_step(network):
     config, variables = network
     program, arguments = program_of(config, variables, 2)
     expected = jax.tree.leaves(jax.jit(functools.partial(step, config))(*arguments))
-    for found, answer in zip(program.outputs(*arguments), expected, strict=True):
-        np.testing.assert_allclose(found, answer, rtol=1e-4, atol=1e-4)
+    for output, reference in zip(program.outputs(*arguments), expected, strict=True):
+        np.testing.assert_allclose(output, reference, rtol=1e-4, atol=1e-4)
     part = program.part("decoder")
-    assert [var.aval.shape for var in part.given] == [(2, 16, 16, config.widths[2])]
-    values = program.values([*part.taken, *part.given], *arguments)
+    assert [var.aval.shape for var in part.outputs] == [(2, 16, 16, config.widths[2])]
+    values = program.values([*part.inputs, *part.outputs], *arguments)
     (features,) = part.run(*values[:-1])
     np.testing.assert_allclose(features, values[-1], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("stride, groups, pad", [(1, 1, 0), (2, 1, 0), (1, 2, 0), (1, 1, 1)])
-def test_flops_are_those_that_xla_counts(stride, groups, pad):
+def test_flops_of_a_convolution_agree_with_xla(stride, groups, pad):
     def convolve(images, kernel):
         return jax.lax.conv_general_dilated(
             images,
@@ -78,12 +78,12 @@ def test_flops_are_those_that_xla_counts(stride, groups, pad):
     (operation,) = jax.make_jaxpr(convolve)(images, kernel).eqns
     counted = jax.jit(convolve).lower(images, kernel).compile().cost_analysis()["flops"]
     if pad:
-        # XLA leaves out what is multiplied with padding: a tap at each end of 9 rows and columns.
+        # XLA excludes products with padding: one tap at each end of 9 rows and columns.
         counted *= (27 / 25) ** 2
     assert operation_flops(operation) == pytest.approx(counted)
 
 
-def test_flops_of_a_product_are_those_that_xla_counts():
+def test_flops_of_a_product_agree_with_xla():
     def product(left, right):
         return jnp.einsum("bij,bjk->bik", left, right)
 
@@ -95,7 +95,7 @@ def test_flops_of_a_product_are_those_that_xla_counts():
     assert closed.out_avals[0].shape == (3, 5, 4)
 
 
-def test_what_no_output_needs_is_left_out():
+def test_dead_code_is_left_out():
     def function(left, right):
         jnp.sin(left @ right)
         return left + right
@@ -127,11 +127,11 @@ def test_every_layer_and_part_has_a_row(network):
 
 
 def test_a_batch_without_faces_is_refused(network):
-    with pytest.raises(RednetError, match="batch is 0"):
+    with pytest.raises(RednetError, match="batch is 0, but must be at least 1"):
         bench_layers(network, batches=(1, 0))
 
 
-def test_the_fastest_round_counts(monkeypatch):
+def test_the_fastest_round_is_reported(monkeypatch):
     seconds = iter([9.0, 5.0, 1.0, 9.0, 2.0, 4.0, 3.0, 8.0])
     now = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
@@ -139,5 +139,5 @@ def test_the_fastest_round_counts(monkeypatch):
     def run():
         now[0] += next(seconds)
 
-    # A call without a clock, one that says how many a round has, and medians of three.
+    # A warm-up call, a call that determines the size of rounds, and two rounds of three calls.
     assert milliseconds(run, Timing(rounds=2, seconds=0.1)) == 2000.0

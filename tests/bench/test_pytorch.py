@@ -1,4 +1,4 @@
-"""`bench torch` on a narrow network: what is timed is the same network, or it is refused."""
+"""`bench torch` on a narrow network: rows of all runtimes, and the check of equal outputs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from rednet_jax.bench import pytorch
+from rednet_jax.bench import pytorch, training_step
 from rednet_jax.bench.machine import Timing
 from rednet_jax.bench.pytorch import bench_torch
 from rednet_jax.errors import RednetError
@@ -24,7 +24,7 @@ SMALL = {"timing": QUICK, "compiled": False, "training_batch": 2}
 
 @pytest.fixture(scope="module")
 def moved(narrow):
-    """A network with re-crops, in which feedback and regression are not as they begin."""
+    """A network with re-crops, and with feedback and regression off their initial values."""
     config = narrow("compact", recrop="similarity", context=1.5)
     variables = init(config, jax.random.key(0))
     rng = np.random.default_rng(0)
@@ -41,42 +41,44 @@ def test_rows_of_all_runtimes(moved):
     rows = [(row["batch"], row["feedback_steps"], row["runtime"]) for row in result["inference"]]
     assert rows == [(2, 2, name) for name in names]
     assert all(row["difference_px"] <= 0.01 for row in result["inference"])
-    # Of the second pass, so that the gradient of two passes is compared, too.
+    # At K = 2, so that the gradient through two passes is compared.
     trained = [(row["feedback_steps"], row["runtime"]) for row in result["training"]]
     both = ["jax", "jax, passes unrolled", *names[1:], "jax, train_step"]
     assert trained == [(2, name) for name in both]
     for row in result["inference"] + result["training"]:
         assert row["ms"] > 0 and row["of_product"] > 0
         assert (row["over_jax"] == 1) == (row["runtime"] == "jax")
-    found = importlib.util.find_spec("mediapipe") is not None
+    installed = importlib.util.find_spec("mediapipe") is not None
     left_out = [row["runtime"] for row in result["left_out"]]
-    assert found or left_out == ["mediapipe"]
+    assert installed or left_out == ["mediapipe"]
     assert result["provenance"]["versions"]["torch"]
     command = "rednet bench torch --checkpoint CHECKPOINT --batch 2 --feedback-steps 2"
     assert result["provenance"]["command"] == command
 
 
-def test_another_network_is_refused(moved, monkeypatch):
-    answers = pytorch.predict_crops
+def test_different_points_are_refused(moved, monkeypatch):
+    predict = pytorch.predict_crops
     monkeypatch.setattr(
-        pytorch, "predict_crops", lambda *given: (answers(*given)[0] + 0.02, answers(*given)[1])
+        pytorch, "predict_crops", lambda *args: (predict(*args)[0] + 0.02, predict(*args)[1])
     )
     with pytest.raises(RednetError, match=r"torch, eager: points differ from JAX's by 0\.02"):
         bench_torch(moved, batches=(2,), feedback_steps=(2,), training_steps=(), **SMALL)
 
 
-def test_another_gradient_is_refused(moved, monkeypatch):
+def test_a_different_gradient_is_refused(moved, monkeypatch):
     monkeypatch.setattr(
-        pytorch, "_torch_step", lambda *given, **options: lambda: (np.float32(1), np.float32(1))
+        training_step,
+        "_torch_step",
+        lambda *args, **options: lambda: (np.float32(1), np.float32(1)),
     )
-    with pytest.raises(RednetError, match="torch, eager: loss and gradient's norm differ"):
+    with pytest.raises(RednetError, match="torch, eager: loss and gradient norm differ"):
         bench_torch(moved, batches=(), feedback_steps=(), training_steps=(2,), **SMALL)
 
 
-def test_what_cannot_be_compiled_is_left_out(moved, monkeypatch):
+def test_a_failing_compilation_is_left_out(moved, monkeypatch):
     import torch
 
-    def refuse(*given, **options):
+    def refuse(*args, **options):
         def call(crops):
             raise RuntimeError("no compiler here\nbut a long tale")
 
@@ -94,7 +96,7 @@ def test_what_cannot_be_compiled_is_left_out(moved, monkeypatch):
     assert len(result["inference"]) == 6
 
 
-def test_points_of_the_journal_form_have_no_gradient(narrow):
+def test_training_of_ijcv_resnet_is_left_out(narrow):
     config = narrow("ijcv_resnet")
     result = bench_torch(
         (config, init(config, jax.random.key(0))), batches=(), feedback_steps=(), **SMALL

@@ -1,4 +1,4 @@
-"""`bench scaling`: what is counted against what the network must cost, and the page against it."""
+"""`bench scaling`: counts compared with those of the network, and the published page."""
 
 from __future__ import annotations
 
@@ -53,25 +53,24 @@ def parameters(config: RedNetConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def flops_of_a_face(config: RedNetConfig) -> int:
-    """Of a training step of `eccv_vgg`, without what draws the face: kernels times positions."""
+    """Returns the FLOPs of a training step of `eccv_vgg` per face, without augmentation."""
     passes, total = config.feedback_steps, 0
     for name, shape in parameters(config):
         if not name.endswith("kernel") or name.startswith(FROZEN.frozen):
             continue
         stage = re.search(r"conv(\d)", name)
         side = 1 if len(shape) == 2 else config.image_size >> (int(stage[1]) - 1 if stage else 0)
-        # Nothing asks for the gradient in the image, which is seen once, nor in the map that
-        # goes back.
+        # There is no gradient of the image, which is encoded once, and none of the feedback map.
         runs = {"encoder/picture/kernel": 2, "encoder/feedback/kernel": 2 * passes}
         total += 2 * math.prod(shape) * side**2 * runs.get(name, 3 * passes)
     return total
 
 
 def sharded_bytes(config: RedNetConfig, fsdp: int, *, unused: bool) -> int:
-    """Of the parameters sharded over `fsdp`, with or without those that single images do not use.
+    """Returns the bytes of the parameters sharded over `fsdp`.
 
-    The latter are not gathered. Their gradients are zeros, which XLA knows to be the same on all
-    devices only if the arrays are small.
+    Parameters that single images do not use (`unused`) are not gathered. Their gradients are zeros,
+    which XLA knows to be replicated only if the arrays are small.
     """
     return sum(
         4 * math.prod(shape)
@@ -81,7 +80,7 @@ def sharded_bytes(config: RedNetConfig, fsdp: int, *, unused: bool) -> int:
     )
 
 
-def test_what_is_published_is_what_the_network_must_cost(published: dict[str, Any]) -> None:
+def test_published_counts_are_those_of_the_network(published: dict[str, Any]) -> None:
     config = RedNetConfig.preset("eccv_vgg", identities=1_654)
     assert published["parameters"] == sum(math.prod(shape) for _, shape in parameters(config))
     for row in published["rows"]:
@@ -90,16 +89,18 @@ def test_what_is_published_is_what_the_network_must_cost(published: dict[str, An
             row["batch"] * flops_of_a_face(config) / 1e12, rel=1e-3
         )
         used = sharded_bytes(config, row["fsdp"], unused=False) if row["fsdp"] > 1 else 0
-        # And a few losses of each face, for the metrics.
+        # Plus a few losses per face, for the metrics.
         losses = 8 * 4 * row["devices"] * row["batch"]
         assert used <= 1e6 * row["all_gather_mb"] <= used + losses
         assert row["all_to_all_count"] == row["collective_permute_count"] == 0
 
 
-def test_what_is_published_fits_in_memory_and_meets_the_goal(published: dict[str, Any]) -> None:
-    """90 % of the speed on 64 devices, even where no collective is beside arithmetic."""
-    for one in published["largest_batch"].values():
-        assert one["memory"] <= one["limit"]
+def test_published_steps_fit_in_memory_and_reach_the_target_efficiency(
+    published: dict[str, Any],
+) -> None:
+    """The efficiency on 64 devices is 90 %, even without overlap."""
+    for chip in published["largest_batch"].values():
+        assert chip["memory"] <= chip["limit"]
     most = published["largest_batch"]["h100"]["batch"]
     (row,) = (
         row
@@ -110,7 +111,7 @@ def test_what_is_published_fits_in_memory_and_meets_the_goal(published: dict[str
         assert 90 < at["serial_efficiency"] <= at["overlapped_efficiency"] <= 100
 
 
-def test_the_page_tells_what_the_json_does(published: dict[str, Any]) -> None:
+def test_the_page_agrees_with_the_json(published: dict[str, Any]) -> None:
     spec = importlib.util.spec_from_file_location("scaling", EXPERIMENTS / "scaling.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -118,18 +119,18 @@ def test_the_page_tells_what_the_json_does(published: dict[str, Any]) -> None:
     assert (EXPERIMENTS / "scaling.md").read_text() == module.page(published)
 
 
-def test_the_search_for_the_largest_batch_ends_at_the_largest_that_fits() -> None:
+def test_the_search_finds_the_largest_batch_that_fits() -> None:
     measured: list[int] = []
 
     def memory(batch: int) -> int:
         measured.append(batch)
-        # More than linear at first, as of buffers that are shared while they are small.
+        # Superlinear at first, as if small buffers were shared.
         return 1_000 + 10 * batch - 500 // batch
 
-    found = largest_batch(memory, 2_345, (20, 40))
-    assert found % 8 == 0 and memory(found) <= 2_345 < memory(found + 8)
+    batch = largest_batch(memory, 2_345, (20, 40))
+    assert batch % 8 == 0 and memory(batch) <= 2_345 < memory(batch + 8)
     assert len(set(measured)) <= 5
-    with pytest.raises(RednetError, match="8 images takes more than 1e\\+03 bytes"):
+    with pytest.raises(RednetError, match="8 images needs more than 1e\\+03 bytes"):
         largest_batch(memory, 1_000, (20, 40))
 
 
@@ -138,7 +139,7 @@ def test_times_of_collectives_by_arithmetic() -> None:
     large = 10**9
     gather = H100.communication_seconds(Collective("all-gather", large, node))
     assert gather == pytest.approx(6.8e-6 + 7 * 0.6e-6 + 7 / 8 * large / 450e9)
-    # There and back; eight cards of a node send at once, or one.
+    # Two rounds; eight network cards of a node send at once, or one.
     reduce = H100.communication_seconds(Collective("all-reduce", large, everywhere))
     hops = 7 * 0.6e-6 + 3 * 5e-6
     assert reduce == pytest.approx(6.8e-6 + 2 * (hops + 63 / 64 * large / 400e9))
@@ -150,7 +151,7 @@ def test_times_of_collectives_by_arithmetic() -> None:
     assert torus == pytest.approx(6e-6 + 63 / 64 * large / 200e9)
 
 
-def test_efficiency_is_the_time_on_one_device_over_that_on_many(
+def test_efficiency_is_the_ratio_of_the_times_on_one_device_and_many(
     narrow: Callable[..., RedNetConfig],
 ) -> None:
     flops = 10**12
@@ -159,9 +160,9 @@ def test_efficiency_is_the_time_on_one_device_over_that_on_many(
     many = dataclasses.replace(first, stages=(Stage(batch=32),), mesh=MeshConfig(fsdp=8))
     for at in mesh_row(first, alone, alone)["h100"]["at"]:
         assert at["serial_efficiency"] == at["overlapped_efficiency"] == 100
-    # Three reductions: two beside the second half of the arithmetic, one after it.
-    one = Collective("all-reduce", 10**8, tuple(range(8)))
-    half, sent = Cost(flops // 2, Counter()), Cost(0, Counter({one: 1}))
+    # Three reductions: two overlap with the second half of the arithmetic, one follows it.
+    collective = Collective("all-reduce", 10**8, tuple(range(8)))
+    half, sent = Cost(flops // 2, Counter()), Cost(0, Counter({collective: 1}))
     operations = [
         Operation(half, ()),
         Operation(half, (0,)),
@@ -169,7 +170,7 @@ def test_efficiency_is_the_time_on_one_device_over_that_on_many(
     ]
     row = mesh_row(many, CompiledStep(operations, 10**9, 1.0), alone)
     assert (row["batch"], row["all_reduce_mb"], row["all_reduce_count"]) == (4, 300, 3)
-    reduction = 1e3 * H100.communication_seconds(one)
+    reduction = 1e3 * H100.communication_seconds(collective)
     assert row["h100"]["communication_ms"] == pytest.approx(3 * reduction)
     for share, at in zip(SHARES, row["h100"]["at"], strict=True):
         compute = 1e3 * flops / H100.peak / share
@@ -181,7 +182,7 @@ def test_efficiency_is_the_time_on_one_device_over_that_on_many(
 
 
 @pytest.mark.slow
-def test_a_step_gathers_once_however_often_the_loop_runs(
+def test_a_step_gathers_once_for_all_passes(
     narrow: Callable[..., RedNetConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sharding, "SMALLEST", 64)
@@ -191,16 +192,16 @@ def test_a_step_gathers_once_however_often_the_loop_runs(
         data=DataConfig(cached_size=64), optimiser=FROZEN, batch=16, batch_statistics="device"
     )
     step = compiled_step(Experiment("narrow", config, (stage,), mesh=MeshConfig(2, 4)))
-    found = total_cost(one.cost for one in step.operations)
-    assert found.flops == pytest.approx(2 * flops_of_a_face(config), rel=0.05)
+    total = total_cost(operation.cost for operation in step.operations)
+    assert total.flops == pytest.approx(2 * flops_of_a_face(config), rel=0.05)
     moved = Counter[str]()
-    for one, times in found.collectives.items():
-        moved[one.kind] += times * one.bytes
-    # And the losses of 16 faces, for the metrics.
+    for collective, times in total.collectives.items():
+        moved[collective.kind] += times * collective.bytes
+    # Plus the losses of 16 faces, for the metrics.
     used = sharded_bytes(config, 4, unused=False)
     assert used <= moved["reduce-scatter"] <= sharded_bytes(config, 4, unused=True)
     assert used <= moved["all-gather"] < used + 4_096
     assert set(moved) <= {"all-reduce", "all-gather", "reduce-scatter"}
     # A gather, a scatter and a reduction over `data` for the encoder, the decoder, the heads and
-    # f_tRNN; a reduction of all the rest, a gather of the losses, and two norms of the gradient.
-    assert sum(found.collectives.values()) <= 4 * 3 + 1 + 1 + 2
+    # f_tRNN; a reduction of all other parameters, a gather of the losses, and two gradient norms.
+    assert sum(total.collectives.values()) <= 4 * 3 + 1 + 1 + 2

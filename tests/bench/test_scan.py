@@ -18,7 +18,7 @@ from rednet_jax.model.config import RedNetConfig
 def test_both_forms_and_the_stream_are_measured(
     narrow: Callable[..., RedNetConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The Python loops hold FRAMES * PASSES copies of a pass, and each takes seconds to compile.
+    # The Python loops unroll FRAMES * PASSES copies of a pass, each of which compiles in seconds.
     monkeypatch.setattr(scan, "FRAMES", 2)
     monkeypatch.setattr(scan, "PASSES", 1)
     monkeypatch.setattr(scan, "BATCH", 2)
@@ -31,12 +31,12 @@ def test_both_forms_and_the_stream_are_measured(
     assert result["step_over_frame_budget"] == pytest.approx(result["step_ms"] / 6)
 
 
-def test_the_plain_loop_is_a_scan() -> None:
+def test_the_python_loop_equals_scan() -> None:
     def body(carry: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         return carry * x, carry + x
 
     xs = jnp.arange(1.0, 5.0)
-    for mine, theirs in zip(
+    for loop, scanned in zip(
         python_loop(body, jnp.float32(1), xs), lax.scan(body, jnp.float32(1), xs), strict=True
     ):
-        np.testing.assert_array_equal(mine, theirs)
+        np.testing.assert_array_equal(loop, scanned)

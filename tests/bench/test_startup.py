@@ -19,11 +19,11 @@ def test_starts_and_programs_are_measured(narrow):
     assert [row["T"] for row in result["frames"]] == [2, 3]
     for table in result["passes"], result["frames"]:
         assert all(np.isfinite(list(row.values())).all() for row in table)
-        # Beyond the unrolled passes a program does not grow.
+        # Passes beyond the unrolled ones do not increase the program's size.
         assert table[1]["instructions"] == pytest.approx(table[0]["instructions"], rel=0.02)
 
 
-def test_time_counts_until_the_file_is_written(tmp_path):
+def test_the_time_ends_when_the_file_is_written(tmp_path):
     words = ["-c", "import pathlib, time; pathlib.Path('%s').write_text('x'); time.sleep(3)"]
     done = tmp_path / "done"
     assert startup._seconds(tmp_path, [words[0], words[1] % done]) > 3
@@ -33,6 +33,6 @@ def test_time_counts_until_the_file_is_written(tmp_path):
     assert early < late - 1
 
 
-def test_a_process_that_fails_is_one_line(tmp_path):
+def test_a_failing_process_raises(tmp_path):
     with pytest.raises(RednetError, match="no such thing"):
         startup._seconds(tmp_path, ["-c", "raise SystemExit('no such thing')"])

@@ -1,4 +1,4 @@
-"""`bench steadiness` on tracks whose error, jitter and lost frames are known."""
+"""`bench steadiness` on tracks with known error, jitter and lost frames."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def split(data_dir):
-    """Where the miniature clips went, and them."""
+    """The split that contains the miniature clips, and the clips."""
     for name in ("train", "validation"):
         try:
             return name, list(read_clips("300vw", name, data_dir))
@@ -33,9 +33,9 @@ def split(data_dir):
 
 
 class FakeTracker:
-    """The labels, moved right by a hundredth of the face, by twice that in every other frame.
+    """Returns the labels, shifted by 1 % and 2 % of the face alternately, and another person.
 
-    Beside them stands somebody else. Frame 4 has nobody; with nothing carried, nor has frame 5.
+    There is no face in frame 4, and without carried state also none in frame 5.
     """
 
     def __init__(self, checkpoint, *, faces, feedback_steps, carry):
@@ -65,15 +65,15 @@ def test_known_tracks_have_known_figures(data_dir, split, monkeypatch, network_6
     name, clips = split
     monkeypatch.setattr(FakeTracker, "clips", clips, raising=False)
     monkeypatch.setattr(module, "Tracker", FakeTracker)
-    told = []
+    calls = []
     result = bench_steadiness(
         network_68,
         split=name,
         data_dir=data_dir,
-        report=lambda done, total: told.append((done, total)),
+        report=lambda done, total: calls.append((done, total)),
     )
     frames = sum(len(clip.images) for clip in clips)
-    assert told == [(n, frames) for n in range(1, frames + 1)]
+    assert calls == [(n, frames) for n in range(1, frames + 1)]
     labelled = sum(int(clip.valid.sum()) for clip in clips)
     assert (result["clips"], result["labelled_frames"]) == (len(clips), labelled)
     ways = {row["way"]: row for row in result["ways"]}
@@ -81,14 +81,14 @@ def test_known_tracks_have_known_figures(data_dir, split, monkeypatch, network_6
     for row, gone in ((alone, (3, 4)), (recurrence, (3,))):
         lost = sum(int(clip.valid[frame]) for clip in clips for frame in gone)
         assert row["lost"] == pytest.approx(100 * lost / labelled)
-        # 1 % and 2 % by turns, in the frames that count.
+        # Alternately 1 % and 2 %, in the labelled frames that are not lost.
         errors = [
             np.mean([1 + (n + 1) % 2 for n in np.flatnonzero(clip.valid) if n not in gone])
             for clip in clips
         ]
         assert row["nme_inner"] == pytest.approx(np.mean(errors), abs=1e-3)
         assert row["nme_all"] == pytest.approx(np.mean(errors), abs=1e-3)
-    # From 1 % to 2 % and back is an acceleration of 2 %; the labels themselves move evenly.
+    # Between 1 % and 2 % the second difference is 2 %; the labels move uniformly.
     assert recurrence["jitter_inner"] == pytest.approx(2, abs=0.02)
     assert result["label_jitter_inner"] == pytest.approx(0, abs=0.02)
     assert ways["recurrence + filter"]["jitter_inner"] != recurrence["jitter_inner"]
@@ -97,18 +97,18 @@ def test_known_tracks_have_known_figures(data_dir, split, monkeypatch, network_6
 
 def test_a_person_who_is_never_found_is_lost_in_every_frame(split):
     clip = split[1][0]
-    nobody = [[] for _ in clip.images]
-    row = module._score(clip, nobody, IBUG68)
+    no_faces = [[] for _ in clip.images]
+    row = module._score(clip, no_faces, IBUG68)
     assert row["lost"] == row["labelled"] == clip.valid.sum()
     assert np.isnan(row["nme_inner"]) and np.isnan(row["jitter_all"])
 
 
-def test_single_images_have_no_steadiness(data_dir, network_68):
+def test_single_images_are_refused(data_dir, network_68):
     with pytest.raises(RednetError, match="300w contains single images, not clips"):
         bench_steadiness(network_68, "300w", data_dir=data_dir)
 
 
-def test_jitter_of_the_inner_points_leaves_the_jaw_out():
+def test_jitter_of_the_inner_points_excludes_the_jaw():
     rng = np.random.default_rng(0)
     track = np.tile(rng.normal(0, 100, (68, 2)), (10, 1, 1))
     track[:, :17] += rng.normal(0, 5, (10, 17, 2))
@@ -118,5 +118,5 @@ def test_jitter_of_the_inner_points_leaves_the_jaw_out():
 
 @pytest.fixture(scope="module")
 def network_68(narrow):
-    """A config and variables that say that nothing was trained."""
+    """A config, and empty variables."""
     return narrow("compact"), {"params": {}}

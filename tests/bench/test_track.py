@@ -1,4 +1,4 @@
-"""`bench track` on a narrow network, and the clip that it draws."""
+"""`bench track` on a narrow network, and its generated clip."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def test_every_part_is_measured(narrow):
     result = bench_track((config, init(config, jax.random.key(0))), faces=(2,), rounds=1)
     (row,) = result["per_clip"]
     assert row["faces"] == 2
-    # An untrained network need not confirm a face.
+    # An untrained network may lose the faces.
     assert 0 <= row["found"] <= 2
     for part in ("decode", "detect", "draw", "encode"):
         assert row[f"{part}_ms"] >= 0
     assert row["frames_per_second"] > 0
 
 
-def test_the_clip_shows_as_many_faces_as_asked_for():
+def test_the_clip_shows_the_requested_number_of_faces():
     detector = YuNet(VIDEO_SEARCH)
     for count in (1, 4):
         frames = moving_portraits(count)

