@@ -1,4 +1,4 @@
-"""Small files that promise what no machine holds; each must be refused before memory is taken."""
+"""Small files that declare huge contents; each must be refused before memory is allocated."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hostile.kinds import network
+from hostile.kind import network
 from PIL import Image
 
 from rednet_jax.errors import RednetError
@@ -27,20 +27,20 @@ def _png(width: int, height: int, rows: bytes = b"\x00" * 100) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + image + chunk(b"IEND", b"")
 
 
-def _refused(call: Callable[[], Any], said: str) -> None:
+def _refused(call: Callable[[], Any], message: str) -> None:
     try:
         call()
     except RednetError as error:
-        assert said in str(error), str(error)
+        assert message in str(error), str(error)
         return
     raise AssertionError("was not refused")
 
 
-def _read_image(data: bytes, said: str) -> None:
+def _read_image(data: bytes, message: str) -> None:
     from rednet_jax.media.images import read_image
 
     Path("a.png").write_bytes(data)
-    _refused(lambda: read_image("a.png", upright=True), said)
+    _refused(lambda: read_image("a.png", upright=True), message)
 
 
 def png_header() -> None:
@@ -48,7 +48,7 @@ def png_header() -> None:
 
 
 def png_of_170_million_pixels() -> None:
-    """All of it is there, compressed a thousandfold."""
+    """The file is complete, with a compression ratio of 1000."""
     side = 13_000
     _read_image(_png(side, side, (b"\x00" * (3 * side + 1)) * side), "13000 x 13000 pixels")
 
@@ -60,7 +60,7 @@ def image_without_end() -> None:
 
 
 def largest_image() -> None:
-    """It is read: as many pixels as are allowed, of the kind that takes most memory."""
+    """The largest allowed image is read, in the format that needs the most memory."""
     from rednet_jax.media.images import LARGEST, read_image
 
     Image.new("I;16", (10_000, LARGEST // 10_000), 40_000).save("a.tif", compression="tiff_lzw")
@@ -72,13 +72,13 @@ def ppm_header() -> None:
 
 
 def program_as_image() -> None:
-    """Pillow gives PostScript to Ghostscript."""
+    """Pillow would run Ghostscript."""
     file = Path("a.eps")
     Image.new("RGB", (8, 8)).save(file)
     _read_image(file.read_bytes(), "EPS files are not supported")
 
 
-def _open_video(name: str, data: bytes, said: str) -> None:
+def _open_video(name: str, data: bytes, message: str) -> None:
     from rednet_jax.media.video import VideoReader
 
     Path(name).write_bytes(data)
@@ -88,7 +88,7 @@ def _open_video(name: str, data: bytes, said: str) -> None:
             for _ in video:
                 pass
 
-    _refused(read, said)
+    _refused(read, message)
 
 
 def gif_with_a_large_canvas() -> None:
@@ -100,7 +100,7 @@ def gif_with_a_large_canvas() -> None:
 
 
 def png_as_video() -> None:
-    """Its size is in the bitstream alone."""
+    """The container does not declare its size."""
     _open_video("a.mp4", _png(16_000, 16_000, bytes(48_001 * 300)), "a.mp4: ")
 
 
@@ -170,10 +170,10 @@ def weights_of_terabytes() -> None:
     from rednet_jax.weights.store import load
 
     config, _ = network()
-    told = {"rednet_config": json.dumps(config.to_json())}
+    metadata = {"rednet_config": json.dumps(config.to_json())}
     size = 2**42
     array = {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]}
-    _weights({"__metadata__": told, "a": array}, b"\x00" * 64)
+    _weights({"__metadata__": metadata, "a": array}, b"\x00" * 64)
     _refused(lambda: load("a.safetensors"), "a.safetensors: not a safetensors file")
     Path("a.safetensors").write_bytes((2**42).to_bytes(8, "little") + b"{}")
     _refused(lambda: load("a.safetensors"), "a.safetensors: not a safetensors file")
@@ -183,16 +183,16 @@ def config_of_a_huge_network() -> None:
     from rednet_jax.weights.store import load
 
     config, _ = network()
-    for changes, said in (
+    for changes, message in (
         ({"widths": [2**40] * 7}, "needs more numbers than the 16"),
         ({"widths": [2**20] * 7}, "needs more numbers than the 16"),
         ({"feedback_steps": 10**9}, "needs more numbers than the 16"),
         ({"identities": 10**12}, "needs more numbers than the 16"),
     ):
-        told = {"rednet_config": json.dumps({**config.to_json(), **changes})}
+        metadata = {"rednet_config": json.dumps({**config.to_json(), **changes})}
         array = {"dtype": "F32", "shape": [16], "data_offsets": [0, 64]}
-        _weights({"__metadata__": told, "a": array}, b"\x00" * 64)
-        _refused(lambda: load("a.safetensors"), said)
+        _weights({"__metadata__": metadata, "a": array}, b"\x00" * 64)
+        _refused(lambda: load("a.safetensors"), message)
 
 
 def network_of_huge_images() -> None:
@@ -216,8 +216,8 @@ def checkpoint_that_names_a_device() -> None:
     (folder / "metrics/metrics").write_text('{"nme": 1.0}')
     os.mkfifo(folder / "pipe")
     for name in ("/dev/zero", "../../../../../../dev/zero", "pipe"):
-        told = {"reader": {}, "files": {name: "0" * 64}}
-        (folder / DIGESTS).write_text(json.dumps(told))
+        digests = {"reader": {}, "files": {name: "0" * 64}}
+        (folder / DIGESTS).write_text(json.dumps(digests))
         assert damage(folder) == f"{name} is missing"
 
 

@@ -1,4 +1,4 @@
-"""What a call may do to the machine: how long it may take, how much memory, where it may write."""
+"""Limits of a call: CPU time, memory, and where it may write."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any, TextIO
 
 SECONDS = 10
-"""Of computing, in all threads."""
+"""CPU time, over all threads."""
 
 WAITING_SECONDS = 60
+"""Wall-clock time."""
+
 MEMORY = 2 * 2**30
-"""Bytes of address space beyond what the process has before the first case."""
+"""Bytes of address space, in addition to those of the process before the first case."""
 
 _CHANGED = ("os.mkdir", "os.link", "os.symlink", "os.rename", "os.remove", "os.rmdir")
 _STARTED = (
@@ -31,17 +33,20 @@ _STARTED = (
 
 
 class Writes:
-    """Records what Python writes outside a folder, and which programs it starts."""
+    """Records writes outside `allowed` folders and started programs, while `enabled`.
+
+    It is a Python audit hook, which cannot be removed from the process.
+    """
 
     def __init__(self) -> None:
-        """Begins to listen; a hook of Python's audit stays for as long as the process."""
+        """Installs the hook."""
         self.allowed: list[Path] = []
-        self.found: list[str] = []
-        self.listening = False
-        sys.addaudithook(self._hear)
+        self.violations: list[str] = []
+        self.enabled = False
+        sys.addaudithook(self._audit)
 
-    def _hear(self, event: str, args: tuple[Any, ...]) -> None:
-        if not self.listening:
+    def _audit(self, event: str, args: tuple[Any, ...]) -> None:
+        if not self.enabled:
             return
         if event == "open":
             path, mode, flags = args
@@ -49,24 +54,25 @@ class Writes:
             if isinstance(path, str | bytes) and (writes or set(mode or "") & set("wax+")):
                 self._check(event, path)
         elif event in _CHANGED:
-            paths = [one for one in args if isinstance(one, str | bytes | os.PathLike)]
+            paths = [arg for arg in args if isinstance(arg, str | bytes | os.PathLike)]
             folders = args[-len(paths) :]
             for path, folder in zip(paths, folders, strict=True):
                 below = isinstance(folder, int) and folder >= 0
                 above = os.readlink(f"/proc/self/fd/{folder}") if below else ""
                 self._check(event, os.path.join(above, os.fsdecode(path)))
         elif event in _STARTED and not (event == "subprocess.Popen" and args[0] == "git"):
-            # Git says which commit a result was measured at.
-            self.found.append(f"{event} {args!r}"[:200])
+            # Provenance runs git for the commit.
+            self.violations.append(f"{event} {args!r}"[:200])
 
     def _check(self, event: str, path: Any) -> None:
         real = Path(os.path.realpath(os.fsdecode(path)))
-        if real != Path(os.devnull) and not any(real.is_relative_to(one) for one in self.allowed):
-            self.found.append(f"{event} {real}")
+        allowed = any(real.is_relative_to(folder) for folder in self.allowed)
+        if real != Path(os.devnull) and not allowed:
+            self.violations.append(f"{event} {real}")
 
 
 def limit_memory() -> None:
-    """Lets this process take `MEMORY` more than it has, and no more."""
+    """Limits this process to `MEMORY` more than its current address space."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * os.sysconf("SC_PAGE_SIZE") + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
@@ -74,8 +80,8 @@ def limit_memory() -> None:
 
 @contextlib.contextmanager
 def limited_time(stderr: TextIO) -> Iterator[None]:
-    """Ends the process, with a traceback, where the block computes or waits for too long."""
-    # On a busy machine the wall clock alone would tell nothing.
+    """Context that ends the process with a traceback after `SECONDS` or `WAITING_SECONDS`."""
+    # CPU time does not depend on the load of the machine, as wall-clock time does.
     faulthandler.register(signal.SIGPROF, file=stderr, chain=True)
     faulthandler.dump_traceback_later(WAITING_SECONDS, exit=True, file=stderr)
     signal.setitimer(signal.ITIMER_PROF, SECONDS)

@@ -1,4 +1,4 @@
-"""Mutations of bytes and of texts, the same for the same seed."""
+"""Random mutations of bytes and of texts, reproducible by seed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _WORDS = (
     *(b"\x00" * 4, b"\xff" * 4, b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\x80\x00\x00\x00"),
     *(b"\x00\x01\x86\xa0", b"\xa0\x86\x01\x00", b"\x00\x00", b"\xff\xff", b"\x00\x00\x00\x01"),
 )
-"""Sizes and counts that a file may promise, in both byte orders."""
+"""Sizes and counts that a file may declare, in both byte orders."""
 
 _NUMBERS = (
     *("0", "-1", "1e999", "-1e999", "nan", "NaN", "Infinity", "1e-400", "0x10", "1_0", "٣"),
@@ -32,12 +32,12 @@ def mutated_bytes(data: bytes, rng: random.Random, other: bytes = b"") -> bytes:
 
     Args:
         data: to change.
-        rng: draws the changes.
-        other: of which parts are copied in; `data` itself if empty.
+        rng: of the changes.
+        other: source of copied parts; `data` itself if empty.
     """
     result = bytearray(data)
     for _ in range(rng.choice((1, 1, 2, 3, 5))):
-        # Headers decide most, so half of the changes are among the first bytes.
+        # Half of the changes are in the first bytes, which are usually a header.
         span = len(result) if rng.random() < 0.5 else min(len(result), 120)
         at = rng.randrange(span) if span else 0
         length = rng.choice((1, 2, 4, 16, 200))
@@ -77,11 +77,11 @@ def mutated_text(text: str, rng: random.Random) -> str:
         words = list(re.finditer(r"[A-Za-z_]\w*", text))
         lines = text.splitlines(keepends=True)
         if kind <= 1 and numbers:
-            text = _placed(text, rng.choice(numbers), rng.choice(_NUMBERS))
+            text = _replaced(text, rng.choice(numbers), rng.choice(_NUMBERS))
         elif kind == 2 and words:
-            text = _placed(text, rng.choice(words), rng.choice(words)[0])
+            text = _replaced(text, rng.choice(words), rng.choice(words)[0])
         elif kind == 3 and words:
-            text = _placed(text, rng.choice(words), rng.choice(_TEXTS + _NUMBERS))
+            text = _replaced(text, rng.choice(words), rng.choice(_TEXTS + _NUMBERS))
         elif kind == 4 and lines:
             at = rng.randrange(len(lines))
             copies = rng.choice((0, 2, 200))
@@ -94,9 +94,9 @@ def mutated_text(text: str, rng: random.Random) -> str:
         elif numbers:
             opening, closing = rng.choice((("[", "]"), ('{"a":', "}"), ("(", ")")))
             depth = rng.choice((1, 2, 300, _NESTED))
-            text = _placed(text, rng.choice(numbers), opening * depth + "1" + closing * depth)
+            text = _replaced(text, rng.choice(numbers), opening * depth + "1" + closing * depth)
     return text
 
 
-def _placed(text: str, match: re.Match[str], new: str) -> str:
+def _replaced(text: str, match: re.Match[str], new: str) -> str:
     return text[: match.start()] + new + text[match.end() :]

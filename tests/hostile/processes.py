@@ -1,4 +1,4 @@
-"""Starts `hostile.worker` in an empty folder, with an empty home, and reads what it says."""
+"""Runs `hostile.worker` in an empty folder with an empty home, and reads its output."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 
-def wrongs(arguments: list[str], folder: Path) -> list[str]:
-    """Returns what went wrong with a worker's cases, one line each.
+def failures(arguments: list[str], folder: Path) -> list[str]:
+    """Returns the failures of a worker's cases, one line each.
 
     Args:
         arguments: of `hostile.worker`.
-        folder: an empty one.
+        folder: an empty folder.
     """
     home, work = folder / "home", folder / "work"
     home.mkdir()
@@ -22,7 +22,7 @@ def wrongs(arguments: list[str], folder: Path) -> list[str]:
     environment = os.environ | {
         "HOME": str(home),
         "PYTHONPATH": os.pathsep.join([tests, os.environ["PYTHONPATH"]]),
-        # One device: each has threads, and each thread takes address space.
+        # One device, since the threads of each device need address space.
         "XLA_FLAGS": "",
     }
     done = subprocess.run(
@@ -34,8 +34,8 @@ def wrongs(arguments: list[str], folder: Path) -> list[str]:
         check=False,
     )
     lines = done.stdout.splitlines()
-    found = [line for line in lines if line.startswith("wrong ")]
+    failed = [line for line in lines if line.startswith("failed ")]
     if not lines or not lines[-1].startswith("done"):
         case = lines[-1] if lines else "before the first case"
-        found.append(f"the process ended at '{case}': {done.stderr[-3000:]}")
-    return found
+        failed.append(f"the process ended at '{case}': {done.stderr[-3000:]}")
+    return failed

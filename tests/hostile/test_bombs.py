@@ -1,9 +1,9 @@
-"""Small files that promise what no machine holds."""
+"""Small files that declare huge contents are refused."""
 
 from __future__ import annotations
 
-from hostile.processes import wrongs
+from hostile.processes import failures
 
 
 def test_bombs(tmp_path) -> None:
-    assert wrongs(["bombs"], tmp_path) == []
+    assert failures(["bombs"], tmp_path) == []

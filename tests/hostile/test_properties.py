@@ -1,4 +1,4 @@
-"""Properties of readers: whatever a text or a value is, it is read or refused in one line."""
+"""Readers either accept any text or value, or refuse it with one line."""
 
 from __future__ import annotations
 

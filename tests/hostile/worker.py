@@ -1,9 +1,9 @@
-"""A process that gives hostile inputs to the library, under limits.
+"""A process that reads hostile inputs with the library, under limits.
 
-`python -m hostile.worker FIRST KIND=COUNT ...` feeds mutated inputs of the seeds from FIRST on, and
-`python -m hostile.worker bombs` what `bombs.py` has. The current folder must be empty. Printed are
-the name of a case before it begins, a line that says what went wrong with it, and at the end the
-seconds of computing that all took.
+`python -m hostile.worker FIRST KIND=COUNT ...` reads COUNT mutated inputs of each kind, with seeds
+from FIRST, and `python -m hostile.worker bombs` those of `bombs.py`. The current folder must be
+empty. The process prints the name of each case before it starts, one line if it fails, and the CPU
+seconds at the end.
 """
 
 from __future__ import annotations
@@ -23,33 +23,34 @@ from pathlib import Path
 
 from hostile.bombs import BOMBS
 from hostile.guard import Writes, limit_memory, limited_time
-from hostile.kinds import KINDS, Kind
+from hostile.kind import Kind
+from hostile.kinds import KINDS
 
 
 class Cases:
     """Runs cases, each in new folders `in` and `out`."""
 
     def __init__(self) -> None:
-        """In the current folder."""
+        """Creates the scratch folder in the current folder."""
         self.here = Path.cwd()
         self.scratch = self.here / "scratch"
         self.scratch.mkdir()
         tempfile.tempdir = str(self.scratch)
         self.writes = Writes()
-        self.said = sys.stdout
+        self.stdout = sys.stdout
         self.begin = time.process_time()
 
     def run(self, name: str, case: Callable[[Path, Path], None]) -> None:
-        """Runs one case, and prints what went wrong."""
-        self._say(f"begin {name}")
+        """Runs one case, and prints its failure."""
+        self._print(f"begin {name}")
         into, out = self.here / "in", self.here / "out"
         into.mkdir()
         out.mkdir()
         before = self._files()
-        self.writes.found.clear()
+        self.writes.violations.clear()
         compiled = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
-        self.writes.allowed = [one.resolve() for one in (into, out, self.scratch, compiled)]
-        wrong = ""
+        self.writes.allowed = [folder.resolve() for folder in (into, out, self.scratch, compiled)]
+        failure = ""
         try:
             with (
                 limited_time(sys.__stderr__),
@@ -58,31 +59,31 @@ class Cases:
                 contextlib.redirect_stderr(io.StringIO()),
             ):
                 warnings.simplefilter("ignore")
-                self.writes.listening = True
+                self.writes.enabled = True
                 case(into, out)
         except BaseException as error:
             frames = traceback.extract_tb(error.__traceback__)[-6:]
             places = " < ".join(f"{Path(f.filename).name}:{f.lineno}" for f in reversed(frames))
-            wrong = f"{type(error).__name__}: {' '.join(str(error).split())[:300]} [{places}]"
+            failure = f"{type(error).__name__}: {' '.join(str(error).split())[:300]} [{places}]"
         finally:
-            self.writes.listening = False
-        outside = self.writes.found + sorted(self._files() - before)
-        if outside and not wrong:
-            wrong = f"outside its output folder: {outside[:3]}"
-        if wrong:
-            self._say(f"wrong {name}: {wrong}")
+            self.writes.enabled = False
+        outside = self.writes.violations + sorted(self._files() - before)
+        if outside and not failure:
+            failure = f"outside its output folder: {outside[:3]}"
+        if failure:
+            self._print(f"failed {name}: {failure}")
         shutil.rmtree(into)
         shutil.rmtree(out)
 
     def end(self) -> None:
-        """Prints that all cases ran."""
-        self._say(f"done {time.process_time() - self.begin:.1f}")
+        """Prints that all cases have run."""
+        self._print(f"done {time.process_time() - self.begin:.1f}")
 
-    def _say(self, line: str) -> None:
-        print(line, file=self.said, flush=True)
+    def _print(self, line: str) -> None:
+        print(line, file=self.stdout, flush=True)
 
     def _files(self) -> set[str]:
-        """Files outside the folders of a case."""
+        """Returns the files outside the folders of a case."""
         own = tuple(str(self.here / name) for name in ("in", "out", "scratch"))
         return {
             f"{folder}/{file}"
@@ -92,35 +93,35 @@ class Cases:
         }
 
 
-def mutations(chosen: dict[str, int], first: int) -> None:
-    """Feeds mutated inputs, of each kind as many as it is given with."""
+def mutations(counts: dict[str, int], first: int) -> None:
+    """Reads mutated inputs, as many of each kind as `counts` has."""
     cases = Cases()
     kinds = {}
-    for name in chosen:
+    for name in counts:
         folder = cases.scratch / name
         folder.mkdir()
         with contextlib.chdir(folder):
             kind = kinds[name] = KINDS[name]()
-        # What is imported, compiled and started for files that are whole stays.
+        # Valid files first, so that imports and compiled programs do not count towards the limits.
         for whole in sorted(kind.files):
             with (
                 tempfile.TemporaryDirectory(dir=cases.here) as place,
                 contextlib.redirect_stdout(io.StringIO()),
             ):
-                _feed(kind, whole, Path(place))
+                _feed_valid(kind, whole, Path(place))
     cases.end()
     limit_memory()
     for name, kind in kinds.items():
-        for seed in range(first, first + chosen[name]):
+        for seed in range(first, first + counts[name]):
 
             def case(into: Path, out: Path, kind: Kind = kind, seed: int = seed) -> None:
-                _fed(kind, seed, into, out)
+                _feed_mutated(kind, seed, into, out)
 
             cases.run(f"{name} {seed}", case)
         cases.end()
 
 
-def _fed(kind: Kind, seed: int, into: Path, out: Path) -> None:
+def _feed_mutated(kind: Kind, seed: int, into: Path, out: Path) -> None:
     path, chosen = kind.write(random.Random(seed), into)
     try:
         kind.feed(path, out, chosen)
@@ -129,7 +130,7 @@ def _fed(kind: Kind, seed: int, into: Path, out: Path) -> None:
         raise
 
 
-def _feed(kind: Kind, name: str, folder: Path) -> None:
+def _feed_valid(kind: Kind, name: str, folder: Path) -> None:
     into, out = folder / "in", folder / "out"
     into.mkdir()
     out.mkdir()
@@ -163,5 +164,5 @@ if __name__ == "__main__":
     if sys.argv[1] == "bombs":
         bombs()
     else:
-        counts = (word.split("=") for word in sys.argv[2:])
-        mutations({name: int(count) for name, count in counts}, int(sys.argv[1]))
+        pairs = (word.split("=") for word in sys.argv[2:])
+        mutations({name: int(count) for name, count in pairs}, int(sys.argv[1]))

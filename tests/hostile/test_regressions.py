@@ -1,4 +1,4 @@
-"""What mutated inputs found, each as the smallest input that shows it."""
+"""Faults that mutated inputs revealed, each with a minimal input."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from rednet_jax.train.report import write_report
 from rednet_jax.train.watch import read_rows
 
 
-def test_a_message_is_one_line_that_a_terminal_can_show():
+def test_a_message_is_one_printable_line():
     error = RednetError("a.json: 'x\nfirst\x1b[31m\x07' is no scheme")
     assert str(error) == r"a.json: 'x first\x1b[31m\x07' is no scheme"
     assert len(str(RednetError("a.json: " + "x" * 100_000 + ": no scheme"))) < 1600
     assert str(RednetError("b" * 100_000 + ": no scheme")).endswith("b: no scheme")
 
 
-def test_a_long_value_is_not_repeated_whole(tmp_path):
+def test_a_long_value_is_shortened_in_the_message(tmp_path):
     (tmp_path / "a.pts").write_text(f"n_points: {'9' * 40_000}\n{{\n1 2\n}}\n")
     with pytest.raises(RednetError) as caught:
         read_pts(tmp_path / "a.pts")
     assert len(str(caught.value)) < 1600 and str(tmp_path) in str(caught.value)
 
 
-def test_a_weight_that_no_float_holds(tmp_path):
+def test_a_weight_that_overflows_a_float(tmp_path):
     plain = {**REDNET7.to_json(), "name": "mine"}
     plain["conversions"] = {"ibug68": [[[0, 10**400]]] * 7}
     (tmp_path / "a.json").write_text(json.dumps(plain))
@@ -45,7 +45,7 @@ def test_a_weight_that_no_float_holds(tmp_path):
         load_scheme(tmp_path / "a.json")
 
 
-def test_json_has_a_depth_and_numbers_of_64_bits():
+def test_json_is_limited_in_depth_and_digits():
     deepest = "[" * DEEPEST_JSON + "]" * DEEPEST_JSON
     assert parse_json(deepest) is not None
     for text in (f"[{deepest}]", "[" * 100_000, '{"a":' * 50_000):
@@ -55,21 +55,21 @@ def test_json_has_a_depth_and_numbers_of_64_bits():
     assert parse_json("1" + "0" * 4000) == math.inf
 
 
-def test_a_table_of_names_alone(tmp_path):
+def test_a_table_without_coordinates(tmp_path):
     (tmp_path / "a.csv").write_text("name\na\nb\n")
     with pytest.raises(RednetError, match="the first line is not name,x0,y0"):
         read_landmarks_csv(tmp_path / "a.csv")
 
 
 @pytest.mark.parametrize("name", ["a" * 5000, "a\0b"], ids=["long", "zero byte"])
-def test_a_name_that_no_file_system_takes(name, tmp_path):
+def test_a_name_that_the_file_system_does_not_allow(name, tmp_path):
     (tmp_path / "a.csv").write_text(f"name,x0,y0\n{name},1,2\n")
     with pytest.raises(RednetError, match="no labelled image"):
         read_labels(tmp_path, tmp_path / "a.csv", None)
 
 
 def test_an_error_of_a_reader_of_pillow(tmp_path):
-    """Of an unknown pixel format it is NotImplementedError."""
+    """Pillow raises NotImplementedError for an unknown pixel format."""
     file = io.BytesIO()
     Image.new("RGB", (8, 8)).save(file, "DDS")
     data = bytearray(file.getvalue())
@@ -117,7 +117,7 @@ def test_a_title_that_is_not_utf_8(tmp_path):
         assert len(list(video)) == 1
 
 
-def test_a_run_whose_figures_are_no_numbers(tmp_path):
+def test_a_run_with_metrics_that_are_not_numbers(tmp_path):
     stage = {"name": "images", "steps": 9, "data": {}, "losses": {}}
     (tmp_path / "config.json").write_text(json.dumps({"name": "tiny", "stages": [stage]}))
     rows = [
@@ -134,7 +134,7 @@ def test_a_run_whose_figures_are_no_numbers(tmp_path):
 
 
 @pytest.mark.parametrize("change", [{"steps": "9"}, {"data": []}], ids=["steps", "data"])
-def test_a_run_whose_config_has_other_types(change, tmp_path):
+def test_a_run_with_a_config_of_wrong_types(change, tmp_path):
     stage = {"name": "images", "steps": 9, "data": {}, "losses": {}, **change}
     (tmp_path / "config.json").write_text(json.dumps({"name": "tiny", "stages": [stage]}))
     with pytest.raises(RednetError, match="not the config of a run"):
