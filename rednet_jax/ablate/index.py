@@ -31,7 +31,9 @@ def write_index(folder: Path) -> Path:
     if not folder.is_dir():
         raise RednetError(f"{folder}: no such folder of results")
     results = {path: _read(path) for path in sorted(folder.glob("*.json"))}
-    ablations = {path: one for path, one in results.items() if "arms" in one and "rows" in one}
+    ablations = {
+        path: result for path, result in results.items() if "arms" in result and "rows" in result
+    }
     lines = [
         "# Results",
         "",
@@ -47,12 +49,12 @@ def write_index(folder: Path) -> Path:
     lines += _claims(results, planned)
     if ablations:
         lines += ["## Ablations", ""]
-    for path, one in ablations.items():
-        lines += _ablation(path, one)
-    others = {path: one for path, one in results.items() if path not in ablations}
+    for path, result in ablations.items():
+        lines += _ablation(path, result)
+    others = {path: result for path, result in results.items() if path not in ablations}
     if others:
         lines += ["## Measurements", "", "| file | made by | commit |", "|---|---|---|"]
-        lines += [_row(path, one) for path, one in others.items()]
+        lines += [_row(path, result) for path, result in others.items()]
         lines += [""]
     shown = {path.stem for path in results}
     notes = [path for path in sorted(folder.glob("*.md")) if path.stem not in shown]
@@ -95,9 +97,9 @@ def _path(folder: Path) -> str:
 def _claims(results: dict[Path, dict[str, Any]], planned: list[Ablation]) -> list[str]:
     """Returns the table of all claims, with those of the papers first."""
     rows = [
-        (claim["by"], claim["verdict"], _claim(path, one, claim))
-        for path, one in results.items()
-        for claim in one.get("claims", ())
+        (claim["by"], claim["verdict"], _claim(path, result, claim))
+        for path, result in results.items()
+        for claim in result.get("claims", ())
     ]
     for ablation in planned:
         command = f"`rednet ablate experiments/{ablation.name}.py`"
@@ -114,8 +116,8 @@ def _claims(results: dict[Path, dict[str, Any]], planned: list[Ablation]) -> lis
         return []
     rows.sort(key=lambda row: row[0] == OURS)
     counts = [
-        f"{sum(verdict == one for _, verdict, _ in rows)} {one}"
-        for one in (SUPPORTED, NOT_SUPPORTED, NOT_DECIDED)
+        f"{sum(verdict == kind for _, verdict, _ in rows)} {kind}"
+        for kind in (SUPPORTED, NOT_SUPPORTED, NOT_DECIDED)
     ]
     return [
         "## Claims",
@@ -131,31 +133,31 @@ def _claims(results: dict[Path, dict[str, Any]], planned: list[Ablation]) -> lis
     ]
 
 
-def _claim(path: Path, one: dict[str, Any], claim: dict[str, Any]) -> str:
+def _claim(path: Path, result: dict[str, Any], claim: dict[str, Any]) -> str:
     why = f" ({claim['why']})" if claim["why"] else ""
     difference = difference_text(claim["difference"], claim["interval"])
-    unit = "" if "arms" in one else f" {claim['unit']}"
-    seeds = f"{claim['seeds']} of {len(one['seeds'])}" if "seeds" in one else claim["seeds"]
+    unit = "" if "arms" in result else f" {claim['unit']}"
+    seeds = f"{claim['seeds']} of {len(result['seeds'])}" if "seeds" in result else claim["seeds"]
     cells = (
         claim["sentence"],
         claim["by"],
         f"**{claim['verdict']}**{why}",
         f"{difference}{unit}",
         str(seeds),
-        f"[`{_source(one)['command']}`]({path.stem}.md)",
+        f"[`{_source(result)['command']}`]({path.stem}.md)",
     )
     return f"| {' | '.join(cells)} |"
 
 
-def _ablation(path: Path, one: dict[str, Any]) -> list[str]:
-    lines = [f"### [{one['name']}]({path.stem}.md)", "", one["question"], ""]
+def _ablation(path: Path, result: dict[str, Any]) -> list[str]:
+    lines = [f"### [{result['name']}]({path.stem}.md)", "", result["question"], ""]
     if path.with_suffix(".png").exists():
-        lines += [f"![{one['name']}]({path.stem}.png)", ""]
+        lines += [f"![{result['name']}]({path.stem}.png)", ""]
     return lines
 
 
-def _row(path: Path, one: dict[str, Any]) -> str:
-    source = _source(one)
+def _row(path: Path, result: dict[str, Any]) -> str:
+    source = _source(result)
     links = [f"[{path.stem}.{kind}]({path.stem}.{kind})" for kind in ("json", "md", "png")]
     existing = [
         link for link in links if path.with_suffix(f".{link.rpartition('.')[2][:-1]}").exists()
@@ -164,7 +166,7 @@ def _row(path: Path, one: dict[str, Any]) -> str:
     return f"| {', '.join(existing)} | {command} | {str(source.get('git_commit', '?'))[:7]} |"
 
 
-def _source(one: dict[str, Any]) -> dict[str, Any]:
+def _source(result: dict[str, Any]) -> dict[str, Any]:
     """Returns the provenance of a result, which older files have at the top level."""
-    source = one.get("provenance", one)
+    source = result.get("provenance", result)
     return source if isinstance(source, dict) else {}

@@ -98,10 +98,10 @@ def clip_windows(
     rows = []
     for start, end in zip(faces.starts[:-1], faces.starts[1:], strict=True):
         labelled = start + np.flatnonzero(known[start:end])
-        wanted = np.linspace(start, max(start, end - FRAMES), WINDOWS)
+        targets = np.linspace(start, max(start, end - FRAMES), WINDOWS)
         # In a clip hardly longer than a window, both may start with the same frame.
-        begins = {int(labelled[np.abs(labelled - place).argmin()]) for place in wanted}
-        for first in sorted(begins if len(labelled) else ()):
+        firsts = {int(labelled[np.abs(labelled - place).argmin()]) for place in targets}
+        for first in sorted(firsts if len(labelled) else ()):
             frames = np.arange(first, first + FRAMES)
             rows.append(np.where(frames < end, frames, -1))
     return ClipWindows(faces, np.asarray(rows, np.int64).reshape(-1, FRAMES))

@@ -109,7 +109,7 @@ def measure_probes(
         errors[name] = {
             half: np.mean([errors[part][half] for part in parts], axis=0) for half in HALVES
         }
-    regression = [_regressed(name, one, owner[~fitted]) for name, one in errors.items()]
+    regression = [_regressed(name, values, owner[~fitted]) for name, values in errors.items()]
     report(2, 3)
     codes = {
         part: (halves_of_codes(config, variables, images), names)
@@ -236,11 +236,12 @@ def _regression_errors(
     errors: dict[str, Floats] = {}
     for half, rows in codes.items():
         outer = fitted & ~inner
-        of_penalties = [
-            np.square(_ridge(rows[inner], target[inner], rows[outer], one) - target[outer]).mean()
-            for one in _PENALTIES
+        validation = [
+            _ridge(rows[inner], target[inner], rows[outer], penalty) - target[outer]
+            for penalty in _PENALTIES
         ]
-        chosen = _PENALTIES[int(np.argmin(of_penalties))]
+        losses = [np.square(difference).mean() for difference in validation]
+        chosen = _PENALTIES[int(np.argmin(losses))]
         predicted = _ridge(rows[fitted], target[fitted], rows[~fitted], chosen)
         errors[half] = np.square(predicted - target[~fitted]) / variance
     return errors
@@ -250,9 +251,10 @@ def _regressed(name: str, errors: dict[str, Floats], groups: NDArray[np.int64]) 
     """Returns a row of `regression`; `groups` [N] are the people of the errors."""
     return {
         "target": name,
-        "unexplained": {half: float(one.mean()) for half, one in errors.items()},
+        "unexplained": {half: float(values.mean()) for half, values in errors.items()},
         "intervals": {
-            half: list(bootstrap_interval(one, groups, level=LEVEL)) for half, one in errors.items()
+            half: list(bootstrap_interval(values, groups, level=LEVEL))
+            for half, values in errors.items()
         },
         "difference": list(paired_interval(errors["C_pe"], errors["C_id"], groups, level=LEVEL)),
     }
@@ -294,10 +296,10 @@ def _verified(
         "people": len(np.unique(owner)),
         "pairs": len(first),
         "equal_error_rate": error,
-        "confusion": {half: float(one.mean()) for half, one in confusion.items()},
+        "confusion": {half: float(values.mean()) for half, values in confusion.items()},
         "intervals": {
-            half: list(bootstrap_interval(one, groups, level=LEVEL))
-            for half, one in confusion.items()
+            half: list(bootstrap_interval(values, groups, level=LEVEL))
+            for half, values in confusion.items()
         },
         "difference": list(
             paired_interval(confusion["C_id"], confusion["C_pe"], groups, level=LEVEL)
