@@ -1,1 +1,1 @@
-"""Faces drawn by the computer, with exact landmarks: nothing in them is anyone's."""
+"""Rendered faces with exact landmarks, which show no real person."""

@@ -1,10 +1,10 @@
-"""Faces by key: images and clips with their exact landmarks, 70 of the scheme `head70`.
+"""Generates images and clips of faces from random keys, with the exact landmarks of `head70`.
 
     draw = functools.partial(generate, SyntheticConfig())
     images, landmarks = jax.lax.map(draw, jax.random.split(jax.random.key(0), 32))
 
-On a CPU `lax.map` is the faster way to a batch (one face fits the cache), elsewhere `vmap` is. A
-image is the first frame of a clip. Nothing is read from disk and nothing is anyone's face.
+For a batch, `lax.map` is faster on the CPU (one face fits into the cache), and `vmap` on other
+devices. An image is the first frame of a clip. Nothing is read from disk.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from rednet_jax.fields import check_fields
 from rednet_jax.landmarks.crops import apply_affine, crop_transform, invert_affine
 
 _MOTIONS, _WAVES = 14, 4
-"""Numbers that move, and waves that each of them sums."""
+"""Number of motion parameters, and of waves per parameter."""
 
 Arrange = Callable[[Motion, Scene], tuple[Motion, Scene]]
-"""Changes what was drawn of a frame, so that a pose or a light is set, and known."""
+"""Changes the drawn motion and scene of a frame, to set a pose or a light."""
 
 
 def as_drawn(motion: Motion, scene: Scene) -> tuple[Motion, Scene]:
@@ -46,18 +46,18 @@ def as_drawn(motion: Motion, scene: Scene) -> tuple[Motion, Scene]:
 
 @dataclass(frozen=True)
 class SyntheticConfig:
-    """How far the draws go.
+    """Ranges of the draws.
 
     Attributes:
         size: S, pixels on each side of the image.
         margin: side of the crop in sides of the landmarks' box.
-        yaw: degrees, the largest to either side; the deviation is about 0.4 of it.
+        yaw: largest magnitude, degrees; the standard deviation is about 0.4 of it.
         pitch: as yaw.
         roll: as yaw.
-        expression: factor on every expression, 0 for none.
+        expression: factor on all expressions, 0 for none.
         shift: of the crop's centre, sides of the landmarks' box, standard deviation on each axis.
         log_scale: logarithm of the crop's side, standard deviation.
-        occlusion: probability of each of two shapes before the face.
+        occlusion: probability of each of two occluders.
     """
 
     size: int = 128
@@ -71,7 +71,7 @@ class SyntheticConfig:
     occlusion: float = 0.15
 
     def __post_init__(self) -> None:
-        """Refuses images without pixels and heads that look away."""
+        """Raises RednetError for images without pixels and for too large angles."""
         check_fields(self, "data.faces.")
         if self.size < 1 or self.margin <= 0:
             raise RednetError(f"no face of {self.size} px with margin {self.margin} can be drawn")
@@ -85,13 +85,13 @@ def generate(
     """Draws one face.
 
     Args:
-        config: how far the draws go.
+        config: ranges of the draws.
         key: a typed key.
         arrange: as in `generate_clip`.
 
     Returns:
-        Image float32 [S, S, 3] in [0, 1], and landmarks float32 [70, 2], its pixels (x, y);
-        some may lie outside.
+        Image float32 [S, S, 3] in [0, 1], and landmarks float32 [70, 2] in its pixels (x, y);
+        some may be outside the image.
     """
     images, landmarks = generate_clip(config, key, 1, arrange)
     return images[0], landmarks[0]
@@ -100,16 +100,16 @@ def generate(
 def generate_clip(
     config: SyntheticConfig, key: Array, frames: int, arrange: Arrange = as_drawn
 ) -> tuple[Array, Array]:
-    """Draws one person who moves before a camera that stands still.
+    """Draws one person who moves in front of a static camera.
 
     Args:
-        config: how far the draws go.
-        key: a typed key; longer clips of the same key begin with the shorter ones.
-        frames: T; about 25 are a second.
+        config: ranges of the draws.
+        key: a typed key; a longer clip of the same key starts with the shorter one.
+        frames: T, at about 25 frames per second.
         arrange: changes pose, expression, light or grading of a frame; all else stays as drawn.
 
     Returns:
-        Images float32 [T, S, S, 3] in [0, 1], and landmarks float32 [T, 70, 2], their pixels.
+        Images float32 [T, S, S, 3] in [0, 1], and landmarks float32 [T, 70, 2] in their pixels.
     """
     who, how, where, view, crop, noise = jax.random.split(key, 6)
     identity = draw_identity(who)
@@ -139,7 +139,7 @@ def generate_clip(
         middle = apply_affine(affine, jnp.full((1, 2), (config.size - 1) / 2))[0]
         camera = camera._replace(centre=middle - motion.offset, scale=1 / affine[0, 0])
         grain = jax.random.fold_in(noise, time.astype(jnp.int32))
-        # Else each plane of pixels would compute again what the numbers of the frame come from.
+        # Otherwise the fused loop over pixels would recompute these values for each pixel.
         expressed, motion, scene, features, camera, grain = computed_once(
             (expressed, motion, scene, features, camera, grain)
         )
@@ -151,7 +151,7 @@ def generate_clip(
 
 
 def _crop(config: SyntheticConfig, key: Array, points: Array) -> Array:
-    """Map [2, 3] from crop pixels to the camera's plane: around the points, displaced."""
+    """Returns the map [2, 3] from crop pixels to the camera's plane, randomly displaced."""
     draw = jax.random.truncated_normal(key, -2.5, 2.5, (3,))
     low, high = points.min(0), points.max(0)
     half = jnp.exp(config.log_scale * draw[0]) * (high - low) / 2
@@ -162,7 +162,7 @@ def _crop(config: SyntheticConfig, key: Array, points: Array) -> Array:
 
 
 def _draw_waves(key: Array) -> Array:
-    """Frequency (radians a frame) and phase of the waves that each motion sums: [2, M, W]."""
+    """Returns frequency (radians per frame) and phase of the waves of each motion, [2, M, W]."""
     speed, phase = jax.random.split(key)
     shape = (_MOTIONS, _WAVES)
     omega = jax.random.uniform(speed, shape, minval=0.02, maxval=0.25)
@@ -170,11 +170,11 @@ def _draw_waves(key: Array) -> Array:
 
 
 def _motion(config: SyntheticConfig, waves: Array, time: Array) -> Motion:
-    """What moves, at a time in frames: smooth, and at each time nearly normal."""
+    """Returns the motion at a time in frames: smooth, and nearly normal at each time."""
     n = jnp.sqrt(2 / _WAVES) * jnp.cos(waves[0] * time + waves[1]).sum(-1)
     limits = jnp.deg2rad(jnp.array([config.yaw, config.pitch, config.roll]))
     amount = config.expression
-    # Both lids fall together, or nearly.
+    # Both eyes blink nearly simultaneously.
     blink = jax.nn.sigmoid(8 * (n[8] + 0.1 * n[9:11] - 1.3))
     smile = jnp.clip(0.55 * n[6] + 0.35, -0.5, 1.2)
     return Motion(

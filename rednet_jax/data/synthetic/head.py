@@ -1,4 +1,4 @@
-"""Who is drawn and how the face moves: every number that a head is built from.
+"""The parameters of a head: identity and motion, and the positions of features.
 
 The head's frame: x to the image's right on a frontal face, y down, z towards the viewer; the unit
 is the larger side of the box around a frontal face's landmarks, as in the mean shape.
@@ -19,14 +19,14 @@ MIDDLE = -0.25
 
 
 class Identity(NamedTuple):
-    """Who it is: fixed over a clip. Lengths in the unit of the head.
+    """Parameters of a person, constant over a clip. Lengths are in the unit of the head.
 
     Attributes:
         features: [51, 2], points 17 to 67 of a neutral face with closed mouth, in the (x, y) plane.
         radii: [3], half axes of the head.
         taper: relative change of the width towards the chin.
-        shear: how far the chin lies in front of the ears.
-        nose: height of the nose over the head, in half axes.
+        shear: distance of the chin in front of the ears.
+        nose: height of the nose above the ellipsoid, in half axes.
         relief: [7], strengths of the other bumps, about 1.
         skin: [3], reflectance, linear RGB.
         hair: [3], reflectance, linear RGB.
@@ -49,7 +49,7 @@ class Identity(NamedTuple):
 
 
 class Motion(NamedTuple):
-    """What moves, at one time.
+    """Parameters that vary over time, at one time.
 
     Attributes:
         angles: [3], yaw, pitch and roll, radians.
@@ -78,7 +78,7 @@ def draw_identity(key: Array) -> Identity:
     n = jax.random.truncated_normal(bent, -2.2, 2.2, (132,))
     u = jax.random.uniform(flat, (27,))
     style, melanin, pick = u[:16], u[16:19], u[19:22]
-    # An axis from pale to dark, and a redness.
+    # A tone from pale to dark, and a redness.
     pale, dark = jnp.array([0.78, 0.56, 0.44]), jnp.array([0.16, 0.085, 0.05])
     skin = pale ** (1 - melanin[0] ** 2.2) * dark ** (melanin[0] ** 2.2)
     skin = skin * (1 + 0.08 * (melanin[1] - 0.5) * jnp.array([1.0, -1.0, -1.5]))
@@ -106,7 +106,7 @@ def draw_identity(key: Array) -> Identity:
 
 
 def _features(n: Array, jitter: Array) -> Array:
-    """Neutral points 17 to 67 [51, 2] from normal draws [17] and a little noise a point [51, 2]."""
+    """Returns the neutral points 17 to 67 [51, 2] from draws `n` [17] and noise [51, 2]."""
     points = jnp.asarray(IBUG68.shape)
     side = jnp.sign(points[:, 0])
     brows, brow_side = points[17:27], side[17:27]
@@ -129,7 +129,7 @@ def _features(n: Array, jitter: Array) -> Array:
         [nose[:, 0] * jnp.exp(0.13 * n[9]), nose[:, 1] + 0.02 * n[10] * length], axis=-1
     )
     mouth = points[48:]
-    # Closed: the lower lip's points go up by the mean face's gap, the corners stay.
+    # Closed: the lower lip's points move up by the gap of the mean face, the corners are fixed.
     follows = [*[0] * 7, 0.5, 0.9, 1, 0.9, 0.5, *[0] * 5, 1, 1, 1]
     gap = 0.034 * jnp.array(follows)
     lower = gap > 0
@@ -149,29 +149,29 @@ def iris_centre(eye: Array, gaze: Array) -> Array:
 
 
 def express(identity: Identity, motion: Motion) -> tuple[Array, Identity]:
-    """Moves the face.
+    """Applies an expression to a face.
 
     Args:
-        identity: whose.
-        motion: expression; pose and gaze change nothing here.
+        identity: of the person.
+        motion: with the expression; pose and gaze are not used here.
 
     Returns:
         Points 17 to 67 in the (x, y) plane [51, 2], and the identity with its chin lowered.
     """
     p = identity.features
     side = jnp.sign(p[:, 0])
-    # Brows: the inner ends move farther, and a frown draws them together.
+    # Brows: the inner ends move more, and a frown moves them together.
     inner = 1.3 - 1.6 * jnp.abs(p[:10, 0])
     frown = jnp.minimum(motion.brows, 0)
     brows = p[:10] - jnp.stack([-side[:10] * 0.04 * frown * inner, 0.05 * motion.brows * inner], -1)
-    # Lids: the upper one falls onto the lower one.
+    # Lids: the upper lid closes onto the lower lid.
     eyes = p[19:31].reshape(2, 6, 2)
     closed = jnp.maximum(motion.closed, 0.25 * jnp.maximum(motion.smile, 0))
     open_ = (1 - jnp.clip(closed, 0, 1)) * (1 + 0.25 * jnp.maximum(motion.brows, 0))
     drop = (1 - open_[:, None]) * (eyes[:, jnp.array([5, 4]), 1] - eyes[:, jnp.array([1, 2]), 1])
     eyes = eyes.at[:, 1:3, 1].add(0.92 * drop)
     eyes = eyes.at[:, 4:6, 1].add(-0.08 * drop)
-    # Mouth: how far each point follows the jaw, and how much of a corner it is.
+    # Mouth: weights of the jaw's and of the corners' motion for each point.
     mouth = p[31:]
     outer = [0.38, 0.08, 0, 0, 0, 0.08, 0.38, 0.75, 0.95, 1, 0.95, 0.75]
     jaw = jnp.array([*outer, 0.4, 0.02, 0, 0.02, 0.4, 0.95, 1, 0.95])

@@ -1,4 +1,4 @@
-"""What is painted on the head: features, hair, beard, glasses, at each point of the face."""
+"""The reflectance of the head's surface: features, hair, beard and glasses."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rednet_jax.landmarks.crops import sample_bilinear
 
 
 class Material(NamedTuple):
-    """What the light meets at each pixel.
+    """Material of the surface at each pixel.
 
     Attributes:
         colour: [S, S, 3], reflectance.
-        gloss: [S, S], factor on the mirrored light.
-        open: [S, S], how much of the ambient light arrives, 0 (in a fold) to 1.
+        gloss: [S, S], factor on the specular light.
+        open: [S, S], fraction of the ambient light, 0 (in a fold) to 1.
     """
 
     colour: Array
@@ -30,14 +30,14 @@ class Material(NamedTuple):
 def paint(
     identity: Identity, motion: Motion, scene: Scene, features: Array, points: Surface, pixel: Array
 ) -> Material:
-    """Paints the head.
+    """Returns the material of the head at each pixel.
 
     Args:
-        identity: whose head; its style decides hairline, beard and make-up.
-        motion: its gaze.
-        scene: its noise is skin's and hair's texture.
-        features: [51, 2], points 17 to 67 in the face's plane, between which features are painted.
-        points: of the surface, one a pixel, head's frame.
+        identity: of the person; the style defines hairline, beard and make-up.
+        motion: with the gaze.
+        scene: with the noise for the texture of skin and hair.
+        features: [51, 2], points 17 to 67 in the face's plane.
+        points: of the surface, one per pixel, in the head's frame.
         pixel: side of a pixel, units of the head.
     """
     x, y, z = points
@@ -77,14 +77,14 @@ def paint(
 def _hair(
     identity: Identity, features: Array, x: Array, y: Array, z: Array, coarse: Array, strands: Array
 ) -> Array:
-    """How far within the hair a point lies, units of the head; below 0 outside."""
+    """Returns the depth of points inside the hair, units of the head; below 0 outside."""
     style = identity.style
     brow = features[:10, 1].mean()
-    # Receding to fringed; a tenth are bald.
+    # From receding to fringed; a tenth of the heads is bald.
     line = brow - 0.34 + 0.26 * style[2] ** 2 - 0.6 * (style[3] < 0.1)
     parting = 0.08 * (style[4] - 0.5) * jnp.tanh(8 * (x - 0.2 * (style[4] - 0.5)))
     top = line + parting + 0.5 * x**2 * (style[5] - 0.3) + 0.02 * coarse - y
-    # Sides: behind the temples; long hair falls in front of the ears down the cheeks.
+    # Sides: behind the temples; long hair covers ears and cheeks.
     long = style[6] > 0.6
     reach = jnp.where(long, 0.5 * style[7], -0.22 + 0.2 * style[7])
     temple = 0.02 + 0.2 * style[8] * long - 0.02 * coarse - z - 0.15 * jnp.maximum(y + 0.3, 0)
@@ -101,12 +101,12 @@ def _beard(
     grain: Array,
     colour: Array,
 ) -> Array:
-    """A full beard, one on the chin, a moustache, stubble, or none, laid over the colour."""
+    """Returns the colour with a full beard, a chin beard, a moustache, stubble, or none."""
     style = identity.style
     mouth = features[31:]
     wide = jnp.abs(mouth[jnp.array([0, 6]), 0]).mean()
     lip, nose = mouth[3, 1], features[16, 1]
-    # Cheeks' edge falls from the ears to the corners of the mouth.
+    # The upper border descends from the ears to the corners of the mouth.
     edge = mouth[0, 1] - 0.02 - 1.1 * jnp.maximum(jnp.abs(x) - wide, 0) + 0.02 * coarse
     jaw = step(y - edge, 0.06) * step(
         jnp.abs(x) + jnp.maximum(y - lip - 0.06, 0) - 0.6 * wide, 0.06
@@ -122,11 +122,11 @@ def _beard(
 
 
 def _nose(features: Array, x: Array, y: Array, material: Material) -> Material:
-    """Nostrils, and the folds beside and below the nose."""
+    """Returns the material with nostrils, and the folds beside and below the nose."""
     base, wing = features[16, 1], jnp.abs(features[jnp.array([14, 18]), 0]).mean()
     away = ((jnp.abs(x) - 0.5 * wing) / (0.24 * wing)) ** 2 + ((y - base + 0.010) / 0.012) ** 2
     hole = step(1 - away, 0.9)
-    # Where the wings meet the cheek, and the fold from there to the mouth's corners.
+    # The crease between wing and cheek, and the fold to the corner of the mouth.
     crease = jnp.exp(
         -(((jnp.abs(x) - wing - 0.006) / 0.012) ** 2) - ((y - base + 0.04) / 0.03) ** 2
     )
@@ -152,7 +152,7 @@ def _mouth(
     material: Material,
     soft: Array,
 ) -> Material:
-    """Lips between their points, and teeth and dark where they part."""
+    """Returns the material with lips between their points, and teeth in an open mouth."""
     mouth = features[31:]
     upper_out = curve(mouth[:7], x)
     lower_out = curve(mouth[jnp.array([0, 11, 10, 9, 8, 7, 6])], x)
@@ -162,7 +162,7 @@ def _mouth(
     lips = step(y - upper_out, soft) * step(lower_out - y, soft) * within
     wide = step(x - mouth[12, 0], soft) * step(mouth[16, 0] - x, soft)
     gap = step(y - upper_in, soft) * step(lower_in - y, soft) * wide
-    # Upper lip faces down, the lower one up.
+    # The upper lip faces down, so it is darker than the lower lip.
     tone = jnp.where(y < (upper_in + lower_in) / 2, 0.8, 1.08) * (1 + 0.06 * fine)
     colour = over(material.colour, 0.9 * lips, identity.lips * tone[..., None])
     line = jnp.exp(-(((y - upper_in) / 0.007) ** 2)) * within
@@ -189,16 +189,16 @@ def _eye(
     material: Material,
     soft: Array,
 ) -> Material:
-    """Eyeball between the lids, lashes, and the folds around, for points [6, 2] of one eye."""
+    """Returns the material with one eye of points [6, 2]: eyeball, lashes, and folds around it."""
     p = points
     low = p[jnp.array([0, 5, 4, 3])]
-    # A lid is smooth where its points are two.
+    # Rounded, since a lid has only two points between the corners.
     upper, lower = curve(p[:4], x, 0.03), curve(low, x, 0.03)
     width = p[3, 0] - p[0, 0]
     middle = (p[0] + p[3]) / 2
     within = step(x - p[0, 0], soft) * step(p[3, 0] - x, soft)
     near = jnp.exp(-(((x - middle[0]) / (0.62 * width)) ** 4))
-    # Lid above the eye, its fold, the socket's shade, the bag below.
+    # The fold of the lid, the shade of the socket, the bag below the eye.
     above = upper - y
     fold = jnp.exp(-(((above - 0.03) / 0.009) ** 2)) * near
     socket = jnp.exp(-(((above - 0.012) / 0.035) ** 2)) * near
@@ -212,7 +212,7 @@ def _eye(
     iris = identity.iris * jnp.where(r > 0.8 * radius, 0.6, 1.0)[..., None]
     sight = over(white, step(radius - r, soft), iris)
     sight = over(sight, step(0.42 * radius - r, soft), jnp.full(3, 0.01))
-    # Shade of the lid on the eyeball, and the light mirrored in it.
+    # The shade of the lid on the eyeball, and the specular highlight.
     sight = sight * (0.45 + 0.55 * jnp.clip((y - upper) / 0.035, 0, 1))[..., None]
     glint = jnp.exp(-((x - centre[0] - 0.012) ** 2 + (y - centre[1] + 0.012) ** 2) / 0.006**2)
     sight = sight + 0.8 * glint[..., None]
@@ -230,12 +230,12 @@ def _eye(
 def _brow(
     identity: Identity, p: Array, right: bool, x: Array, y: Array, grain: Array, colour: Array
 ) -> Array:
-    """The hairs along points [5, 2] of one brow, thinner towards the temple."""
+    """Returns the colour with a brow along points [5, 2], thinner towards the temple."""
     line = curve(p, x, 0.03)
     along = (x - p[0, 0]) / (p[4, 0] - p[0, 0])
     inner = along if right else 1 - along
     thick = (0.028 + 0.03 * identity.style[14]) * (0.45 + 0.55 * jnp.clip(inner * 1.6, 0, 1))
-    # The points lie along the upper half of the hairs.
+    # The points are on the upper half of the brow.
     across = (y - line - 0.25 * thick) / (0.55 * thick)
     ends = step(along + 0.02, 0.1) * step(1.02 - along, 0.1)
     mask = jnp.exp(-(across**4)) * ends * (0.55 + 0.45 * identity.style[15])
@@ -246,10 +246,10 @@ def _brow(
 def glasses(
     identity: Identity, features: Array, points: Surface, lit: Array, pixel: Array
 ) -> Array:
-    """Glasses, clear or dark, on one face in six: the lit image [S, S, 3] seen through them."""
+    """Returns the lit image [S, S, 3] with clear or dark glasses on about one face in six."""
     style = identity.style
     x, y, z = points
-    # Two draws of the style, added, serve as a third.
+    # The fractional part of the sum of two uniform draws is another uniform draw.
     worn = (style[0] + style[9]) % 1 < 0.18
     dark = (style[1] + style[8]) % 1 < 0.3
     eyes = features[19:31].reshape(2, 6, 2).mean(1)

@@ -1,4 +1,4 @@
-"""Small tools of the renderer, on planes [S, S] of all pixels at once."""
+"""Helpers of the renderer for planes [S, S], the values of all pixels."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from jax import Array
 Surface = tuple[Array, Array, Array]
 """Planes x, y and z of points or directions."""
 
-# Fused into what follows, a plane would be computed again for each colour and each use.
+# A barrier, since XLA would fuse a plane into its users and recompute it for each of them.
 computed_once: Callable[[Any], Any] = jax.lax.optimization_barrier
 
 
 def step(value: Array, softness: Array | float) -> Array:
-    """0 where value is well below 0, 1 where it is well above, linear within +-softness / 2."""
+    """Returns a soft step at 0: 0 below, 1 above, linear within +-softness / 2."""
     return jnp.clip(value / softness + 0.5, 0, 1)
 
 
 def over(image: Array, mask: Array, colour: Array) -> Array:
-    """Lays a colour [..., 3] over an image [S, S, 3] where the mask [S, S] is 1."""
+    """Blends a colour [..., 3] over an image [S, S, 3] by a mask [S, S]."""
     result: Array = image + computed_once(mask)[..., None] * (colour - image)
     return result
 
 
 def curve(knots: Array, x: Array, rounding: float = 0.012) -> Array:
-    """Height at x of the line through knots [N, 2] in order of x, its corners rounded."""
+    """Returns the height at x of the rounded polyline through knots [N, 2] in order of x."""
     slope = (knots[1:, 1] - knots[:-1, 1]) / jnp.maximum(knots[1:, 0] - knots[:-1, 0], 1e-3)
     height = knots[0, 1] + slope[0] * (x - knots[0, 0])
     for i in range(1, len(knots) - 1):

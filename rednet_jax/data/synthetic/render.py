@@ -1,6 +1,6 @@
-"""One image of a head: rays to its surface, what is painted on it, its light, what is around.
+"""Renders one image of a head: ray casting, materials, light, and surroundings.
 
-Everything is evaluated for all pixels at once, as planes [S, S]; masks are soft by about a pixel.
+All pixels are computed at once, as planes [S, S]; masks have soft borders of about a pixel.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _REFINE = 3
 """Steps of regula falsi on each ray."""
 
 _FRONT, _BACK = 0.95, -0.25
-"""Depths between which the face's surface is looked for, along the camera's axis."""
+"""Range of depths of the face's surface, along the camera's axis."""
 
 
 def render(
@@ -37,10 +37,10 @@ def render(
     """Returns the image [S, S, 3] in [0, 1].
 
     Args:
-        identity: as expressed: the chin where it is now.
-        motion: only the gaze is read.
+        identity: with the expression, which moves the chin.
+        motion: only the gaze is used.
         scene: light and surroundings.
-        features: [51, 2], points 17 to 67 in the face's plane, as they are now.
+        features: [51, 2], points 17 to 67 in the face's plane, with the expression.
         camera: with the head's pose.
         grain: key of the sensor's noise.
         size: S.
@@ -59,18 +59,18 @@ def render(
 
 
 def _hit(identity: Identity, features: Array, camera: Camera, size: int) -> tuple[Surface, Array]:
-    """Where each pixel's ray meets the head.
+    """Intersects the rays of all pixels with the head.
 
     Returns:
-        Points of the head, (x, y, z), each [S, S], and how far inside the outline the ray passes,
-        in half axes (below 0: it misses), [S, S].
+        Points of the head, (x, y, z), each [S, S], and the distance of the ray inside the outline,
+        in half axes (below 0 if it misses the head), [S, S].
     """
     grid = (jnp.arange(size) - (size - 1) / 2) / camera.scale
     u, v = jnp.meshgrid(grid + camera.centre[0], grid + camera.centre[1])
     r = camera.rotation
 
     def at(depth: Array) -> Surface:
-        # Planes and sums: a product with the matrix would leave the fused loop.
+        # Sums of planes, since a matrix product would not be fused into the loop.
         shrink = 1 - depth / camera.distance
         seen = (u * shrink, v * shrink, depth)
         x, y, z = (seen[0] * r[0, i] + seen[1] * r[1, i] + seen[2] * r[2, i] for i in range(3))
@@ -119,7 +119,7 @@ def _hit(identity: Identity, features: Array, camera: Camera, size: int) -> tupl
 
 
 def _normal(identity: Identity, features: Array, points: Surface) -> Surface:
-    """Unit normals of the surface, as planes."""
+    """Returns the unit normals of the surface, as planes."""
     slope = jax.grad(lambda *p: implicit(identity, features, *p).sum(), (0, 1, 2))(*points)
     length = jnp.sqrt(slope[0] ** 2 + slope[1] ** 2 + slope[2] ** 2 + 1e-9)
     normal: Surface = computed_once(tuple(part / length for part in slope))
@@ -127,7 +127,7 @@ def _normal(identity: Identity, features: Array, points: Surface) -> Surface:
 
 
 def _shadow(identity: Identity, features: Array, points: Surface, light: Array) -> Array:
-    """How much of the main light reaches each point past nose and brows, 0 to 1, [S, S]."""
+    """Returns the fraction of the main light at each point, with shadows of nose and brows."""
     x, y, z = points
 
     def nearer(i: Array, reached: Array) -> Array:
@@ -149,7 +149,7 @@ def _light(
     shadow: Array,
     material: Material,
 ) -> Array:
-    """Reflectance to light sent to the camera; light and view are in the head's frame."""
+    """Returns the shaded image; `light` and `view` are directions in the head's frame."""
     ambient, main, shine, wrap = scene.levels
 
     def along(direction: Array) -> Array:
@@ -168,13 +168,13 @@ def _light(
 
 
 def _develop(scene: Scene, image: Array, grain: Array) -> Array:
-    """From linear light to the image: exposure, gamma, colour, contrast, focus and noise."""
+    """Converts linear light to the image: exposure, gamma, colour, contrast, focus and noise."""
     grade = scene.grade
-    # Shades fall linearly, and below 0 far from where they are meant for.
+    # Some shades are linear functions that become negative outside their region.
     image = jnp.maximum(image, 0)
     mean = jnp.maximum(image.mean(), 0.02)
     exposed = image * (1.4 * (0.18 + 0.35 * grade[0]) / mean ** (0.5 + 0.5 * grade[1]))
-    # A shoulder instead of hard clipping, then about a square root.
+    # Highlights are compressed instead of clipped; the gamma is about a square root.
     encoded = jnp.sqrt(exposed / (1 + exposed))
     encoded = encoded * (1 + (0.3 - 0.5 * grade[2]) * (1 - encoded))
     grey = encoded @ jnp.array([0.299, 0.587, 0.114])
@@ -182,7 +182,7 @@ def _develop(scene: Scene, image: Array, grain: Array) -> Array:
     encoded = grey[..., None] + colourful * (encoded - grey[..., None])
     middle = encoded.mean()
     encoded = middle + (0.8 + 0.5 * grade[5]) * (encoded - middle)
-    # Binomial taps one and two pixels away; two in three images are less than sharp.
+    # Binomial filters at distances of one and two pixels; two of three images are blurred.
     weight = 0.25 * jnp.clip(1.5 * grade[6] - 0.3, 0, 1)
     for distance in (1, 2):
         for axis in (0, 1):

@@ -1,4 +1,4 @@
-"""What is not the face: light, background, neck, ears and hair behind it, what hides it."""
+"""The scene around the face: light, background, neck, ears, hair behind the head, occluders."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ TEXTURE = 128
 
 
 class Scene(NamedTuple):
-    """What is not the face: fixed over a clip.
+    """The scene around the face, constant over a clip.
 
     Attributes:
         light: [3], unit vector towards the main light, camera's frame.
-        levels: [4], strength of ambient and main light, gloss, and how far light wraps around.
+        levels: [4], strengths of ambient light, main light, gloss, and wrap-around of the light.
         tint: [3], colour of the main light.
         texture: [T, T, 3], noise around the head: coarse, fine, strands; about N(0, 1).
         background: [S, S, 3], linear RGB.
@@ -41,14 +41,14 @@ class Scene(NamedTuple):
 
 
 def draw_scene(key: Array, size: int, occlusion: float) -> Scene:
-    """Draws light, background and what hides the face.
+    """Draws light, background and occluders.
 
     Args:
         key: of the draw.
         size: S, pixels.
         occlusion: probability of each of two occluders.
     """
-    # One call for all numbers of a kind: each call takes longer to compile than to run.
+    # One call for all numbers of a distribution, since calls are slow to compile.
     plain, rough, behind = jax.random.split(key, 3)
     u = jax.random.uniform(plain, (36,))
     n = jax.random.normal(rough, (TEXTURE**2 + 14 * TEXTURE + 32**2 + 12**2 + 3,))
@@ -90,7 +90,7 @@ def draw_scene(key: Array, size: int, occlusion: float) -> Scene:
 
 
 def _background(key: Array, size: int) -> Array:
-    """Clouds of noise between two colours, a few hard-edged shapes, a gradient: [S, S, 3]."""
+    """Returns [S, S, 3]: noise between two colours, a gradient, and a few hard-edged shapes."""
     plain, rough = jax.random.split(key)
     u = jax.random.uniform(plain, (50,))
     cells = (3, 7, 20, 60)
@@ -119,7 +119,7 @@ def _background(key: Array, size: int) -> Array:
 
 
 def surroundings(identity: Identity, scene: Scene, camera: Camera, size: int) -> Array:
-    """Background, shoulders, hair behind the head, neck and ears: [S, S, 3]."""
+    """Returns [S, S, 3]: background, shoulders, hair behind the head, neck and ears."""
     style = identity.style
     grid = (jnp.arange(size) - (size - 1) / 2) / camera.scale
     x, y = jnp.meshgrid(grid + camera.centre[0], grid + camera.centre[1])
@@ -132,7 +132,7 @@ def surroundings(identity: Identity, scene: Scene, camera: Camera, size: int) ->
         return project(camera, jnp.stack([jnp.asarray(value, jnp.float32) for value in point]))
 
     def turned(centre: Array) -> tuple[Array, Array]:
-        """Offsets from a centre along the head's axes as they are seen."""
+        """Returns offsets from a centre along the projected axes of the head."""
         axis = camera.rotation[:2, 1] / jnp.linalg.norm(camera.rotation[:2, 1])
         dx, dy = x - centre[0], y - centre[1]
         return dx * axis[1] - dy * axis[0], dx * axis[0] + dy * axis[1]
@@ -174,6 +174,7 @@ def surroundings(identity: Identity, scene: Scene, camera: Camera, size: int) ->
 
 
 def occluders(scene: Scene, image: Array, size: int) -> Array:
+    """Returns the image [S, S, 3] with the occluders that are shown."""
     y, x = jnp.mgrid[:size, :size] / size
     grain = clouds(scene.texture[:32, :32, 1], size)
 

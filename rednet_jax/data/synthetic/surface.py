@@ -1,7 +1,7 @@
-"""The head's surface: where it is, and where on it the landmarks lie as a camera sees them.
+"""The head's surface, and the positions of the landmarks on it for a camera.
 
-It is an ellipsoid, its lower half sheared forward, so that the chin lies under the mouth and the
-frontal outline is the jaw, with bumps along the radius (nose, lips, brows, ...).
+The surface is an ellipsoid whose lower half is sheared forward, so that the chin is below the mouth
+and the frontal outline is the jaw, with radial bumps (nose, lips, brows, ...).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rednet_jax.data.synthetic.head import MIDDLE, Identity
 from rednet_jax.landmarks.builtin import IBUG68
 
 _CANDIDATES = 64
-"""Places on each level of the head among which the outermost is the contour."""
+"""Number of points on each level of the head; the outermost is on the contour."""
 
 
 class Camera(NamedTuple):
@@ -25,7 +25,7 @@ class Camera(NamedTuple):
         rotation: [3, 3], of the head: camera coordinates = rotation @ head coordinates.
         distance: from the camera to the head's centre.
         centre: [2], point of the plane z = 0 in the middle of the image.
-        scale: pixels a unit of that plane.
+        scale: pixels per unit of that plane.
     """
 
     rotation: Array
@@ -51,11 +51,11 @@ def project(camera: Camera, points: Array) -> Array:
 
 
 def relief(identity: Identity, features: Array, x: Array, y: Array) -> Array:
-    """Returns how far the face stands out of the ellipsoid, in half axes, at (x, y) of any shape.
+    """Returns the height of the face above the ellipsoid, in half axes, at (x, y) of any shape.
 
     Args:
-        identity: strengths of the bumps.
-        features: [51, 2], points 17 to 67 as they are now; the bumps move with them.
+        identity: with the strengths of the bumps.
+        features: [51, 2], points 17 to 67 with the expression; the bumps move with them.
         x: units of the head; the bumps are symmetric.
         y: units of the head.
     """
@@ -98,20 +98,20 @@ def implicit(identity: Identity, features: Array, x: Array, y: Array, z: Array) 
     """
     level, half_width, front = _section(identity, y)
     depth = (z - front) / identity.radii[2]
-    # A ramp of depth: the bumps must not stand at the back of the head.
+    # The ramp of depth removes the bumps from the back of the head.
     outside = jnp.sqrt((x / half_width) ** 2 + level**2 + depth**2 + 1e-9) - 1
     return outside - jnp.clip(4 * depth, 0, 1) * relief(identity, features, x, y)
 
 
 def _section(identity: Identity, y: Array) -> tuple[Array, Array, Array]:
-    """Of the cut at height y: its level (-1 to 1 from crown to chin), half width and middle's z."""
+    """Returns level (-1 to 1 from crown to chin), half width and central z of the section at y."""
     level = (y - MIDDLE) / identity.radii[1]
     below = jnp.clip(level, 0, 1.1) ** 2
     return level, identity.radii[0] * (1 + identity.taper * below), identity.shear * below
 
 
 def lift(identity: Identity, features: Array, points: Array) -> Array:
-    """Returns points [..., 2] of the face's plane on its surface, [..., 3]."""
+    """Projects points [..., 2] of the face's plane onto the surface, [..., 3]."""
     x, y = points[..., 0], points[..., 1]
     level, half_width, front = _section(identity, y)
     radius = 1 + relief(identity, features, x, y)
@@ -121,10 +121,10 @@ def lift(identity: Identity, features: Array, points: Array) -> Array:
 
 
 def contour(identity: Identity, features: Array, camera: Camera) -> Array:
-    """Returns the jaw [17, 3]: on each level of the head the place that is seen outermost.
+    """Returns the jaw [17, 3]: at each level of the head the outermost visible point.
 
-    On the side turned away that is the visible contour, as 300-W's annotators marked it; on the
-    other side the jaw itself, since nothing behind it is a candidate.
+    On the side that is turned away it is the visible contour, as in the annotations of 300-W; on
+    the other side it is the jaw itself, since points behind it are not candidates.
     """
     neutral = jnp.asarray(IBUG68.shape)[:17]
     level = (neutral[:, 1] - MIDDLE) / (neutral[8, 1] - MIDDLE)
@@ -132,7 +132,7 @@ def contour(identity: Identity, features: Array, camera: Camera) -> Array:
     side = jnp.sign(neutral[:, 0])
     angle = jnp.linspace(0, jnp.pi / 2, _CANDIDATES)
     _, half_width, front = _section(identity, y)
-    # Without bumps: they lie inside the outline, but for cheeks and chin, which are low.
+    # Without bumps, which are inside the outline, except those of cheeks and chin, which are low.
     radius = jnp.sqrt(1 - jnp.minimum(level, 0.995) ** 2)
     x = (side * half_width * radius)[:, None] * jnp.cos(angle)
     z = front[:, None] + identity.radii[2] * radius[:, None] * jnp.sin(angle)
