@@ -13,10 +13,29 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from rednet_jax.ablate.plan import CLIPS, FEEDBACK_STEPS, IMAGES, Readout
+from rednet_jax.ablate.plan import (
+    BURSTS,
+    CLIPS,
+    FEEDBACK_STEPS,
+    IMAGES,
+    VIDEOS,
+    On,
+    Readout,
+    Video,
+)
 from rednet_jax.data.sources import holds_clips, read_split
 from rednet_jax.errors import RednetError
-from rednet_jax.evaluate.clips import ClipWindows, clip_windows, follow, track_of
+from rednet_jax.evaluate.burst_windows import burst_windows
+from rednet_jax.evaluate.clips import (
+    ClipWindows,
+    Followed,
+    Track,
+    clip_windows,
+    follow,
+    smoothed,
+    track_of,
+)
+from rednet_jax.evaluate.corrupt import BURST_KINDS
 from rednet_jax.evaluate.metrics import face_errors
 from rednet_jax.evaluate.protocols import Boxes, Crops, crop_split, in_image
 from rednet_jax.inference.predict import BATCH
@@ -51,8 +70,8 @@ def measure(
     Returns:
         Plain JSON: `normaliser`; `pictures`, with `data` (the splits), `names` of the N faces and
         `errors`, percent, by boxes, readout and K [N]; and if the last stage has clips `clips`,
-        with `data`, `names` of the N clips and `nme` and `jitter`, percent, by `clips` or
-        `clips-halved` and K [N]. Faces that cannot be measured are left out.
+        with `data`, `names` of the N clips and, by `plan.Video`, `nme` and `jitter`, percent, by
+        `plan.VIDEO` and K [N]; bursts have no jitter. Faces that cannot be measured are left out.
 
     Raises:
         RednetError: data that cannot be read, or points that are not finite.
@@ -171,29 +190,77 @@ def _on_clips(
     name, split = place.split("/")
     margin, size = model.crop_margin * data.cover, data.cached_size
     windows = clip_windows(name, split, margin=margin, size=size, data_dir=data_dir)
-    result: dict[str, Any] = {"data": [place], "nme": {}, "jitter": {}}
+    clips = [windows.faces.names[first].rpartition("/")[0] for first in windows.frames[:, 0]]
+    names = list(dict.fromkeys(clips))
+    result: dict[str, Any] = {
+        "data": [place],
+        "names": [f"{place}/{clip}" for clip in names],
+        **{video: {"nme": {}, "jitter": {}} for video in VIDEOS},
+    }
+
+    def note(figure: str, on: On, rows: dict[Video, list[Floats]]) -> None:
+        for video, of_steps in rows.items():
+            values = _finite(np.stack(of_steps), f"{figure} of {on}")
+            result[video][figure][on] = _plain(values)
+
     for on in CLIPS:
         # The same windows at two strides, so that their difference is the speed of heads.
-        strided = ClipWindows(windows.faces, windows.frames[:, :: _STRIDE[on]])
-        rows = [_by_clip(model, variables, strided, steps) for steps in FEEDBACK_STEPS[on]]
-        result["names"] = [f"{place}/{clip}" for clip in rows[0][0]]
-        for number, figure in enumerate(("nme", "jitter"), 1):
-            values = np.stack([row[number] for row in rows])
-            result[figure][on] = _plain(_finite(values, f"{figure} of {on}"))
+        some = ClipWindows(windows.faces, windows.frames[:, :: _STRIDE[on]])
+        nme: dict[Video, list[Floats]] = {video: [] for video in VIDEOS}
+        shaken: dict[Video, list[Floats]] = {video: [] for video in VIDEOS}
+        for steps in FEEDBACK_STEPS[on]:
+            for video, track in _tracks(model, variables, some, steps).items():
+                nme[video].append(_by_clip(some, clips, track))
+                of_clips = [track.jitters[np.asarray(clips) == clip] for clip in names]
+                shaken[video].append(np.array([np.nanmean(one) for one in of_clips]))
+        note("nme", on, nme)
+        note("jitter", on, shaken)
+    if (windows.frames < 0).any():
+        # A window that is cut off has no room for a burst.
+        return result
+    within: dict[Video, list[Floats]] = {video: [] for video in VIDEOS}
+    after: dict[Video, list[Floats]] = {video: [] for video in VIDEOS}
+    for kind in BURST_KINDS:
+        burst = burst_windows(windows, kind, margin=margin)
+        for video, track in _tracks(model, variables, burst.windows, 1).items():
+            within[video].append(_by_clip(burst.windows, clips, track, burst.within))
+            after[video].append(_by_clip(burst.windows, clips, track, burst.after))
+    # Means over the kinds.
+    for on, rows in zip(BURSTS, (within, after), strict=True):
+        note("nme", on, {video: [np.mean(kinds, axis=0)] for video, kinds in rows.items()})
     return result
 
 
-def _by_clip(
+def _tracks(
     config: RedNetConfig, variables: dict[str, Any], windows: ClipWindows, feedback_steps: int
-) -> tuple[list[str], Floats, Floats]:
-    """Returns the names of the N clips, and their NME and jitter [N], percent, over all windows."""
-    track = track_of(config, windows, follow(config, variables, windows, feedback_steps))
-    clips = [windows.faces.names[first].rpartition("/")[0] for first in windows.frames[:, 0]]
-    owner = np.repeat(clips, (windows.frames >= 0).sum(1))
-    names = list(dict.fromkeys(clips))
-    nme = [track.errors[track.known & (owner == clip)].mean() for clip in names]
-    jitters = [np.nanmean(track.jitters[np.asarray(clips) == clip]) for clip in names]
-    return names, np.asarray(nme), np.asarray(jitters)
+) -> dict[Video, Track]:
+    """Returns the track of each way of following the windows."""
+    carried = follow(config, variables, windows, feedback_steps)
+    alone = follow(config, variables, windows, feedback_steps, carry="nothing")
+    ways: dict[Video, Followed] = {
+        "carried": carried,
+        "alone": alone,
+        "smoothed": smoothed(config, windows, alone),
+    }
+    return {video: track_of(config, windows, followed) for video, followed in ways.items()}
+
+
+def _by_clip(
+    windows: ClipWindows,
+    clips: Sequence[str],
+    track: Track,
+    part: NDArray[np.bool_] | None = None,
+) -> Floats:
+    """NME [N] of each clip, percent, over all its windows, or over a part [W, T] of their frames.
+
+    `clips` [W] names the clip of each window.
+    """
+    there = windows.frames >= 0
+    owner = np.repeat(clips, there.sum(1))
+    counted = track.known if part is None else track.known & part[there]
+    return np.array(
+        [track.errors[counted & (owner == clip)].mean() for clip in dict.fromkeys(clips)]
+    )
 
 
 def _finite(values: Floats, what: str) -> Floats:

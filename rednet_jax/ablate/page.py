@@ -15,6 +15,8 @@ TITLES = {
     "jitter-hard": "boxes displaced twice as far",
     "clips": "clips, every frame",
     "clips-halved": "clips, every second frame",
+    "bursts": "clips, corrupted frames",
+    "after-bursts": "clips, ten frames after corrupted ones",
 }
 _FIGURES = {"nme": "NME, %", "jitter": "jitter, %"}
 

@@ -17,13 +17,21 @@ from rednet_jax.landmarks.schemes import Scheme
 from rednet_jax.train.experiment import Experiment
 from rednet_jax.train.load import changed, run_file
 
-On = Literal["truth", "jitter", "jitter-hard", "clips", "clips-halved"]
+On = Literal["truth", "jitter", "jitter-hard", "clips", "clips-halved", "bursts", "after-bursts"]
 Readout = Literal["regression", "maps"]
 Figure = Literal["nme", "jitter"]
+Video = Literal["carried", "alone", "smoothed"]
 
 IMAGES: tuple[On, ...] = ("truth", "jitter", "jitter-hard")
 CLIPS: tuple[On, ...] = ("clips", "clips-halved")
-FEEDBACK_STEPS = {**dict.fromkeys(IMAGES, (1, 2, 3, 4)), **dict.fromkeys(CLIPS, (1, 2, 3))}
+VIDEOS: tuple[Video, ...] = ("carried", "alone", "smoothed")
+BURSTS: tuple[On, ...] = ("bursts", "after-bursts")
+VIDEO = CLIPS + BURSTS
+FEEDBACK_STEPS = {
+    **dict.fromkeys(IMAGES, (1, 2, 3, 4)),
+    **dict.fromkeys(CLIPS, (1, 2, 3)),
+    **dict.fromkeys(BURSTS, (1,)),
+}
 """All K that are measured."""
 
 FEWEST_SEEDS = 3
@@ -42,12 +50,18 @@ class Arm:
         init_from: released weights or a file that training starts from.
         readout: source of the measured points of images: f_REG, or the maps. Two arms that differ
             in the readout only share their runs.
+        video: how clips are tracked: with the state carried over frames, each frame alone, or each
+            frame alone with a one-euro filter behind. Arms that differ in this only share their
+            runs, too.
+        fresh: parts of the network that keep fresh weights beside `init_from`.
     """
 
     name: str
     experiment: Experiment
     init_from: str | None = None
     readout: Readout = "regression"
+    video: Video = "carried"
+    fresh: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises RednetError for an unknown readout."""
@@ -63,6 +77,8 @@ class Cell:
         feedback_steps: K.
         on: validation images with boxes as in `evaluate.protocols`, or validation clips, tracked in
             every frame, or in every second one (`clips-halved`), in which heads move twice as fast.
+            `bursts` are the corrupted frames of clips with bursts of them, `after-bursts` the ten
+            frames after each, means over the kinds of `evaluate.corrupt`.
         figure: the error, or the jitter of clips.
     """
 
@@ -152,9 +168,9 @@ class Ablation:
         arm = self.arm(cell.arm)
         if cell.feedback_steps not in FEEDBACK_STEPS.get(cell.on, ()):
             raise RednetError(f"claim: {cell} is not measured")
-        if cell.on in IMAGES and cell.figure != "nme":
-            raise RednetError(f"claim: {cell}: images have no jitter")
-        if cell.on in CLIPS and arm.readout != "regression":
+        if cell.on not in CLIPS and cell.figure != "nme":
+            raise RednetError(f"claim: {cell}: only whole clips have jitter")
+        if cell.on in VIDEO and arm.readout != "regression":
             raise RednetError(f"claim: {cell}: clips are measured with f_REG's points only")
 
     def arm(self, name: str) -> Arm:
@@ -190,10 +206,12 @@ class Run:
     Attributes:
         experiment: with its seed, named after its digest.
         init_from: as in `Arm`.
+        fresh: as in `Arm`.
     """
 
     experiment: Experiment
     init_from: str | None
+    fresh: tuple[str, ...] = ()
 
     @property
     def folder(self) -> str:
@@ -204,11 +222,12 @@ class Run:
 def run_of(arm: Arm, seed: int) -> Run:
     """Returns the run of an arm with a seed."""
     experiment = dataclasses.replace(arm.experiment, seed=seed)
-    text = json.dumps([_settings(experiment), arm.init_from], sort_keys=True)
+    fresh = [list(arm.fresh)] if arm.fresh else []
+    text = json.dumps([_settings(experiment), arm.init_from, *fresh], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     name = f"{experiment.model.architecture}_seed{seed}_{digest}"
     # The name does not affect the result, and two ablations may use different names.
-    return Run(dataclasses.replace(experiment, name=name), arm.init_from)
+    return Run(dataclasses.replace(experiment, name=name), arm.init_from, arm.fresh)
 
 
 def _settings(part: Any) -> Any:

@@ -10,7 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rednet_jax.ablate.folder import read_failure, read_measured
-from rednet_jax.ablate.plan import CLIPS, FEEDBACK_STEPS, IMAGES, Ablation, Cell, Claim, run_of
+from rednet_jax.ablate.plan import (
+    CLIPS,
+    FEEDBACK_STEPS,
+    IMAGES,
+    Ablation,
+    Arm,
+    Cell,
+    Claim,
+    run_of,
+)
 from rednet_jax.ablate.verdict import NOT_DECIDED, decide
 from rednet_jax.data.builders.tree_300w import photo
 from rednet_jax.errors import RednetError
@@ -75,7 +84,7 @@ class _Measured:
         names: list[str] = []
         kept: list[int] = []
         for seed in measured:
-            row = _row(self.runs[arm.name, seed], cell, arm.readout)
+            row = _row(self.runs[arm.name, seed], cell, arm)
             if row is None:
                 continue
             if names and row[0] != names:
@@ -94,17 +103,15 @@ class _Measured:
         return Values(state, kept, errors, names, groups)
 
 
-def _row(
-    measured: dict[str, Any], cell: Cell, readout: str
-) -> tuple[list[str], list[float]] | None:
+def _row(measured: dict[str, Any], cell: Cell, arm: Arm) -> tuple[list[str], list[float]] | None:
     """Returns names and figures [N] of a cell in one run's measurements, or None."""
     if cell.on in IMAGES:
         part = measured.get("pictures")
-        by_steps = part and part["errors"].get(cell.on, {}).get(readout)
+        by_steps = part and part["errors"].get(cell.on, {}).get(arm.readout)
     else:
         # Clips are tracked with f_REG's points, so the maps are not measured on them.
-        part = measured.get("clips") if readout == "regression" else None
-        by_steps = part and part[cell.figure].get(cell.on)
+        part = measured.get("clips") if arm.readout == "regression" else None
+        by_steps = part and part[arm.video][cell.figure].get(cell.on)
     if not part or not by_steps or cell.feedback_steps > len(by_steps):
         return None
     return part["names"], by_steps[cell.feedback_steps - 1]
@@ -141,7 +148,9 @@ def tabulate(ablation: Ablation, runs_dir: Path, command: str) -> dict[str, Any]
         "seeds": list(ablation.seeds),
         "data": data,
         "normaliser": next((run["normaliser"] for run in measured.runs.values()), None),
-        "arms": [{"name": arm.name, "readout": arm.readout} for arm in ablation.arms],
+        "arms": [
+            {"name": arm.name, "readout": arm.readout, "video": arm.video} for arm in ablation.arms
+        ],
         "rows": [_figures(measured, cell) for cell in _cells(ablation)],
         "claims": [_decide(measured, claim) for claim in ablation.claims],
         "runs": list(_provenance_of_runs(measured)),

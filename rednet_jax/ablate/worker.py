@@ -83,7 +83,13 @@ def work(task: Task) -> bool:
             return True
         (folder / FAILED).unlink(missing_ok=True)
         begun = time.perf_counter()
-        state = train(run.experiment, folder, data_dir=data_dir, init_from=run.init_from)
+        state = train(
+            run.experiment,
+            folder,
+            data_dir=data_dir,
+            init_from=run.init_from,
+            fresh=run.fresh,
+        )
         if int(state.step) < run.experiment.steps:
             return False
         trained = time.perf_counter()
@@ -92,6 +98,7 @@ def work(task: Task) -> bool:
         measured = {
             "run": run.folder,
             "init_from": run.init_from,
+            "fresh": list(run.fresh),
             **figures,
             "experiment": run.experiment.to_json(),
             "provenance": provenance(task.command, task.seed),

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from rednet_jax.data.crops import FaceCrops, face_crops
 from rednet_jax.evaluate.metrics import face_errors, jitter
 from rednet_jax.evaluate.protocols import Crops
+from rednet_jax.inference.face import Face
+from rednet_jax.inference.smoothing import Smoother
+from rednet_jax.inference.streams import Carry, carried_state
 from rednet_jax.landmarks.boxes import landmark_box, whole_face_box
 from rednet_jax.landmarks.convert import convert, convert_labelled
 from rednet_jax.landmarks.crops import (
@@ -30,6 +33,9 @@ from rednet_jax.model.config import RedNetConfig
 
 WINDOWS, FRAMES = 2, 32
 """Number of windows per clip, evenly spaced, and frames of each."""
+
+_RATE = 30
+"""Frames a second that smoothing assumes."""
 
 _SMALLEST = 4.0
 """Pixels of the image: points in a smaller box do not locate a face."""
@@ -108,7 +114,11 @@ def clip_windows(
 
 
 def follow(
-    config: RedNetConfig, variables: dict[str, Any], windows: ClipWindows, feedback_steps: int
+    config: RedNetConfig,
+    variables: dict[str, Any],
+    windows: ClipWindows,
+    feedback_steps: int,
+    carry: Carry = "all",
 ) -> Followed:
     """Tracks the face through all windows, as one batch.
 
@@ -121,6 +131,7 @@ def follow(
         variables: of the network.
         windows: W windows.
         feedback_steps: K, passes of the network per frame.
+        carry: which parts of the state a frame passes to the next.
     """
     size = config.input_size
     faces = windows.faces
@@ -142,7 +153,7 @@ def follow(
         )
         warps = compose_affine(invert_affine(affine if before is None else before), affine)
         points, state = _step(
-            config, variables, state, crops, warps.astype(np.float32), feedback_steps
+            config, variables, state, crops, warps.astype(np.float32), feedback_steps, carry
         )
         landmarks = np.asarray(points)
         before = affine
@@ -153,6 +164,27 @@ def follow(
         affines.append(affine)
         predicted.append(landmarks)
     return Followed(np.stack(affines, 1), np.stack(predicted, 1))
+
+
+def smoothed(config: RedNetConfig, windows: ClipWindows, followed: Followed) -> Followed:
+    """Returns the landmarks of windows smoothed by the one-euro filter, at 30 frames a second.
+
+    Args:
+        config: of the network.
+        windows: W windows.
+        followed: of `follow`, for the same windows.
+    """
+    points = apply_affine(followed.affines, followed.landmarks)
+    for window, frames in enumerate(windows.frames):
+        smoother = Smoother()
+        for frame in range(int((frames >= 0).sum())):
+            landmarks = points[window, frame].astype(np.float32)
+            confidence = np.ones(len(landmarks), np.float32)
+            face = Face(landmarks, confidence, landmark_box(landmarks), config.scheme)
+            (face,) = smoother.update([face], frame / _RATE)
+            points[window, frame] = face.landmarks
+    landmarks = apply_affine(invert_affine(followed.affines), points).astype(np.float32)
+    return Followed(followed.affines, landmarks)
 
 
 def track_of(config: RedNetConfig, windows: ClipWindows, followed: Followed) -> Track:
@@ -222,7 +254,7 @@ def _boxes(faces: FaceCrops, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     return boxes
 
 
-@functools.partial(jax.jit, static_argnums=(0, 5))
+@functools.partial(jax.jit, static_argnums=(0, 5, 6))
 def _step(
     config: RedNetConfig,
     variables: dict[str, Any],
@@ -230,7 +262,9 @@ def _step(
     crops: jax.Array,
     warps: jax.Array,
     feedback_steps: int,
+    carry: Carry,
 ) -> tuple[jax.Array, rednet.State]:
+    state = carried_state(config, state, carry)
     images = crops.astype(jnp.float32) / 255
     out, state = rednet.step(config, variables, state, images, warps, feedback_steps=feedback_steps)
     return out.landmarks, state

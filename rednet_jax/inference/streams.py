@@ -37,6 +37,14 @@ def is_recurrent(variables: Variables) -> bool:
     return temporal is not None and bool(np.any(np.asarray(temporal["back"]["kernel"])))
 
 
+def carried_state(config: RedNetConfig, state: rednet.State, carry: Carry) -> rednet.State:
+    """Returns the parts of a state that a frame passes to the next; the others are initial."""
+    if carry == "all":
+        return state
+    initial = rednet.initial_state(config, len(state.passes), state.feedback.dtype)
+    return initial if carry == "nothing" else state._replace(memory=initial.memory)
+
+
 class Region(NamedTuple):
     """Where a face is expected in an image.
 
@@ -233,14 +241,10 @@ def _step(
         return jnp.where(fresh.reshape(-1, *[1] * (leaf.ndim - 1)), first, leaf[sources])
 
     state = jax.tree.map(source_state, initial, carried)
-    if carry != "all":
-        state = state._replace(memory=initial.memory)
-    if carry == "nothing":
-        state = initial
     out, state = rednet.step(
         config,
         variables,
-        state,
+        carried_state(config, state, carry),
         crops.astype(jnp.float32) / 255,
         warps,
         feedback_steps=feedback_steps,

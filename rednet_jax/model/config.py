@@ -21,6 +21,7 @@ from rednet_jax.landmarks.schemes import Scheme
 
 Architecture = Literal["eccv_vgg", "ijcv_resnet", "compact", "separable"]
 Feedback = Literal["response_maps", "label_map", "none"]
+FeedbackUpdate = Literal["replace", "gated"]
 Recurrence = Literal["pose_expression", "code", "none"]
 Recrop = Literal["none", "shift_scale", "similarity"]
 
@@ -45,6 +46,9 @@ class RedNetConfig:
         feedback_steps: K that the network is trained with: batch statistics have a row for each
             pass. The number of passes that run is an argument of each call.
         feedback: the feedback map z: the soft maps, one channel of labels 0..L, or none.
+        feedback_update: how z changes from frame to frame: the new maps `replace` it, or a
+            convolutional gate mixes the old and the new maps, for each pixel and landmark
+            (`gated`). Within a frame each pass replaces z. Ours; the papers replace.
         open_feedback_gradient: let gradients flow through z from pass to pass. The layer that z
             enters by is then initialised close to zero: gradients would explode over the passes of
             an untrained network.
@@ -86,6 +90,7 @@ class RedNetConfig:
     crop_margin: float = 1.25
     feedback_steps: int = 2
     feedback: Feedback = "response_maps"
+    feedback_update: FeedbackUpdate = "replace"
     open_feedback_gradient: bool = False
     statistics_per_pass: bool = True
     recurrence: Recurrence = "pose_expression"
@@ -135,6 +140,10 @@ class RedNetConfig:
             "ijcv_resnet feeds the maps of rednet7's landmarks back, and scheme "
             f"{self.scheme.name} does not contain them": (
                 self.architecture == "ijcv_resnet" and indices_in(self.scheme, REDNET7) is None
+            ),
+            "feedback_update is 'gated', which needs response maps that are carried over frames": (
+                self.feedback_update == "gated"
+                and (self.feedback != "response_maps" or self.architecture == "ijcv_resnet")
             ),
             "open_feedback_gradient needs feedback 'response_maps': a label map has no gradient": (
                 self.open_feedback_gradient and self.feedback != "response_maps"

@@ -24,7 +24,7 @@ from rednet_jax.model.heads import (
 )
 from rednet_jax.model.layers import Draw, Mode
 from rednet_jax.model.separable import SeparableDecoder, SeparableEncoder, SeparableRegression
-from rednet_jax.model.temporal import ConvLSTM, Memory, PooledLSTM, recurrent_channels
+from rednet_jax.model.temporal import ConvLSTM, MapGate, Memory, PooledLSTM, recurrent_channels
 
 
 class PassOutput(NamedTuple):
@@ -90,6 +90,8 @@ class RedNet(nnx.Module):
         cell = ConvLSTM if config.architecture in ("compact", "separable") else PooledLSTM
         self.temporal = cell(channels, config.recurrent_width, draw) if channels else None
         self.identity = Identity(config, draw)
+        gated = config.feedback_update == "gated"
+        self.gate = MapGate(config.feedback_channels, draw) if gated else None
 
     def stem(self, images: jax.Array, mode: Mode) -> jax.Array:
         """Returns the encoder's features of the image alone."""

@@ -20,7 +20,7 @@ from rednet_jax.model.layers import SAVED, AxisName, Mode
 from rednet_jax.model.network import Loss, RedNet
 from rednet_jax.model.recrop import crop_images, middle, next_crop, on_image, relative_transform
 from rednet_jax.model.state import State, move_feedback, move_memory
-from rednet_jax.model.temporal import Memory
+from rednet_jax.model.temporal import MapGate, Memory
 from rednet_jax.model.variables import network
 
 Tree = Any
@@ -217,12 +217,24 @@ class Frame:
         )
         return result, options.statistics(net, stats), (landmarks, confidence, losses)
 
-    def state_after(self, result: PassResult) -> State:
-        """Returns the state that the next pass, or the next frame, starts from."""
+    def state_after(self, result: PassResult, gate: MapGate | None = None) -> State:
+        """Returns the state that the next pass, or the next frame, starts from.
+
+        Args:
+            result: of the last pass.
+            gate: mixes z of the frame before with the new map, for the next frame; None replaces z.
+        """
         options = self.options
         config = options.config
         with jax.named_scope("feedback"):
             z = options.fed_back(feedback_map(config, result.response_maps, result.passes))
+            if gate is not None:
+                old = self.state.feedback
+                if options.recrops:
+                    transform = relative_transform(result.crop, self.state.crop)
+                    old = move_feedback(config, old, transform)
+                first_frame = (self.state.passes == 0)[:, None, None, None]
+                z = jnp.where(first_frame, z, gate(z, old))
         crop, memory = result.crop, result.memory
         if options.recrops:
             with jax.named_scope("recrop"):

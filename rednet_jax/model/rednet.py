@@ -329,4 +329,5 @@ def _run_frame(
         crop=last.crop,
         per_step=per_step,
     )
-    return output, frame.state_after(last), stats
+    gate = frame.network(stats).gate if recurrent else None
+    return output, frame.state_after(last, gate), stats

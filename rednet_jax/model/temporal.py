@@ -1,4 +1,4 @@
-"""f_tRNN: an LSTM on C_pe, the half of the code that changes from frame to frame, not on C_id."""
+"""What frames pass on: f_tRNN, an LSTM on C_pe, and a gate for the feedback map."""
 
 from __future__ import annotations
 
@@ -74,3 +74,20 @@ class ConvLSTM(nnx.Module):
         gates = self.gates(jnp.concatenate([code, hidden], axis=-1))
         hidden, cell = _lstm_cell(gates, cell)
         return code + self.back(hidden), (hidden, cell)
+
+
+class MapGate(nnx.Module):
+    """Mixes the feedback map of the last frame with the maps of this one: ours.
+
+    g * new + (1 - g) * old, where g = sigmoid(conv(new, old)) for each pixel and channel, as the
+    update gate of a ConvGRU whose candidate are the new maps. g starts at 0.98 everywhere, so a
+    network trained on images alone is hardly changed by it.
+    """
+
+    def __init__(self, channels: int, draw: Draw) -> None:
+        self.conv = Conv(2 * channels, channels, bias=True, gain=0.0, draw=draw)
+
+    def __call__(self, new: jax.Array, old: jax.Array) -> jax.Array:
+        """Returns z for the next frame; all are [B, h, w, channels]."""
+        gate = jax.nn.sigmoid(self.conv(jnp.concatenate([new, old], axis=-1)) + 4)
+        return gate * new + (1 - gate) * old

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
-from rednet_jax.data.augment import augment, augment_clips
+from rednet_jax.data.augment import add_bursts, augment, augment_clips
 from rednet_jax.data.pipeline import Batch
 from rednet_jax.data.synthetic.generate import SyntheticConfig, generate, generate_clip
 from rednet_jax.landmarks.builtin import HEAD70
@@ -168,4 +168,7 @@ def draw(experiment: Experiment, stage: Stage, step: Array, batch: Batch | Gener
             margin=margin,
             size=size,
         )
+        if stage.bursts.probability:
+            bursts = row_keys(root(experiment.seed, Stream.BURSTS), step, jnp.asarray(batch.row))
+            images = add_bursts(stage.bursts, bursts, images, warps, margin=margin)
     return Drawn(images, Targets(landmarks, labelled, jnp.asarray(batch.identity)), warps)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import optax
 
-from rednet_jax.data.augment import Augmentation, Drift
+from rednet_jax.data.augment import Augmentation, Bursts, Drift
 from rednet_jax.data.pipeline import ClipConfig
 from rednet_jax.data.synthetic.generate import SyntheticConfig
 from rednet_jax.errors import RednetError
@@ -156,6 +156,7 @@ class Stage:
         clips: clips through both scans, as this says; None trains on single images.
         augmentation: draws on the training images, if they are not generated.
         drift: how the crop of a clip wanders.
+        bursts: of corrupted frames in clips.
         losses: terms and weights.
         extra_losses: functions (PassOutput, Targets) -> float32 [B], of each pass, added to the
             total as they are; the metrics have them under their `__name__`. Landmarks of both are
@@ -185,6 +186,7 @@ class Stage:
     clips: ClipConfig | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
     drift: Drift = field(default_factory=Drift)
+    bursts: Bursts = field(default_factory=Bursts)
     losses: LossConfig = field(default_factory=LossConfig)
     extra_losses: tuple[ExtraLoss, ...] = ()
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
@@ -215,6 +217,8 @@ class Stage:
             raise RednetError("losses.identity: generated faces are nobody's")
         if self.losses.stability and self.clips is None:
             raise RednetError("losses.stability needs clips")
+        if self.bursts.probability and (self.clips is None or isinstance(self.data, GeneratedData)):
+            raise RednetError("bursts need clips of prepared data")
         names = [getattr(loss, "__name__", "") for loss in self.extra_losses]
         if not all(names) or len({*names, *TERMS, *_METRICS}) < len((*names, *TERMS, *_METRICS)):
             raise RednetError(

@@ -17,6 +17,8 @@ class Stream(enum.IntEnum):
     """Augmentation, or generated faces, of the training steps."""
     VALIDATION = 2
     """Generated validation faces."""
+    BURSTS = 3
+    """Bursts of corrupted frames in training clips."""
 
 
 def root(seed: int, stream: Stream) -> Array:

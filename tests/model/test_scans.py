@@ -16,8 +16,9 @@ from jax import lax
 from model.loops import PRESETS, SCANS, SLOW_DEEP, SLOW_JOURNAL, Problem
 
 from rednet_jax.errors import RednetError
-from rednet_jax.model import rednet
+from rednet_jax.model import feedback, rednet
 from rednet_jax.model.config import RedNetConfig
+from rednet_jax.model.recrop import relative_transform
 
 Narrow = Callable[..., RedNetConfig]
 Tree = Any
@@ -29,9 +30,10 @@ def assert_close(actual: Tree, expected: Tree, atol: float = 1e-4, rtol: float =
     )
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", [*PRESETS, "gated"])
 def test_a_clip_equals_its_frames_one_by_one(shallow: Narrow, preset: str) -> None:
-    problem = Problem(shallow(preset), frames=3)
+    gated = {"feedback_update": "gated"} if preset == "gated" else {}
+    problem = Problem(shallow("compact" if gated else preset, **gated), frames=3)
     config, passes = problem.config, 2
     # Two programs round differently, and the maps of an untrained journal form are nearly flat.
     atol = 1e-3 if preset == "ijcv_resnet" else 1e-4
@@ -58,6 +60,37 @@ def test_a_clip_equals_its_frames_one_by_one(shallow: Narrow, preset: str) -> No
         assert_close(clip.per_step.landmarks[:, :, frame], out.per_step.landmarks, atol)
     assert_close(after, state)
     assert state.passes.tolist() == [3 * (passes + config.passes_per_frame)] * problem.batch
+
+
+def test_a_gated_map_is_the_mixture_in_the_crop_of_the_last_pass(shallow: Narrow) -> None:
+    """A closed gate carries the old map on, an open one the new map, as without a gate."""
+    recrops = {"recrop": "similarity", "context": 1.5, "recurrence": "none"}
+    gated = Problem(shallow("compact", feedback_update="gated", **recrops), frames=1)
+    plain = shallow("compact", **recrops)
+    others = {name: part for name, part in gated.variables["params"].items() if name != "gate"}
+    started = gated.state._replace(
+        feedback=jax.random.uniform(jax.random.key(1), gated.state.feedback.shape),
+        passes=jnp.ones(gated.batch, jnp.int32),
+    )
+
+    def after(bias: float | None, state: Tree = started) -> Tree:
+        if bias is None:
+            variables = {**gated.variables, "params": others}
+            return rednet.step(plain, variables, state, gated.clips[:, 0], feedback_steps=1)[1]
+        conv = jax.tree.map(jnp.zeros_like, gated.variables["params"]["gate"]["conv"])
+        gate = {"conv": {**conv, "bias": conv["bias"] + bias}}
+        variables = {**gated.variables, "params": {**others, "gate": gate}}
+        return rednet.step(gated.config, variables, state, gated.clips[:, 0], feedback_steps=1)[1]
+
+    new = after(None)
+    assert_close(after(50.0), new)
+    # In the next crop, as the new map is.
+    move = relative_transform(new.crop, started.crop)
+    old = feedback.move(started.feedback, move, plain.image_size)
+    assert_close(after(-50.0).feedback, old)
+    assert_close(after(-4.0).feedback, (old + new.feedback) / 2)
+    # Before the first frame there is no old map.
+    assert_close(after(-50.0, gated.state), after(None, gated.state))
 
 
 @pytest.mark.parametrize("preset", SLOW_DEEP)

@@ -30,18 +30,18 @@ def test_no_two_roots_and_nothing_derived_from_them_are_equal() -> None:
             seen += names(key)
         rows = jnp.arange(COUNT)
         for step in range(COUNT):
-            at_step = jax.random.fold_in(roots[Stream.DRAWS], step)
-            seen += names(at_step)
-            seen += names(row_keys(roots[Stream.DRAWS], jnp.int32(step), rows))
+            for stream in (Stream.DRAWS, Stream.BURSTS):
+                seen += names(jax.random.fold_in(roots[stream], step))
+                seen += names(row_keys(roots[stream], jnp.int32(step), rows))
         seen += names(jax.random.split(roots[Stream.VALIDATION], COUNT))
-    assert len(seen) == SEEDS * (1 + len(Stream) + COUNT * (1 + COUNT + 1))
+    assert len(seen) == SEEDS * (1 + len(Stream) + COUNT * (2 * (1 + COUNT) + 1))
     assert len(set(seen)) == len(seen)
 
 
 def test_roots_stay_what_they_are_when_streams_are_added() -> None:
     """A run that is resumed by a later version draws on."""
     key = jax.random.key(5)
-    for stream, number in itertools.zip_longest(Stream, (0, 1, 2)):
+    for stream, number in itertools.zip_longest(Stream, (0, 1, 2, 3)):
         assert names(root(5, stream)) == names(jax.random.fold_in(key, number))
 
 

@@ -4,8 +4,9 @@ Every draw comes from an explicit key, one per face or clip, so it depends on (s
 only, and not on the device or on the rest of the batch.
 """
 
+from rednet_jax.data.augment.bursts import Bursts, add_bursts
 from rednet_jax.data.augment.clips import augment_clips
 from rednet_jax.data.augment.config import Augmentation, Drift
 from rednet_jax.data.augment.faces import augment
 
-__all__ = ["Augmentation", "Drift", "augment", "augment_clips"]
+__all__ = ["Augmentation", "Bursts", "Drift", "add_bursts", "augment", "augment_clips"]
