@@ -48,6 +48,7 @@ class Config(NamedTuple):
     crop_margin: float
     feedback_steps: int
     feedback: str
+    feedback_update: str
     statistics_per_pass: bool
     recurrence: str
     recrop: str
@@ -178,6 +179,8 @@ class RedNet(nn.Module):
         cell = ConvLSTM if config.memory_has_a_grid else PooledLSTM
         channels = config.recurrent_channels
         self.temporal = cell(channels, config.recurrent_width) if channels else None
+        gated = config.feedback_update == "gated"
+        self.gate = MapGate(config.feedback_channels) if gated else None
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         """Returns landmarks [B, L, 2] and confidence [B, L] of independent crops."""
@@ -211,7 +214,7 @@ class RedNet(nn.Module):
             assert memory is not None
             hidden, cell = memory
             state = State(feedback, hidden, cell, state.passes, state.crop)
-        return self._frame(crops, state, recurrent=self.temporal is not None)
+        return self._frame(crops, state, recurrent=True)
 
     def initial_state(self, batch: int, device: torch.device | str = "cpu") -> State:
         """Returns the state before the first frame: z and memory are zero, the crop is centred."""
@@ -244,7 +247,8 @@ class RedNet(nn.Module):
     ) -> tuple[Tensor, Tensor, State]:
         """K passes on a frame: z is carried from pass to pass, the LSTM's from frame to frame."""
         z, hidden, cell, passes, begin = state
-        memory = after = (hidden, cell) if recurrent else None
+        memory = after = (hidden, cell) if recurrent and self.temporal is not None else None
+        old, first_frame = z, passes == 0
         images = crops / 255 if crops.dtype == torch.uint8 else crops.float()
         images = images.permute(0, 3, 1, 2)
         recrops, crop = self.config.recrop != "none", begin
@@ -273,6 +277,10 @@ class RedNet(nn.Module):
                 maps = torch.softmax(logits, dim=1)
                 landmarks, confidence = self.regression(maps, code, encoded, passes)
             z = self._feedback(maps, z, passes)
+            if recurrent and self.gate is not None and step == self.feedback_steps - 1:
+                if recrops:
+                    old, _ = self._moved(old, None, relative_transform(crop, begin))
+                z = torch.where(first_frame[:, None, None, None], z, self.gate(z, old))
             passes = passes + 1
             if recrops:
                 landmarks = apply(crop, landmarks)
@@ -949,6 +957,18 @@ class PooledLSTM(nn.Module):
         gates = self.gates(torch.cat([code.mean((2, 3)), hidden], dim=1))
         hidden, cell = lstm_cell(gates, cell)
         return code + self.back(hidden)[:, :, None, None], (hidden, cell)
+
+
+class MapGate(nn.Module):
+    """Mixes z of the last frame with the maps of this one, pixel by pixel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = convolution(2 * channels, channels, bias=True)
+
+    def forward(self, new: Tensor, old: Tensor) -> Tensor:
+        gate = torch.sigmoid(self.conv(torch.cat([new, old], dim=1)) + 4)
+        return gate * new + (1 - gate) * old
 
 
 class ConvLSTM(nn.Module):

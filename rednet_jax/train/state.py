@@ -184,12 +184,15 @@ def check_same_network(
         found: config of the checkpoint.
         variables: of the checkpoint.
         config: of the network.
-        fresh: parts of the network that do not take the checkpoint's weights.
+        fresh: parts of the network that do not take the checkpoint's weights, or that only one of
+            the two has.
 
     Raises:
         RednetError: they are of another network; names the fields in which the two differ.
     """
-    known = {path.partition("/")[2] for path in by_path(shapes_of(config))}
+    known = {
+        path.partition("/")[2] for tree in (shapes_of(config), variables) for path in by_path(tree)
+    }
     for part in fresh:
         if not any(_is_of(path, part) for path in known):
             raise RednetError(f"fresh: '{part}' is no part of the network")

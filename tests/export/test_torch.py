@@ -34,6 +34,8 @@ FORMS = [
     ("compact", {"recrop": "shift_scale", "context": 1.25, "feedback": "label_map"}),
     ("separable", {"recrop": "similarity", "context": 1.5}),
     ("separable", {"feedback": "label_map"}),
+    ("compact", {"feedback_update": "gated"}),
+    ("separable", {"feedback_update": "gated", "recrop": "similarity", "context": 1.5}),
 ]
 
 
