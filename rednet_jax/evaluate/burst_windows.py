@@ -1,7 +1,7 @@
-"""Stretches of clips with a burst of corrupted frames in each, to be followed side by side.
+"""Windows of clips with a burst of corrupted frames in each, to be tracked as one batch.
 
 `rednet_jax.evaluate.corrupt` corrupts whole clips for the tracker, which may lose a face. Here
-every stretch is followed to its end, so the errors of all networks are over the same frames.
+every window is tracked to its end, so the errors of all networks are over the same frames.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ EARLIEST, LATEST = 6, 10
 """First frame of a burst, from 0: the network has seen the face before."""
 
 SHORTEST, LONGEST = 6, FRAMES - LATEST - AFTER
-"""Frames of a burst: `AFTER` clean ones follow within the stretch."""
+"""Frames of a burst: `AFTER` clean ones follow within the window."""
 
 
 class BurstWindows(NamedTuple):
-    """Stretches with a burst each.
+    """Windows with a burst each.
 
     Attributes:
-        windows: W stretches of T frames, with the corrupted images.
+        windows: W windows of T frames, with the corrupted images.
         within: bool [W, T], the frames of the burst.
         after: bool [W, T], the `AFTER` frames after it.
     """
@@ -51,10 +51,10 @@ class BurstWindows(NamedTuple):
 def burst_windows(
     windows: ClipWindows, kind: Kind, *, margin: float, seed: int = 0
 ) -> BurstWindows:
-    """Returns stretches with a burst of one kind in each; of all kinds the same frames.
+    """Returns windows with a burst of one kind in each; of all kinds the same frames.
 
     Args:
-        windows: W stretches of `FRAMES` clean frames.
+        windows: W windows of `FRAMES` clean frames.
         kind: of the bursts, one of `corrupt.BURST_KINDS`.
         margin: side of a cached frame in sides of the face's box, which is in its middle.
         seed: of the draws.
@@ -67,14 +67,14 @@ def burst_windows(
     side = size / margin
     box = np.array([size - side, size - side, size + side, size + side]) / 2
     within, after = np.zeros((2, *frames.shape), bool)
-    for stretch, rows in enumerate(frames):
-        rng = np.random.default_rng([seed, stretch])
+    for window, rows in enumerate(frames):
+        rng = np.random.default_rng([seed, window])
         start = int(rng.integers(EARLIEST, LATEST + 1))
         stop = start + int(rng.integers(SHORTEST, LONGEST + 1))
-        how = int(rng.integers(2**32))
+        burst_seed = int(rng.integers(2**32))
         for frame in range(start, stop):
             row = rows[frame]
-            of_burst = np.random.default_rng([how, 0])
+            of_burst = np.random.default_rng([burst_seed, 0])
             image = images[row]
             if kind == "occluder":
                 share = (frame - start) / (stop - 1 - start)
@@ -82,7 +82,7 @@ def burst_windows(
             elif kind == "motion-blur":
                 image = motion_blur(image, BLUR * side, of_burst.uniform(0, np.pi))
             elif kind == "dark":
-                noise = np.random.default_rng([how, frame])
+                noise = np.random.default_rng([burst_seed, frame])
                 image = darken(image, LIGHT, side / DARK_FACE, noise)
             elif kind == "low-resolution":
                 image = reduce_resolution(image, FACE_PIXELS / side)
@@ -93,8 +93,8 @@ def burst_windows(
                 into = compose_affine(invert_affine(before), here)
                 image = crop_image(images[held], into, size)
             images[row] = image
-        within[stretch, start:stop] = True
-        after[stretch, stop : stop + AFTER] = True
+        within[window, start:stop] = True
+        after[window, stop : stop + AFTER] = True
     shown = {
         field: getattr(faces, field)[used]
         for field in ("landmarks", "labelled", "affines", "names", "styles", "identities")

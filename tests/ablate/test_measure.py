@@ -11,7 +11,10 @@ from train.miniature_300w import prepare_300w
 from rednet_jax.ablate.measure import _both_readouts, measure
 from rednet_jax.data.pipeline import ClipConfig
 from rednet_jax.errors import RednetError
-from rednet_jax.evaluate.clips import clip_windows, follow, track_of
+from rednet_jax.evaluate import burst_windows as windows_with_bursts
+from rednet_jax.evaluate import clips
+from rednet_jax.evaluate.clips import clip_windows, follow, smoothed, track_of
+from rednet_jax.evaluate.corrupt import BURST_KINDS
 from rednet_jax.evaluate.protocols import evaluate_split
 from rednet_jax.landmarks.heatmaps import soft_argmax, to_crop_pixels
 from rednet_jax.model.rednet import align_image, init
@@ -66,11 +69,57 @@ def test_clips(network, tmp_path, monkeypatch):
     for on, stride in (("clips", 1), ("clips-halved", 2)):
         strided = windows._replace(frames=windows.frames[:, ::stride])
         for steps in (1, 3):
-            track = track_of(network[0], strided, follow(*network, strided, steps))
-            frames = [track.known[slice_].sum() for slice_ in halves(strided)]
-            weighted = np.average(part["nme"][on][steps - 1], weights=frames)
-            assert weighted == pytest.approx(track.nme, rel=1e-4)
-            assert np.mean(part["jitter"][on][steps - 1]) == pytest.approx(track.jitter, rel=1e-4)
+            alone = follow(*network, strided, steps, carry="nothing")
+            for video, followed in (
+                ("carried", follow(*network, strided, steps)),
+                ("alone", alone),
+                ("smoothed", smoothed(network[0], strided, alone)),
+            ):
+                track = track_of(network[0], strided, followed)
+                frames = [track.known[slice_].sum() for slice_ in halves(strided)]
+                nme, jitters = (part[video][figure][on][steps - 1] for figure in ("nme", "jitter"))
+                assert np.average(nme, weights=frames) == pytest.approx(track.nme, rel=1e-4)
+                assert np.mean(jitters) == pytest.approx(track.jitter, rel=1e-4)
+    # The clips are too short for a burst.
+    assert set(part["carried"]["nme"]) == {"clips", "clips-halved"}
+
+
+def test_bursts_are_measured_on_their_frames(network, tmp_path, monkeypatch):
+    """Two windows of 6 frames a clip, with a burst in the third and fourth."""
+    data_dir = prepare_300vw(tmp_path)
+    monkeypatch.setattr(clips, "FRAMES", 6)
+    for name, value in {
+        "EARLIEST": 2,
+        "LATEST": 2,
+        "SHORTEST": 2,
+        "LONGEST": 2,
+        "AFTER": 1,
+    }.items():
+        monkeypatch.setattr(windows_with_bursts, name, value)
+    data = DataConfig(train=("300vw/train",), validation="300vw/train", cached_size=96)
+    stage = Stage(
+        data=data,
+        clips=ClipConfig(frames=2),
+        optimiser=OptimiserConfig(warmup_steps=1),
+        steps=2,
+        batch=2,
+    )
+    part = measure(Experiment("clips", network[0], (stage,)), network[1], data_dir)["clips"]
+    margin = network[0].crop_margin * data.cover
+    windows = clip_windows("300vw", "train", margin=margin, size=96, data_dir=data_dir)
+    assert windows.frames.shape == (4, 6)
+    for on, frames in (("bursts", [2, 3]), ("after-bursts", [4])):
+        errors = []
+        for kind in BURST_KINDS:
+            burst = windows_with_bursts.burst_windows(windows, kind, margin=margin)
+            track = track_of(network[0], burst.windows, follow(*network, burst.windows, 1))
+            some, known = (
+                values.reshape(2, 2, 6)[:, :, frames] for values in (track.errors, track.known)
+            )
+            errors.append([some[clip][known[clip]].mean() for clip in range(2)])
+        assert part["carried"]["nme"][on] == [pytest.approx(np.mean(errors, axis=0), rel=1e-4)]
+    assert part["smoothed"]["nme"]["bursts"] != part["alone"]["nme"]["bursts"]
+    assert set(part["carried"]["jitter"]) == {"clips", "clips-halved"}
 
 
 def halves(windows):
