@@ -205,16 +205,16 @@ def _on_clips(
 
     for on in CLIPS:
         # The same windows at two strides, so that their difference is the speed of heads.
-        some = ClipWindows(windows.faces, windows.frames[:, :: _STRIDE[on]])
+        strided = ClipWindows(windows.faces, windows.frames[:, :: _STRIDE[on]])
         nme: dict[Video, list[Floats]] = {video: [] for video in VIDEOS}
-        shaken: dict[Video, list[Floats]] = {video: [] for video in VIDEOS}
+        jitters: dict[Video, list[Floats]] = {video: [] for video in VIDEOS}
         for steps in FEEDBACK_STEPS[on]:
-            for video, track in _tracks(model, variables, some, steps).items():
-                nme[video].append(_by_clip(some, clips, track))
+            for video, track in _tracks(model, variables, strided, steps).items():
+                nme[video].append(_by_clip(strided, clips, track))
                 of_clips = [track.jitters[np.asarray(clips) == clip] for clip in names]
-                shaken[video].append(np.array([np.nanmean(one) for one in of_clips]))
+                jitters[video].append(np.array([np.nanmean(one) for one in of_clips]))
         note("nme", on, nme)
-        note("jitter", on, shaken)
+        note("jitter", on, jitters)
     if (windows.frames < 0).any():
         # A window that is cut off has no room for a burst.
         return result

@@ -77,7 +77,7 @@ def test_a_file_and_changes_to_every_arm(tmp_path):
         ({"seeds": [0, 1, 2]}, r"seeds: .* write \(0, 1, 2\)"),
         (
             {"claims": (Claim("x", Cell("long", 1, "truth", "jitter"), Cell("short", 1)),)},
-            "no jitter",
+            "only whole clips have jitter",
         ),
     ],
 )

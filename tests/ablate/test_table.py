@@ -149,8 +149,7 @@ def test_clips_have_errors_and_jitter(tmp_path):
             clips = {
                 "data": ["300vw/validation"],
                 "names": ["300vw/validation/a_1", "300vw/validation/a_2"],
-                "nme": figures,
-                "jitter": figures,
+                "carried": {"nme": figures, "jitter": figures},
             }
             write_measured(tmp_path, arm, seed, SHORT[0], clips=clips)
     result = tabulate(ablation, tmp_path, "x")

@@ -16,7 +16,7 @@ SIZE, MARGIN = 96, 2.0
 
 @pytest.fixture(scope="module")
 def windows() -> ClipWindows:
-    """Two stretches of a clip of 40 frames; each frame is cut a pixel farther to the right."""
+    """Two windows of a clip of 40 frames; each frame is cut a pixel farther to the right."""
     count = 40
     rng = np.random.default_rng(0)
     affines = np.tile(np.eye(2, 3, dtype=np.float32), (count, 1, 1))
