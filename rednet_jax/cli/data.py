@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def add_commands(commands: shared.Commands) -> None:
     """Adds `data` with its subcommands."""
-    subcommands = commands.group("data", "List, prepare and draw data sets.", "VERB")
+    subcommands = commands.group("data", "List, prepare and draw data sets.", "COMMAND")
     with subcommands.add("list", list_data) as command:
         shared.add_data_dir(command.add_argument_group("data"))
     with subcommands.add("prepare", prepare_data) as command:

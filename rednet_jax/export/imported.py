@@ -52,7 +52,7 @@ class _Layer(NamedTuple):
     conv: str
     norm: str
     kernel: str
-    ours: str
+    target: str
     first: bool = False
 
 
@@ -78,31 +78,31 @@ def import_weights(file: str | os.PathLike[str], out: str | os.PathLike[str]) ->
         write_weights(out, config, variables)
         names = [(name, name) for name in flat(variables)]
         return Imported(config, names, [], [])
-    theirs = _read_pth(file)
-    if "features.0.weight" in theirs and "features.1.running_mean" in theirs:
+    source = _read_pth(file)
+    if "features.0.weight" in source and "features.1.running_mean" in source:
         architecture, layers = "eccv_vgg", list(_vgg())
-    elif "layer1.0.conv1.weight" in theirs and "layer1.0.conv3.weight" in theirs:
+    elif "layer1.0.conv1.weight" in source and "layer1.0.conv3.weight" in source:
         architecture, layers = "ijcv_resnet", list(_resnet())
     else:
         raise RednetError(f"{file}: neither torchvision's VGG-16-BN nor its ResNet-50")
-    widths = _widths(file, theirs, architecture)
+    widths = _widths(file, source, architecture)
     config = RedNetConfig.preset(architecture, widths=widths, code_width=widths[-1])
-    ours = flat(jax.tree.map(np.asarray, init(config, jax.random.key(0))))
+    target = flat(jax.tree.map(np.asarray, init(config, jax.random.key(0))))
     matched = []
     for layer in layers:
-        for name, path, array in _arrays(file, theirs, layer):
+        for name, path, array in _arrays(file, source, layer):
             if name is not None:
                 matched.append((name, path))
             if array is not None:
-                ours[path] = _fitted(file, path, array, ours[path].shape)
+                target[path] = _fitted(file, path, array, target[path].shape)
     named, filled = {name for name, _ in matched}, {path for _, path in matched}
-    unused = [name for name in theirs if name not in named]
+    unused = [name for name in source if name not in named]
     for name in unused:
         # Deeper networks of torchvision have all required arrays, and more.
         if re.match(r"(features|layer\d+)\.(?!.*num_batches_tracked$)", name):
             raise RednetError(f"{file}: the encoder of {architecture} has no array for {name}")
-    write_weights(out, config, nested(ours))
-    return Imported(config, matched, unused, [path for path in ours if path not in filled])
+    write_weights(out, config, nested(target))
+    return Imported(config, matched, unused, [path for path in target if path not in filled])
 
 
 def _read_pth(file: str | os.PathLike[str]) -> Arrays:
@@ -127,30 +127,33 @@ def _vgg() -> Iterator[_Layer]:
             if number == 0:
                 yield _Layer(*names, "encoder/picture/kernel", "encoder/norm1_1", first=True)
             else:
-                ours = f"encoder/convs/conv{stage}_{layer}"
-                yield _Layer(*names, f"{ours}/conv/kernel", f"{ours}/norm")
+                target = f"encoder/convs/conv{stage}_{layer}"
+                yield _Layer(*names, f"{target}/conv/kernel", f"{target}/norm")
             # The indices of `features` also count ReLU and, at the end of a stage, pooling.
             number += 3
         number += 1
 
 
 def _resnet() -> Iterator[_Layer]:
-    ours = "encoder/conv1"
-    yield _Layer("conv1", "bn1", f"{ours}/conv/kernel", f"{ours}/norm", first=True)
+    target = "encoder/conv1"
+    yield _Layer("conv1", "bn1", f"{target}/conv/kernel", f"{target}/norm", first=True)
     for stage, depth in enumerate(_RESNET_DEPTHS, 1):
         for block in range(depth):
-            theirs = f"layer{stage}.{block}"
+            source = f"layer{stage}.{block}"
             parts = [(f"conv{i}", f"bn{i}", name) for i, name in enumerate(_PARTS, 1)]
             if block == 0:
                 parts.append(("downsample.0", "downsample.1", "shortcut"))
             for conv, norm, part in parts:
-                ours = f"encoder/layer{stage}/blocks/block{block}/{part}"
+                target = f"encoder/layer{stage}/blocks/block{block}/{part}"
                 yield _Layer(
-                    f"{theirs}.{conv}", f"{theirs}.{norm}", f"{ours}/conv/kernel", f"{ours}/norm"
+                    f"{source}.{conv}",
+                    f"{source}.{norm}",
+                    f"{target}/conv/kernel",
+                    f"{target}/norm",
                 )
 
 
-def _widths(file: Any, theirs: Arrays, architecture: str) -> tuple[int, ...]:
+def _widths(file: Any, source: Arrays, architecture: str) -> tuple[int, ...]:
     """Channels of the stages, from the last normalisation of each."""
     if architecture == "eccv_vgg":
         last = [4, 11, 21, 31, 41]
@@ -158,26 +161,26 @@ def _widths(file: Any, theirs: Arrays, architecture: str) -> tuple[int, ...]:
     else:
         names = ["bn1.weight"]
         names += [f"layer{s}.{d - 1}.bn3.weight" for s, d in enumerate(_RESNET_DEPTHS, 1)]
-    return tuple(len(_take(file, theirs, name)) for name in names)
+    return tuple(len(_take(file, source, name)) for name in names)
 
 
 def _arrays(
-    file: Any, theirs: Arrays, layer: _Layer
+    file: Any, source: Arrays, layer: _Layer
 ) -> Iterator[tuple[str | None, str, NDArray[np.float32] | None]]:
     """Yields (name in the file, path in the checkpoint, array).
 
     The array is None for a name that only modifies the array of another.
     """
-    kernel = _take(file, theirs, f"{layer.conv}.weight")
+    kernel = _take(file, source, f"{layer.conv}.weight")
     if kernel.ndim != 4:
         raise RednetError(f"{file}: {layer.conv}.weight is {kernel.shape}, not of 4 axes")
     width = kernel.shape[:1]
     kernel = kernel.transpose(2, 3, 1, 0)
-    mean = _take(file, theirs, f"{layer.norm}.running_mean", width)
+    mean = _take(file, source, f"{layer.norm}.running_mean", width)
     bias = f"{layer.conv}.bias"
-    if bias in theirs:
-        mean = mean - _take(file, theirs, bias, width)
-        yield bias, f"batch_stats/{layer.ours}/mean", None
+    if bias in source:
+        mean = mean - _take(file, source, bias, width)
+        yield bias, f"batch_stats/{layer.target}/mean", None
     if layer.first:
         if kernel.shape[2] != 3:
             raise RednetError(f"{file}: {layer.conv}.weight has not three input channels")
@@ -185,19 +188,19 @@ def _arrays(
         mean = mean + np.einsum("hwio,i->o", kernel, _IMAGENET_MEAN)
     norm = layer.norm
     yield f"{layer.conv}.weight", f"params/{layer.kernel}", kernel
-    yield f"{norm}.weight", f"params/{layer.ours}/scale", _take(file, theirs, f"{norm}.weight")
-    yield f"{norm}.bias", f"params/{layer.ours}/offset", _take(file, theirs, f"{norm}.bias")
-    yield f"{norm}.running_mean", f"batch_stats/{layer.ours}/mean", mean
+    yield f"{norm}.weight", f"params/{layer.target}/scale", _take(file, source, f"{norm}.weight")
+    yield f"{norm}.bias", f"params/{layer.target}/offset", _take(file, source, f"{norm}.bias")
+    yield f"{norm}.running_mean", f"batch_stats/{layer.target}/mean", mean
     name = f"{norm}.running_var"
-    yield name, f"batch_stats/{layer.ours}/variance", _take(file, theirs, name)
+    yield name, f"batch_stats/{layer.target}/variance", _take(file, source, name)
 
 
 def _take(
-    file: Any, theirs: Arrays, name: str, shape: tuple[int, ...] | None = None
+    file: Any, source: Arrays, name: str, shape: tuple[int, ...] | None = None
 ) -> NDArray[np.float32]:
-    if name not in theirs:
+    if name not in source:
         raise RednetError(f"{file}: {name} is missing")
-    array = theirs[name]
+    array = source[name]
     if shape is not None and array.shape != shape:
         raise RednetError(f"{file}: {name} is {array.shape}, not {shape}")
     if not np.isfinite(array).all():

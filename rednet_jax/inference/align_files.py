@@ -80,15 +80,16 @@ class Aligned(NamedTuple):
 def face_json(face: Face) -> dict[str, Any]:
     """Returns the JSON object of a face, which `Aligned.json` describes."""
     return {
-        "box": _rounded(face.box),
-        "score": None if face.score is None else _rounded(face.score),
-        "confidence": _rounded(np.mean(face.confidence)),
-        "landmarks": _rounded(face.landmarks),
-        "landmark_confidence": _rounded(face.confidence),
+        "box": rounded(face.box),
+        "score": None if face.score is None else rounded(face.score),
+        "confidence": rounded(np.mean(face.confidence)),
+        "landmarks": rounded(face.landmarks),
+        "landmark_confidence": rounded(face.confidence),
     }
 
 
-def _rounded(values: Any) -> Any:
+def rounded(values: Any) -> Any:
+    """Returns numbers or arrays for JSON, rounded to three decimals."""
     return np.round(np.asarray(values, np.float64), 3).tolist()
 
 

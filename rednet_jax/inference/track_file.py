@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from rednet_jax.errors import RednetError
 from rednet_jax.files import check_writable, replacing, write_text
+from rednet_jax.inference.align_files import rounded
 from rednet_jax.inference.face import Face
 from rednet_jax.inference.smoothing import Smoother
 from rednet_jax.inference.streams import is_recurrent
@@ -202,19 +203,15 @@ def json_line(frame: int, seconds: float, faces: list[Face]) -> str:
             "faces": [
                 {
                     "identity": face.identity,
-                    "box": _rounded(face.box),
-                    "confidence": _rounded(np.mean(face.confidence)),
-                    "landmarks": _rounded(face.landmarks),
-                    "landmark_confidence": _rounded(face.confidence),
+                    "box": rounded(face.box),
+                    "confidence": rounded(np.mean(face.confidence)),
+                    "landmarks": rounded(face.landmarks),
+                    "landmark_confidence": rounded(face.confidence),
                 }
                 for face in faces
             ],
         }
     )
-
-
-def _rounded(values: Any) -> Any:
-    return np.round(np.asarray(values, np.float64), 3).tolist()
 
 
 @contextlib.contextmanager

@@ -189,7 +189,7 @@ class Tracker:
                 self._miss(track)
                 continue
             self._streams.keep(track.row, look)
-            seen = self._thumbnail(look)
+            face_thumbnail = self._thumbnail(look)
             face = Face(
                 look.landmarks,
                 look.confidence,
@@ -198,9 +198,9 @@ class Tracker:
                 identity=track.face.identity,
             )
             current = _Track(track.row, face, look.region.roll, track.appearance)
-            another = track.appearance.update(seen)
+            another = track.appearance.update(face_thumbnail)
             if another is not None:
-                person = self._missing.identify(box, self._frame, seen, ALIKE)
+                person = self._missing.identify(box, self._frame, face_thumbnail, ALIKE)
                 self._miss(track)
                 current.face, current.appearance = face._replace(identity=person), another
             followed.append(current)
@@ -303,16 +303,16 @@ class Tracker:
             if any(_same(box, track.box) for track in self._tracks):
                 continue
             self._streams.keep(row, look)
-            detection, seen = started[row], self._thumbnail(look)
+            detection, face_thumbnail = started[row], self._thumbnail(look)
             face = Face(
                 look.landmarks,
                 look.confidence,
                 detection.box,
                 self.config.scheme,
                 detection.score,
-                self._missing.identify(box, self._frame, seen),
+                self._missing.identify(box, self._frame, face_thumbnail),
             )
-            self._tracks.append(_Track(row, face, look.region.roll, Appearance([seen])))
+            self._tracks.append(_Track(row, face, look.region.roll, Appearance([face_thumbnail])))
 
     def _look(self, image: NDArray[np.uint8], regions: dict[int, Region]) -> dict[int, Look | None]:
         """The network's result for each region, by row; None where there is no face.

@@ -206,14 +206,14 @@ def read_weights(
             if _CONFIG not in metadata:
                 raise RednetError(f"{path}: a safetensors file, but not of this library")
             names = list(file.keys())
-            held = sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+            size = sum(math.prod(file.get_slice(name).get_shape()) for name in names)
             try:
                 own = {"encoder": encoder, "decoder": decoder}
                 config = _config(parse_json(metadata[_CONFIG]), own, model)
             except (ValueError, TypeError) as error:
                 raise RednetError(f"{path}: has no config of this library ({error})") from error
             # Checked before memory is allocated.
-            _check_size(path, config, held)
+            _check_size(path, config, size)
             tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, TypeError) as error:
         raise RednetError(f"{path}: not a safetensors file that can be read ({error})") from error
@@ -244,13 +244,13 @@ def _config(
     return RedNetConfig.from_json({**fields, **modules})
 
 
-def _check_size(path: str | os.PathLike[str], config: RedNetConfig, held: int) -> None:
+def _check_size(path: str | os.PathLike[str], config: RedNetConfig, size: int) -> None:
     """Raises RednetError if a config needs more numbers than the file has, or maps too large."""
     widest = max(*config.widths, config.code_width, config.recurrent_width, config.regression_width)
     # A user's own encoder or decoder may not use the widths.
     own = config.encoder is not None or config.decoder is not None
-    if not own and max(widest * config.statistic_rows, config.identities) > held:
-        raise RednetError(f"{path}: its config needs more numbers than the {held} of the file")
+    if not own and max(widest * config.statistic_rows, config.identities) > size:
+        raise RednetError(f"{path}: its config needs more numbers than the {size} of the file")
     maps = (config.scheme.count + 1) * config.map_size**2
     if maps > _LARGEST_MAPS or config.input_size > _LARGEST_SIDE:
         raise RednetError(

@@ -189,7 +189,7 @@ def test_the_card_agrees_with_the_figures(folder, result, slices):
         "- 300w: The annotations are for research; commercial products are excluded.",
         "| frontal, all else random | 4.12 (3.00 to 5.00) | 4.46 (3.00 to 5.00) | 0 | 2.00 |",
         "more than one face in ten is above 10 % with yaw -60.",
-        "within 5 %",
+        "at most 5 %",
         "1.250 times, -0.125",
         "0.0321 before and 0.0123 after",
         "It was trained on single images.",

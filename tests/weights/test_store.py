@@ -198,7 +198,7 @@ def test_an_unknown_array_is_an_error(file):
 def test_an_array_of_another_shape_is_an_error(file):
     wrong = np.zeros((3, 3), np.float32)
     text = error_of(rewritten(file, params__identity__logits__kernel=wrong))
-    assert f"{KERNEL} is (3, 3)" in text
+    assert f"{KERNEL} has shape (3, 3)" in text
 
 
 def test_an_array_that_is_not_finite_is_an_error(file):
