@@ -206,5 +206,7 @@ def test_coarse_maps_of_the_journal_version_are_of_the_scheme(narrow) -> None:
     config = narrow("ijcv_resnet", scheme=rednet_jax.load_scheme("wflw98"))
     assert config.coarse_landmarks == (60, 64, 68, 72, 54, 76, 82)
     assert config.feedback_channels == 7
-    with pytest.raises(rednet_jax.errors.RednetError, match="scheme random9-0 does not contain them"):
+    with pytest.raises(
+        rednet_jax.errors.RednetError, match="scheme random9-0 does not contain them"
+    ):
         dataclasses.replace(config, scheme=random_scheme(9, seed=0))

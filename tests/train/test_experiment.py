@@ -123,7 +123,7 @@ def test_changes_that_only_fit_together_are_checked_together(file):
     changes = {"model.architecture": "eccv_vgg", "model.widths": "8,8,8,8,16"}
     changed = load_experiment(file, {**changes, "model.code_width": "16"})
     assert changed.model.architecture == "eccv_vgg"
-    with pytest.raises(RednetError, match=r"code as wide as"):
+    with pytest.raises(RednetError, match="must equal the width of its last stage"):
         load_experiment(file, changes)
 
 
