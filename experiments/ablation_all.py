@@ -1,8 +1,8 @@
-"""Every arm of the ablations in one: for a machine that several runs share.
+"""All arms of four ablations in one plan, to train several runs at the same time on one machine.
 
     rednet ablate experiments/ablation_all.py --train-only --jobs 6 --runs-dir RUNS --data-dir DATA
 
-Runs are told apart by what they train, so each ablation then makes its table of them:
+A run is identified by its experiment and seed, so each ablation can make its table of these runs:
 
     rednet ablate experiments/ablation_passes.py --table-only --runs-dir RUNS
 

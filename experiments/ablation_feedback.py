@@ -2,9 +2,9 @@
 
     rednet ablate experiments/ablation_feedback.py --runs-dir RUNS --data-dir PREPARED
 
-The upper arms are the papers' loop: the crop stands still, and maps of labels (ECCV) or of
-responses (journal) go back to the input. The lower ones crop again between passes around the
-points found (ours), with maps and without.
+The first arms are the papers' feedback loop: the crop is fixed, and a label map (ECCV) or response
+maps (journal) are fed back to the input. The others re-crop around the landmarks after each pass
+(ours), with and without fed-back maps.
 
 Expects 300w prepared. Hardware: 27 runs of 1,000 steps with two passes; 2 CPU cores take about 25
 minutes for each, an H100 about one, most of it compiling.

@@ -1,9 +1,9 @@
-"""The identity term on C_id: trained on faces of people who are known, with f_CLS and without.
+"""The identity loss of f_CLS on C_id: with it and without, on faces with known identities.
 
     rednet ablate experiments/ablation_identity.py --runs-dir RUNS --data-dir PREPARED
 
-The ECCV paper trains f_CLS on C_id so that what does not change leaves C_pe; half of every batch
-are faces of the 300 people of ytf68, the other half are 300-W's, nobody's.
+The ECCV paper trains f_CLS on C_id, so that C_pe need not represent identity. Half of each batch
+are faces of the 300 people of ytf68; the other half are faces of 300-W, without an identity.
 
 Expects 300w and ytf68 prepared. Hardware: 6 runs of 1,000 steps with two passes; 2 CPU cores take
 about 25 minutes for each, an H100 about one, most of it compiling.

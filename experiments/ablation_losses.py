@@ -1,15 +1,15 @@
-"""Detection and regression, or one of them: what each of the two losses gives.
+"""Detection loss, regression loss, or both: the contribution of each.
 
     rednet ablate experiments/ablation_losses.py --runs-dir RUNS --data-dir PREPARED
 
-The papers train on both: f_DET on maps of where the points are, f_REG on where they lie exactly.
-That every part helps is said in the journal's abstract; figures of one loss alone were not found.
-Without f_REG's loss there are no points of f_REG, so that arm is read off the maps, and has no
-confidence of points either; the other arms are read off f_REG. The baseline is shown with both
-readouts, from the same runs.
+The papers train both: f_DET on heat maps, f_REG on coordinates. The journal's abstract says that
+each part helps; we found no published figures of one loss alone. Without the regression loss f_REG
+is untrained, so the landmarks of that arm are read from the maps, and it has no confidence. The
+landmarks of the other arms are those of f_REG. The baseline is measured with both readouts, from
+the same runs.
 
-Weights are those of the last step: the single validation is there, so that nothing is chosen by
-points that one of the arms does not have.
+The weights are those of the last step, the only one that is validated: validation uses f_REG's
+landmarks, which one of the arms lacks, so it must not select a checkpoint.
 
 Expects 300w prepared. Hardware: 9 runs of 1,000 steps; 2 CPU cores take about 20 minutes for each,
 an H100 about one, most of it compiling.

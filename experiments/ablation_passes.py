@@ -1,10 +1,10 @@
-"""How many passes of the feedback loop are trained with, and how many are run.
+"""The number of feedback passes in training and at inference.
 
     rednet ablate experiments/ablation_passes.py --runs-dir RUNS --data-dir PREPARED
 
-The papers run three or four passes and report that each gives less than the one before. Here every
-pass after the first crops the image again around the points of the last (`recrop`), and z is
-resampled into the new crop.
+The papers run three or four passes and report diminishing gains. Here every pass after the first
+re-crops the image around the landmarks of the pass before (`recrop`), and z is resampled into the
+new crop.
 
 Expects 300w prepared. Hardware: 12 runs of 1,000 steps; 2 CPU cores take 15 minutes (K = 1) to an
 hour (K = 4) for each, an H100 about one minute, most of it compiling.

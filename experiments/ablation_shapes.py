@@ -1,9 +1,9 @@
-"""What the faster architecture costs in error, and what more layers or channels win back.
+"""The error of the faster architecture, and whether more layers or channels reduce it.
 
     rednet ablate experiments/ablation_shapes.py --runs-dir RUNS --data-dir PREPARED
 
-`separable` takes about half of `compact`'s time on two CPU cores. Every arm crops again between
-passes, as the released weights do.
+`separable` takes about half of `compact`'s time on two CPU cores. Every arm re-crops between
+passes, as the released network does.
 
 Expects 300w prepared. Hardware: 12 runs of 1,000 steps; two quiet CPU cores take 6 to 15 minutes
 for each.

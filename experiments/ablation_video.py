@@ -1,15 +1,15 @@
-"""What a network should carry from frame to frame, where single frames are not enough.
+"""Which state to carry over frames, on clips in which single frames are not enough.
 
     rednet ablate experiments/ablation_video.py --runs-dir RUNS --data-dir PREPARED
 
 Every arm starts from the released `compact` and is trained on clips in which bursts of frames are
-corrupted: an occluder, motion blur, darkness, low resolution, dropped frames. It is measured on
-clean validation clips, within bursts drawn otherwise, and in the ten frames after them, followed as
-the tracker does with K = 1.
+corrupted: an occluder, motion blur, darkness, low resolution, dropped frames. Each arm is measured
+with K = 1 on clean validation clips, within bursts from another implementation, and in the ten
+frames after them. Crops are cut around the landmarks of the frame before, as the tracker does.
 
-The ECCV paper lets an LSTM see C_pe alone, because identity does not change from frame to frame.
-The gated map is ours: it can hold a landmark's position, for which the LSTM's 4 x 4 grid is coarse.
-Single frames with and without a one-euro filter are the baseline that any of this has to beat.
+The ECCV paper applies an LSTM to C_pe alone, because identity does not change over frames. The
+gated map is ours: the LSTM's grid of 4 x 4 is too coarse to hold a landmark's position, the map is
+not. The baselines are single frames, with and without a one-euro filter.
 
 Expects 300w and 300vw prepared. Hardware: 15 runs of 400 steps; two quiet CPU cores take about 10
 minutes for each.
@@ -76,7 +76,7 @@ def _less(name: str, than: str, sentence: str, on: On, by: str = "ours") -> Clai
 
 ablation = Ablation(
     name="ablation_video",
-    question="What should be carried from frame to frame, where single frames are not enough?",
+    question="Which state should be carried over frames, where single frames are not enough?",
     arms=(
         single,
         dataclasses.replace(single, name="each frame alone, one-euro filter", video="smoothed"),

@@ -1,9 +1,9 @@
-"""Weights between those of two checkpoints, one of which was trained on from the other.
+"""Interpolates the weights of two checkpoints, one of which was fine-tuned from the other.
 
     python experiments/blend.py compact compact_video --share 0.7 --out blend.safetensors
 
-writes (1 - share) of the first and share of the second: what training on gave for one kind of data
-and cost on another can then be weighed (Wortsman et al., CVPR 2022).
+writes (1 - share) times the first plus share times the second: a compromise between the data of the
+fine-tuning and the data from before (Wortsman et al., CVPR 2022).
 """
 
 from __future__ import annotations

@@ -1,16 +1,15 @@
-"""The last stage of compact_video.py alone, from weights that know images: clips and images.
+"""The last stage of compact_video.py alone, on clips and images, from weights trained on images.
 
     rednet train experiments/compact_clips.py --run-dir RUN --data-dir PREPARED --init-from compact
 
-Half of each batch are clips, the other half images that stand still before a crop that wanders:
-trained on clips alone, the network errs more on images than before, for clips show 20 people.
+Half of each batch are clips. The other half are images, repeated in every frame with a drifting
+crop: trained on clips alone, of 20 people, the network errs more on images than before.
 The released `compact_video` is the mean of the weights of two such runs, this and one of clips
 alone (`--data.train 300vw/train --data.weights 1`): as good as the latter in video, and better on
 images; its card has the figures.
 
 Expects 300w, helen, ytf68 and 300vw prepared. Hardware: 2 CPU cores, alone: about 1.8 s a step, so
-half an hour. Checkpoints are chosen by the error on the validation clips, followed as the tracker
-does.
+half an hour. Checkpoints are chosen by the error on the validation clips, tracked frame by frame.
 """
 
 import dataclasses

@@ -1,11 +1,11 @@
-"""The end of `compact_registered`: its learning rate brought to zero, mostly on human labels.
+"""The end of `compact_registered`: the learning rate decays to zero, mostly on human labels.
 
     rednet train experiments/compact_cooled.py --run-dir RUN --data-dir PREPARED \\
         --init-from RUN_OF_COMPACT_REGISTERED/best.safetensors
 
-That run was cut off at step 8,831 of 12,500, with its best weights at step 8,000; these steps stand
-for its last ones. Expects 300w, helen, ytf68 and lfw prepared. Hardware: 2 CPU cores, alone: about
-1.5 s a step, so 20 minutes.
+That run was stopped at step 8,831 of 12,500, with its best weights at step 8,000; these steps
+replace its last ones. Expects 300w, helen, ytf68 and lfw prepared. Hardware: 2 CPU cores, alone:
+about 1.5 s a step, so 20 minutes.
 """
 
 from rednet_jax.model.config import RedNetConfig

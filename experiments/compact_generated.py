@@ -1,10 +1,10 @@
-"""`compact` on generated faces alone: how much of a face can be learnt from no photograph.
+"""`compact` trained on generated faces alone, without any photograph.
 
     rednet train experiments/compact_generated.py --run-dir RUN
     python experiments/generated_faces.py RUN --data-dir PREPARED
 
 Hardware: 2 CPU cores, alone: about 0.9 s a step, of which drawing the faces takes a third, so a
-quarter of an hour. What real faces make of it is in results/generated_faces.json.
+quarter of an hour. Its error on real faces is in results/generated_faces.json.
 """
 
 from rednet_jax.model.config import RedNetConfig

@@ -1,4 +1,4 @@
-"""`compact` with re-crops between passes, on four data sets: what the release is made of.
+"""`compact` with re-crops between passes, on four data sets: the released weights.
 
     rednet train experiments/compact_registered.py --run-dir RUN --data-dir PREPARED
 

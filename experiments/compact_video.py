@@ -2,14 +2,14 @@
 
     rednet train experiments/compact_video.py --run-dir RUN --data-dir PREPARED
 
-For the clips alone, from weights that know images, see compact_clips.py. The people are those of
-ytf68: f_CLS of the released network tells 300 apart, and those of lfw are too many.
+For the clips alone, from weights trained on images, see compact_clips.py. The identities are those
+of ytf68: f_CLS of the released network has 300 classes, too few for lfw.
 
 Expects 300w, helen, ytf68, lfw and 300vw prepared (see data/). Hardware: 2 CPU cores, alone: about
 0.6 s a step of images with one pass, 1.0 s with two, about 1.1 s a step of clips. So less than
-three hours. The error of a finished run was not measured. The last stage is validated on clips, in
-two stretches of 32 frames of each, followed as the tracker does; there the best weights are chosen
-anew.
+three hours. The error of a finished run was not measured. The last stage is validated on two
+windows of 32 frames of each clip, tracked frame by frame; its best weights are selected from that
+stage alone.
 """
 
 from rednet_jax.data.pipeline import ClipConfig

@@ -1,11 +1,11 @@
-"""How a released network tracks through corrupted frames: each kind of burst, at K = 1.
+"""Tracks clips with bursts of corrupted frames, of each kind, at K = 1.
 
     python experiments/corrupted_clips.py compact_video --data-dir PREPARED
 
-does `rednet eval compact_video --data 300vw --split validation --corrupt KIND` for every kind, also
-`clean`, which is the same frames as they are, and the same on synthetic_clips, whose labels are
-exact. It writes experiments/results/compact_video_corrupt.json and a table beside it. Both data
-sets must be prepared. 2 CPU cores, shared with other work: 16 minutes.
+runs `rednet eval compact_video --data 300vw --split validation --corrupt KIND` for every kind
+(`clean` is the same frames, unchanged), and the same on synthetic_clips, whose labels are exact. It
+writes experiments/results/compact_video_corrupt.json and a table beside it. Both data sets must be
+prepared. 2 CPU cores, shared with other work: 16 minutes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What a network that saw generated faces alone makes of real ones, against the mean shape.
+"""The error on real faces of a network trained on generated faces alone, and of the mean shape.
 
     python experiments/generated_faces.py RUN_DIR --data-dir PREPARED
 
-measures the best weights of the run, and the mean shape put into the middle of each crop, on the
+measures the best weights of the run, and the mean shape at the centre of each crop, on the
 validation split of 300-W with boxes around the labels, and writes
 experiments/results/generated_faces.json.
 """

@@ -3,8 +3,8 @@
     rednet train experiments/ijcv_resnet_300w.py --run-dir RUN --data-dir PREPARED
 
 As in the authors' released code: crops of 256 px, two passes, a batch of 20, 100 epochs of the
-3,148 faces, discs of 3 px that weigh as much as what is beside them, heat maps with a deviation of
-2.12 px. Ours are the cross entropy of the heat maps (rednet_jax/train/terms.py says why), AdamW,
+3,148 faces, discs of 3 px that weigh as much as the background, heat maps with a standard deviation
+of 2.12 px. Ours are the cross entropy of the heat maps (rednet_jax/train/terms.py says why), AdamW,
 and fresh weights in place of ImageNet's (`--init-from`).
 
 Expects 300w prepared; its faces are cached at 512 px, 0.8 MB each. Hardware: one GPU. A face is

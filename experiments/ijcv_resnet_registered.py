@@ -1,4 +1,4 @@
-"""The journal form on the data of `compact_registered`: the bigger network, where a GPU is at hand.
+"""The journal form on the data of `compact_registered`: a larger network, for a GPU.
 
     rednet train experiments/ijcv_resnet_registered.py --run-dir RUN --data-dir PREPARED
     rednet eval RUN --data 300w --split validation --data-dir PREPARED
@@ -11,16 +11,13 @@ Hardware: one GPU. A face is 46 GFLOP forward with one pass, 70 with two (counte
 times that a step, so 90 PFLOP in all: two and a half hours at 10 TFLOP/s. That is calculated; the
 network's accuracy was not measured, and no GPU has run it.
 
-Tried on 2 CPU cores under a load of 8 to 13 from other work: 20 steps at full size in crops and
-widths, one pass each as in the first half of the first stage, with `--stop-after 20
---batch 4 --log-every 1`. Loss 620.6 at the first step, 586.2 at the last, 649.1 as the highest in
-between, the rate still at 4 % of its height; gradients finite, of norm 739 to 944 before they were
-clipped.
-The first step took 12 minutes, nearly all to compile, the others 55 to 89 s; memory 6.4 GB at most.
-The validation that follows the last step was not seen to its end: within five minutes the process
-was gone without a message. Other work shared the machine's 23 GB; whether they ran out is not
-known. With the batch of 20 in five parts (`--accumulate 5`) one step ran: loss 618.6, memory
-5.2 GB. Two passes were not tried at this size.
+Tested on 2 CPU cores under a load of 8 to 13: 20 steps of one pass at full size (`--stop-after 20
+--batch 4 --log-every 1`). The loss was 620.6 at the first step and 586.2 at the last, with the
+learning rate at 4 % of its peak; gradient norms were 739 to 944 before clipping. The first step
+took 12 minutes, most of it compilation, the others 55 to 89 s; memory was 6.4 GB at most. The
+validation after the last step did not finish: the process ended without a message, on a machine
+whose 23 GB were shared. With the batch of 20 in five parts (`--accumulate 5`) one step ran: loss
+618.6, 5.2 GB. Two passes were not tested at this size.
 """
 
 import dataclasses

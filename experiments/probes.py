@@ -1,10 +1,10 @@
-"""What the two halves of a released network's code know: linear probes on people held out.
+"""Linear probes of the two halves of a network's code, on people held out.
 
     python experiments/probes.py compact --data-dir PREPARED
     python experiments/probes.py RUN_DIR --name identity_loss --data-dir PREPARED
 
 fits and scores the probes of `rednet_jax.evaluate.probes`: pose and expression of generated faces,
-and whether two faces are one person's, of LFW and of generated ones. It writes
+and verification (whether two faces are of one person) on LFW and generated faces. It writes
 experiments/results/NAME_probes.json, with the paper's claims and their verdicts, and a table beside
 it. The second form names a network that is not released. lfw must be prepared.
 """
@@ -104,7 +104,7 @@ def _page(name: str, found: dict[str, Any]) -> str:
         "## Pose and expression",
         "",
         f"Share of the variance that is not explained, on {held} generated people held out: 0 is "
-        "exact, 1 knows nothing.",
+        "exact, 1 is the mean.",
         "",
         f"| target | {' | '.join(HALVES)} | C_pe less C_id |",
         "|---|---|---|---|",
@@ -117,7 +117,7 @@ def _page(name: str, found: dict[str, Any]) -> str:
         "## Identity",
         "",
         "Confusion: share of the pairs of two people that look more alike than a pair of one "
-        "person; 0 is exact, 0.5 knows nothing.",
+        "person; 0 is exact, 0.5 is chance.",
         "",
         "| faces of | people | pairs of one person | half | equal error rate | confusion |",
         "|---|---|---|---|---|---|",

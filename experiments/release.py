@@ -10,13 +10,13 @@ The first calibrates the confidence, writes rednet_jax/weights/NAME.safetensors 
 measures it: by `rednet eval`, and by `rednet bench steadiness` if it was trained on clips, into
 experiments/results/NAME_300w_validation.json; by kind of face, and on generated faces by pose and
 light, into NAME_slices.json and NAME_slices.png beside it. The card rednet_jax/weights/NAME.md is
-written from these files alone. 300-W must be prepared, and 300-VW for what was trained on clips.
+written from these files alone. 300-W must be prepared, and 300-VW for networks trained on clips.
 2 CPU cores, alone: about ten minutes, three more with clips.
 
 The second releases the mean of several runs' best weights, which must have begun with the same.
---measure measures a released file again, without its run: what is known of the training stays.
---card only writes the card. --check measures on 300-W and says where that differs from what is told
-by 0.01 points or more; its exit status is then 1.
+--measure measures a released file again, without its run, and keeps the record of its training.
+--card only writes the card. --check measures on 300-W and lists differences from the committed
+figures of 0.01 points or more; its exit status is then 1.
 """
 
 from __future__ import annotations

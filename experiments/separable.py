@@ -7,8 +7,8 @@ One run gave experiments/weights/separable.safetensors (commit 0481b62), which i
 trained on 3.5 times as many faces, has 3.47, 3.33 and 3.33. To train on from there, add
 `--init-from experiments/weights/separable.safetensors`.
 
-Human labels make two fifths of each batch, machine labels the rest. The roll of the crops is drawn
-up to 45 degrees about upright, which is where `Aligner` begins. Expects 300w, helen, ytf68 and lfw
+Human labels make two fifths of each batch, machine labels the rest. Crops are rotated by up to 45
+degrees; `Aligner` cuts upright crops. Expects 300w, helen, ytf68 and lfw
 prepared (see data/). Hardware: 2 CPU cores shared with other work took 69 minutes.
 """
 

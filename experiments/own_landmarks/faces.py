@@ -1,4 +1,4 @@
-"""Writes a folder of labelled images as yours may be: generated faces, 98 landmarks in a CSV.
+"""Writes an example folder of labelled images: generated faces, 98 landmarks in a CSV file.
 
     python experiments/own_landmarks/faces.py FOLDER --count 600
 
