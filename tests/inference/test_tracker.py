@@ -8,7 +8,13 @@ from inference.fake_tracker import SIDE, FakeDetector, FakeNetwork, box_at, midd
 
 from rednet_jax.detection.detector import POINTS, Detection
 from rednet_jax.inference import streams
-from rednet_jax.inference.tracker import NEWCOMERS_EVERY, Tracker
+from rednet_jax.inference.tracker import (
+    HIDDEN_ABOVE,
+    HIDDEN_FRAMES,
+    NEWCOMERS_EVERY,
+    SURE_ABOVE,
+    Tracker,
+)
 from rednet_jax.landmarks.boxes import face_roll, landmark_box
 from rednet_jax.landmarks.builtin import IBUG68, REDNET7
 from rednet_jax.landmarks.crops import apply_affine, crop_transform
@@ -220,6 +226,57 @@ def test_a_face_is_rotated_if_the_detector_finds_it_upside_down(fake):
         (face,) = tracker.update(image)
         assert abs(face_roll(face.landmarks, IBUG68)) < 0.01
     assert [call.fresh for call in net.calls] == [True, True, False, False]
+
+
+def test_a_hidden_face_is_tracked_for_half_a_second(fake):
+    """The square moves on; the network sees it with a low confidence."""
+    tracker, net, detector = fake(box_at(100, 100))
+    predict = net.predict
+    tracker.update(picture((100, 100)))
+    detector.boxes = ()
+    net.predict = lambda crop: (predict(crop)[0], np.full(68, 0.2))
+    for frame in range(HIDDEN_FRAMES):
+        (face,) = tracker.update(picture((102 + 2 * frame, 100)))
+        assert face.identity == 0 and face.confidence.mean() < SURE_ABOVE
+        np.testing.assert_allclose(middle(face), [102 + 2 * frame, 100], atol=3)
+    assert tracker.update(picture((132, 100))) == []
+
+
+def test_the_detector_finds_a_hidden_face_again(fake):
+    """The crop was beside the face: around the detection, the network is confident."""
+    tracker, net, detector = fake(box_at(100, 100))
+    predict = net.predict
+    tracker.update(picture((100, 100)))
+
+    def confident_if_centred(crop):
+        points, confidence = predict(crop)
+        x, y = np.abs(points.mean(0) - (len(crop) - 1) / 2)
+        return points, confidence if max(x, y) < 6 else confidence * 0.2
+
+    net.predict = confident_if_centred
+    for frame in range(4):
+        x = 100 + 16 * frame
+        detector.boxes = (box_at(x, 100),)
+        (face,) = tracker.update(picture((x, 100)))
+        assert face.identity == 0 and face.confidence.mean() > SURE_ABOVE
+        np.testing.assert_allclose(middle(face), [x, 100], atol=3)
+
+
+def test_a_face_that_is_seen_in_between_is_hidden_anew(fake):
+    tracker, net, _ = fake(box_at(100, 100))
+    predict = net.predict
+    for frame in range(3 * HIDDEN_FRAMES):
+        confidence = 0.9 if frame % HIDDEN_FRAMES == 0 else 0.2
+        net.predict = lambda crop, mean=confidence: (predict(crop)[0], np.full(68, mean))
+        assert [face.identity for face in tracker.update(picture((100, 100)))] == [0]
+
+
+def test_a_very_low_confidence_loses_a_face_at_once(fake):
+    tracker, net, _ = fake(box_at(100, 100))
+    predict = net.predict
+    tracker.update(picture((100, 100)))
+    net.predict = lambda crop: (predict(crop)[0], np.full(68, HIDDEN_ABOVE - 0.01))
+    assert tracker.update(picture((100, 100))) == []
 
 
 def test_the_crop_follows_only_large_rolls(fake):

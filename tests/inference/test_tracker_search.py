@@ -77,11 +77,24 @@ def test_another_person_near_a_lost_one_has_a_new_identity(fake, portrait):
         image = picture()
         image[35:165, 35:165] = b if 3 < frame < 7 else a
         # A low confidence loses the tracked face, and rejects the detector's box.
-        confidence = np.full(68, 0.1 if frame in (3, 7) else 0.9)
+        confidence = np.full(68, 0.05 if frame in (3, 7) else 0.9)
         net.predict = lambda crop, confidence=confidence: (shape, confidence)
         identities.append([face.identity for face in tracker.update(image)])
     # The frame of a loss is searched, and then one frame of three.
     assert identities == [[0]] * 3 + [[]] * 3 + [[1]] + [[]] * 3 + [[0]]
+
+
+def test_what_hides_a_face_does_not_change_its_identity(fake, portrait):
+    tracker, net, _ = fake(box_at(100, 100))
+    seen, hiding = portrait[60:190, 155:285], portrait[10:140, 10:140]
+    shape = mean_face_in_crop()
+    for frame in range(24):
+        hidden = 6 <= frame < 18
+        image = picture()
+        image[35:165, 35:165] = hiding if hidden else seen
+        confidence = np.full(68, 0.2 if hidden else 0.9)
+        net.predict = lambda crop, confidence=confidence: (shape, confidence)
+        assert [face.identity for face in tracker.update(image)] == [0]
 
 
 def test_without_a_face_not_every_frame_is_searched(fake):

@@ -8,7 +8,9 @@
 // to those of the image: (u, v) -> (a u + b v + x, c u + d v + y). Pixel centres are at integers.
 "use strict";
 
-const LOST_BELOW = 0.3;
+const SURE_ABOVE = 0.3;
+const HIDDEN_ABOVE = 0.1;
+const HIDDEN_FRAMES = 15;
 const RECROP_BEYOND = 0.12;
 const TURN_BEYOND = 0.35;
 const SMALLEST_FACE = 12;
@@ -256,7 +258,8 @@ class Follower {
   // The face of an image in or near a box, or null.
   async inImage(image, box) {
     const region = { box, roll: 0 };
-    this.face = await this.twice(image, region, (pixels) => this.network.still(pixels));
+    const run = (pixels) => this.network.still(pixels);
+    this.face = await this.twice(image, region, SURE_ABOVE, run);
     return this.face;
   }
 
@@ -266,17 +269,22 @@ class Follower {
     const region = before
       ? this.network.shape.region(before.points, before.roll, before.box)
       : { box, roll: 0 };
-    this.face = await this.twice(image, region, (pixels, crop) => {
+    // A tracked face may be hidden for a while, with a low confidence.
+    const hidden = before?.hidden ?? HIDDEN_FRAMES;
+    const least = hidden < HIDDEN_FRAMES ? HIDDEN_ABOVE : SURE_ABOVE;
+    this.face = await this.twice(image, region, least, (pixels, crop) => {
       const warp = warpBetween(crop, before?.crop ?? crop);
       return this.network.step(pixels, warp, before?.state ?? null);
     });
+    if (this.face) this.face.hidden = this.face.confidence < SURE_ABOVE ? hidden + 1 : 0;
     return this.face;
   }
 
   // The face in a region, or null. If it is far from the region's centre, the network runs again on a
-  // crop around its points; the first result is kept if the second is no face.
-  async twice(image, region, run) {
-    const first = await this.look(image, region, run);
+  // crop around its points; the first result is kept if the second is no face. `least` is the least
+  // mean confidence of a face.
+  async twice(image, region, least, run) {
+    const first = await this.look(image, region, least, run);
     if (!first) return null;
     const { box } = region;
     const moved = this.network.shape.box(first.points, region.roll, box);
@@ -284,10 +292,10 @@ class Follower {
     const side = Math.max(box[2] - box[0], box[3] - box[1]);
     if (Math.max(dx, dy) <= RECROP_BEYOND * side) return first;
     const second = this.network.shape.region(first.points, region.roll, box);
-    return (await this.look(image, second, run)) ?? first;
+    return (await this.look(image, second, least, run)) ?? first;
   }
 
-  async look(image, region, run) {
+  async look(image, region, least, run) {
     const { size, margin, shape } = this.network;
     const crop = cropAround(region, margin, size);
     const { landmarks, confidence, state } = await run(cutCrop(image, crop, size), crop);
@@ -301,7 +309,7 @@ class Follower {
     const inside = 0 <= x && x < image.width && 0 <= y && y < image.height;
     // These comparisons are false for NaN.
     const isFace =
-      mean >= LOST_BELOW &&
+      mean >= least &&
       inside &&
       SMALLEST_FACE <= side &&
       side <= 4 * Math.max(image.width, image.height);
