@@ -162,7 +162,7 @@ def _row(path: Path, result: dict[str, Any]) -> str:
     existing = [
         link for link in links if path.with_suffix(f".{link.rpartition('.')[2][:-1]}").exists()
     ]
-    command = f"`{source['command']}`" if "command" in source else "not said"
+    command = f"`{source['command']}`" if "command" in source else "not recorded"
     return f"| {', '.join(existing)} | {command} | {str(source.get('git_commit', '?'))[:7]} |"
 
 

@@ -66,4 +66,4 @@ def test_the_published_page_lists_the_published_results(tmp_path):
     assert "](tried.md)" in page
     for path in RESULTS.glob("*.json"):
         assert path.name in page or f"({path.stem}.md)" in page
-    assert "not said" not in page
+    assert "not recorded" not in page
