@@ -41,6 +41,10 @@ HIDDEN_ABOVE, HIDDEN_FRAMES = 0.1, 15
 brought there, the network's landmarks were 5 to 6 % of the inter-ocular distance off on average;
 those before the burst, held or moved on at their velocity, were 5 to 20 % off."""
 
+CLEAR_ABOVE, USUAL_RATE = 0.9, 0.1
+"""Whether a face is still the same person's is decided in frames whose mean confidence is at least
+`CLEAR_ABOVE` times the usual one, a moving average with this rate."""
+
 RECROP_BEYOND = 0.12
 """A face gets a second look, in a crop around its landmarks, if its centre is farther than this
 from the centre of the crop's box, in sides of that box. Otherwise fast heads leave their crop. Of
@@ -81,6 +85,7 @@ class _Track:
         face: the last result.
         roll: of the crop, radians.
         appearance: of the person.
+        usual_confidence: moving average of the mean confidence.
         hidden: number of frames in a row, up to the last one, in which the face was hidden.
     """
 
@@ -88,6 +93,7 @@ class _Track:
     face: Face
     roll: float
     appearance: Appearance
+    usual_confidence: float
     hidden: int = 0
 
     @property
@@ -226,14 +232,19 @@ class Tracker:
                 self.config.scheme,
                 identity=track.face.identity,
             )
-            current = _Track(track.row, face, look.region.roll, track.appearance)
+            confidence, usual = _mean_confidence(look), track.usual_confidence
+            current = _Track(
+                track.row,
+                face,
+                look.region.roll,
+                track.appearance,
+                usual + USUAL_RATE * (confidence - usual),
+                track.hidden + 1 if confidence < SURE_ABOVE else 0,
+            )
             followed.append(current)
-            if _mean_confidence(look) < SURE_ABOVE:
-                # Its appearance is that of what hides it.
-                current.hidden = track.hidden + 1
-                continue
             face_thumbnail = self._thumbnail(look)
-            another = track.appearance.update(face_thumbnail)
+            clear = confidence >= CLEAR_ABOVE * usual
+            another = track.appearance.update(face_thumbnail, clear=clear)
             if another is not None:
                 person = self._missing.identify(box, self._frame, face_thumbnail, ALIKE)
                 self._miss(track)
@@ -365,7 +376,9 @@ class Tracker:
                 detection.score,
                 self._missing.identify(box, self._frame, face_thumbnail),
             )
-            self._tracks.append(_Track(row, face, look.region.roll, Appearance([face_thumbnail])))
+            appearance = Appearance([face_thumbnail])
+            track = _Track(row, face, look.region.roll, appearance, _mean_confidence(look))
+            self._tracks.append(track)
 
     def _look(
         self,

@@ -13,6 +13,7 @@ from rednet_jax.inference.appearance import (
     STEADY,
     UNLIKE,
     Appearance,
+    half_likeness,
     thumbnail,
 )
 from rednet_jax.landmarks.builtin import IBUG68
@@ -70,6 +71,34 @@ def test_change_in_every_frame_is_motion(person):
         angle += np.arccos((STEADY + ALIKE) / 2)
         turned = np.cos(angle) * AXES[0] + np.sin(angle) * AXES[1]
         assert person.update(turned.astype(np.float32)) is None
+
+
+def behind(face, hidden, value):
+    """A thumbnail of a face of which blocks are hidden, with mean 0 and mean square 1 again."""
+    pixels = face.reshape(4, SIDE // 4, 4, SIDE // 4, 3).copy()
+    for row, column in hidden:
+        pixels[row, :, column] = value
+    colours = pixels.ravel() - pixels.mean()
+    return (colours / np.sqrt(np.mean(colours**2))).astype(np.float32)
+
+
+HALF = [(row, column) for row in range(4) for column in (0, 1)]
+
+
+def test_a_half_of_the_face_has_its_own_likeness():
+    face, other = like(1), like(0.1, axis=2)
+    hidden = behind(face, HALF[:6], 4.0)
+    assert np.mean(face * hidden) < UNLIKE
+    assert half_likeness(face, hidden) == pytest.approx(1, abs=1e-3)
+    assert half_likeness(face, 0.5 * face + 1) == pytest.approx(1, abs=1e-5)
+    assert half_likeness(face, other) < 0.8
+
+
+def test_what_hides_a_part_of_the_face_is_no_other_person(person):
+    hidden = behind(like(1), HALF[:6], 4.0)
+    assert person.likeness(hidden) < UNLIKE
+    assert all(person.update(hidden) is None for _ in range(2 * CONFIRMED_AFTER))
+    assert all(person.update(like(0.99)) is None for _ in range(2 * CONFIRMED_AFTER))
 
 
 def test_slow_change_is_the_same_person(person):
