@@ -135,8 +135,9 @@ def _claims(results: dict[Path, dict[str, Any]], planned: list[Ablation]) -> lis
 
 def _claim(path: Path, result: dict[str, Any], claim: dict[str, Any]) -> str:
     why = f" ({claim['why']})" if claim["why"] else ""
-    difference = difference_text(claim["difference"], claim["interval"])
     unit = "" if "arms" in result else f" {claim['unit']}"
+    # Percent of an ablation; otherwise a share.
+    difference = difference_text(claim["difference"], claim["interval"], 3 if unit else 2)
     seeds = f"{claim['seeds']} of {len(result['seeds'])}" if "seeds" in result else claim["seeds"]
     cells = (
         claim["sentence"],

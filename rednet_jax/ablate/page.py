@@ -76,11 +76,12 @@ def _verdicts(claims: list[dict[str, Any]]) -> list[str]:
     return [*lines, ""]
 
 
-def difference_text(value: float | None, interval: list[float] | None) -> str:
-    """Returns a difference and its interval as text."""
+def difference_text(value: float | None, interval: list[float] | None, digits: int = 2) -> str:
+    """Returns a difference and its interval, with this many digits after the point; `-` for None."""
     if value is None:
         return "-"
-    return f"{value:+.2f}" + (f", {interval[0]:+.2f} to {interval[1]:+.2f}" if interval else "")
+    bounds = "" if interval is None else f", {interval[0]:+.{digits}f} to {interval[1]:+.{digits}f}"
+    return f"{value:+.{digits}f}{bounds}"
 
 
 def panels(result: dict[str, Any]) -> list[tuple[str, str]]:

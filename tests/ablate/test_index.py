@@ -49,7 +49,7 @@ def test_claims_of_papers_are_first(tmp_path):
     (tmp_path / "probed.json").write_text(json.dumps(probed))
     page = write_index(tmp_path).read_text()
     assert page.index("ECCV says so") < page.index("ours says so")
-    assert "| -0.02, -0.03 to -0.01 of pairs | 1 | [`probe`](probed.md) |" in page
+    assert "| -0.020, -0.030 to -0.010 of pairs | 1 | [`probe`](probed.md) |" in page
 
 
 def test_missing_folders_and_unreadable_files_raise(tmp_path):
