@@ -77,7 +77,7 @@ def _verdicts(claims: list[dict[str, Any]]) -> list[str]:
 
 
 def difference_text(value: float | None, interval: list[float] | None, digits: int = 2) -> str:
-    """Returns a difference and its interval, with this many digits after the point; `-` for None."""
+    """Returns a difference and its interval, rounded to `digits` after the point; `-` for None."""
     if value is None:
         return "-"
     bounds = "" if interval is None else f", {interval[0]:+.{digits}f} to {interval[1]:+.{digits}f}"
