@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from types import MappingProxyType
 
 import numpy as np
@@ -19,7 +18,8 @@ from rednet_jax.inference.appearance import ALIKE, Appearance, Thumbnail, thumbn
 from rednet_jax.inference.cuts import CutFinder
 from rednet_jax.inference.face import Face
 from rednet_jax.inference.missing import Missing
-from rednet_jax.inference.search import VIDEO_SEARCH, View, detect_in, tile_views, whole_view
+from rednet_jax.inference.schedule import SearchSchedule
+from rednet_jax.inference.search import VIDEO_SEARCH
 from rednet_jax.inference.streams import Carry, Look, Region, Streams, Variables
 from rednet_jax.landmarks.boxes import (
     face_roll,
@@ -64,17 +64,6 @@ SAME_FACE = 0.4
 NEAR_FACE = 0.2
 """A detection may be a hidden face if the intersection over union of their boxes is larger."""
 
-SEARCH_EVERY = 3
-"""While a person is missing or hidden, one frame in this many is searched."""
-
-NEWCOMERS_EVERY = 21
-"""While no person is missing, but more could be tracked, every view of the frame is searched once
-in about this many frames: within a second of video."""
-
-SEARCHED_BESIDE = 3
-"""Frames during which a search runs beside the network. The number is fixed, so that results do not
-depend on the machine's speed."""
-
 
 @dataclasses.dataclass
 class _Track:
@@ -99,7 +88,7 @@ class _Track:
     @property
     def box(self) -> NDArray[np.float32]:
         """The bounding box of its landmarks."""
-        return _box(self.face)
+        return whole_face_box(self.face.landmarks, self.face.scheme, expected=self.face.box)
 
     @property
     def region(self) -> Region:
@@ -154,12 +143,10 @@ class Tracker:
                 raise RednetError(f"{name} must be 1 or more, not {value}")
         self.config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
         self._faces = faces
-        self._detector = detector or YuNet(VIDEO_SEARCH)
+        self._searches = SearchSchedule(detector or YuNet(VIDEO_SEARCH))
         self._streams = Streams(
             self.config, variables, faces, feedback_steps=feedback_steps, carry=carry
         )
-        self._beside = ThreadPoolExecutor(1, thread_name_prefix="detector")
-        self._search: Future[list[Detection]] | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -168,9 +155,7 @@ class Tracker:
         self._frame = 0
         self._tracks: list[_Track] = []
         self._missing = Missing()
-        self._searched_in = self._whole_searched_in = -NEWCOMERS_EVERY
-        self._searches = 0
-        self._end_search()
+        self._searches.reset()
 
     def update(self, image: NDArray[np.uint8]) -> list[Face]:
         """Returns the faces in the next frame, the longest track first.
@@ -197,7 +182,13 @@ class Tracker:
         hidden = [track for track in self._tracks if track.hidden]
         if hidden or len(self._tracks) < self._faces:
             at_once = cut or lost or any(track.hidden == 1 for track in hidden)
-            detections = self._detections(image, at_once=at_once)
+            detections = self._searches.detections(
+                image,
+                self._frame,
+                at_once=at_once,
+                tracking=bool(self._tracks),
+                missing=bool(hidden or self._missing),
+            )
             self._recover(image, hidden, detections)
             self._add(image, detections)
         self._frame += 1
@@ -256,63 +247,6 @@ class Tracker:
         """Adds the person of a track to the missing people."""
         assert track.face.identity is not None
         self._missing.lose(track.face.identity, track.box, self._frame, track.appearance)
-
-    def _detections(self, image: NDArray[np.uint8], *, at_once: bool) -> list[Detection]:
-        """The detections in this frame, or those of a search that an earlier frame started."""
-        detections: list[Detection] = []
-        if at_once:
-            # The detections of an earlier frame are out of date after a cut or a loss.
-            self._end_search()
-        elif self._search is not None and self._frame - self._searched_in >= SEARCHED_BESIDE:
-            detections = self._end_search()
-        view = self._view(image.shape, at_once=at_once)
-        if view is None:
-            return detections
-        self._searched_in = self._frame
-        if view == whole_view(image.shape):
-            self._whole_searched_in = self._frame
-        if at_once or not self._tracks:
-            return detections + detect_in(self._detector, image, view)
-        self._search = self._beside.submit(detect_in, self._detector, image, view)
-        return detections
-
-    def _view(self, shape: tuple[int, ...], *, at_once: bool) -> View | None:
-        """The view to search in this frame, or None.
-
-        Args:
-            shape: of the frame.
-            at_once: whether this frame must be searched.
-        """
-        whole = whole_view(shape)
-        if at_once:
-            return whole
-        if self._search is not None:
-            return None
-        since, since_whole = self._frame - self._searched_in, self._frame - self._whole_searched_in
-        tiles = tile_views(shape)
-        if not self._tracks:
-            # Without faces the network does not run, so that there is time for two searches.
-            if since_whole >= SEARCH_EVERY:
-                return whole
-            return self._next([*tiles, whole._replace(turned=True)]) if since_whole == 1 else None
-        if self._missing or any(track.hidden for track in self._tracks):
-            if since < SEARCH_EVERY:
-                return None
-            # A lost face is seldom small: every second search is of the whole frame.
-            return self._next(tiles) if tiles and since_whole == since else whole
-        views = [whole, *tiles]
-        due = since >= max(SEARCHED_BESIDE, NEWCOMERS_EVERY // len(views))
-        return self._next(views) if due else None
-
-    def _next(self, views: list[View]) -> View:
-        self._searches += 1
-        return views[self._searches % len(views)]
-
-    def _end_search(self) -> list[Detection]:
-        """Waits for the search beside the network, if any, and returns its detections."""
-        detections = [] if self._search is None else self._search.result()
-        self._search = None
-        return detections
 
     def _recover(
         self, image: NDArray[np.uint8], hidden: Sequence[_Track], detections: Sequence[Detection]
@@ -445,11 +379,6 @@ def landmark_track(frames: Sequence[Sequence[Face]], scheme: Scheme) -> NDArray[
     """Returns the first face's landmarks of T frames, float32 [T, L, 2]; nan without a face."""
     blank = np.full((scheme.count, 2), np.nan, np.float32)
     return np.stack([faces[0].landmarks if faces else blank for faces in frames])
-
-
-def _box(face: Face) -> NDArray[np.float32]:
-    """The bounding box of a face's landmarks."""
-    return whole_face_box(face.landmarks, face.scheme, expected=face.box)
 
 
 def _region(

@@ -8,10 +8,10 @@ from inference.fake_tracker import SIDE, FakeDetector, FakeNetwork, box_at, midd
 
 from rednet_jax.detection.detector import POINTS, Detection
 from rednet_jax.inference import streams
+from rednet_jax.inference.schedule import NEWCOMERS_EVERY
 from rednet_jax.inference.tracker import (
     HIDDEN_ABOVE,
     HIDDEN_FRAMES,
-    NEWCOMERS_EVERY,
     SURE_ABOVE,
     Tracker,
 )
@@ -183,7 +183,7 @@ def test_batches_are_padded_to_a_few_sizes(fake):
     tracker.update(picture(*centres[:3]))
     assert net.batches == [4]
     tracker.reset()
-    tracker._detector.boxes = tuple(box_at(*centre) for centre in centres)
+    tracker._searches._detector.boxes = tuple(box_at(*centre) for centre in centres)
     tracker.update(picture(*centres))
     assert net.batches == [4, 5]
 

@@ -8,7 +8,7 @@ from inference.fake_tracker import SCENE, SIDE, box_at, middle, picture
 
 from rednet_jax.detection.detector import Detection, by_prominence
 from rednet_jax.inference.missing import REMEMBERED
-from rednet_jax.inference.tracker import NEWCOMERS_EVERY, SEARCH_EVERY, SEARCHED_BESIDE
+from rednet_jax.inference.schedule import NEWCOMERS_EVERY, SEARCH_EVERY, SEARCHED_BESIDE
 from rednet_jax.landmarks.builtin import IBUG68
 
 
