@@ -121,7 +121,7 @@ def changed(**changes: Any) -> Callable[[dict[str, Any]], None]:
         (changed(conversions=[1]), "scheme.conversions: not an object"),
     ],
 )
-def test_an_invalid_scheme_is_refused_with_its_field(change, reason: str, tmp_path: Path) -> None:
+def test_an_invalid_scheme_is_an_error_with_its_field(change, reason: str, tmp_path: Path) -> None:
     plain = copy.deepcopy(MINE)
     change(plain)
     path = write(tmp_path, plain)
@@ -134,12 +134,12 @@ def test_an_invalid_scheme_is_refused_with_its_field(change, reason: str, tmp_pa
     ("text", "reason"),
     [("", "not JSON"), ("[1]", "is not a JSON object"), ("[" * 100_000, "not JSON")],
 )
-def test_an_invalid_json_file_is_refused(text: str, reason: str, tmp_path: Path) -> None:
+def test_an_invalid_json_file_is_an_error(text: str, reason: str, tmp_path: Path) -> None:
     with pytest.raises(RednetError, match=reason):
         load_scheme(write(tmp_path, text))
 
 
-def test_an_unknown_name_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_name_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RednetError, match=r"no such file or built-in scheme \(ibug68, "):
         load_scheme(tmp_path / "none.json")
     with pytest.raises(RednetError, match="no built-in scheme 'ibug69'"):

@@ -73,8 +73,10 @@ def test_round_trip(tmp_path, size, fps):
     assert reader.broken is None
     for number, frame in enumerate(frames):
         assert frame.shape == (height, width, 3) and frame.dtype == np.uint8
-        want = np.pad(ramp(number, size), ((0, size[1] % 2), (0, size[0] % 2), (0, 0)), mode="edge")
-        assert abs(frame.astype(float) - want).mean() < 4
+        expected = np.pad(
+            ramp(number, size), ((0, size[1] % 2), (0, size[0] % 2), (0, 0)), mode="edge"
+        )
+        assert abs(frame.astype(float) - expected).mean() < 4
 
 
 def test_a_float_rate_is_kept(tmp_path):
@@ -111,10 +113,10 @@ def test_the_display_matrix_is_applied(tmp_path, matrix, shown):
     data[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
     (frame,), reader = read(path)
-    want = shown(quarters)
-    assert reader.size == want.shape[1::-1]
-    assert frame.shape == want.shape
-    assert np.abs(frame.astype(float) - want).mean() < 8
+    expected = shown(quarters)
+    assert reader.size == expected.shape[1::-1]
+    assert frame.shape == expected.shape
+    assert np.abs(frame.astype(float) - expected).mean() < 8
 
 
 def test_a_trimmed_file_is_complete(tmp_path):
