@@ -126,7 +126,7 @@ def test_losses_need_unique_names(extra) -> None:
     def landmarks(output, targets):
         return output.landmarks[:, 0, 0]
 
-    with pytest.raises(RednetError, match="that no other term has: landmarks"):
+    with pytest.raises(RednetError, match="unlike that of other terms: landmarks"):
         one_stage(my_preset(), extra_losses=(landmarks,))
 
 

@@ -179,9 +179,9 @@ class Identity(nnx.Module):
 def scale_confidence(
     config: RedNetConfig, variables: dict[str, Any], slope: float, intercept: float
 ) -> dict[str, Any]:
-    """Returns variables whose network has the confidence sigmoid(slope * logit + intercept).
+    """Returns variables for which the confidence is sigmoid(slope * logit + intercept).
 
-    Its landmarks are the same, bit for bit.
+    The landmarks are the same, bit for bit.
 
     Args:
         config: of the network.

@@ -40,7 +40,7 @@ class Scan(Protocol):
 
 
 class LoopOptions(NamedTuple):
-    """The static options of one call: the same for all of its frames and passes."""
+    """The static arguments of one call, as in `rednet.align_clip`; `frames` is T."""
 
     config: RedNetConfig
     feedback_steps: int

@@ -1,7 +1,7 @@
 """Re-crops: the crop of each pass is computed from the landmarks of the pass before.
 
 Not in the papers. A crop is an affine map [B, 2, 3] from its pixels to those of the network's input
-image, whose side is `context` times that of the first crop.
+image. The side of this image is `context` times that of the first crop.
 """
 
 from __future__ import annotations
@@ -90,6 +90,6 @@ def crop_images(config: RedNetConfig, images: jax.Array, crop: jax.Array) -> jax
 
 
 def on_image(crop: jax.Array, landmarks: jax.Array) -> jax.Array:
-    """Returns landmarks [B, L, 2] in image pixels, given in crop pixels."""
+    """Transforms landmarks [B, L, 2] from crop pixels to image pixels."""
     placed: jax.Array = apply_affine(crop, landmarks)
     return placed

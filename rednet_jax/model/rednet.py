@@ -65,8 +65,8 @@ class Output(NamedTuple):
     """The results of the last pass, and those of every pass in `per_step`.
 
     Shapes are those of images; for clips they are [B, T, ...] instead of [B, ...]. All landmarks
-    are in pixels of the image that the network was given. If the config has re-crops, this image
-    also shows what is around the first crop.
+    are in pixels of the input image. If the config has re-crops, this image is larger than the
+    first crop.
 
     Attributes:
         landmarks: [B, L, 2], image pixels (x, y), pixel centres at integers.

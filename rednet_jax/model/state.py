@@ -49,7 +49,7 @@ def initial_state(config: RedNetConfig, batch: int, dtype: Any = jnp.float32) ->
 
 
 def on_new_image(config: RedNetConfig, state: State, warp: jax.Array) -> State:
-    """Returns the state for an image whose pixels `warp` maps to those of the image before it."""
+    """Returns the state for the next image; `warp` maps its pixels to those of the image before."""
     if config.recrop != "none":
         # The crop stays on the face, and the maps in the crop: only the crop's coordinates change.
         return state._replace(crop=compose_affine(invert_affine(warp), state.crop))
@@ -60,7 +60,7 @@ def on_new_image(config: RedNetConfig, state: State, warp: jax.Array) -> State:
 
 
 def move_feedback(config: RedNetConfig, feedback: jax.Array, warp: jax.Array) -> jax.Array:
-    """Returns z resampled into a new crop, whose pixels `warp` maps to those of the old one."""
+    """Returns z resampled into a new crop; `warp` maps its pixels to those of the old crop."""
     if config.feedback == "none":
         return feedback
     nearest = config.feedback == "label_map"

@@ -41,7 +41,7 @@ def _lstm_cell(gates: jax.Array, cell: jax.Array) -> Memory:
 
 
 class PooledLSTM(nnx.Module):
-    """The papers' form: an LSTM on the code's spatial mean, whose output is added at every pixel.
+    """The papers' form: an LSTM on the code's spatial mean; its output is added at every pixel.
 
     The output layer is initialised to zero, so a network trained on images is unchanged at first.
     """

@@ -1,1 +1,1 @@
-"""Training: losses, state, one step, checkpoints, the loop."""
+"""Training: experiments, losses, the training step, checkpoints and the loop."""

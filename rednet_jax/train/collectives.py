@@ -2,8 +2,8 @@
 
 Every collective has a start-up time, so many small ones take longer than one of the same size.
 Sharded arrays are flattened and concatenated to one vector for each part of the network (`encoder`,
-`decoder`, ...), so that the gradients of one part can be reduced while the backward pass computes
-those of another.
+`decoder`, ...). So the gradients of one part can be reduced while the backward pass computes those
+of another.
 
 All functions run inside `jax.shard_map` or `jax.pmap`. All arrays of a tree have the same dtype.
 """
@@ -34,7 +34,7 @@ def gather_params(params: Tree, specs: Tree) -> Tree:
         specs: `PartitionSpec` of each array.
 
     Returns:
-        The parameters, whole.
+        The full parameters.
     """
     leaves, structure = jax.tree.flatten(params)
     for group in _sharded(params, specs):
@@ -51,19 +51,19 @@ def gather_params(params: Tree, specs: Tree) -> Tree:
 def average_gradients(
     gradients: Tree, specs: Tree, replicated: Tree, axes: Axes
 ) -> tuple[Tree, Tree]:
-    """Averages gradients over devices, and leaves each sharded as its parameter is.
+    """Averages gradients over devices; each result is sharded as its parameter is.
 
     Sharded arrays take a reduce-scatter along `fsdp` and an all-reduce along the other axes for
     each part of the network. All other arrays, together with `replicated`, take one all-reduce.
 
     Args:
-        gradients: of whole parameters, from this device's share of the batch.
+        gradients: of the full parameters, from this device's share of the batch.
         specs: `PartitionSpec` of each array.
-        replicated: another tree that is averaged over devices.
+        replicated: another tree to average over devices.
         axes: mapped axes that the batch is split over.
 
     Returns:
-        The gradients, each array this device's shard, and the other tree, whole.
+        The gradients, each array this device's shard, and the averaged other tree.
     """
     leaves, structure = jax.tree.flatten(gradients)
     groups = _sharded(gradients, specs)
@@ -90,7 +90,7 @@ def average_gradients(
 
 
 def sharded_norm(tree: Tree, specs: Tree) -> Array:
-    """Returns the l2 norm of all arrays together, a scalar, with one all-reduce.
+    """Returns the l2 norm of all arrays of a tree, a scalar, with one all-reduce.
 
     Args:
         tree: each array is this device's shard.
@@ -104,16 +104,16 @@ def sharded_norm(tree: Tree, specs: Tree) -> Array:
 
 
 def gather_batch(values: dict[str, Array], axes: Axes) -> dict[str, Array]:
-    """All-gathers numbers of each sample, [b] of each device to [B], in one collective.
+    """All-gathers a number per sample, [b] of each device to [B], in one collective.
 
-    The first of `axes` is the major one, as in a batch that `batch_sharding` lays out.
+    The first of `axes` is the major one, as in the layout of `batch_sharding`.
     """
     stacked = lax.all_gather(jnp.stack(list(values.values())), axes, axis=1, tiled=True)
     return dict(zip(values, stacked, strict=True))
 
 
 def _sharded(tree: Tree, specs: Tree) -> list[list[tuple[int, int]]]:
-    """For each part of the network, the sharded arrays: number among all, and the sharded axis."""
+    """Returns index and sharded axis of the sharded arrays, for each part of the network."""
     parts: dict[Any, list[tuple[int, int]]] = {}
     flat = jax.tree.leaves(specs, is_leaf=lambda spec: isinstance(spec, PartitionSpec))
     for number, ((path, _), spec) in enumerate(
@@ -125,6 +125,6 @@ def _sharded(tree: Tree, specs: Tree) -> list[list[tuple[int, int]]]:
 
 
 def _split(vectors: Array, shards: list[Any]) -> list[Array]:
-    """The last axis in stretches as long as the arrays that were concatenated."""
+    """Splits the last axis into the sizes of the arrays that were concatenated."""
     ends = itertools.accumulate(math.prod(shard.shape) for shard in shards)
     return jnp.split(vectors, list(ends)[:-1], axis=-1)

@@ -1,6 +1,6 @@
-"""Sharded training, stopped and resumed, in a process of its own: `rednet quickstart`'s last part.
+"""Sharded training, stopped and resumed, in a subprocess: the last part of `rednet quickstart`.
 
-XLA reads its flags once, as JAX starts, and four virtual devices are such a flag.
+It needs a subprocess because XLA reads its flags once, and the four virtual devices are a flag.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from typing import NamedTuple
 from rednet_jax.errors import RednetError
 
 STOPPED, RESUMED = 20, 40
-"""Optimiser steps done when the run is stopped, and when the resumed run is."""
+"""Optimiser steps at which the run is stopped, and at which the resumed run is."""
 
 MESH = {"data": 2, "fsdp": 2}
 
 _XLA_FLAGS = (
     "--xla_force_host_platform_device_count=4",
-    # Nearly all the time goes to compiling, and so little is run that slower code takes less.
+    # Nearly all the time is compilation: slower code that compiles faster takes less in total.
     "--xla_backend_optimization_level=0",
     "--xla_cpu_use_fusion_emitters=false",
 )
 
 
 class Demonstration(NamedTuple):
-    """What became of the run.
+    """The results of the run.
 
     Attributes:
         run_dir: its folder.
-        experiment: the file that describes it.
-        resumed_at: steps done by the checkpoint that the second part resumed from.
+        experiment: its experiment file.
+        resumed_at: step of the checkpoint that the second part resumed from.
         losses: of the last batch of each part.
         nmes: validation NME of the averaged weights at the end of each part, percent.
     """
@@ -47,7 +47,7 @@ class Demonstration(NamedTuple):
 
 
 def smoke_path() -> Path:
-    """Returns experiments/smoke.py: in the wheel below the package, in a checkout beside it."""
+    """Returns the path of experiments/smoke.py, in an installed package or in a checkout."""
     package = Path(str(importlib.resources.files("rednet_jax")))
     installed = package / "experiments" / "smoke.py"
     return installed if installed.is_file() else package.parent / "experiments" / "smoke.py"
@@ -57,19 +57,19 @@ def demonstrate(folder: str | os.PathLike[str]) -> Demonstration:
     """Trains experiments/smoke.py on a mesh of 4 virtual CPU devices, stops, and resumes.
 
     Args:
-        folder: the run's folder is made in it: `smoke`, or `smoke_2` and so on where there is one.
+        folder: the run's folder is created in it: `smoke`, or `smoke_2` and so on if it exists.
 
     Returns:
-        What became of the run, read from its folder.
+        The results, read from the run's folder.
 
     Raises:
-        RednetError: the process that trains failed.
+        RednetError: the subprocess failed.
     """
     names = itertools.chain(["smoke"], (f"smoke_{number}" for number in itertools.count(2)))
     run_dir = next(path for path in (Path(folder) / name for name in names) if not path.exists())
     flags = " ".join([os.environ.get("XLA_FLAGS", ""), *_XLA_FLAGS])
     done = subprocess.run(
-        # Without -P what lies in the current folder could take a module's place.
+        # Without -P, files in the current folder could shadow modules.
         [sys.executable, "-P", "-m", __name__, str(run_dir)],
         env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
@@ -77,9 +77,11 @@ def demonstrate(folder: str | os.PathLike[str]) -> Demonstration:
         check=False,
     )
     if done.returncode:
-        ended = f"ended by signal {-done.returncode}" if done.returncode < 0 else "no reason given"
-        said = done.stderr.strip().splitlines() if done.returncode > 0 else []
-        raise RednetError(f"{run_dir}: training failed ({said[-1] if said else ended})")
+        if done.returncode < 0:
+            cause = f"ended by signal {-done.returncode}"
+        else:
+            cause = (done.stderr.strip().splitlines() or ["no error message"])[-1]
+        raise RednetError(f"{run_dir}: training failed ({cause})")
     return _read(run_dir)
 
 
@@ -99,7 +101,7 @@ def _read(run_dir: Path) -> Demonstration:
 
 
 def _train_twice(run_dir: Path) -> None:
-    """Both parts in one process: the second finds all in the folder, but for what is compiled."""
+    """Trains both parts in one process, so that compiled programs are shared."""
     from rednet_jax.train.load import load_experiment
     from rednet_jax.train.loop import train
 

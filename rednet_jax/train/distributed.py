@@ -1,4 +1,4 @@
-"""Many processes that train as one: which they are, and what they do one after the other."""
+"""Training in many processes: finding their places, joining them, and comparing their inputs."""
 
 from __future__ import annotations
 
@@ -37,24 +37,24 @@ _Built = TypeVar("_Built")
 
 
 def find_place(coordinator: str | None, processes: int | None, process: int | None) -> Place | None:
-    """Returns the place of this process, or None for one that trains alone.
+    """Returns the place of this process, or None if it trains alone.
 
     Args:
-        coordinator: HOST:PORT of process 0; `auto` for what JAX finds in the environment; None for
-            the same where srun or GKE says that it started more than one process.
-        processes: how many there are; 1 trains alone, whatever the environment says.
-        process: this one's number, from 0.
+        coordinator: HOST:PORT of process 0; `auto` to let JAX detect the job in the environment;
+            None for the same if srun or GKE started more than one process.
+        processes: number of processes; with 1, the process trains alone in any environment.
+        process: number of this process, from 0.
 
     Raises:
-        RednetError: arguments that do not fit together, or nothing found.
+        RednetError: arguments that do not fit together, or no job detected.
     """
     if processes is not None and processes < 1:
         raise RednetError(f"--processes must be at least 1, not {processes}")
     if coordinator is None or coordinator == "auto":
         if process is not None or processes not in (None, 1):
             raise RednetError("--processes and --process-id need --coordinator HOST:PORT")
-        asked = coordinator == "auto" or _many_were_started()
-        return _detected() if asked and processes is None else None
+        detects = coordinator == "auto" or _is_one_of_many()
+        return _detect_place() if detects and processes is None else None
     host, port = _host_and_port(coordinator)
     if processes is None or process is None:
         raise RednetError(f"--coordinator {coordinator} needs --processes and --process-id")
@@ -70,17 +70,17 @@ def _host_and_port(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _many_were_started() -> bool:
-    """Whether SLURM's srun, or GKE on TPUs, started several processes and this is one of them."""
-    # SLURM_NTASKS, which JAX reads, is also set in the shell of an allocation, where none was.
+def _is_one_of_many() -> bool:
+    """Returns whether SLURM's srun, or GKE on TPUs, started this process and others."""
+    # Not SLURM_NTASKS, which JAX reads: it is also set in the shell of an allocation, without srun.
     tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
     hosts = os.environ.get("TPU_PROCESS_ADDRESSES") or os.environ.get("TPU_WORKER_HOSTNAMES", "")
     slices = os.environ.get("MEGASCALE_NUM_SLICES", "1")
     return "," in hosts or any(count.isdecimal() and int(count) > 1 for count in (tasks, slices))
 
 
-def _detected() -> Place | None:
-    # JAX tells where process 0 is to its own `initialize` alone.
+def _detect_place() -> Place | None:
+    # JAX has no public function for the address of process 0.
     from jax._src.clusters import ClusterEnv
 
     try:
@@ -93,12 +93,12 @@ def _detected() -> Place | None:
         raise RednetError(f"--coordinator auto: {first_line}") from error
     if address is None or processes is None or process is None:
         raise RednetError(
-            "--coordinator auto: JAX finds no SLURM, Open MPI, TPU or Kubernetes job here; "
-            "--processes 1 trains alone"
+            "--coordinator auto: JAX detects no SLURM, Open MPI, TPU or Kubernetes job; "
+            "use --processes 1 to train in one process"
         )
     if processes == 1:
         return None
-    # Left to JAX, which reads this variable.
+    # JAX itself reads the variable.
     chosen = None if devices is None or "JAX_LOCAL_DEVICE_IDS" in os.environ else list(devices)
     return Place(*_host_and_port(address), processes, process, chosen)
 
@@ -107,12 +107,12 @@ def _detected() -> Place | None:
 def joined(
     coordinator: str | None = None, processes: int | None = None, process: int | None = None
 ) -> Iterator[None]:
-    """Within the block JAX has the devices of all processes; at its end they part.
+    """Connects the processes: within the block, JAX has the devices of all of them.
 
-    To be entered before anything is computed. Where another process is gone, this one says so and
-    ends with status `peers.LOST`. Where the block raises, the process ends at once, with the status
+    Must be entered before any computation. If another process ends, this one prints a message and
+    exits with status `peers.LOST`. If the block raises, this process exits at once, with the status
     that the command would have (2 after a RednetError, 130 when interrupted, 1 after a traceback):
-    Python's own way out waits for processes that wait for this one.
+    Python's normal exit would wait for processes that wait for this one.
 
     Args:
         coordinator: as in `find_place`.
@@ -120,7 +120,7 @@ def joined(
         process: as in `find_place`.
 
     Raises:
-        RednetError: as in `find_place`; others that do not come, or cannot be reached.
+        RednetError: as in `find_place`; or other processes do not join or cannot be reached.
     """
     place = find_place(coordinator, processes, process)
     if place is None:
@@ -132,17 +132,17 @@ def joined(
         _initialise(place, service)
         yield
     except BaseException as error:
-        _leave_alone(error)
-    watch.part()
+        _exit_after(error)
+    watch.wait_for_all()
     jax.distributed.shutdown()
 
 
 def _initialise(place: Place, service: int) -> None:
-    """Starts JAX's service in process 0, and its client in each."""
+    """Starts JAX's coordination service in process 0, and its client in all processes."""
     port = relay_to((place.host, service)) if place.process else service
     proxies = getproxies_environment()
     if proxies.keys() - {"no", "no_grpc"}:
-        # Else gRPC would ask one for this very machine.
+        # Otherwise gRPC would connect to the local relay through a proxy.
         direct = proxies.get("no_grpc") or proxies.get("no")
         os.environ[_DIRECT] = f"{direct},127.0.0.1" if direct else "127.0.0.1"
     jax.distributed.initialize(
@@ -155,31 +155,31 @@ def _initialise(place: Place, service: int) -> None:
     )
     counts = Counter(device.process_index for device in jax.devices())
     if len(set(counts.values())) > 1:
-        told = ", ".join(str(counts[number]) for number in sorted(counts))
-        raise RednetError(f"every process needs as many devices as the others, not {told}")
-    # Now, as the first connection between devices does not wait long for a process that is busy.
+        each = ", ".join(str(counts[number]) for number in sorted(counts))
+        raise RednetError(f"all processes need the same number of devices, not {each}")
+    # Connects the devices now: later, the connection could time out while a process is busy.
     multihost_utils.sync_global_devices("joined")
     if place.process == 0:
         devices = f"{jax.device_count()} {jax.default_backend()} devices"
         print(f"{place.processes} processes at {place.host}:{place.port}, {devices}", flush=True)
 
 
-def _leave_alone(error: BaseException) -> NoReturn:
+def _exit_after(error: BaseException) -> NoReturn:
     if isinstance(error, RednetError):
         end(str(error), 2)
     if isinstance(error, KeyboardInterrupt):
         end("interrupted", 130)
-    # Where another process is gone, what waits for it may fail before the watch has spoken.
+    # If another process has ended, a collective may fail before the watch prints its message.
     time.sleep(2 * GRACE_SECONDS)
     traceback.print_exception(error)
     leave(1)
 
 
 def after_the_first(build: Callable[[], _Built]) -> _Built:
-    """Returns what `build` returns; process 0 calls it before the others do.
+    """Returns the result of `build`, which process 0 calls before the others do.
 
-    So files that are made where they are missing have one maker: on file systems that machines
-    share, the lock of a folder holds within one machine only.
+    So only process 0 creates missing files: on a shared file system, the lock of a folder is held
+    within one machine only.
     """
     if jax.process_count() == 1:
         return build()
@@ -191,48 +191,48 @@ def after_the_first(build: Callable[[], _Built]) -> _Built:
     return built
 
 
-def check_alike(told: Mapping[str, Any]) -> None:
-    """Makes sure that all processes, each of which calls this, were told the same.
+def check_alike(values: Mapping[str, Any]) -> None:
+    """Checks that all processes have the same values; all processes must call this.
 
     Args:
-        told: what must not differ, plain JSON.
+        values: to compare, JSON values.
 
     Raises:
-        RednetError: it differs; in each of them, and names every field.
+        RednetError: they differ; in all processes, with the names of the fields.
     """
     if jax.process_count() == 1:
         return
-    first, *others = (json.loads(text) for text in _exchanged(json.dumps(told)))
+    first, *others = (json.loads(text) for text in _all_gather_text(json.dumps(values)))
     lines = [
         f"process {number} differs from process 0: "
-        + ", ".join(f"{name} is {shown(b)}, not {shown(a)}" for name, a, b in found)
+        + ", ".join(f"{name} is {shown(b)}, not {shown(a)}" for name, a, b in changed)
         for number, other in enumerate(others, 1)
-        if (found := differences(first, other))
+        if (changed := differences(first, other))
     ]
     if lines:
         raise RednetError("; ".join(lines))
 
 
-def _exchanged(text: str) -> list[str]:
-    """The texts that all processes, each of which calls this, hand in; in their order."""
-    mine = np.frombuffer(text.encode(), np.uint8)
-    sizes = multihost_utils.process_allgather(np.int32(len(mine)))
-    # Arrays that are gathered have one shape.
+def _all_gather_text(text: str) -> list[str]:
+    """Returns the texts of all processes, in their order; all processes must call this."""
+    own = np.frombuffer(text.encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.int32(len(own)))
+    # An all-gather needs the same shape in all processes.
     padded = np.zeros(max(sizes), np.uint8)
-    padded[: len(mine)] = mine
+    padded[: len(own)] = own
     rows = np.asarray(multihost_utils.process_allgather(padded))
     return [row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
 
 
 def check_shared(run_dir: Path, checkpoint: int | None) -> None:
-    """Makes sure that all processes, each of which calls this, see the same run folder.
+    """Checks that all processes see the same run folder; all processes must call this.
 
     Args:
         run_dir: the run's folder, which process 0 has claimed.
-        checkpoint: step of the latest that this process sees, None without one.
+        checkpoint: step of the newest checkpoint that this process sees; None without one.
 
     Raises:
-        RednetError: they do not; in each of them.
+        RednetError: they do not; in all processes.
     """
     if jax.process_count() == 1:
         return
@@ -240,6 +240,6 @@ def check_shared(run_dir: Path, checkpoint: int | None) -> None:
     seen = -1 if checkpoint is None else checkpoint
     if not (run_dir / "config.json").exists():
         seen = -2
-    told = multihost_utils.process_allgather(np.int32(seen))
-    if others := np.flatnonzero(told != told[0]).tolist():
+    steps = multihost_utils.process_allgather(np.int32(seen))
+    if others := np.flatnonzero(steps != steps[0]).tolist():
         raise RednetError(f"{run_dir}: processes 0 and {others[0]} see different folders there")

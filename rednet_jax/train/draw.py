@@ -1,4 +1,4 @@
-"""The images of a step, drawn on the device: augmented faces and clips, or generated ones."""
+"""The images of a training step, made on the device: augmented or generated faces and clips."""
 
 import functools
 from collections.abc import Callable
@@ -21,10 +21,10 @@ from rednet_jax.train.terms import Targets
 
 
 class GeneratedRows(NamedTuple):
-    """A batch of generated faces before it is drawn; a pytree.
+    """The rows of a batch of faces that are still to be generated; a pytree.
 
     Attributes:
-        row: int32 [B], place in the batch of all processes: what random draws come from.
+        row: int32 [B], row in the batch of all processes, from which the random keys are derived.
     """
 
     row: NDArray[np.int32]
@@ -43,13 +43,13 @@ class GeneratedFaces(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """What the network sees, and what should come of it.
+    """Input images of the network, and the targets of the losses.
 
     Attributes:
         images: float32 [B, S, S, 3] in [0, 1], or clips [B, T, S, S, 3].
-        targets: of them.
+        targets: of the images.
         warps: float32 [B, T, 2, 3], pixels of each frame's crop to pixels of the crop before it;
-            None for images, and for clips whose crop stands still.
+            None for images, and for clips with one crop for all frames.
     """
 
     images: Array
@@ -58,31 +58,31 @@ class Drawn(NamedTuple):
 
 
 def quick_to_compile() -> dict[str, int] | None:
-    """Returns XLA's options for programs of the generator.
+    """Returns XLA's compiler options for programs of the generator.
 
-    They have hundreds of kernels. On a CPU the first level of optimisation compiles them in three
-    quarters of the time and leaves them as fast.
+    They have hundreds of kernels. On a CPU, optimisation level 1 compiles them in three quarters of
+    the time, and they run as fast.
     """
     return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
 
 
 def generate_faces(faces: SyntheticConfig, frames: int | None, keys: Array) -> GeneratedFaces:
     """Generates a face, or a clip of T frames, for each key [B]."""
-    one = functools.partial(generate, faces)
+    generate_one = functools.partial(generate, faces)
     if frames is not None:
-        one = functools.partial(generate_clip, faces, frames=frames)
-    # One face fits the cache of a processor, and is traced once where vmap traces it twice.
+        generate_one = functools.partial(generate_clip, faces, frames=frames)
+    # One face fits the cache of a processor, and `map` traces once where `vmap` traces twice.
     if jax.default_backend() == "cpu":
-        return GeneratedFaces(*jax.lax.map(one, keys))
-    return GeneratedFaces(*jax.vmap(one)(keys))
+        return GeneratedFaces(*jax.lax.map(generate_one, keys))
+    return GeneratedFaces(*jax.vmap(generate_one)(keys))
 
 
 @functools.cache
 def generator(faces: SyntheticConfig, frames: int | None) -> Callable[[Array], GeneratedFaces]:
     """Returns `generate_faces`, compiled for one device.
 
-    It is a program of its own, because it takes as long to compile as the network does: the steps
-    with any number of passes share it, and the validation faces do.
+    It is a separate program because it takes as long to compile as the network: steps with any
+    number of passes share it with the validation faces.
     """
     compiled: Callable[[Array], GeneratedFaces] = jax.jit(
         functools.partial(generate_faces, faces, frames), compiler_options=quick_to_compile()
@@ -99,14 +99,14 @@ def generate_batch(
 ) -> GeneratedFaces:
     """Generates the faces or clips of a step.
 
-    Every draw comes from (seed, step, row of the batch), never from a device.
+    Random keys depend on (seed, step, row of the batch), not on the device.
 
     Args:
         experiment: the run.
-        stage: of it, with generated data.
+        stage: of the experiment, with generated data.
         step: int32 [], steps done before.
         batch: B rows.
-        of_keys: what computes `generate_faces`.
+        of_keys: implementation of `generate_faces`.
     """
     assert isinstance(stage.data, GeneratedData)
     frames = None if stage.clips is None else stage.clips.frames
@@ -120,13 +120,13 @@ def _step_keys(seed: int, step: Array, row: Array) -> Array:
 
 
 def draw(experiment: Experiment, stage: Stage, step: Array, batch: Batch | GeneratedFaces) -> Drawn:
-    """Draws the images or clips of a step; those that are generated have been drawn before it.
+    """Augments the faces or clips of a step; generated ones are returned with their targets.
 
-    Every draw comes from (seed, step, row of the batch), never from a device.
+    Random keys depend on (seed, step, row of the batch), not on the device.
 
     Args:
         experiment: the run.
-        stage: of it.
+        stage: of the experiment.
         step: int32 [], steps done before.
         batch: B faces or clips.
     """
@@ -134,8 +134,8 @@ def draw(experiment: Experiment, stage: Stage, step: Array, batch: Batch | Gener
     if isinstance(batch, GeneratedFaces):
         landmarks = convert(batch.landmarks, HEAD70, model.scheme)
         labelled = jnp.ones(landmarks.shape[:-1], bool)
-        nobody = jnp.full(landmarks.shape[:-2], -1, jnp.int32)
-        return Drawn(batch.images, Targets(landmarks, labelled, nobody), None)
+        unknown = jnp.full(landmarks.shape[:-2], -1, jnp.int32)
+        return Drawn(batch.images, Targets(landmarks, labelled, unknown), None)
     assert not isinstance(stage.data, GeneratedData)
     keys = row_keys(root(experiment.seed, Stream.DRAWS), step, jnp.asarray(batch.row))
     images, landmarks, labelled = map(jnp.asarray, (batch.images, batch.landmarks, batch.labelled))

@@ -1,4 +1,4 @@
-"""One frozen description of a run: the network, and the stages that it is trained in."""
+"""The description of a run as frozen dataclasses: the network and the stages of training."""
 
 import dataclasses
 import json
@@ -27,18 +27,19 @@ def _at_least(name: str, value: float, least: int) -> None:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Prepared data sets that are trained on, mixed.
+    """A mix of prepared data sets to train on.
 
     Attributes:
-        train: NAME/SPLIT of each; where single faces are read, every labelled frame of a clip is
-            one; where clips are, an image is one that shows it in every frame.
-        weights: of each of `train`; a weight's part of their sum is its part of every batch, or
-            of some batches where the parts do not come out even.
+        train: NAME/SPLIT of each data set. A stage of images takes each labelled frame of a clip as
+            an image; a stage of clips takes each image as a clip of identical frames.
+        weights: of each of `train`. A data set has the share of its weight in the sum of weights in
+            every batch; shares that are not whole numbers of faces vary from batch to batch.
         validation: NAME/SPLIT that checkpoints are chosen by; a stage with clips can name a split
-            of clips, where f_tRNN takes part.
-        styles: whose labels are trained on; points labelled by others' conventions do not count.
-        cached_size: pixels on each side of a cached face, at least those that the network sees.
-        cover: side of a cached face in sides of the network's crop: the room that augmentation has.
+            of clips, on which f_tRNN runs.
+        styles: annotation styles to train on; landmarks labelled in another style are masked.
+        cached_size: side of a cached face in pixels, at least that of the network's input image.
+        cover: side of a cached face in units of the side of the network's crop, which limits
+            augmentation.
     """
 
     train: tuple[str, ...] = ("300w/train",)
@@ -49,7 +50,7 @@ class DataConfig:
     cover: float = 1.6
 
     def __post_init__(self) -> None:
-        """Refuses a mix that says nothing."""
+        """Raises a RednetError for invalid fields."""
         check_fields(self, "data.")
         for split in (*self.train, self.validation):
             if split.count("/") != 1:
@@ -64,44 +65,44 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class GeneratedData:
-    """Faces that the step draws on the device: nothing is prepared or read.
+    """Faces that are generated on the device in each step, without prepared data.
 
-    The generator displaces its crops and paints noise and occluders itself, so these faces are not
-    augmented again.
+    They are not augmented: the generator itself jitters crops and adds noise and occluders.
 
     Attributes:
-        faces: how far the draws go; `size` and `margin` are those of the network's crop.
-        validation: generated faces that checkpoints are chosen by.
+        faces: distribution of the faces; `size` and `margin` are those of the network's input
+            image.
+        validation: number of generated faces that checkpoints are chosen by.
     """
 
     faces: SyntheticConfig = field(default_factory=SyntheticConfig)
     validation: int = 128
 
     def __post_init__(self) -> None:
-        """Refuses a validation without faces."""
+        """Raises a RednetError for invalid fields."""
         check_fields(self, "data.")
         _at_least("data.validation", self.validation, 1)
 
 
 @dataclass(frozen=True)
 class OptimiserConfig:
-    """AdamW, its schedule, what of the network it moves, and the average of the weights.
+    """AdamW, its learning-rate schedule, frozen parts, and the average of the weights.
 
     Attributes:
-        learning_rate: at the end of the warm-up; falls to 0 along a cosine.
-        warmup_steps: linear from 0.
-        weight_decay: on arrays of two and more axes only, so not on scales and offsets.
-        clip_norm: largest norm of the whole gradient.
-        epsilon: what AdamW adds to the root of the squared gradients' average: below it, rounding
-            is not blown up to a step of full length.
-        average: decay of the averaged weights a step; the first steps average faster.
-        frozen: parts of the network, such as `encoder` or `decoder/convs`, that stay as they are,
-            batch statistics too.
-        rates: parts of the network and the factor on their learning rate, as `encoder*0.1`; of
-            several that match, the first counts.
-        transformation: a function from the schedule of the learning rate to any optax
-            transformation, such as `optax.lion`, in place of AdamW; `weight_decay` and `epsilon`
-            are AdamW's alone.
+        learning_rate: peak, at the end of the warm-up; then a cosine decay to 0.
+        warmup_steps: of a linear warm-up from 0.
+        weight_decay: of arrays with at least two axes, so not of scales and offsets.
+        clip_norm: maximum of the global norm of the gradient.
+        epsilon: AdamW's epsilon. Gradients far below it, which are rounding errors, make small
+            steps.
+        average: decay per step of the exponential average of the weights; smaller in the first
+            steps.
+        frozen: parts of the network, such as `encoder` or `decoder/convs`, that are not trained;
+            their batch statistics do not change, either.
+        rates: parts of the network with a factor on their learning rate, as `encoder*0.1`; the
+            first match applies.
+        transformation: a function from the learning-rate schedule to an optax transformation, such
+            as `optax.lion`, used in place of AdamW, without `weight_decay` and `epsilon`.
     """
 
     learning_rate: float = 2e-3
@@ -115,7 +116,7 @@ class OptimiserConfig:
     transformation: Callable[[optax.Schedule], optax.GradientTransformation] | None = None
 
     def __post_init__(self) -> None:
-        """Refuses numbers with which nothing would be learned."""
+        """Raises a RednetError for invalid fields."""
         check_fields(self, "optimiser.")
         for name in ("learning_rate", "clip_norm", "epsilon"):
             if getattr(self, name) <= 0:
@@ -127,7 +128,7 @@ class OptimiserConfig:
         self.factors()
 
     def factors(self) -> tuple[tuple[str, float], ...]:
-        """Returns the parts named and the factor on their learning rate, 0 for the frozen ones."""
+        """Returns (part, factor on its learning rate) of `frozen`, with factor 0, and `rates`."""
         factors = [(part, 0.0) for part in self.frozen]
         for text in self.rates:
             part, _, factor = text.partition("*")
@@ -144,40 +145,40 @@ class OptimiserConfig:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of training with data, losses and a schedule of its own.
+    """A part of training with data, losses and a learning-rate schedule of its own.
 
     Weights, averaged weights and batch statistics continue from the previous stage; the optimiser
     is reinitialised.
 
     Attributes:
-        name: of the stage, for people and for changes from the command line.
-        steps: optimiser steps; the schedule ends there.
-        data: what is trained on.
-        clips: clips through both scans, as this says; None trains on single images.
-        augmentation: draws on the training images, if they are not generated.
-        drift: how the crop of a clip wanders.
+        name: of the stage, in messages and in overrides on the command line.
+        steps: optimiser steps; the learning rate reaches 0 there.
+        data: to train on.
+        clips: length and kind of clips, which run through both scans; None for single images.
+        augmentation: of the training images, if they are not generated.
+        drift: random motion of the crop over the frames of a clip.
         bursts: of corrupted frames in clips.
         losses: terms and weights.
-        extra_losses: functions (PassOutput, Targets) -> float32 [B], of each pass, added to the
-            total as they are; the metrics have them under their `__name__`. Landmarks of both are
-            float32 in pixels of the pass's crop.
+        extra_losses: functions (PassOutput, Targets) -> float32 [B] that are called at each pass.
+            Their values are added to the total without a weight, and logged under their `__name__`.
+            Landmarks of both arguments are float32 in pixels of the pass's crop.
         optimiser: of the parameters.
-        statistics: normalise by the `batch`'s moments and let the running ones follow, or by the
-            `running` ones, which then stay: the faces of a few clips are too much alike for moments
-            of their own.
-        batch_statistics: with `statistics="batch"` and many devices, whose moments those are.
+        statistics: `batch` normalises by the moments of the batch and updates the running averages.
+            `running` normalises by the running averages and does not change them, for batches of
+            a few clips: their faces are too similar for moments of their own.
+        batch_statistics: with `statistics="batch"` and many devices, the moments to normalise by.
             `global`: of the whole batch. A run's result then does not depend on the mesh, but each
             normalisation waits for an all-reduce in the forward and in the backward pass.
-            `device`: of each device's own share of the batch (device d of n has rows d * batch / n
-            to (d + 1) * batch / n); the running averages are the mean over devices. No pass waits
-            for another device, so this scales to large meshes. The result then depends on the
-            number of devices, and a small share has noisy moments. On one device both are the
-            same, and `statistics="running"` takes no moments at all.
-        one_pass_steps: the first so many steps run a single pass of the feedback loop: while its
-            maps say little, a second pass costs its time and teaches nothing.
-        batch: faces, or clips, a step.
-        accumulate: parts of a batch that are computed one after the other, and whose gradients
-            are averaged: less memory, and batch moments of the parts.
+            `device`: of each device's share of the batch (device d of n has rows d * batch / n to
+            (d + 1) * batch / n); the running averages are the mean over devices. No pass waits for
+            another device, so this scales to large meshes. The result then depends on the number of
+            devices, and a small share has noisy moments. On one device both are the same, and
+            `statistics="running"` computes no moments.
+        one_pass_steps: the first steps, which run a single pass of the feedback loop: as long as
+            response maps are poor, a second pass takes time without improving the network.
+        batch: faces, or clips, per step.
+        accumulate: number of parts of a batch that are computed one after the other; their
+            gradients are averaged. It saves memory; batch moments are those of each part.
     """
 
     name: str = "images"
@@ -197,7 +198,7 @@ class Stage:
     accumulate: int = 1
 
     def __post_init__(self) -> None:
-        """Refuses numbers that contradict each other."""
+        """Raises a RednetError for invalid fields."""
         check_fields(self, "")
         for name in ("steps", "batch", "accumulate"):
             _at_least(name, getattr(self, name), 1)
@@ -212,9 +213,11 @@ class Stage:
                 f"({self.steps})"
             )
         if self.batch % self.accumulate:
-            raise RednetError(f"batch ({self.batch}) is no multiple of accumulate")
+            raise RednetError(
+                f"batch ({self.batch}) must be a multiple of accumulate ({self.accumulate})"
+            )
         if self.losses.identity and isinstance(self.data, GeneratedData):
-            raise RednetError("losses.identity: generated faces are nobody's")
+            raise RednetError("losses.identity: generated faces have no identity")
         if self.losses.stability and self.clips is None:
             raise RednetError("losses.stability needs clips")
         if self.bursts.probability and (self.clips is None or isinstance(self.data, GeneratedData)):
@@ -222,52 +225,52 @@ class Stage:
         names = [getattr(loss, "__name__", "") for loss in self.extra_losses]
         if not all(names) or len({*names, *TERMS, *_METRICS}) < len((*names, *TERMS, *_METRICS)):
             raise RednetError(
-                f"extra_losses need a __name__ each, that no other term has: {', '.join(names)}"
+                f"extra_losses need a __name__ each, unlike that of other terms: {', '.join(names)}"
             )
 
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """The mesh of the devices of all processes.
+    """The mesh of the devices of all processes; batches are split over both axes.
 
     Attributes:
-        data: parts of a batch that are computed in parallel.
-        fsdp: the same; large parameters and optimiser state are sharded over these devices, too.
+        data: size of the axis over which parameters are replicated.
+        fsdp: size of the axis over which large parameters and optimiser state are sharded.
     """
 
     data: int = 1
     fsdp: int = 1
 
     def __post_init__(self) -> None:
-        """Refuses an axis without devices."""
+        """Raises a RednetError for an axis without devices."""
         check_fields(self, "mesh.")
         for name in ("data", "fsdp"):
             _at_least(f"mesh.{name}", getattr(self, name), 1)
 
     @property
     def devices(self) -> int:
-        """How many there are."""
+        """Number of devices."""
         return self.data * self.fsdp
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that decides a run's result.
+    """Everything that determines a run's result.
 
     Attributes:
-        name: of the run, for people.
-        model: the network; its `feedback_steps` is the number of passes trained with.
+        name: of the run, in messages and reports.
+        model: the network; its `feedback_steps` is the number of passes in training.
         stages: trained one after the other.
-        seed: of the initial weights, the order of the faces and every draw.
-        compute: dtype of activations; parameters, statistics and losses are float32 in any case.
-        mesh: of devices; a run may be resumed on another, unless a stage's `batch_statistics` are
-            each device's.
-        evaluate_every: steps between validations; a checkpoint is written at each.
-        log_every: steps between lines of metrics.jsonl; NaN is noticed then.
-        keep: checkpoints kept, beside the best.
+        seed: of the initial weights, the order of the faces and all random draws.
+        compute: dtype of activations; parameters, statistics and losses are always float32.
+        mesh: of devices; a run can be resumed on another mesh, unless a stage has
+            `batch_statistics="device"`.
+        evaluate_every: steps between validations; each writes a checkpoint.
+        log_every: steps between lines of metrics.jsonl; NaN is detected then.
+        keep: how many of the latest checkpoints are kept, in addition to the best.
 
     Raises:
-        RednetError: numbers that are out of range or contradict each other.
+        RednetError: fields are out of range or contradict each other.
     """
 
     name: str
@@ -281,7 +284,7 @@ class Experiment:
     keep: int = 2
 
     def __post_init__(self) -> None:
-        """Refuses numbers that contradict each other."""
+        """Raises a RednetError for invalid fields."""
         check_fields(self, "")
         for name in ("evaluate_every", "log_every", "keep"):
             _at_least(name, getattr(self, name), 1)
@@ -301,25 +304,25 @@ class Experiment:
             )
         if stage.losses.stability and self.model.architecture == "ijcv_resnet":
             raise RednetError(
-                f"{stage.name}: losses.stability needs points with a gradient, and those of "
-                "ijcv_resnet are read off peaks"
+                f"{stage.name}: losses.stability needs landmarks with a gradient, and those of "
+                "ijcv_resnet are peaks of maps"
             )
         if isinstance(stage.data, DataConfig) and stage.data.cover < self.model.context:
             raise RednetError(
-                f"{stage.name}: data.cover ({stage.data.cover:g}) shows less of a face's image "
-                f"than the network is given, model.context ({self.model.context:g})"
+                f"{stage.name}: data.cover ({stage.data.cover:g}) must be at least model.context "
+                f"({self.model.context:g}): a cached face must contain the network's input image"
             )
         if isinstance(stage.data, DataConfig) and stage.data.cached_size < self.model.input_size:
             raise RednetError(
-                f"{stage.name}: data.cached_size ({stage.data.cached_size}) is smaller than what "
-                f"the network sees, {self.model.input_size} pixels"
+                f"{stage.name}: data.cached_size ({stage.data.cached_size}) is smaller than the "
+                f"network's input image, {self.model.input_size} pixels"
             )
         if isinstance(stage.data, GeneratedData):
             drawn = (stage.data.faces.size, stage.data.faces.margin)
             if drawn != (self.model.input_size, self.model.input_margin):
                 raise RednetError(
-                    f"{stage.name}: data.faces are drawn with (size, margin) {drawn}, but the "
-                    f"network sees {(self.model.input_size, self.model.input_margin)}"
+                    f"{stage.name}: data.faces has (size, margin) {drawn}, but the network's input "
+                    f"image has {(self.model.input_size, self.model.input_margin)}"
                 )
 
     @property
@@ -328,7 +331,7 @@ class Experiment:
         return sum(stage.steps for stage in self.stages)
 
     def stage_at(self, step: int) -> tuple[int, int]:
-        """Returns the stage of a step counted from 0, and the step's number within it."""
+        """Returns the stage of a step, and the step's number in the stage, all from 0."""
         for number, stage in enumerate(self.stages):
             if step < stage.steps:
                 return number, step
@@ -336,12 +339,12 @@ class Experiment:
         raise ValueError(f"{self.name} has no step {step} beyond its end")
 
     def passes(self, step: int) -> int:
-        """Returns K, the passes of the feedback loop, of a step counted from 0."""
+        """Returns the number of passes K in a step, counted from 0."""
         number, within = self.stage_at(step)
         return 1 if within < self.stages[number].one_pass_steps else self.model.feedback_steps
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dicts, lists, numbers and strings."""
+        """Returns all fields as JSON values: dicts, lists, numbers and strings."""
         plain = dataclasses.asdict(self)
         plain["model"] = self.model.to_json()
         text = json.dumps(plain, default=plain_function)

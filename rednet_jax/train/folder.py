@@ -1,4 +1,4 @@
-"""The run folder: whose it is, what it began with, and the best weights so far."""
+"""The run folder: its experiment, its initial weights, and the best validation NME so far."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from rednet_jax.train.watch import ENVIRONMENT, METRICS, VALIDATION, read_rows
 from rednet_jax.weights.store import find, fingerprint, load_with, released
 
 CONFIG, INITIAL, CHECKPOINTS = "config.json", "init_from.json", "checkpoints"
-"""Names in a run's folder: the experiment, the weights that the run began with, checkpoints."""
+"""Names in a run's folder: the experiment, the run's initial weights, and checkpoints."""
 
 _FREE = re.compile(r"name|log_every|keep|mesh\.\w+|stages\[\d+\]\.name")
-"""Fields that may change when a run is resumed: names, the layout on devices, how often a line is
-logged and how many checkpoints are kept. The run's result is the same.
+"""Fields that may change when a run is resumed: names, the mesh, how often metrics are logged and
+how many checkpoints are kept. They do not change the run's result.
 
-All others may not. `evaluate_every` says which checkpoints there are to choose the best from: with
-another, best.safetensors would be of neither experiment. A stage's `steps` are where its learning
-rate reaches 0: a run that is made longer would have had larger steps from its beginning on."""
+All other fields do. `evaluate_every` determines the checkpoints from which the best is chosen: if
+it changed, best.safetensors would be that of neither experiment. The learning rate reaches 0 at the
+end of a stage's `steps`: a longer stage has other learning rates from its first step on."""
 
 
 class Initial(NamedTuple):
-    """Weights that a run begins with.
+    """The initial weights of a run, if they are those of a checkpoint.
 
     Attributes:
         checkpoint: a released name, or an absolute path.
-        fingerprint: of the weights, as `weights.store.fingerprint` has it.
-        fresh: parts of the network that began with fresh weights.
+        fingerprint: of the weights, by `weights.store.fingerprint`.
+        fresh: parts of the network that were initialised instead.
     """
 
     checkpoint: str
@@ -44,15 +44,15 @@ class Initial(NamedTuple):
 
 
 def claim(run_dir: Path, experiment: Experiment, initial: Initial | None) -> None:
-    """Makes the folder this experiment's, and records what it begins with.
+    """Records the experiment and its initial weights in a new run folder, or compares them.
 
     Args:
         run_dir: the run's folder.
-        experiment: of this call; fields that may change are recorded as they now are.
+        experiment: of this call; fields that may change are recorded with their new values.
         initial: of `initial_weights`.
 
     Raises:
-        RednetError: it is another experiment's, or cannot be written.
+        RednetError: the folder belongs to another experiment, or cannot be written.
     """
     config = run_dir / CONFIG
     now, before = experiment.to_json(), _read(config)
@@ -60,19 +60,21 @@ def claim(run_dir: Path, experiment: Experiment, initial: Initial | None) -> Non
         if not isinstance(before, dict):
             raise RednetError(f"{config}: not a run's config")
         changed = [
-            one
-            for one in differences(with_defaults(before, experiment), now)
-            if not _is_free(one.name, experiment)
+            difference
+            for difference in differences(with_defaults(before, experiment), now)
+            if not _is_free(difference.name, experiment)
         ]
         if changed:
-            told = "; ".join(f"{name} was {shown(a)}, now is {shown(b)}" for name, a, b in changed)
-            longer = any(re.fullmatch(r"stages\[\d+\]\.steps", one.name) for one in changed)
+            fields = "; ".join(
+                f"{name} was {shown(a)}, now is {shown(b)}" for name, a, b in changed
+            )
+            longer = any(re.fullmatch(r"stages\[\d+\]\.steps", each.name) for each in changed)
             hint = f"; to train on, begin another run with --init-from {run_dir}" if longer else ""
-            raise RednetError(f"{config}: the folder holds another run; {told}{hint}")
+            raise RednetError(f"{config}: the folder holds another run; {fields}{hint}")
     elif any((run_dir / CHECKPOINTS).glob("[0-9]*")):
         raise RednetError(f"{config}: missing, and the folder holds checkpoints of an unknown run")
-    # The weights first: a run that is killed between the two has not begun, and loses neither. What
-    # a run of an earlier version began with is not known, unless it is given now.
+    # The weights are recorded first: a run that is killed before its config is written can still be
+    # started. Earlier versions did not record the weights, so they are known only if given now.
     known = before is None or initial is not None
     if known and not (run_dir / INITIAL).exists():
         recorded = None if initial is None else initial._asdict()
@@ -84,47 +86,47 @@ def claim(run_dir: Path, experiment: Experiment, initial: Initial | None) -> Non
 def initial_weights(
     run_dir: Path, init_from: str | None, experiment: Experiment, fresh: Sequence[str] = ()
 ) -> Initial | None:
-    """Returns the weights that a run begins with, or began with; None for fresh ones.
+    """Returns the initial weights of a new or resumed run; None for fresh weights.
 
     Args:
-        run_dir: the run's folder; what it records counts, so that a run that was stopped before its
-            first checkpoint begins with the same weights when it is started again.
+        run_dir: the run's folder. Its record is used if there is one, so that a run that was
+            stopped before its first checkpoint starts with the same weights again.
         init_from: a released name, a safetensors file, or a run folder.
         experiment: of the run.
-        fresh: parts of the network that keep fresh weights.
+        fresh: parts of the network that are initialised instead.
 
     Raises:
         RednetError: there is no such checkpoint, it is of another network, or the run began with
             other weights.
     """
-    given = None if init_from is None else _lasting_name(init_from)
+    checkpoint = None if init_from is None else _absolute_name(init_from)
     file = run_dir / INITIAL
     if not file.exists():
         # A new run, or one of an earlier version, which did not record them.
-        if given is None:
+        if checkpoint is None:
             return None
-        config, variables = load_with(experiment.model, given)
-        check_same_network(given, config, variables, experiment.model, fresh)
-        return Initial(given, fingerprint(variables), tuple(fresh))
+        config, variables = load_with(experiment.model, checkpoint)
+        check_same_network(checkpoint, config, variables, experiment.model, fresh)
+        return Initial(checkpoint, fingerprint(variables), tuple(fresh))
     try:
-        found = _read(file)
-        recorded = None if found is None else Initial(**found)
+        fields = _read(file)
+        recorded = None if fields is None else Initial(**fields)
         if recorded is not None:
             recorded = recorded._replace(fresh=tuple(recorded.fresh))
     except TypeError:
-        raise RednetError(f"{file}: not a record of weights") from None
-    if given is None:
+        raise RednetError(f"{file}: not a record of initial weights") from None
+    if checkpoint is None:
         return recorded
     if recorded is not None and [*recorded.fresh] != [*fresh]:
         began = ", ".join(recorded.fresh) or "no part"
         raise RednetError(
             f"--fresh {','.join(fresh)}: the run in {run_dir} began with {began} fresh"
         )
-    if recorded is not None and given == recorded.checkpoint:
+    if recorded is not None and checkpoint == recorded.checkpoint:
         return recorded
     if (
         recorded is None
-        or fingerprint(load_with(experiment.model, given)[1]) != recorded.fingerprint
+        or fingerprint(load_with(experiment.model, checkpoint)[1]) != recorded.fingerprint
     ):
         began = "fresh weights" if recorded is None else f"those of {recorded.checkpoint}"
         raise RednetError(f"--init-from {init_from}: the run in {run_dir} began with {began}")
@@ -135,15 +137,15 @@ def _is_free(name: str, experiment: Experiment) -> bool:
     if name.startswith("mesh.") and any(
         stage.batch_statistics == "device" for stage in experiment.stages
     ):
-        # The moments are of each device's share of the batch, so the mesh decides the result.
+        # The moments are those of each device's share of the batch: they depend on the mesh.
         return False
     return _FREE.fullmatch(name) is not None
 
 
 def changed_data(run_dir: Path, data: dict[str, dict[str, str]]) -> list[str]:
-    """Returns the splits that differ from those of the run's last start, as `STAGE: train SPLIT`.
+    """Returns the splits that have changed since the run's last start, as `STAGE: train SPLIT`.
 
-    They do not stop a run: a user who corrects a label resumes with data that differ.
+    Changed data are no error: users may resume a run after correcting a label.
 
     Args:
         run_dir: the run's folder.
@@ -159,14 +161,14 @@ def changed_data(run_dir: Path, data: dict[str, dict[str, str]]) -> list[str]:
     ]
 
 
-def _lasting_name(checkpoint: str) -> str:
-    """A checkpoint's name that is right in another working directory, too."""
+def _absolute_name(checkpoint: str) -> str:
+    """Returns a released name unchanged, and any other path as an absolute path."""
     path = find(checkpoint)
     return checkpoint if checkpoint in released() else str(path.absolute())
 
 
 def _read(file: Path) -> Any:
-    """The content of a JSON file; None where there is no file."""
+    """Returns the content of a JSON file; None if there is no file."""
     try:
         return read_json(file)
     except FileNotFoundError:
@@ -178,12 +180,12 @@ def _read(file: Path) -> Any:
 
 
 def best_nme(run_dir: Path, after: int) -> float:
-    """Returns the smallest validation NME, of the last pass, that metrics.jsonl has.
+    """Returns the smallest validation NME of the last pass in metrics.jsonl, infinity if none.
 
     Args:
         run_dir: of the run.
-        after: lines up to this step do not count.
+        after: only later steps count.
     """
     rows = read_rows(run_dir / METRICS)
-    found = (row[VALIDATION][-1] for row in rows if VALIDATION in row and row["step"] > after)
-    return min(found, default=float("inf"))
+    nmes = (row[VALIDATION][-1] for row in rows if VALIDATION in row and row["step"] > after)
+    return min(nmes, default=float("inf"))

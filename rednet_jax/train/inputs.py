@@ -1,4 +1,4 @@
-"""What a run reads: batches to train on, and crops to validate on."""
+"""The input data of a run: batches to train on, and faces to validate on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rednet_jax.train.streams import Stream, root
 
 
 class BatchReader(Protocol):
-    """An endless iterator of batches, whose place can be saved as plain JSON."""
+    """An endless iterator of batches with a position that can be saved as JSON."""
 
     def __next__(self) -> Batch | GeneratedRows:
         """Returns the next batch."""
@@ -40,15 +40,19 @@ class BatchReader(Protocol):
         ...
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes to a place that was saved."""
+        """Moves to a saved position."""
         ...
 
 
 class GeneratedReader(Iterator[GeneratedRows]):
-    """The rows of every batch: what is on them is drawn from (seed, step, row)."""
+    """The rows of batches of generated faces, which are generated from (seed, step, row)."""
 
     def __init__(self, rows: NDArray[np.int32]) -> None:
-        """Of this process's rows of every batch."""
+        """Starts at the first batch.
+
+        Args:
+            rows: int32 [b], this process's rows of every batch.
+        """
         self._rows = rows
         self._done = 0
 
@@ -62,19 +66,19 @@ class GeneratedReader(Iterator[GeneratedRows]):
         return [f"generated face {row}" for row in batch.row]
 
     def get_state(self) -> dict[str, Any]:
-        """Returns how many batches were returned."""
+        """Returns the number of batches returned so far."""
         return {"next_index": self._done}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes to a place that was saved."""
+        """Moves to a saved position."""
         self._done = state["next_index"]
 
 
 class Inputs:
-    """The data of a run: opened before anything is compiled, and read stage by stage."""
+    """The data of all stages of a run."""
 
     def __init__(self, experiment: Experiment, data_dir: Path | None = None) -> None:
-        """Opens everything that the stages read; the first time faces are cut.
+        """Opens the data of all stages; faces that are not cached yet are cropped.
 
         Args:
             experiment: the run.
@@ -82,18 +86,18 @@ class Inputs:
                 ~/.cache/rednet_jax.
 
         Raises:
-            RednetError: a data set that is not prepared, has no labelled faces, or shows more
-                people than f_CLS tells apart.
+            RednetError: a data set is not prepared, has no labelled faces, or has more people than
+                f_CLS has classes.
         """
         self._experiment = experiment
         self._validation = [_validation(experiment, stage, data_dir) for stage in experiment.stages]
         self._crops = [_crops(experiment, stage, data_dir) for stage in experiment.stages]
-        told = dict.fromkeys(
+        lines = dict.fromkeys(
             f"{split}: {len(crops)} faces" for part in self._crops for split, crops in part
         )
-        for line in told if jax.process_index() == 0 else ():
+        for line in lines if jax.process_index() == 0 else ():
             print(line, flush=True)
-        # The same classes in all stages, so that a later stage continues to train f_CLS.
+        # All stages have the same classes, so that later stages continue to train f_CLS.
         self._people = np.unique(
             np.concatenate(
                 [np.empty(0, np.int64)]
@@ -111,24 +115,24 @@ class Inputs:
             )
 
     def validation(self, number: int) -> Crops | ClipWindows:
-        """Returns what a stage's checkpoints are chosen by: faces in truth boxes, or clips.
+        """Returns the validation data of a stage: faces in truth boxes, or clips.
 
-        Generated faces are made by the first call, so that training does not wait for them.
+        Generated faces are generated in the first call, so that training does not wait for them.
         """
         stage = self._experiment.stages[number]
         if isinstance(stage.data, GeneratedData):
             return generated_crops(self._experiment, stage.data, stage.batch)
-        read = self._validation[number]
-        assert read is not None
-        return read
+        faces = self._validation[number]
+        assert faces is not None
+        return faces
 
     def fingerprints(self) -> dict[str, dict[str, str]]:
         """Returns a digest of the faces of every prepared split, by stage.
 
-        Keys are `train NAME/SPLIT` and `validation NAME/SPLIT`. Generated faces have none: the
-        experiment decides them.
+        Keys are `train NAME/SPLIT` and `validation NAME/SPLIT`. Generated faces have no digest: the
+        experiment determines them.
         """
-        found = {}
+        fingerprints = {}
         for stage, parts, validation in zip(
             self._experiment.stages, self._crops, self._validation, strict=True
         ):
@@ -136,14 +140,14 @@ class Inputs:
                 continue
             digests = {f"train {split}": crops.fingerprint for split, crops in parts}
             digests[f"validation {stage.data.validation}"] = _fingerprint(validation)
-            found[stage.name] = digests
-        return found
+            fingerprints[stage.name] = digests
+        return fingerprints
 
     def open(self, number: int) -> BatchReader:
         """Returns a reader of a stage's batches, for this process.
 
         Raises:
-            RednetError: a source has no labelled face, or no clip as long as is asked for.
+            RednetError: a data set has no labelled face, or no clip of the stage's length.
         """
         stage = self._experiment.stages[number]
         process, processes = jax.process_index(), jax.process_count()
@@ -166,7 +170,7 @@ class Inputs:
 def _crops(
     experiment: Experiment, stage: Stage, data_dir: Path | None
 ) -> list[tuple[str, FaceCrops]]:
-    """The training faces of a stage by NAME/SPLIT."""
+    """Returns the training faces of a stage by NAME/SPLIT."""
     if isinstance(stage.data, GeneratedData):
         return []
     margin, size = experiment.model.crop_margin * stage.data.cover, stage.data.cached_size
@@ -188,7 +192,7 @@ def _fingerprint(faces: Crops | ClipWindows) -> str:
 def _validation(
     experiment: Experiment, stage: Stage, data_dir: Path | None
 ) -> Crops | ClipWindows | None:
-    """The validation faces of a stage that are read; None if they are generated."""
+    """Returns the validation faces of a stage; None if they are generated."""
     data, model = stage.data, experiment.model
     if isinstance(data, GeneratedData):
         return None
@@ -201,18 +205,18 @@ def _validation(
 
 @functools.cache
 def generated_crops(experiment: Experiment, data: GeneratedData, batch: int) -> Crops:
-    """Returns the validation faces of generated data, which no training step draws.
+    """Returns generated validation faces, which differ from those of all training steps.
 
     Args:
         experiment: the run.
-        data: what is generated, and how many faces.
-        batch: faces of a call. With the batch of a training step on one device, its compiled
-            generator is used.
+        data: distribution and number of the faces.
+        batch: number of faces to generate at once. The batch of a training step on one device uses
+            the compiled program of that step.
     """
     keys = jax.random.split(root(experiment.seed, Stream.VALIDATION), data.validation)
     keys = jax.device_put(keys, jax.local_devices()[0])
     draw = generator(data.faces, None)
-    # The first keys fill the last call up.
+    # The last call is filled up with the first keys.
     places = np.resize(np.arange(data.validation), (-(-data.validation // batch), batch))
     parts = [jax.device_get(draw(keys[row])) for row in places]
     images, landmarks = (

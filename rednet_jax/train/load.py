@@ -1,4 +1,4 @@
-"""The Python file that builds an experiment, and changes to it from a command."""
+"""Experiments from Python files, and overrides of their fields from the command line."""
 
 import dataclasses
 import runpy
@@ -18,30 +18,30 @@ Built = TypeVar("Built")
 
 
 def load_experiment(path: Path | str, overrides: Mapping[str, str] | None = None) -> Experiment:
-    """Runs the Python file and takes its `experiment`.
+    """Runs a Python file and returns its `experiment`.
 
     Args:
         path: a file that assigns an `Experiment` to the name `experiment`.
-        overrides: field to new value as typed, fields of parts with dots. A field of stages alone
-            changes every stage, or with the stage's name in front that one:
+        overrides: fields and their new values as texts; fields of parts have dots. A field of
+            `Stage` changes all stages, or a single one if the stage's name is in front:
             {'seed': '1', 'batch': '32', 'clips.optimiser.learning_rate': '1e-3'}.
 
     Raises:
-        RednetError: no such file, the file fails, it builds no experiment, or a field or value
-            that does not fit.
+        RednetError: there is no such file, it fails, it assigns no experiment, or a field or value
+            is invalid.
     """
     return changed(run_file(path, Experiment), overrides or {})
 
 
 def run_file(path: Path | str, kind: type[Built]) -> Built:
-    """Runs a Python file and returns what it assigns to the lower-case name of a class.
+    """Runs a Python file and returns the object that it assigns to a class's lower-case name.
 
     Args:
         path: of the file.
         kind: the class, such as `Experiment` for the name `experiment`.
 
     Raises:
-        RednetError: no such file, the file fails or exits, or it builds nothing of that class.
+        RednetError: there is no such file, it fails or exits, or it assigns no such object.
     """
     path, name = Path(path), kind.__name__.lower()
     if not path.is_file():
@@ -71,7 +71,7 @@ def _complaint(cause: BaseException) -> str:
 
 
 def changed(experiment: Experiment, overrides: Mapping[str, str]) -> Experiment:
-    """Returns the experiment with fields changed; arguments and errors as in `load_experiment`."""
+    """Returns the experiment with overrides; arguments and errors as in `load_experiment`."""
     own: dict[str, str] = {}
     of_stages: list[dict[str, str]] = [{} for _ in experiment.stages]
     names = [stage.name for stage in experiment.stages]
@@ -82,16 +82,16 @@ def changed(experiment: Experiment, overrides: Mapping[str, str]) -> Experiment:
             of_stages[names.index(first)][rest] = text
         elif first in fields:
             for changes in of_stages:
-                # What is said of one stage counts before what is said of all.
+                # An override of a single stage has precedence.
                 changes.setdefault(dotted, text)
         elif first == "stages":
             raise RednetError(
-                f"no field 'stages'; change {', '.join(fields)} of all, or of one:"
+                f"no field 'stages'; change {', '.join(fields)} of all stages, or of a single one:"
                 f" {', '.join(f'{name}.FIELD' for name in names)}"
             )
         else:
             own[dotted] = text
-    # All at once, part by part: two changes that only fit together are checked together.
+    # All fields of a part change at once: two overrides may be valid only together.
     stages = tuple(
         _replaced(stage, changes, "", ())
         for stage, changes in zip(experiment.stages, of_stages, strict=True)
@@ -101,11 +101,14 @@ def changed(experiment: Experiment, overrides: Mapping[str, str]) -> Experiment:
 
 
 def _replaced(
-    part: Any, changes: dict[str, str], prefix: str, also_known: typing.Iterable[str], **given: Any
+    part: Any,
+    changes: dict[str, str],
+    prefix: str,
+    also_known: typing.Iterable[str],
+    **values: Any,
 ) -> Any:
     hints = field_types(type(part))
     nested: dict[str, dict[str, str]] = {}
-    values: dict[str, Any] = given
     for dotted, text in changes.items():
         name, _, rest = dotted.partition(".")
         if name not in hints or (rest and hints[name] is Scheme):
@@ -116,7 +119,7 @@ def _replaced(
             continue
         is_part = dataclasses.is_dataclass(getattr(part, name))
         if is_part and not rest:
-            raise RednetError(f"{prefix}{name}: give one of its fields, as {prefix}{name}.FIELD")
+            raise RednetError(f"{prefix}{name}: set one of its fields, as {prefix}{name}.FIELD")
         if rest and not is_part:
             raise RednetError(f"{prefix}{name} has no field '{rest}'")
         if is_part:

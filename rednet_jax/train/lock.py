@@ -1,4 +1,4 @@
-"""One writer a run folder."""
+"""The lock of a run folder, which has one writer at a time."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from rednet_jax.errors import RednetError
 from rednet_jax.files import writing
 
 LOCK = ".lock"
-"""Name of the file in a run's folder that its writer holds locked."""
+"""Name of the lock file in a run's folder."""
 
 
 @contextlib.contextmanager
 def only_writer(run_dir: Path) -> Iterator[None]:
-    """Within the block no other job writes to the run's folder.
+    """Holds the lock of a run's folder within the block.
 
-    Of many processes that train together the first holds the lock. It ends with the process,
-    however that ends, and the file stays.
+    Process 0 holds it for all processes of the run. The lock is released when the process ends, in
+    whatever way; the file remains.
 
     Args:
-        run_dir: the run's folder, made if need be.
+        run_dir: the run's folder, created if it does not exist.
 
     Raises:
-        RednetError: another process holds it, or the file cannot be written.
+        RednetError: another process holds the lock, or the file cannot be written.
     """
     if jax.process_index():
         yield
@@ -43,15 +43,15 @@ def only_writer(run_dir: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.read(file, 500).decode(errors="replace").strip() or "not known which"
+            holder = os.read(file, 500).decode(errors="replace").strip() or "unknown"
             raise RednetError(
                 f"{run_dir}: another process is training in this folder ({holder})"
             ) from None
         except OSError as error:
-            # Some file systems of clusters have no locks.
+            # Some cluster file systems have no locks.
             print(
                 f"rednet: warning: {path}: cannot be locked ({error.strerror}); a second job in "
-                "this folder would not be noticed",
+                "this folder would not be detected",
                 file=sys.stderr,
             )
         with writing(path):

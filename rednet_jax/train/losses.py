@@ -1,7 +1,7 @@
-"""What every pass of the feedback loop is trained on.
+"""The loss of each pass of the feedback loop: a weighted sum of terms.
 
-A pass comes out as one number per face and term, [B], so that a run that breaks can name the face.
-Points without label enter none of them, whatever stands in their place.
+Terms are [B], a number per face, so that the error of a run with non-finite values can name the
+face. Landmarks without label have no effect, whatever their coordinates.
 """
 
 import math
@@ -37,7 +37,7 @@ TERMS = ("detection", "heat_maps", "map_landmarks", "landmarks", "confidence", "
 
 
 class ExtraLoss(Protocol):
-    """A term of a user's own: a function of one pass."""
+    """A user-defined term: a function of one pass."""
 
     __name__: str
 
@@ -48,31 +48,32 @@ class ExtraLoss(Protocol):
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights and forms of the terms; a weight of 0 leaves a term out of the sum.
+    """Weights and forms of the terms; a term with weight 0 is left out of the sum.
 
-    The journal form (`ijcv_resnet`) reads its points off peaks, which have no gradient: it has
-    `heat_maps` in place of `map_landmarks`, `landmarks` and `stability`, and what belongs to those
-    says nothing there.
+    Landmarks of the journal form (`ijcv_resnet`) are peaks of maps, which have no gradient. So it
+    has the term `heat_maps` in place of `map_landmarks`, `landmarks` and `stability`, and ignores
+    the fields of those terms.
 
     Attributes:
         detection: weight of the pixel-wise cross entropy; in the journal form of its 7 coarse maps.
-        heat_maps: weight of the cross entropy of the journal form's L maps; no other form has any.
-        map_landmarks: weight of the points read off the maps.
-        landmarks: weight of the regression head's points.
+        heat_maps: weight of the cross entropy of the journal form's L maps; not used otherwise.
+        map_landmarks: weight of the landmarks decoded from the maps.
+        landmarks: weight of the regression head's landmarks.
         confidence: weight of the binary cross entropy of the confidence.
-        identity: weight of the cross entropy of f_CLS over people; faces of nobody known count 0.
+        identity: weight of the cross entropy of f_CLS over people; 0 for faces of unknown people.
         stability: weight of the change of the regression head's error from frame to frame.
-        sigma: standard deviation of the target's peaks, map pixels; the discs that coarse maps are
-            told end where such a peak has fallen to 1 / e.
-        background_share: total weight of the background's pixels in `detection`, in the total of
-            the peaks.
-        coordinate: `l1`, or `wing` (Feng et al. 2018), which pulls harder on small errors.
-        unit: coordinates are divided by the `inter_ocular` distance, or what else the scheme is
-            normalised by (faces without its landmarks then do not enter), or by the side of the
+        sigma: standard deviation of the target's peaks, map pixels; the target discs of coarse maps
+            end where such a peak has fallen to 1 / e.
+        background_share: total weight of the background's pixels in `detection`, relative to that
+            of the peaks.
+        coordinate: `l1`, or `wing` (Feng et al. 2018), which has larger gradients at small errors.
+        unit: the length that coordinates are divided by: the `inter_ocular` distance, or the
+            scheme's other normaliser (faces without its landmarks are masked), or the side of the
             `crop`.
-        wing_width: from where `wing` is linear, in `unit`.
+        wing_width: error from which `wing` is linear, in `unit`.
         wing_curvature: `wing`'s epsilon, in `unit`.
-        correct_below: a point within this part of the inter-ocular distance counts as right.
+        correct_below: a landmark is correct if its error is below this share of the inter-ocular
+            distance.
     """
 
     detection: float = 1.0
@@ -91,7 +92,7 @@ class LossConfig:
     correct_below: float = 0.05
 
     def __post_init__(self) -> None:
-        """Refuses weights below 0 and lengths that are not above it."""
+        """Raises a RednetError for invalid fields."""
         check_fields(self, "losses.")
         for name in (*TERMS, "stability", "background_share"):
             if getattr(self, name) < 0:
@@ -104,24 +105,24 @@ class LossConfig:
 def pass_losses(
     config: LossConfig, model: RedNetConfig, extra: Sequence[ExtraLoss] = ()
 ) -> Callable[[PassOutput, Targets], dict[str, Array]]:
-    """The function that the feedback loop calls at each pass.
+    """Returns the function that the feedback loop calls at each pass.
 
     Args:
         config: weights and forms.
         model: the network.
-        extra: further terms, added to the total as they are.
+        extra: further terms, added to the total without weights.
 
     Returns:
-        A function to `total`, `nme` and the terms that the network has, each float32 [B]:
+        A function that returns `total`, `nme` and the network's terms, each float32 [B]:
         `detection` and `confidence`; `map_landmarks` and `landmarks`, or in the journal form
-        `heat_maps`; `identity` where it has a weight; and the extra terms by their names. `total`
-        is the weighted sum, `nme` the mean error of `PassOutput.landmarks` (percent of `face_unit`,
-        in most schemes the inter-ocular distance), nan where that is not known.
+        `heat_maps`; `identity` if it has a weight; and the extra terms by their names. `total` is
+        the weighted sum. `nme` is the mean error of `PassOutput.landmarks` in percent of
+        `face_unit`, in most schemes the inter-ocular distance; nan if that is unknown.
     """
     journal = model.architecture == "ijcv_resnet"
 
     def losses(output: PassOutput, targets: Targets) -> dict[str, Array]:
-        # Activations may be half as precise; a sum over thousands of pixels may not.
+        # Sums over thousands of pixels need float32 also if activations are bfloat16.
         output = jax.tree.map(
             lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), output
         )
@@ -155,13 +156,13 @@ def pass_losses(
 
 
 def _face_side(model: RedNetConfig, crop: Array) -> Array:
-    """Side [B] of the face's bounding box in pixels of a crop [B, 2, 3] of the first crop."""
+    """Returns the side [B] of the face's bounding box in pixels of a crop [B, 2, 3]."""
     (a, b), (c, d) = jnp.moveaxis(crop[..., :2], 0, -1)
     return model.image_size / model.crop_margin / jnp.sqrt(jnp.abs(a * d - b * c))
 
 
 def _in_crop(targets: Targets, crop: Array) -> Targets:
-    """Targets in pixels of a crop [B, 2, 3], 0 where not labelled."""
+    """Returns targets in pixels of a crop [B, 2, 3], 0 where not labelled."""
     landmarks = apply_affine(invert_affine(crop), targets.landmarks)
     return targets._replace(landmarks=jnp.where(targets.labelled[..., None], landmarks, 0))
 
@@ -174,7 +175,7 @@ def _softmax_maps(
     eyes: Array,
     known: Array,
 ) -> dict[str, Array]:
-    """Terms [B] of maps with background, and of points read off them and off f_REG."""
+    """Returns the terms [B] of maps with background, of their landmarks, and of f_REG."""
     truth, labelled = targets.landmarks, targets.labelled
     height, width = output.logits.shape[1:3]
     target = detection_targets(
@@ -183,7 +184,7 @@ def _softmax_maps(
     detection = detection_loss(output.logits, target, labelled, config.background_share)
     in_eyes = config.unit == "inter_ocular"
     unit, used = (eyes, known) if in_eyes else (jnp.full_like(eyes, crop_size), labelled)
-    # The maps end where the crop ends: a point beyond it can only be regressed.
+    # Maps cannot represent landmarks outside of the crop; f_REG can.
     inside = jnp.all((truth > -0.5) & (truth < crop_size - 0.5), axis=-1)
     mapped, regressed = (
         coordinate_loss(
@@ -206,7 +207,7 @@ def _softmax_maps(
 def _independent_maps(
     config: LossConfig, model: RedNetConfig, output: PassOutput, targets: Targets, coarse: Targets
 ) -> dict[str, Array]:
-    """Terms [B] of the journal form: its points are read off peaks and have no gradient.
+    """Returns the terms [B] of the journal form's maps.
 
     `coarse` are the targets in the crop of the coarse pass.
     """
@@ -218,7 +219,7 @@ def _independent_maps(
         return gaussian_heatmaps(landmarks, (height, width), config.sigma)
 
     seven = jnp.asarray(model.coarse_landmarks)
-    # Within sqrt(2) sigma of a point: with the journal code's sigma its own radius, 3 px.
+    # The radius is sqrt(2) sigma, which is the journal's 3 px with the sigma of its code.
     discs = peaks(output.coarse_logits, coarse.landmarks[:, seven]) > math.exp(-1)
     detection = disc_loss(
         output.coarse_logits, discs, coarse.labelled[:, seven], config.background_share

@@ -1,8 +1,8 @@
-"""A step on many devices: one program over a mesh (`jax.jit`), or one a device (`jax.pmap`).
+"""The training step on many devices: one program over a mesh (`jax.jit`), or `jax.pmap`.
 
-Either way each device runs the loop on its own part of the batch, and says itself what it needs of
-the others. Left to find that out, XLA gathers every kernel again at every backward pass, and sums
-the gradients of every pass over all devices before it adds them up.
+In both, each device runs the loop on its own part of the batch, and all collectives are explicit.
+If XLA inserted them, it would gather every kernel again in every backward pass, and all-reduce the
+gradients of every pass before adding them up.
 """
 
 from __future__ import annotations
@@ -40,49 +40,49 @@ from rednet_jax.train.step import Gradient, Metrics, train_step
 Parallel = Literal["jit", "pmap"]
 Step = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
 Generator = Callable[[Array, GeneratedRows], GeneratedFaces]
-"""From the number of steps done before and a batch's rows to its faces."""
+"""Maps the number of steps done before, and the rows of a batch, to its faces."""
 
 _AXES = ("data",)
 
 _NAME_BYTES = 256
-"""Longer names of faces are cut where processes tell them each other."""
+"""Names of faces are cut to this length when they are gathered from all processes."""
 
 
 class Devices(Protocol):
-    """How a state lies on devices, and the step over them."""
+    """The layout of a state on devices, and the step over them."""
 
     def abstract(self) -> TrainState:
-        """Returns shapes, types and shardings of a state as checkpoints hold it."""
+        """Returns shapes, types and shardings of a state as it is in checkpoints."""
         ...
 
     def place(self, state: TrainState) -> TrainState:
-        """Lays a state of `abstract`'s form out for the step."""
+        """Returns a state of `abstract`'s form in the layout of the step."""
         ...
 
     def gathered(self, state: TrainState) -> TrainState:
-        """Returns a state of `abstract`'s form of one that was laid out."""
+        """Returns a state in the layout of the step in `abstract`'s form."""
         ...
 
     def step(self, stage: int, passes: int) -> Step:
         """Returns the compiled step of a stage with K passes.
 
-        It takes a process's batch: `Batch`, `GeneratedFaces`, or `GeneratedRows` to draw them.
+        It takes this process's batch: `Batch`, `GeneratedFaces`, or `GeneratedRows`.
         """
         ...
 
     def names(self, names: list[str]) -> list[str]:
-        """Returns the names of the faces of all processes' batches, as `loss_of_face` has them.
+        """Returns the names of the faces of all processes' batches, in the order of `loss_of_face`.
 
-        All processes call this at the same time, each with the names of its batch.
+        All processes must call this, each with the names of its batch.
         """
         ...
 
 
 def devices(experiment: Experiment, parallel: Parallel) -> Devices:
-    """Opens the devices of an experiment's mesh.
+    """Returns the devices of an experiment's mesh.
 
     Raises:
-        RednetError: fewer devices than the mesh needs, or a mesh with `fsdp` under pmap.
+        RednetError: there are fewer devices than the mesh needs, or pmap with `fsdp`.
     """
     return Mapped(experiment) if parallel == "pmap" else Sharded(experiment)
 
@@ -91,7 +91,7 @@ class Sharded:
     """`jax.jit` over the mesh: large parameters are sharded over `fsdp`, gathered once a step."""
 
     def __init__(self, experiment: Experiment) -> None:
-        """Of the experiment's mesh."""
+        """Makes the mesh of the experiment."""
         self._experiment = experiment
         self._mesh = make_mesh(experiment.mesh)
         shapes = jax.eval_shape(functools.partial(initial_train_state, experiment))
@@ -131,12 +131,12 @@ class Sharded:
         return step
 
     def lowered(self, stage: int, passes: int, batch: Any) -> jax.stages.Lowered:
-        """Returns the step of `step` before it is compiled.
+        """Returns the lowered step of `step`.
 
         Args:
             stage: of the experiment.
             passes: K.
-            batch: of all processes, or its shapes and types alone.
+            batch: of all processes, or its shapes and types.
         """
         step = _sharded_step(self._experiment, self._mesh, stage, passes)
         return step.lower(self._abstract, batch)
@@ -152,14 +152,14 @@ def _sharded_step(
 ) -> jax.stages.Wrapped:
     shapes = jax.eval_shape(functools.partial(initial_train_state, experiment))
     layout = shardings(mesh, shapes)
-    of = experiment.stages[stage]
-    step = functools.partial(train_step, experiment, of, passes)
-    # One device gathers and reduces nothing.
+    trained = experiment.stages[stage]
+    step = functools.partial(train_step, experiment, trained, passes)
+    # One device needs no collectives.
     if mesh.size > 1:
-        specs = jax.tree.map(lambda one: one.spec, layout.params)
+        specs = jax.tree.map(lambda sharding: sharding.spec, layout.params)
         step = functools.partial(
             step,
-            spread=functools.partial(_over_mesh, mesh, specs, of),
+            spread=functools.partial(_over_mesh, mesh, specs, trained),
             norm=jax.shard_map(
                 functools.partial(sharded_norm, specs=specs),
                 mesh=mesh,
@@ -177,19 +177,19 @@ def _sharded_step(
 
 @functools.cache
 def _sharded_generator(experiment: Experiment, mesh: Mesh, stage: int) -> Generator:
-    """Each device generates its own rows of the batch."""
+    """Returns a function with which each device generates its own rows of the batch."""
     generated = functools.partial(generate_batch, experiment, experiment.stages[stage])
     if mesh.size == 1:
 
         def on_one_device(step: Array, batch: GeneratedRows) -> GeneratedFaces:
-            # Off the mesh, as the validation faces are: programs for other shardings are others.
+            # Without the mesh's sharding, to share the program of the validation faces.
             step, batch = jax.tree.map(lambda leaf: leaf.addressable_data(0), (step, batch))
             return generated(step, batch, of_keys=_compiled_on_one_device)
 
         return on_one_device
     rows = batch_sharding(mesh).spec
     return jax.jit(
-        # As in `_over_mesh`, loops begin with what is the same on all devices.
+        # For `check_vma` see `_over_mesh`.
         jax.shard_map(generated, mesh=mesh, in_specs=(P(), rows), out_specs=rows, check_vma=False),
         compiler_options=quick_to_compile(),
     )
@@ -202,7 +202,7 @@ def _compiled_on_one_device(
 
 
 def _over_mesh(mesh: Mesh, specs: Any, stage: Stage, gradient: Gradient) -> Gradient:
-    """Each device computes the gradient of its share of the batch, and all average them.
+    """Returns a function that averages the gradients of all devices' shares of the batch.
 
     Args:
         mesh: of the devices.
@@ -210,10 +210,10 @@ def _over_mesh(mesh: Mesh, specs: Any, stage: Stage, gradient: Gradient) -> Grad
         stage: of the experiment.
         gradient: of a share of the batch.
     """
-    # The loop's carry begins the same on all devices and does not stay so, which JAX's check of
-    # what varies over the mesh takes for an error.
+    # The initial carry of the loop is the same on all devices and later ones are not, which JAX's
+    # check of varying manual axes reports as an error.
     return jax.shard_map(
-        functools.partial(_of_all_devices, stage, gradient, specs, mesh.axis_names),
+        functools.partial(_averaged_gradient, stage, gradient, specs, mesh.axis_names),
         mesh=mesh,
         in_specs=(specs, P(), P(), batch_sharding(mesh).spec),
         out_specs=(specs, P(), P()),
@@ -221,7 +221,7 @@ def _over_mesh(mesh: Mesh, specs: Any, stage: Stage, gradient: Gradient) -> Grad
     )
 
 
-def _of_all_devices(
+def _averaged_gradient(
     stage: Stage,
     gradient: Gradient,
     specs: Any,
@@ -233,9 +233,9 @@ def _of_all_devices(
 ) -> tuple[Any, Any, Metrics]:
     """Runs on each device: the gradient of its share of the batch, averaged over `axes`.
 
-    Parameters are gathered once a step, and the gradients of all passes reduced once.
+    Parameters are gathered once a step, and the sum of the gradients of all passes is reduced once.
     """
-    # Moments of a device's own share, and running averages that must be averaged in turn.
+    # With moments of each device's share, running averages differ and must be averaged.
     own = stage.statistics == "batch" and stage.batch_statistics == "device"
     gradients, moved, faces = gradient(
         gather_params(params, specs), batch_stats, step, batch, axis_name=None if own else axes
@@ -248,7 +248,11 @@ class Mapped:
     """`jax.pmap`: the same program on every device, with its own copy of the state."""
 
     def __init__(self, experiment: Experiment) -> None:
-        """Of the experiment's mesh."""
+        """Makes the mesh of the experiment.
+
+        Raises:
+            RednetError: the mesh has an axis `fsdp`.
+        """
         if experiment.mesh.fsdp > 1:
             raise RednetError(
                 f"--parallel pmap has the axis data alone, not fsdp={experiment.mesh.fsdp}"
@@ -305,10 +309,10 @@ class Mapped:
 def _mapped_step(
     experiment: Experiment, local: tuple[jax.Device, ...], stage: int, passes: int
 ) -> Step:
-    of = experiment.stages[stage]
+    trained = experiment.stages[stage]
     compiled: Step = jax.pmap(
         functools.partial(
-            train_step, experiment, of, passes, spread=functools.partial(_over_axis, of)
+            train_step, experiment, trained, passes, spread=functools.partial(_over_axis, trained)
         ),
         axis_name=_AXES[0],
         devices=_mapped_devices(local),
@@ -318,7 +322,7 @@ def _mapped_step(
 
 
 def _mapped_devices(local: tuple[jax.Device, ...]) -> tuple[jax.Device, ...] | None:
-    # Of many processes each maps its own devices of the one axis.
+    # With many processes, each maps over its own devices.
     return None if jax.process_count() > 1 else local
 
 
@@ -334,21 +338,25 @@ def _mapped_generator(
 
 
 def _over_axis(stage: Stage, gradient: Gradient) -> Gradient:
-    def part(params: Any, batch_stats: Any, step: Array, batch: Any) -> tuple[Any, Any, Metrics]:
+    def averaged(
+        params: Any, batch_stats: Any, step: Array, batch: Any
+    ) -> tuple[Any, Any, Metrics]:
         specs = jax.tree.map(lambda _: P(), params)
-        return _of_all_devices(stage, gradient, specs, _AXES, params, batch_stats, step, batch)
+        return _averaged_gradient(stage, gradient, specs, _AXES, params, batch_stats, step, batch)
 
-    return part
+    return averaged
 
 
 def _names_on(mesh: Mesh, names: list[str]) -> list[str]:
-    """Names of a batch in the order in which its rows lie on the devices of a mesh."""
+    """Returns the names of all processes in the order of the rows on the devices of a mesh."""
     if jax.process_count() == 1:
         return names
     cut = np.array([name.encode() for name in names], f"S{_NAME_BYTES}")
-    told = multihost_utils.process_allgather(cut.view(np.uint8)).view(cut.dtype)
-    # Every device has as many rows as the others, and a process's rows are its devices' in turn.
-    left = [iter(row) for row in told.reshape(jax.process_count(), -1)]
+    gathered = multihost_utils.process_allgather(cut.view(np.uint8)).view(cut.dtype)
+    # All devices have equally many rows; those of a process are in the order of its devices.
+    remaining = [iter(row) for row in gathered.reshape(jax.process_count(), -1)]
     owners = [device.process_index for device in mesh.devices.flat]
     each = len(names) * jax.process_count() // len(owners)
-    return [next(left[owner]).decode(errors="replace") for owner in owners for _ in range(each)]
+    return [
+        next(remaining[owner]).decode(errors="replace") for owner in owners for _ in range(each)
+    ]

@@ -1,8 +1,9 @@
-"""The processes of a run keep an eye on each other.
+"""Connections between the processes of a run, by which they notice that one of them has ended.
 
-Where one is gone, JAX ends the others by an abort with a stack trace: after 100 seconds, or at once
-where it was process 0. So each process keeps a connection of its own to process 0, which tells
-within seconds; and JAX's connection there goes through a relay that does not pass its end on.
+If a process ends, JAX aborts the others with a stack trace: after 100 seconds, or at once if it was
+process 0. So each process has its own connection to process 0, which shows the end of a process
+within seconds. JAX's connection to process 0 goes through a relay, which stays open when process 0
+ends.
 """
 
 from __future__ import annotations
@@ -19,36 +20,37 @@ from typing import NamedTuple, NoReturn
 from rednet_jax.errors import RednetError
 
 LOST = 3
-"""Exit status of a process that ended because another one of its run was gone."""
+"""Exit status of a process that exits because another process of its run has ended."""
 
 JOIN_SECONDS = 300
-"""So long processes wait for each other at the start."""
+"""Longest wait of processes for each other at the start."""
 
 _PATIENCE_SECONDS = 10
-"""After so long a process says that it waits."""
+"""After this time, a process prints that it is waiting."""
 
 GRACE_SECONDS = 2
-"""Where all fail for the same cause, each gets to say it before it notices that others are gone."""
+"""Delay before a process exits after another one: if all fail, each can print its own error."""
 
 _ALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
-"""A machine that is off does not close its connections: after 20 seconds it counts as gone."""
+"""A machine that is off does not close its connections: they time out after 20 seconds."""
 
 _HELLO, _NUMBER = struct.Struct("!6sII"), struct.Struct("!I")
-"""What is said on a connection: a word, the number of the process and of all; back, once all are
-there, the port of JAX's service; then the number of a process that is gone, or _DONE."""
+"""Messages of a connection. To process 0: a magic word, the number of the process, and the number
+of processes. From process 0, when all have joined: the port of JAX's service. Then, both ways: the
+number of a process that has ended, or _DONE."""
 
 _DONE = 2**32 - 1
 
 
 class Place(NamedTuple):
-    """A process's place among those that train together.
+    """A process's place in the run.
 
     Attributes:
-        host: where process 0 is.
-        port: where process 0 listens for the others.
-        processes: how many there are.
-        process: this one's number.
-        devices: of the machine, those that this process takes; None for all that it sees.
+        host: of process 0.
+        port: that process 0 listens on for the others.
+        processes: number of processes.
+        process: number of this process.
+        devices: ids of the machine's devices that this process uses; None for all visible ones.
     """
 
     host: str
@@ -58,28 +60,29 @@ class Place(NamedTuple):
     devices: list[int] | None = None
 
     def __str__(self) -> str:
-        """Returns it in words."""
+        """Returns a description for messages."""
         return f"process {self.process} of {self.processes}"
 
 
 Peers = dict[int, socket.socket]
-"""Connections by number of process: of process 0 to all others, of these to process 0."""
+"""Connections by process number: process 0 has one to each other process, these one to it."""
 
 
 def meet(place: Place) -> tuple[Peers, int]:
-    """Waits until all processes are there.
+    """Waits until all processes have connected.
 
     Returns:
-        Connections to other processes, and the port on which process 0 is to offer JAX's service.
+        Connections to other processes, and the port on which process 0 must serve JAX's
+        coordination service.
 
     Raises:
-        RednetError: others do not come, are of another run, or cannot be reached.
+        RednetError: other processes do not connect, are of another run, or cannot be reached.
     """
-    told = f"{place} waits for the others at {place.host}:{place.port} (--processes 1: alone)"
-    patience = threading.Timer(_PATIENCE_SECONDS, print, [told], {"flush": True})
+    message = f"{place} waits for the others at {place.host}:{place.port} (--processes 1: alone)"
+    patience = threading.Timer(_PATIENCE_SECONDS, print, [message], {"flush": True})
     patience.start()
     try:
-        return _wait_for_others(place) if place.process == 0 else _go_to_the_first(place)
+        return _wait_for_others(place) if place.process == 0 else _connect_to_process_0(place)
     except OSError as error:
         cause = error.strerror or str(error) or type(error).__name__
         raise RednetError(f"{place.host}:{place.port}: {place} cannot join ({cause})") from error
@@ -99,13 +102,13 @@ def _wait_for_others(place: Place) -> tuple[Peers, int]:
                 numbers = ", ".join(map(str, missing))
                 raise RednetError(
                     f"{place.host}:{place.port}: process {numbers} of {place.processes} did not "
-                    f"come within {JOIN_SECONDS} s"
+                    f"join within {JOIN_SECONDS} s"
                 ) from None
             number = _number(connection, place)
             if number is None:
                 connection.close()
             else:
-                # A process that connects again was restarted.
+                # A process that connects again has been restarted.
                 peers[number] = connection
     with _listening(0) as free:
         service: int = free.getsockname()[1]
@@ -115,7 +118,7 @@ def _wait_for_others(place: Place) -> tuple[Peers, int]:
 
 
 def _number(connection: socket.socket, place: Place) -> int | None:
-    """The number of the process that came; None for something else that knocked."""
+    """Returns the number of the process that connected; None for a foreign connection."""
     connection.settimeout(5)
     try:
         word, number, processes = _HELLO.unpack(_receive(connection, _HELLO.size))
@@ -124,11 +127,11 @@ def _number(connection: socket.socket, place: Place) -> int | None:
     if word != b"rednet":
         return None
     if processes != place.processes or not 0 < number < processes:
-        raise RednetError(f"process {number} of {processes} came, and this is {place}")
+        raise RednetError(f"process {number} of {processes} tried to join, but this is {place}")
     return int(number)
 
 
-def _go_to_the_first(place: Place) -> tuple[Peers, int]:
+def _connect_to_process_0(place: Place) -> tuple[Peers, int]:
     address, deadline = f"{place.host}:{place.port}", time.monotonic() + JOIN_SECONDS
     while True:
         try:
@@ -138,16 +141,16 @@ def _go_to_the_first(place: Place) -> tuple[Peers, int]:
             if time.monotonic() > deadline:
                 cause = error.strerror or error
                 raise RednetError(
-                    f"{address}: process 0 did not come within {JOIN_SECONDS} s ({cause})"
+                    f"{address}: process 0 did not answer within {JOIN_SECONDS} s ({cause})"
                 ) from error
             time.sleep(0.5)
     connection.sendall(_HELLO.pack(b"rednet", place.process, place.processes))
-    # A little longer than process 0, which knows who is missing, waits.
+    # Longer than process 0 waits, because its error names the missing processes.
     connection.settimeout(JOIN_SECONDS + 10)
-    told = _receive(connection, _NUMBER.size)
-    if len(told) < _NUMBER.size:
-        raise RednetError(f"{address}: process 0 ended before all had come; it says why")
-    return {0: _kept_alive(connection)}, _NUMBER.unpack(told)[0]
+    answer = _receive(connection, _NUMBER.size)
+    if len(answer) < _NUMBER.size:
+        raise RednetError(f"{address}: process 0 ended before all had joined; see its error")
+    return {0: _kept_alive(connection)}, _NUMBER.unpack(answer)[0]
 
 
 def _listening(port: int) -> socket.socket:
@@ -164,60 +167,66 @@ def _kept_alive(connection: socket.socket) -> socket.socket:
     connection.settimeout(None)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _ALIVE.items():
-        # Not every system has them all.
+        # Some systems lack some of these options.
         if option := getattr(socket, name, None):
             connection.setsockopt(socket.IPPROTO_TCP, option, value)
     return connection
 
 
 class Watch:
-    """Threads that end this process, with status LOST, once another one is gone.
+    """Threads that end this process with status LOST when another process has ended.
 
-    A thread each: a collective that waits for a process that is gone blocks the main one.
+    There is a thread for each connection, because a collective that waits for a process that has
+    ended blocks the main thread.
     """
 
     def __init__(self, place: Place, peers: Peers) -> None:
-        """Of the connections that `meet` returned."""
+        """Starts the threads.
+
+        Args:
+            place: of this process.
+            peers: connections that `meet` returned.
+        """
         self._place, self._peers = place, peers
         self._done = {number: threading.Event() for number in peers}
         self._ending = threading.Lock()
         for number in peers:
             threading.Thread(target=self._listen, args=(number,), daemon=True).start()
 
-    def part(self) -> None:
-        """Returns once all processes have called it; from then on each may end."""
+    def wait_for_all(self) -> None:
+        """Returns when all processes have called this; from then on each may end."""
         if self._place.process:
-            self._tell(_DONE)
+            self._send(_DONE)
         for done in self._done.values():
             done.wait()
         if not self._place.process:
-            self._tell(_DONE)
+            self._send(_DONE)
 
-    def _tell(self, number: int) -> None:
+    def _send(self, number: int) -> None:
         for peer in self._peers.values():
             with contextlib.suppress(OSError):
                 peer.sendall(_NUMBER.pack(number))
 
     def _listen(self, number: int) -> None:
         try:
-            said = _receive(self._peers[number], _NUMBER.size)
+            message = _receive(self._peers[number], _NUMBER.size)
         except OSError:
-            said = b""
-        gone = _NUMBER.unpack(said)[0] if len(said) == _NUMBER.size else number
-        if gone == _DONE:
+            message = b""
+        ended = _NUMBER.unpack(message)[0] if len(message) == _NUMBER.size else number
+        if ended == _DONE:
             self._done[number].set()
             return
-        # Held to the end: the first that is gone is the one to name.
+        # Never released: only the first process that has ended is named.
         self._ending.acquire()
         if not self._place.process:
-            self._tell(gone)
+            self._send(ended)
         time.sleep(GRACE_SECONDS)
-        told = f"{self._place}: process {gone} is gone"
-        end(f"{told}; restart all processes to resume from the last checkpoint", LOST)
+        line = f"{self._place}: process {ended} has ended"
+        end(f"{line}; restart all processes to resume from the last checkpoint", LOST)
 
 
 def relay_to(address: tuple[str, int]) -> int:
-    """Returns a port of this machine that leads to an address, and stays open when that is gone."""
+    """Returns a local port that relays to an address, and stays open when that closes."""
     server = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
@@ -226,30 +235,30 @@ def relay_to(address: tuple[str, int]) -> int:
             try:
                 far = socket.create_connection(address)
             except OSError:
-                # The service is not there yet; whoever calls tries again.
+                # The service has not started yet; the client will connect again.
                 near.close()
                 continue
             for ends in ((near, far), (far, near)):
-                threading.Thread(target=_pass_on, args=ends, daemon=True).start()
+                threading.Thread(target=_copy, args=ends, daemon=True).start()
 
     threading.Thread(target=serve, daemon=True).start()
     return int(server.getsockname()[1])
 
 
-def _pass_on(source: socket.socket, target: socket.socket) -> None:
+def _copy(source: socket.socket, target: socket.socket) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(2**16):
             target.sendall(data)
 
 
 def end(line: str, status: int) -> NoReturn:
-    """Ends this process with a line on standard error, and waits for nobody."""
+    """Prints a line on standard error and exits without waiting for other processes."""
     print(f"rednet: {line}", file=sys.stderr)
     leave(status)
 
 
 def leave(status: int) -> NoReturn:
-    """Ends this process, and waits for nobody."""
+    """Exits without waiting for other processes."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
             stream.flush()

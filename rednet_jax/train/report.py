@@ -1,4 +1,4 @@
-"""RUN/report.html: a run on one page that needs nothing beside it, neither network nor script."""
+"""RUN/report.html: one self-contained page about a run, without scripts or network access."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from rednet_jax.train.watch import (
     METRICS,
     VALIDATION,
     Row,
+    comparable_after,
     image_files,
     image_step,
     read_rows,
@@ -27,7 +28,7 @@ from rednet_jax.train.watch import (
 
 REPORT = "report.html"
 
-# Plots are drawn in colours that stand for variables of the page, which are others in the dark.
+# Placeholder colours of plots, replaced by CSS variables, which differ in dark mode.
 _INK, _RULE = "#000001", "#000002"
 _SERIES = [f"#0000{number:02x}" for number in range(16, 24)]
 _VARIABLES = {_INK: "ink", _RULE: "rule"} | {
@@ -54,18 +55,18 @@ _STYLE: dict[Any, Any] = {
 }
 
 _NEEDED = {"name", "steps", "data", "losses"}
-"""What is read of a stage's config."""
+"""The fields of a stage's config that the report needs."""
 
 _FEW = 40
-"""So many points of a curve, or fewer, are marked."""
+"""Curves with at most so many points have markers."""
 
 
 class Curve(NamedTuple):
-    """A line of a plot.
+    """A curve of a plot.
 
     Attributes:
-        name: for the key.
-        points: step and value of each; at least one.
+        name: in the legend.
+        points: (step, value) of each point, at least one.
     """
 
     name: str
@@ -78,7 +79,7 @@ class Plot(NamedTuple):
     Attributes:
         title: with the unit.
         curves: of the plot.
-        logarithmic: whether the values' axis is; else it begins at 0.
+        logarithmic: whether the y axis is logarithmic; otherwise it starts at 0.
     """
 
     title: str
@@ -87,13 +88,13 @@ class Plot(NamedTuple):
 
 
 def write_report(run_dir: Path) -> Path:
-    """Writes RUN/report.html, of what the run has left so far, and returns its path.
+    """Writes RUN/report.html from the files of the run so far, and returns its path.
 
     Args:
         run_dir: the folder of a run that is finished, stopped, or still running.
 
     Raises:
-        RednetError: the folder is no run's, or the page cannot be written.
+        RednetError: the folder is not that of a run, or the page cannot be written.
     """
     try:
         page = _page(run_dir)
@@ -111,9 +112,12 @@ def _page(run_dir: Path) -> str:
     done = max((row["step"] for row in rows), default=0)
     names = [stage["name"] for stage in config["stages"]]
     *begins, total = itertools.accumulate((s["steps"] for s in config["stages"]), initial=0)
-    begun = [stage for stage in zip(begins, names, strict=True) if stage[0] < max(done, 1)]
+    started = [stage for stage in zip(begins, names, strict=True) if stage[0] < max(done, 1)]
     measured = [(row[VALIDATION][-1], row["step"]) for row in rows if VALIDATION in row]
-    after = _comparable_after(config["stages"], begins, measured[-1][1]) if measured else 0
+    after = 0
+    if measured:
+        number = max(number for number, begin in enumerate(begins) if begin < measured[-1][1])
+        after = comparable_after(config["stages"], number)
     images = image_files(run_dir)
     machines = [(row.pop("step"), row) for row in read_rows(run_dir / ENVIRONMENT)]
     environment = jinja2.Environment(
@@ -126,19 +130,19 @@ def _page(run_dir: Path) -> str:
         config=config,
         done=done,
         total=total,
-        stage=begun[-1][1],
-        best=min((one for one in measured if one[1] > after), default=None),
+        stage=started[-1][1],
+        best=min(((nme, step) for nme, step in measured if step > after), default=None),
         newest=measured[-1] if measured else None,
-        plots=[(plot.title, _svg(plot, begun, done)) for plot in plots(config, rows)],
+        plots=[(plot.title, _svg(plot, started, done)) for plot in plots(config, rows)],
         image=_data_uri(images[-1]) if images else None,
         image_step=image_step(images[-1]) if images else None,
-        # A run that was resumed on the same machine tells nothing new.
-        machines=[next(same) for _, same in itertools.groupby(machines, _place)],
+        # A resumption on the same machine with the same versions is left out.
+        machines=[next(same) for _, same in itertools.groupby(machines, _without_command)],
     )
 
 
-def _place(start: tuple[int, Row]) -> Row:
-    """What a start of the run says, but for its command."""
+def _without_command(start: tuple[int, Row]) -> Row:
+    """Returns the record of a start of the run without its command."""
     return {key: value for key, value in start[1].items() if key != "command"}
 
 
@@ -149,7 +153,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         if config["name"] and stages and all(map(_is_stage, stages)):
             return config
     except FileNotFoundError as error:
-        raise RednetError(f"{path.parent}: no run's folder, it has no {path.name}") from error
+        raise RednetError(f"{path.parent}: not a run folder, it has no {path.name}") from error
     except (ValueError, LookupError, TypeError):
         pass
     raise RednetError(f"{path}: not the config of a run with stages")
@@ -160,30 +164,14 @@ def _is_stage(plain: Any) -> bool:
     return known and type(plain["steps"]) is int and isinstance(plain["data"], dict)
 
 
-def _comparable_after(stages: Sequence[Any], begins: Sequence[int], step: int) -> int:
-    """Steps before the first stage that validates, like all up to `step`, on the same faces.
-
-    Weights are chosen by what was measured since then.
-    """
-
-    def faces(number: int) -> Any:
-        data = stages[number]["data"]
-        return data if "faces" in data else data["validation"]
-
-    number = max(number for number, begin in enumerate(begins) if begin < step)
-    while number and faces(number - 1) == faces(number):
-        number -= 1
-    return begins[number]
-
-
 def plots(config: Mapping[str, Any], rows: Sequence[Row]) -> list[Plot]:
-    """Returns the plots that a run's rows have figures for.
+    """Returns the plots for which a run's rows have values.
 
     Args:
-        config: of the run; what its stages weight in the loss are the loss's parts.
+        config: of the run.
         rows: as `RunLog` writes them.
     """
-    # A part of the loss has the name of its weight.
+    # A term of the loss has the name of its weight.
     weights = dict.fromkeys(name for stage in config["stages"] for name in stage["losses"])
     passes = max((len(row.get(VALIDATION, ())) for row in rows), default=0)
 
@@ -196,7 +184,7 @@ def plots(config: Mapping[str, Any], rows: Sequence[Row]) -> list[Plot]:
         return _curve(f"validation, pass {number}", points)
 
     by_pass = map(validation, range(1, passes + 1))
-    wanted = [
+    candidates = [
         ("Loss, and its parts before weighting", map(entry, ("loss", *weights)), True),
         ("NME, percent of inter-ocular distance", (entry("nme", "training"), *by_pass), True),
         ("Learning rate", [entry("learning_rate")], True),
@@ -207,23 +195,23 @@ def plots(config: Mapping[str, Any], rows: Sequence[Row]) -> list[Plot]:
     ]
     return [
         Plot(title, drawn, logarithmic)
-        for title, curves, logarithmic in wanted
+        for title, curves, logarithmic in candidates
         if (drawn := [curve for curve in curves if curve.points])
     ]
 
 
 def _curve(name: str, points: Sequence[tuple[int, float]]) -> Curve:
-    # A damaged file may hold anything in the place of a number.
+    # A damaged file may hold other values than numbers.
     drawn = [point for point in points if type(point[1]) in (int, float)]
     return Curve(name.replace("_", " "), [point for point in drawn if math.isfinite(point[1])])
 
 
-def _svg(plot: Plot, begun: Sequence[tuple[int, str]], last: int) -> str:
+def _svg(plot: Plot, started: Sequence[tuple[int, str]], last: int) -> str:
     """Draws a plot as an SVG element in the page's colours.
 
     Args:
         plot: what is drawn.
-        begun: first step and name of each stage that has begun.
+        started: first step and name of each stage that has started.
         last: step that the axis ends at.
     """
     import matplotlib
@@ -238,7 +226,7 @@ def _svg(plot: Plot, begun: Sequence[tuple[int, str]], last: int) -> str:
             marker = "." if len(curve.points) <= _FEW else ""
             steps, values = zip(*curve.points, strict=True)
             (line,) = axes.plot(steps, values, color=colour, label=curve.name, marker=marker)
-            # The last point lies on the frame.
+            # The last point is on the border.
             line.set_clip_on(False)
         axes.grid(axis="y")
         axes.set_xlim(0, last)
@@ -249,7 +237,7 @@ def _svg(plot: Plot, begun: Sequence[tuple[int, str]], last: int) -> str:
             axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.6)))
         else:
             axes.set_ylim(bottom=0)
-        for step, name in begun if len(begun) > 1 else ():
+        for step, name in started if len(started) > 1 else ():
             axes.axvline(step, color=_INK, linewidth=0.8, linestyle=(0, (2, 2)))
             above = axes.get_xaxis_transform()
             # Slanted, so that the names of short stages do not run into each other.
@@ -257,11 +245,11 @@ def _svg(plot: Plot, begun: Sequence[tuple[int, str]], last: int) -> str:
         if len(plot.curves) > 1:
             figure.legend(loc="outside upper left", ncols=4)
         file = io.StringIO()
-        unsaid = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(file, format="svg", transparent=True, metadata=unsaid)
+        omitted = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(file, format="svg", transparent=True, metadata=omitted)
     _, start, rest = file.getvalue().partition("<svg ")
     svg = f'{start}role="img" aria-label="{plot.title}" {rest}'
-    # All plots stand in one page, where what one refers to must not be another's.
+    # Ids must be unique in the page, which has several plots.
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{slug}-", svg)
     for colour, name in _VARIABLES.items():
         svg = svg.replace(colour, f"var(--{name})")
@@ -273,9 +261,9 @@ def _data_uri(path: Path) -> str:
 
 
 def _is_group(value: Any) -> bool:
-    """Whether an entry of the config has entries of its own, or is a list of such."""
+    """Returns whether an entry of the config is a dict or a list of dicts."""
     if isinstance(value, list):
-        return bool(value) and all(isinstance(one, dict) for one in value)
+        return bool(value) and all(isinstance(entry, dict) for entry in value)
     return isinstance(value, dict)
 
 

@@ -1,4 +1,4 @@
-"""Which device holds what: the mesh, the table of parameters, and where a batch goes."""
+"""The device mesh, and the shardings of parameters, optimiser state and batches."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from rednet_jax.train.experiment import MeshConfig
 P = PartitionSpec
 
 TABLE: tuple[tuple[str, PartitionSpec], ...] = (
-    # Convolutions, [k, k, in, out], and dense layers, [in, out], by their outputs: a gradient is
-    # then reduced and scattered along the axis that its kernel was gathered along.
+    # Convolutions, [k, k, in, out], and dense layers, [in, out], along their outputs: gradients are
+    # reduce-scattered along the axis that kernels are all-gathered along.
     (r"kernel\[4\]", P(None, None, None, "fsdp")),
     (r"kernel\[2\]", P(None, "fsdp")),
     # Scales, offsets, biases, batch statistics, counters.
     (r".*", P()),
 )
-"""Partition specs by the end of a leaf's path and its number of axes; the first match counts. The
-moments and the average of a parameter end in its path, so they lie where it lies."""
+"""Partition specs by the last key of a leaf's path and its number of axes; the first match applies.
+The paths of a parameter's moments and average have the same last key, so all have one sharding."""
 
 SMALLEST = 2**14
-"""Arrays with fewer elements are replicated: gathering them would cost more than they take."""
+"""Arrays with fewer elements are replicated: gathering costs more than the memory that it saves."""
 
 
 def make_mesh(config: MeshConfig) -> Mesh:
-    """Returns the mesh, axes `data` and `fsdp`, of the first devices of all processes.
+    """Returns the mesh of the first devices, with axes `data` and `fsdp`.
 
     Raises:
-        RednetError: there are fewer devices than it needs, or a process would have none of it.
+        RednetError: there are fewer devices than it needs, or many processes and more devices.
     """
-    found = jax.device_count()
-    wanted = f"mesh data={config.data},fsdp={config.fsdp} needs {config.devices} devices"
-    if config.devices > found:
-        raise RednetError(f"{wanted}, and there are {found}")
-    if jax.process_count() > 1 and config.devices != found:
-        raise RednetError(f"{wanted}; with many processes it must take all {found}")
+    available = jax.device_count()
+    needs = f"mesh data={config.data},fsdp={config.fsdp} needs {config.devices} devices"
+    if config.devices > available:
+        raise RednetError(f"{needs}, and there are {available}")
+    if jax.process_count() > 1 and config.devices != available:
+        raise RednetError(f"{needs}; with many processes it must use all {available}")
     return jax.make_mesh(
         (config.data, config.fsdp),
         ("data", "fsdp"),
@@ -52,9 +52,9 @@ def partition_spec(path: str, shape: tuple[int, ...], fsdp: int) -> PartitionSpe
     """Returns how an array is sharded.
 
     Args:
-        path: its keys with slashes.
+        path: its keys, joined by slashes.
         shape: of the array.
-        fsdp: devices on that axis; an array that they do not divide is replicated.
+        fsdp: size of that axis; an array is replicated if it does not divide the sharded axis.
     """
     described = f"{path.rsplit('/', 1)[-1]}[{len(shape)}]"
     spec = next(spec for pattern, spec in TABLE if re.fullmatch(pattern, described))
@@ -70,18 +70,18 @@ def partition_spec(path: str, shape: tuple[int, ...], fsdp: int) -> PartitionSpe
 def shardings(mesh: Mesh, tree: Any) -> Any:
     """Returns the `NamedSharding` of each array (or shape) of a tree."""
 
-    def one(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+    def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         return NamedSharding(mesh, partition_spec(name, leaf.shape, mesh.shape["fsdp"]))
 
-    return jax.tree.map_with_path(one, tree)
+    return jax.tree.map_with_path(sharding, tree)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Returns how the first axis of a batch is sharded: over both axes of the mesh."""
+    """Returns the sharding of a batch: the first axis over both axes of the mesh."""
     return NamedSharding(mesh, P(("data", "fsdp")))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of what every device holds whole."""
+    """Returns the sharding of replicated arrays."""
     return NamedSharding(mesh, P())

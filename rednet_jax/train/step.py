@@ -1,4 +1,4 @@
-"""One optimiser step as a pure function of the state and a batch."""
+"""The training step, a pure function of the state and a batch."""
 
 import functools
 from collections.abc import Callable
@@ -29,8 +29,8 @@ Tree = Any
 Metrics = dict[str, Array]
 
 Gradient = Callable[..., tuple[Tree, Tree, Metrics]]
-"""From parameters, batch statistics, step and batch to the gradient of the mean loss, moved batch
-statistics, and terms of each face; `axis_name` says which axes the batch's rest lies on."""
+"""Maps parameters, batch statistics, step and batch to the gradient of the mean loss, the updated
+batch statistics, and the terms of each face; `axis_name` are the axes the batch is split over."""
 
 
 def train_step(
@@ -43,20 +43,21 @@ def train_step(
     spread: Callable[[Gradient], Gradient] | None = None,
     norm: Norm = optax.tree.norm,
 ) -> tuple[TrainState, Metrics]:
-    """Draws the batch on the device, runs all passes forward and back, and moves the weights.
+    """Augments the batch on the device, runs forward and backward pass, and updates the weights.
 
     Args:
         experiment: the run.
-        stage: of it.
+        stage: of the experiment.
         passes: K of this step.
         state: before the step.
-        batch: B faces or clips; under `jax.pmap` this device's.
-        spread: makes of the gradient of a device's part of the batch that of the whole batch.
-        norm: of what `spread` returns.
+        batch: B faces or clips; under `jax.pmap` those of this device.
+        spread: transforms the gradient function of a device's part of the batch into that of the
+            whole batch.
+        norm: of the gradient.
 
     Returns:
         The next state, and metrics: `loss`, its terms and `nme` (of the last pass), each a mean
-        over faces, and `gradient_norm` (before the clip), all float32 []; `loss_of_face`
+        over faces, and `gradient_norm` (before clipping), all float32 []; `loss_of_face`
         float32 [B]. Loss and terms are means over passes and frames.
     """
     gradient: Gradient = functools.partial(_gradients, experiment, stage, passes)
@@ -64,8 +65,8 @@ def train_step(
         gradient = spread(gradient)
     gradients, batch_stats, faces = gradient(state.params, state.batch_stats, state.step, batch)
     with jax.named_scope("optimiser"):
-        moves = stage_optimiser(stage, norm)
-        updates, opt_state = moves.update(gradients, state.opt_state, state.params)
+        optimiser = stage_optimiser(stage, norm)
+        updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         batch_stats = jax.tree.map(
             lambda new, old, rate: new if rate else old,
@@ -106,7 +107,7 @@ def _gradients(
     *,
     axis_name: AxisName | None = None,
 ) -> tuple[Tree, Tree, Metrics]:
-    """Gradient of the mean loss, moved batch statistics, and terms of each face, float32 [B]."""
+    """Returns the gradient of the mean loss, updated batch statistics, and terms [B] of faces."""
 
     def part_gradient(batch_stats: Tree, part: Batch | GeneratedFaces) -> tuple[Tree, Tree]:
         def loss_of(params: Tree) -> tuple[Array, tuple[Tree, Metrics]]:
@@ -123,12 +124,12 @@ def _gradients(
         batch_stats, (gradients, faces) = part_gradient(batch_stats, batch)
         return gradients, batch_stats, faces
 
-    # Every so-many-th row makes a part, so that a part lies on all devices as the batch does.
-    def parted(leaf: Array) -> Array:
+    # Part i has every row r with r % accumulate == i, so it is split over devices as the batch is.
+    def split_into_parts(leaf: Array) -> Array:
         split = jnp.reshape(leaf, (-1, stage.accumulate, *leaf.shape[1:]))
         return jnp.swapaxes(split, 0, 1)
 
-    def together(leaf: Array) -> Array:
+    def join_parts(leaf: Array) -> Array:
         return jnp.swapaxes(leaf, 0, 1).reshape(-1)
 
     def accumulate(carry: tuple[Tree, Tree], part: Tree) -> tuple[tuple[Tree, Tree], Metrics]:
@@ -138,10 +139,10 @@ def _gradients(
 
     zero = jax.tree.map(jnp.zeros_like, params)
     (batch_stats, total), faces = lax.scan(
-        accumulate, (batch_stats, zero), jax.tree.map(parted, batch)
+        accumulate, (batch_stats, zero), jax.tree.map(split_into_parts, batch)
     )
     gradients = jax.tree.map(lambda leaf: leaf / stage.accumulate, total)
-    return gradients, batch_stats, jax.tree.map(together, faces)
+    return gradients, batch_stats, jax.tree.map(join_parts, faces)
 
 
 def _losses(
@@ -154,12 +155,12 @@ def _losses(
     *,
     axis_name: AxisName | None,
 ) -> tuple[Tree, Metrics]:
-    """Moved batch statistics, and `total`, its terms and `nme` of each face, float32 [B]."""
+    """Returns updated batch statistics, and `total`, its terms and `nme`, each float32 [B]."""
     config = experiment.model
     with jax.named_scope("draw"):
         drawn = draw(experiment, stage, step, batch)
     images, targets = drawn.images.astype(experiment.compute), drawn.targets
-    how = {
+    options = {
         "feedback_steps": passes,
         "train": stage.statistics == "batch",
         "loss": pass_losses(stage.losses, config, stage.extra_losses),
@@ -167,15 +168,15 @@ def _losses(
         "parts": stage.accumulate,
     }
     if stage.clips is None:
-        out, batch_stats = rednet.align_image(config, variables, images, targets=targets, **how)
+        out, batch_stats = rednet.align_image(config, variables, images, targets=targets, **options)
     else:
-        before = rednet.initial_state(config, len(images), images.dtype)
+        initial = rednet.initial_state(config, len(images), images.dtype)
         out, _, batch_stats = rednet.align_clip(
-            config, variables, images, before, drawn.warps, targets=targets, **how
+            config, variables, images, initial, drawn.warps, targets=targets, **options
         )
     per_pass = out.per_step.losses
     faces = drawn.images.shape[0]
-    # [K, B], and of clips [K, T, B].
+    # Values are [K, B], or [K, T, B] for clips.
     terms = {name: jnp.mean(value.reshape(-1, faces), axis=0) for name, value in per_pass.items()}
     terms["nme"] = jnp.nanmean(per_pass["nme"][-1].reshape(-1, faces), axis=0)
     if stage.losses.stability:

@@ -1,4 +1,4 @@
-"""The random streams of a run: independent roots, all derived from the experiment's seed."""
+"""The random streams of a run: independent root keys, derived from the experiment's seed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jax import Array
 
 
 class Stream(enum.IntEnum):
-    """What random numbers are drawn for. The value is part of every draw: never renumber one."""
+    """The purposes of random numbers. Keys depend on the values, so never renumber one."""
 
     PARAMS = 0
     """The initial weights."""
@@ -24,12 +24,12 @@ class Stream(enum.IntEnum):
 def root(seed: int, stream: Stream) -> Array:
     """Returns the key [] that all keys of a stream are derived from.
 
-    The key of the seed itself derives the roots and nothing else. Flax derives the keys of layers
-    by `fold_in` with 0, 1, 2, ...: from the seed's own key these would be the roots.
+    The key of the seed is used for the roots alone. Flax derives the keys of layers by `fold_in`
+    with 0, 1, 2, ...: from the key of the seed, these would be the roots.
 
     Args:
         seed: of the experiment.
-        stream: which.
+        stream: of the root.
     """
     return jax.random.fold_in(jax.random.key(seed), stream)
 
@@ -40,6 +40,6 @@ def row_keys(root: Array, step: Array, row: Array) -> Array:
     Args:
         root: key [] of a stream.
         step: int32 [], steps done before.
-        row: int32 [B], places in the batch of all processes.
+        row: int32 [B], rows in the batch of all processes.
     """
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(root, step), row)

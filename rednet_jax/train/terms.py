@@ -1,6 +1,6 @@
-"""The single terms that a pass is trained on: one face a row, points and pixels kept apart.
+"""The terms of the loss of a pass, per face and per landmark or pixel.
 
-Points without label enter none of them.
+Landmarks without label have no effect on them.
 """
 
 from typing import Literal, NamedTuple
@@ -15,12 +15,12 @@ from rednet_jax.landmarks.schemes import Scheme
 
 
 class Targets(NamedTuple):
-    """What a batch should come out as.
+    """The targets of a batch.
 
     Attributes:
-        landmarks: float32 [B, L, 2], crop pixels; of clips [B, T, L, 2].
-        labelled: bool [B, L]; of clips [B, T, L].
-        identity: int32 [B], class of f_CLS, -1 if unknown; of clips [B, T].
+        landmarks: float32 [B, L, 2], crop pixels; for clips [B, T, L, 2].
+        labelled: bool [B, L]; for clips [B, T, L].
+        identity: int32 [B], class of f_CLS, -1 if unknown; for clips [B, T].
     """
 
     landmarks: Array
@@ -31,11 +31,11 @@ class Targets(NamedTuple):
 def detection_targets(
     landmarks: Array, labelled: Array, size: tuple[int, int], sigma: float
 ) -> Array:
-    """Soft labels of each pixel: background first, then the points, in sum 1.
+    """Returns soft labels of each pixel, with sum 1: background first, then the landmarks.
 
     Args:
         landmarks: float32 [B, L, 2], map pixels, not rounded.
-        labelled: bool [B, L]; a point without label has no peak.
+        labelled: bool [B, L]; a landmark without label has no peak.
         size: (h, w) of the map.
         sigma: standard deviation of a peak, map pixels.
 
@@ -49,19 +49,19 @@ def detection_targets(
 
 
 def detection_loss(logits: Array, target: Array, labelled: Array, background_share: float) -> Array:
-    """Pixel-wise softmax cross entropy against soft labels.
+    """Returns the pixel-wise softmax cross entropy with soft labels.
 
-    The background's pixels are weighted so that together they count `background_share` times all
-    peaks, whatever the map's resolution. A class without label takes no part in the softmax.
+    The total weight of background pixels is `background_share` times that of all peaks, at any
+    resolution of the maps. Landmarks without label are left out of the softmax.
 
     Args:
         logits: float32 [B, h, w, L + 1], background first.
-        target: float32 [B, h, w, L + 1], in sum 1 over the classes.
+        target: float32 [B, h, w, L + 1], with sum 1 over the classes.
         labelled: bool [B, L].
         background_share: see above.
 
     Returns:
-        float32 [B, h, w], to be summed over pixels.
+        float32 [B, h, w]; the loss is the sum over pixels.
     """
     expect_shape(logits, target.shape)
     expect_shape(labelled, (logits.shape[0], logits.shape[-1] - 1))
@@ -77,11 +77,11 @@ def detection_loss(logits: Array, target: Array, labelled: Array, background_sha
 
 
 def heat_map_loss(logits: Array, target: Array, labelled: Array) -> Array:
-    """Binary cross entropy of independent maps against soft peaks (the journal form's L maps).
+    """Returns the binary cross entropy of independent maps with soft peaks (journal form, L maps).
 
-    The journal's code takes the squared error of maps that pass no sigmoid. In a logit, this has
-    the same slope, map minus target; the squared error behind a sigmoid has next to none where a
-    map is blank, and leaves it so.
+    The journal's code has the squared error of maps without sigmoid. The gradient of this loss by a
+    logit is the same: map minus target. The squared error after a sigmoid would have almost no
+    gradient for a blank map.
 
     Args:
         logits: float32 [B, h, w, L].
@@ -89,7 +89,8 @@ def heat_map_loss(logits: Array, target: Array, labelled: Array) -> Array:
         labelled: bool [B, L].
 
     Returns:
-        float32 [B, h, w, L], in parts of the face's peaks, to be summed over pixels and maps.
+        float32 [B, h, w, L], divided by the sum of the face's peaks; the loss is the sum over
+        pixels and maps.
     """
     expect_shape(logits, target.shape)
     expect_shape(labelled, (logits.shape[0], logits.shape[-1]))
@@ -101,10 +102,10 @@ def heat_map_loss(logits: Array, target: Array, labelled: Array) -> Array:
 
 
 def disc_loss(logits: Array, discs: Array, labelled: Array, background_share: float) -> Array:
-    """Binary cross entropy of independent maps against discs (the journal form's 7 coarse maps).
+    """Returns the binary cross entropy of independent maps with discs (journal form, coarse maps).
 
-    The pixels beside the discs are weighted so that together they count `background_share` times
-    those in them, whatever the map's resolution.
+    The total weight of the pixels outside the discs is `background_share` times that of those
+    inside, at any resolution of the maps.
 
     Args:
         logits: float32 [B, h, w, L].
@@ -113,17 +114,17 @@ def disc_loss(logits: Array, discs: Array, labelled: Array, background_share: fl
         background_share: see above.
 
     Returns:
-        float32 [B, h, w, L], to be summed over pixels and maps.
+        float32 [B, h, w, L]; the loss is the sum over pixels and maps.
     """
     expect_shape(logits, discs.shape)
     expect_shape(labelled, (logits.shape[0], logits.shape[-1]))
     known = labelled[:, None, None]
-    within, beside = (
+    inside, outside = (
         jnp.sum(pixels & known, axis=(1, 2, 3), keepdims=True) for pixels in (discs, ~discs)
     )
-    weight = jnp.where(discs, 1.0, background_share * within / jnp.maximum(beside, 1))
+    weight = jnp.where(discs, 1.0, background_share * inside / jnp.maximum(outside, 1))
     loss = optax.sigmoid_binary_cross_entropy(logits, discs.astype(logits.dtype))
-    total = jnp.maximum((1 + background_share) * within, 1.0)
+    total = jnp.maximum((1 + background_share) * inside, 1.0)
     normalised: Array = jnp.where(known, weight * loss, 0) / total
     return normalised
 
@@ -137,14 +138,14 @@ def coordinate_loss(
     wing_width: float,
     wing_curvature: float,
 ) -> Array:
-    """Error of each point.
+    """Returns the error of each landmark.
 
     Args:
         landmarks: float32 [B, L, 2].
         truth: float32 [B, L, 2].
-        unit: float32 [B], the length that errors are measured in.
+        unit: float32 [B], the length that errors are divided by.
         form: `l1`, or `wing` (Feng et al. 2018).
-        wing_width: from where `wing` is linear, in `unit`.
+        wing_width: error from which `wing` is linear, in `unit`.
         wing_curvature: `wing`'s epsilon, in `unit`.
 
     Returns:
@@ -163,14 +164,14 @@ def coordinate_loss(
 def confidence_loss(
     logits: Array, landmarks: Array, truth: Array, unit: Array, correct_below: float
 ) -> Array:
-    """Binary cross entropy of 'this point is right'; the points themselves get no gradient.
+    """Returns the binary cross entropy of the confidence; landmarks get no gradient.
 
     Args:
-        logits: float32 [B, L].
-        landmarks: float32 [B, L, 2], the points that the confidence speaks of.
+        logits: float32 [B, L], of the probability that a landmark is correct.
+        landmarks: float32 [B, L, 2].
         truth: float32 [B, L, 2].
         unit: float32 [B], inter-ocular distance.
-        correct_below: in `unit`.
+        correct_below: error below which a landmark is correct, in `unit`.
 
     Returns:
         float32 [B, L].
@@ -178,13 +179,13 @@ def confidence_loss(
     expect_shape(landmarks, truth.shape)
     expect_shape(logits, landmarks.shape[:2])
     distance = jnp.linalg.norm(jax.lax.stop_gradient(landmarks) - truth, axis=-1)
-    right = (distance < correct_below * unit[:, None]).astype(logits.dtype)
-    loss: Array = optax.sigmoid_binary_cross_entropy(logits, right)
+    correct = (distance < correct_below * unit[:, None]).astype(logits.dtype)
+    loss: Array = optax.sigmoid_binary_cross_entropy(logits, correct)
     return loss
 
 
 def identity_loss(logits: Array, identity: Array) -> Array:
-    """Cross entropy of f_CLS (ECCV paper, section 3.4).
+    """Returns the cross entropy of f_CLS (ECCV paper, section 3.4).
 
     Args:
         logits: float32 [B, identities].
@@ -202,24 +203,24 @@ def identity_loss(logits: Array, identity: Array) -> Array:
 def stability_loss(
     landmarks: Array, targets: Targets, scheme: Scheme, face_side: float | Array
 ) -> Array:
-    """How much the error changes from a frame to the next: what a viewer sees as jitter.
+    """Returns the mean change of the error from frame to frame, which viewers see as jitter.
 
-    A constant error costs nothing here, and a face that moves costs nothing for moving.
+    It is 0 for a constant error, also of a moving face.
 
     Args:
         landmarks: float32 [K, B, T, L, 2], crop pixels.
         targets: of the clips.
-        scheme: of the points.
+        scheme: of the landmarks.
         face_side: as in `face_unit`.
 
     Returns:
         float32 [B]: mean L1 distance of the errors of frames t and t - 1, in units of `face_unit`,
-        over the passes and over the points labelled in both frames.
+        over the passes and the landmarks labelled in both frames.
     """
     batch, frames, points = targets.labelled.shape
     expect_shape(landmarks[0], targets.landmarks.shape)
     flat = Targets(*(leaf.reshape(batch * frames, *leaf.shape[2:]) for leaf in targets))
-    eyes, eyes_known = (one.reshape(batch, frames) for one in face_unit(flat, scheme, face_side))
+    eyes, eyes_known = (leaf.reshape(batch, frames) for leaf in face_unit(flat, scheme, face_side))
     known = targets.labelled & eyes_known[..., None]
     error = jnp.where(known[..., None], landmarks - targets.landmarks, 0) / eyes[..., None, None]
     change = jnp.mean(jnp.abs(error[:, :, 1:] - error[:, :, :-1]), axis=(0, -1))
@@ -233,13 +234,13 @@ def face_unit(targets: Targets, scheme: Scheme, face_side: float | Array) -> tup
 
     Args:
         targets: of B faces, landmarks in crop pixels.
-        scheme: of the landmarks; where it names two groups of them, the length is the distance
-            between their centres, in most schemes that of the outer eye corners.
+        scheme: of the landmarks; if its normaliser is two groups of landmarks, the length is the
+            distance between their centres, in most schemes the outer eye corners.
         face_side: float32 [B] or a number, side of the face's bounding box in crop pixels; the
-            length where the scheme is normalised by the box.
+            length if the scheme is normalised by the box.
 
     Returns:
-        float32 [B], 1 where it is not known, and bool [B].
+        float32 [B], 1 where unknown, and bool [B].
     """
     batch = targets.labelled.shape[:1]
     if scheme.groups is None:
@@ -247,17 +248,17 @@ def face_unit(targets: Targets, scheme: Scheme, face_side: float | Array) -> tup
     right, left = (jnp.asarray(group) for group in scheme.groups)
     known = targets.labelled[:, left].all(-1) & targets.labelled[:, right].all(-1)
     apart = targets.landmarks[:, left].mean(1) - targets.landmarks[:, right].mean(1)
-    # A face seen from the side has corners on one spot: a floor keeps it from ruling the batch.
+    # In profile the eye corners nearly coincide: a minimum keeps such faces from dominating.
     distance = jnp.sqrt(jnp.maximum(jnp.sum(apart**2, axis=-1), 1.0))
     return jnp.where(known, distance, 1.0), known
 
 
 def masked_mean(values: Array, used: Array) -> Array:
-    """Returns the mean over the last axis of those values that are used, 0 where none is."""
+    """Returns the mean of the values that are used over the last axis, 0 if none is."""
     return jnp.sum(jnp.where(used, values, 0), axis=-1) / jnp.maximum(jnp.sum(used, axis=-1), 1)
 
 
 def expect_shape(array: Array, shape: tuple[int, ...]) -> None:
-    """Raises a ValueError where an array has another shape."""
+    """Raises a ValueError if an array has another shape."""
     if array.shape != shape:
         raise ValueError(f"shape {array.shape} where {shape} was expected")

@@ -1,4 +1,4 @@
-"""A profiler's trace of some steps of a run."""
+"""Profiler traces of training steps."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import jax
 from rednet_jax.errors import RednetError
 
 SKIPPED = 2
-"""Steps of a call before the ones that are traced: the first compiles."""
+"""Number of steps before those that are traced: the first one compiles."""
 
 
 class Trace:
-    """Traces a number of steps to a folder, for TensorBoard's profiler, XProf or Perfetto."""
+    """Writes a trace of steps to a folder, for TensorBoard's profiler, XProf or Perfetto."""
 
     def __init__(self, folder: Path, steps: int, left: int, say: Callable[[str], None]) -> None:
-        """Traces nothing yet.
+        """Checks the number of steps; the trace starts later.
 
         Args:
             folder: of the trace.
-            steps: how many to trace; 0 for no trace.
-            left: how many the call will run.
-            say: told, in a line, which steps the folder holds.
+            steps: number of steps to trace; 0 for no trace.
+            left: number of steps that will run.
+            say: prints a line, which names the folder and its steps.
 
         Raises:
-            RednetError: fewer steps are left than that takes.
+            RednetError: too few steps are left.
         """
         if steps < 0:
             raise RednetError(f"--profile must be at least 0, not {steps}")
@@ -41,11 +41,11 @@ class Trace:
         self._first: int | None = None
 
     def before(self, step: int, state: Any) -> None:
-        """Begins or ends the trace; to be called before every step.
+        """Starts or ends the trace; must be called before every step.
 
         Args:
             step: its number, counted from 1.
-            state: of the step before, which may still be computed.
+            state: after the step before; it may not be computed yet.
         """
         if self._steps and self._done == SKIPPED:
             jax.block_until_ready(state)
@@ -56,14 +56,14 @@ class Trace:
         self._done += 1
 
     def end(self, step: int, state: Any) -> None:
-        """Ends the trace, if one is being taken; to be called after the last step.
+        """Ends the trace if one is running; must be called after the last step.
 
         Args:
-            step: the last one's number.
-            state: of that step, which may still be computed.
+            step: number of the last step.
+            state: after that step; it may not be computed yet.
         """
         if self._first is not None:
-            # Else the steps would not be in it: they are dispatched ahead of the device.
+            # Steps are dispatched asynchronously: without waiting, they would not be in the trace.
             jax.block_until_ready(state)
             jax.profiler.stop_trace()
             self._say(f"{self._folder}: trace of steps {self._first} to {step}")

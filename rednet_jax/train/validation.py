@@ -1,6 +1,6 @@
-"""What checkpoints are chosen by: errors on a stage's validation faces, or on its clips.
+"""Validation of a stage's weights on faces or clips, by which checkpoints are chosen.
 
-Many processes share the work, and all of them have the figures.
+With many processes, each computes a share of the faces, and all get the results.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from rednet_jax.weights.store import Variables
 
 
 class Validation(NamedTuple):
-    """Figures, each a list for K = 1, 2, ..., and faces to look at.
+    """Results for K = 1, 2, ..., and faces to show.
 
     Attributes:
-        nme: percent; nan where a landmark is not finite.
-        jitter: percent; None of single images.
+        nme: percent, for each K; nan if a landmark is not finite.
+        jitter: percent, for each K; None for single images.
         shown: the worst and typical faces at the largest K.
     """
 
@@ -39,21 +39,21 @@ class Validation(NamedTuple):
 def validate(
     model: RedNetConfig, variables: Variables, faces: Crops | ClipWindows, passes: int
 ) -> Validation:
-    """Measures weights: on images as evaluation does, on clips as the tracker sees them.
+    """Validates weights: on images as `evaluate` does, on clips with the crops of the tracker.
 
-    Of many processes, all of which call this, each runs the network on its share of the faces.
+    All processes must call this; each runs the network on its share of the faces.
 
     Args:
         model: the network.
         variables: of the network.
-        faces: images, or stretches of clips; the same in all processes.
+        faces: images, or windows of clips; the same in all processes.
         passes: the largest K.
     """
     if isinstance(faces, ClipWindows):
         return _validate_clips(model, variables, faces, passes)
     mine = share(len(faces.images), jax.process_index(), jax.process_count())
-    found = align_crops(model, variables, faces.images[mine], passes)
-    landmarks = np.swapaxes(_gathered(np.swapaxes(found, 0, 1), len(faces.images)), 0, 1)
+    own = align_crops(model, variables, faces.images[mine], passes)
+    landmarks = np.swapaxes(_all_gather(np.swapaxes(own, 0, 1), len(faces.images)), 0, 1)
     shown = faces_to_show(faces, landmarks[-1], errors_of(landmarks[-1], faces))
     return Validation(validation_nme(landmarks, faces), None, shown)
 
@@ -66,8 +66,8 @@ def _validate_clips(
     part = windows._replace(frames=windows.frames[mine])
     tracks = []
     for steps in range(1, passes + 1):
-        found = follow(model, variables, part, steps)
-        whole = Followed(*(_gathered(one, count) for one in found))
+        own = follow(model, variables, part, steps)
+        whole = Followed(*(_all_gather(rows, count) for rows in own))
         tracks.append(track_of(model, windows, whole))
     last = tracks[-1]
     errors = np.where(last.known, last.errors, np.nan)
@@ -81,44 +81,44 @@ def _validate_clips(
 
 
 def share(count: int, process: int, processes: int) -> NDArray[np.intp]:
-    """Returns which of so many faces a process runs: as many as the others, some of them twice.
+    """Returns the indices of the faces of a process; all processes have the same number.
 
     Args:
-        count: faces in all, at least 1.
-        process: which.
-        processes: how many there are.
+        count: of all faces, at least 1.
+        process: number of the process.
+        processes: number of processes.
 
     Returns:
-        int [ceil(count / processes)]; those of all processes in a row are 0, 1, ..., and what is
-        too many begins with 0 again.
+        int [ceil(count / processes)]; concatenated over processes they are 0, 1, ..., count - 1,
+        and then from 0 again.
     """
     each = -(-count // processes)
     return np.arange(process * each, (process + 1) * each) % count
 
 
-def _gathered(mine: NDArray[Any], count: int) -> NDArray[Any]:
-    """The rows of all processes, each with its `share`, in the order of the faces."""
+def _all_gather(own: NDArray[Any], count: int) -> NDArray[Any]:
+    """Returns the rows of all processes, each with its `share`, in the order of the faces."""
     if jax.process_count() == 1:
-        return mine
-    # As bytes: JAX would round float64.
-    raw = np.ascontiguousarray(mine).view(np.uint8).reshape(len(mine), -1)
+        return own
+    # As bytes, because JAX would convert float64 to float32.
+    raw = np.ascontiguousarray(own).view(np.uint8).reshape(len(own), -1)
     rows = np.asarray(multihost_utils.process_allgather(raw)).reshape(-1, raw.shape[1])[:count]
-    return np.ascontiguousarray(rows).view(mine.dtype).reshape(count, *mine.shape[1:])
+    return np.ascontiguousarray(rows).view(own.dtype).reshape(count, *own.shape[1:])
 
 
 def validation_nme(landmarks: NDArray[np.floating], crops: Crops) -> list[float]:
-    """Returns the NME after each of the passes, percent; nan where a landmark is not finite.
+    """Returns the NME after each pass, percent; nan if a landmark is not finite.
 
     Args:
         landmarks: [K, N, L, 2], crop pixels.
         crops: the faces.
     """
     known = measurable(crops.labelled, crops.scheme, boxed=True)
-    return [float(errors_of(one, crops)[known].mean()) for one in landmarks]
+    return [float(errors_of(of_pass, crops)[known].mean()) for of_pass in landmarks]
 
 
 def errors_of(landmarks: NDArray[np.floating], crops: Crops) -> NDArray[np.floating]:
-    """Returns the NME of each face [N], percent; nan where it cannot be measured.
+    """Returns the NME of each face [N], percent; nan if it cannot be measured.
 
     Args:
         landmarks: [N, L, 2], crop pixels.

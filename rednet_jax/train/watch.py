@@ -1,11 +1,11 @@
-"""What a run writes for people to watch: figures, TensorBoard's events, images, its machine."""
+"""The logs of a run: metrics, TensorBoard events, images, and a record of each start."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TextIO
 
@@ -26,13 +26,13 @@ METRICS, ENVIRONMENT, IMAGES = "metrics.jsonl", "environment.jsonl", "pictures"
 _EVENTS = "tensorboard"
 
 VALIDATION = "validation_nme"
-"""The entry of a row that holds the validation NME after each pass, percent."""
+"""Key of a row's validation NME after each pass, percent."""
 
 JITTER = "validation_jitter"
-"""The same of the jitter in clips."""
+"""Key of a row's validation jitter in clips after each pass, percent."""
 
 COLUMNS = 6
-"""Faces in a row of an image: so many of the worst, and below them so many typical ones."""
+"""Number of faces in a row of an image, which shows so many worst and so many typical faces."""
 
 _TILE = 192
 
@@ -41,14 +41,14 @@ Indices = NDArray[np.intp]
 
 
 class Face(NamedTuple):
-    """A validation face and what the network makes of it.
+    """A validation face with its landmarks.
 
     Attributes:
         name: of the face.
-        image: uint8 [S, S, 3], as the network sees it.
+        image: uint8 [S, S, 3], the network's input image.
         landmarks: float [L, 2], the network's, pixels of `image`.
         truth: float [L, 2], pixels of `image`.
-        labelled: bool [L], which of `truth` are known.
+        labelled: bool [L], mask of `truth`.
         nme: percent.
         scheme: of the landmarks.
     """
@@ -63,20 +63,20 @@ class Face(NamedTuple):
 
 
 class RunLog:
-    """Everything in a run's folder that is there to be watched; a context manager.
+    """The logs in a run's folder; a context manager.
 
-    metrics.jsonl holds a JSON object a line; tensorboard/ the same figures and the images as
-    events; pictures/ a PNG for each step that had some; environment.jsonl a line for each start of
-    the run: the step it resumed at, and what it ran with.
+    metrics.jsonl has a JSON object per line, tensorboard/ the same metrics and the images as
+    events, pictures/ a PNG for each validation, and environment.jsonl a line for each start of the
+    run, with the step that it resumed at.
     """
 
     def __init__(self, run_dir: Path, kept_until: int, start: Row) -> None:
-        """Opens the files; what they hold of later steps, which will be run again, is dropped.
+        """Opens the files and drops records of later steps, which will be run again.
 
         Args:
             run_dir: the run's folder.
             kept_until: steps done by the state that the run resumes with.
-            start: what environment.jsonl records of this start.
+            start: record of this start for environment.jsonl.
 
         Raises:
             RednetError: a file cannot be written.
@@ -87,19 +87,19 @@ class RunLog:
                 path.unlink()
         with writing(run_dir / _EVENTS):
             self._events = _Events(run_dir / _EVENTS, kept_until)
-        # What another process began with at this very step led to nothing that is kept.
+        # An earlier start at the same step has no steps that are kept.
         environment = run_dir / ENVIRONMENT
         with writing(environment), _append_to(environment, kept_until - 1) as file:
             file.write(json.dumps({"step": kept_until, **start}) + "\n")
         self._metrics = _append_to(run_dir / METRICS, kept_until)
 
     def write(self, row: Row) -> None:
-        """Adds a row of figures.
+        """Adds a row of metrics.
 
         Args:
-            row: `step`, and numbers by name; or `validation_nme`, a list of them, one for each
-                pass, and of clips `validation_jitter`, too. Numbers go to TensorBoard as
-                train/NAME, the lists as validation/nme_passK and validation/jitter_passK.
+            row: `step`, and numbers by name; or `step` and `validation_nme`, a list with a number
+                for each pass, for clips also `validation_jitter`. In TensorBoard numbers are
+                train/NAME, and lists are validation/nme_passK and validation/jitter_passK.
 
         Raises:
             RednetError: a file cannot be written.
@@ -107,24 +107,24 @@ class RunLog:
         with writing(self._metrics.name):
             self._metrics.write(json.dumps(row) + "\n")
             self._metrics.flush()
-        figures = {
+        scalars = {
             f"validation/{short}_pass{number}": value
             for name, short in ((VALIDATION, "nme"), (JITTER, "jitter"))
             for number, value in enumerate(row.get(name, ()), 1)
         }
-        figures |= {
+        scalars |= {
             f"train/{name}": value
             for name, value in row.items()
             if name != "step" and isinstance(value, int | float)
         }
-        self._events.scalars(row["step"], figures)
+        self._events.scalars(row["step"], scalars)
 
     def images(self, step: int, faces: Sequence[Face]) -> None:
-        """Writes pictures/step_STEP.png: faces with the network's landmarks, the truth as dots.
+        """Writes pictures/step_STEP.png: faces with the network's landmarks, and dots of the truth.
 
         Args:
             step: steps done.
-            faces: set out in rows of COLUMNS, as `faces_to_show` has them.
+            faces: to show in rows of COLUMNS, such as those of `faces_to_show`.
 
         Raises:
             RednetError: the file cannot be written.
@@ -139,16 +139,16 @@ class RunLog:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # All was flushed as it was written: what fails here has failed before.
+        # Every write was flushed, so an error here has been raised before.
         for file in (self._metrics, self._events):
             with contextlib.suppress(OSError):
                 file.close()
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Returns the rows of a file of JSON lines; none where there is no file.
+    """Returns the rows of a file of JSON lines; none if there is no file.
 
-    Half a line, left by a run that was killed while it wrote, or is writing now, is left out.
+    Incomplete lines, of a run that was killed or is writing now, are skipped.
     """
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     rows = []
@@ -162,15 +162,34 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
+def comparable_after(stages: Sequence[Mapping[str, Any]], number: int) -> int:
+    """Returns the step after which validation errors up to a stage are of the same faces.
+
+    The best weights are chosen by the errors after this step.
+
+    Args:
+        stages: of `Experiment.to_json`.
+        number: of the stage, from 0.
+    """
+
+    def faces(stage: Mapping[str, Any]) -> Any:
+        data = stage["data"]
+        return data if "faces" in data else data["validation"]
+
+    while number and faces(stages[number - 1]) == faces(stages[number]):
+        number -= 1
+    return sum(stage["steps"] for stage in stages[:number])
+
+
 def _is_row(row: Any) -> bool:
-    """Whether a line was written by a run: it has a step, and a figure for each pass."""
+    """Returns whether a line is a valid row: it has a step, and a number for each pass."""
     if not isinstance(row, dict) or type(row.get("step")) is not int:
         return False
     passes = [row[name] for name in (VALIDATION, JITTER) if name in row]
-    return all(isinstance(one, list) and one and all(map(_is_figure, one)) for one in passes)
+    return all(isinstance(nums, list) and nums and all(map(_is_number, nums)) for nums in passes)
 
 
-def _is_figure(value: Any) -> bool:
+def _is_number(value: Any) -> bool:
     return type(value) in (int, float)
 
 
@@ -185,23 +204,23 @@ def image_step(path: Path) -> int:
 
 
 def worst_and_typical(errors: NDArray[np.floating], count: int) -> Indices:
-    """Returns `count` faces with the largest errors, then as many of the rest near the median.
+    """Returns the faces with the largest errors, then others with errors near the median.
 
     Args:
-        errors: [N]; a face whose error is nan is not chosen.
-        count: of each kind; with few faces there are fewer.
+        errors: [N]; faces with error nan are not chosen.
+        count: number of each kind; there are fewer if N is small.
 
     Returns:
-        int [2 * count]: the worst, the largest error first; then the typical, the error nearest
-        the median first.
+        int [2 * count]: the worst, by decreasing error; then the typical, by increasing distance of
+        the error from the median.
     """
     known = np.flatnonzero(~np.isnan(errors))
     order = known[np.argsort(-errors[known], kind="stable")]
     worst, rest = order[:count], order[count:]
     if not len(rest):
         return worst
-    away = np.abs(errors[rest] - np.median(errors[known]))
-    return np.concatenate([worst, rest[np.argsort(away, kind="stable")[:count]]])
+    distance = np.abs(errors[rest] - np.median(errors[known]))
+    return np.concatenate([worst, rest[np.argsort(distance, kind="stable")[:count]]])
 
 
 def faces_to_show(
@@ -212,7 +231,7 @@ def faces_to_show(
     Args:
         crops: N faces.
         landmarks: [N, L, 2], the network's, crop pixels.
-        errors: [N], percent; nan where a face is not measurable.
+        errors: [N], percent; nan if a face is not measurable.
     """
     return faces_of(crops, landmarks, errors, worst_and_typical(errors, COLUMNS))
 
@@ -220,13 +239,13 @@ def faces_to_show(
 def faces_of(
     crops: Crops, landmarks: NDArray[np.floating], errors: NDArray[np.floating], rows: Indices
 ) -> list[Face]:
-    """Returns some faces of N.
+    """Returns a selection of faces.
 
     Args:
         crops: N faces.
         landmarks: [N, L, 2], the network's, crop pixels.
         errors: [N], percent.
-        rows: int [n], which faces.
+        rows: int [n], indices of the faces.
     """
     return [
         Face(
@@ -243,29 +262,29 @@ def faces_of(
 
 
 class _Events:
-    """TensorBoard's events of a run.
+    """TensorBoard events of a run.
 
-    tensorboardX's own SummaryWriter hands events to a thread through a queue of ten: where the
-    thread has died of a full disk, the run would wait for it forever. Here a write that fails says
-    so, and what was written before a checkpoint is on disk with it.
+    tensorboardX's SummaryWriter passes events to a thread through a queue of ten: if the thread has
+    died of a full disk, the run would wait forever. Here failed writes raise an error, and events
+    before a checkpoint are on disk when the checkpoint is.
     """
 
     def __init__(self, folder: Path, kept_until: int) -> None:
-        # Imported late: the rest of training needs none of it.
+        # Imported here, because the readers of logs do not need it.
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event, SessionLog
         from tensorboardX.proto.summary_pb2 import Summary
 
         self._folder, self._event, self._summary = folder, Event, Summary
         folder.mkdir(parents=True, exist_ok=True)
-        # Files are read in the order of their names, which begin with the second of their making.
+        # Files are read in the order of their names, which begin with the time of creation.
         self._writer = EventsWriter(str(folder / "events"), f".{kept_until:08d}")
-        # TensorBoard forgets, at this event, what it has read of its step and of later ones.
-        begin = Event(step=kept_until + 1, session_log=SessionLog(status=SessionLog.START))
-        self._write(begin)
+        # At this event, TensorBoard discards the events of its step and of later ones.
+        start = Event(step=kept_until + 1, session_log=SessionLog(status=SessionLog.START))
+        self._write(start)
 
-    def scalars(self, step: int, figures: dict[str, float]) -> None:
-        values = [{"tag": tag, "simple_value": value} for tag, value in figures.items()]
+    def scalars(self, step: int, scalars: dict[str, float]) -> None:
+        values = [{"tag": tag, "simple_value": value} for tag, value in scalars.items()]
         self._write(self._event(step=step, summary=self._summary(value=values)))
 
     def image(self, step: int, tag: str, png: bytes, shape: tuple[int, ...]) -> None:
@@ -288,7 +307,7 @@ class _Events:
 
 
 def _append_to(path: Path, kept_until: int) -> TextIO:
-    """Opens a file of JSON lines for more; those of later steps are dropped."""
+    """Opens a file of JSON lines for appending, after dropping the lines of later steps."""
     kept = [row for row in read_rows(path) if row["step"] <= kept_until]
     write_text(path, "".join(f"{json.dumps(row)}\n" for row in kept))
     return path.open("a", encoding="utf-8")

@@ -78,7 +78,7 @@ INVALID = {
     "missing experiment": ("train none.py", "none.py: no such experiment file"),
     "field without value": ("train none.py --batch", "--batch"),
     "field without name": ("train none.py batch 3", "batch"),
-    "report of no run": ("report .", "no run's folder"),
+    "report of no run": ("report .", "not a run folder"),
     "unknown data set, show": ("data show 400w --data-dir .", "no data set '400w'"),
     "data set to show not prepared": ("data show 300w --data-dir .", "300w is not prepared"),
     "no sample to show": ("data show 300w --count 0 --data-dir .", "samples, not 0"),

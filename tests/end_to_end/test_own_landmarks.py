@@ -55,7 +55,7 @@ def test_from_labelled_images_to_an_export(tmp_path, monkeypatch, capsys) -> Non
     short += ["--log_every", "1"]
     train = ["train", str(EXAMPLE / "experiment.py"), "--run-dir", "run", *prepared, *short]
     assert cli.main([*train, "--init-from", "compact"]) == 2
-    assert f"begin afresh: --fresh {FRESH.split(',')[0]}" in capsys.readouterr().err
+    assert f"can be initialised: --fresh {FRESH.split(',')[0]}" in capsys.readouterr().err
     assert cli.main([*train, "--init-from", "compact", "--fresh", FRESH]) == 0
     output = capsys.readouterr().out
     assert f"begins with the weights of compact; fresh: {FRESH.replace(',', ', ')}" in output

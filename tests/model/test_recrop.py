@@ -149,7 +149,7 @@ def test_the_second_pass_has_the_crop_of_the_first_passes_landmarks(
     crop = next_crop(config, out.per_step.landmarks[0])
     np.testing.assert_allclose(out.crop, crop, atol=1e-4)
     assert not np.allclose(crop, first_crop(config, 2), atol=0.5)
-    # The second pass alone, on images whose middle is that crop.
+    # The second pass alone, on images with that crop in the middle.
     cropped = crop_images(config, images, crop)
     border = (side - size) // 2
     padded = jnp.pad(cropped, ((0, 0), (border, border), (border, border), (0, 0)))

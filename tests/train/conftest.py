@@ -1,4 +1,4 @@
-"""A run in miniature: drawn faces, a narrow network, twenty steps across the one-pass border."""
+"""A small run: drawn faces, a narrow network, ten steps with one pass and ten with two."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rednet_jax.train.state import TrainState
 
 
 def compilations(experiment: Experiment) -> int:
-    """How often steps of the first stage were compiled so far."""
+    """Number of compilations of steps of the first stage so far."""
     mesh = make_mesh(experiment.mesh)
     return sum(_sharded_step(experiment, mesh, 0, passes)._cache_size() for passes in (1, 2))
 
@@ -26,7 +26,7 @@ class Run(NamedTuple):
     folder: Path
     state: TrainState
     compilations: int
-    """Of the step, while it ran."""
+    """Of training steps, during the run."""
 
 
 @pytest.fixture(scope="session")
@@ -56,9 +56,9 @@ def experiment(narrow) -> Experiment:
 
 @pytest.fixture
 def without_report(monkeypatch) -> None:
-    """For runs whose report is not looked at: its plots take as long as their twenty steps.
+    """Skips the report: its plots take as long as twenty steps.
 
-    The uninterrupted run has its report, and so have the runs of several stages.
+    The uninterrupted run and the runs of several stages write it.
     """
     monkeypatch.setattr(loop, "write_report", lambda run_dir: run_dir)
 

@@ -1,4 +1,4 @@
-"""A 300-W tree of drawn faces, for tests that read, train on and measure real files."""
+"""A 300-W tree of drawn faces, for tests that prepare, train and evaluate with files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIDE = 64
 
 
 def draw_300w(root: Path, *, train: int = 6, validation: int = 3) -> Path:
-    """Writes NAME.png and NAME.pts of so many faces below `root`, and returns it."""
+    """Writes NAME.png and NAME.pts of faces below `root`, and returns `root`."""
     names = [f"helen/trainset/face{i}" for i in range(train)]
     for seed, name in enumerate([*names, *validation_names()[:validation]]):
         image, landmarks = draw_face(seed)
@@ -28,14 +28,14 @@ def draw_300w(root: Path, *, train: int = 6, validation: int = 3) -> Path:
 
 
 def prepare_300w(folder: Path, *, train: int = 6, validation: int = 3) -> Path:
-    """Prepares a tree of drawn faces, and returns the data folder that commands read."""
+    """Prepares a tree of drawn faces, and returns the folder of prepared data."""
     tree = draw_300w(folder / "tree", train=train, validation=validation)
     prepare("300w", tree, folder / "prepared")
     return folder / "prepared"
 
 
 def draw_face(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """A face whose every part is where its landmarks say: uint8 [64, 64, 3] and float32 [68, 2]."""
+    """Draws a face at random landmarks: uint8 [64, 64, 3] and float32 [68, 2], image pixels."""
     rng = np.random.default_rng(seed)
     angle, size = rng.normal(0, 0.15), SIDE * rng.uniform(0.5, 0.65)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])

@@ -1,4 +1,4 @@
-"""What a pass of a network with seven points might give, and what it should have given."""
+"""Random outputs of a pass of a network with seven landmarks, and targets for them."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The last part of the quick start: where its experiment lies, and what it says when it fails."""
+"""The last part of the quick start: the path of its experiment, and its errors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_wheel_has_the_experiment_below_the_package(tmp_path, monkeypatch):
     ("script", "reason"),
     [
         ("echo one >&2; echo two >&2; exit 1", "two"),
-        ("exit 1", "no reason given"),
+        ("exit 1", "no error message"),
         ("kill -9 $$", "ended by signal 9"),
     ],
 )
@@ -47,7 +47,7 @@ def test_a_failure_is_one_line(tmp_path, monkeypatch, script, reason):
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
     (tmp_path / "smoke").mkdir()
-    with pytest.raises(RednetError) as failure:
+    with pytest.raises(RednetError) as error:
         demonstrate(tmp_path)
-    # The run that lies there stays as it is.
-    assert str(failure.value) == f"{tmp_path}/smoke_2: training failed ({reason})"
+    # The existing run is not changed.
+    assert str(error.value) == f"{tmp_path}/smoke_2: training failed ({reason})"

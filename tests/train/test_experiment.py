@@ -1,4 +1,4 @@
-"""Experiment files, changes from the command line, and what is refused."""
+"""Experiment files, overrides from the command line, and invalid fields."""
 
 import dataclasses
 import json
@@ -54,7 +54,7 @@ EXPERIMENTS = sorted(
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-def test_every_experiment_loads_and_is_plain_json(path):
+def test_every_experiment_loads_and_converts_to_json(path):
     experiment = load_experiment(path)
     assert experiment.name == path.stem
     plain = experiment.to_json()
@@ -62,7 +62,7 @@ def test_every_experiment_loads_and_is_plain_json(path):
     assert RedNetConfig.from_json(plain["model"]) == experiment.model
 
 
-def test_there_are_experiments():
+def test_the_experiments_are_found():
     assert "compact_300w" in [path.stem for path in EXPERIMENTS]
 
 
@@ -99,13 +99,13 @@ def test_fields_of_each_type_can_be_changed(file):
     assert load_experiment(file, {}) == load_experiment(file)
 
 
-def test_one_stage_can_be_changed_by_its_name(file):
+def test_a_single_stage_can_be_changed_by_its_name(file):
     changed = load_experiment(file, {"two.batch": "8", "batch": "32", "one.losses.sigma": "2"})
     assert [stage.batch for stage in changed.stages] == [32, 8]
     assert [stage.losses.sigma for stage in changed.stages] == [2.0, 1.0]
 
 
-def test_steps_belong_to_stages_and_passes(file):
+def test_the_stage_and_the_passes_of_a_step(file):
     experiment = load_experiment(file)
     assert experiment.steps == 10_000
     assert [experiment.stage_at(step) for step in (0, 6_999, 7_000, 9_999)] == [
@@ -119,7 +119,7 @@ def test_steps_belong_to_stages_and_passes(file):
         experiment.stage_at(10_000)
 
 
-def test_changes_that_only_fit_together_are_checked_together(file):
+def test_overrides_that_are_valid_only_together(file):
     changes = {"model.architecture": "eccv_vgg", "model.widths": "8,8,8,8,16"}
     changed = load_experiment(file, {**changes, "model.code_width": "16"})
     assert changed.model.architecture == "eccv_vgg"
@@ -128,7 +128,7 @@ def test_changes_that_only_fit_together_are_checked_together(file):
 
 
 @pytest.mark.parametrize(
-    ("field", "text", "told"),
+    ("field", "text", "message"),
     [
         ("stepz", "3", "stepz.*known: .*steps"),
         ("stages", "3", "no field 'stages'.*batch.*one.FIELD, two.FIELD"),
@@ -145,7 +145,7 @@ def test_changes_that_only_fit_together_are_checked_together(file):
         ("optimiser.epsilon", "0", "optimiser.epsilon.*above 0"),
         ("mesh.data", "0", "mesh.data must be at least 1"),
         ("mesh.data", "3", "one: a batch of 64 cannot be divided by mesh data=3,fsdp=1"),
-        ("accumulate", "6", "64.*no multiple of accumulate"),
+        ("accumulate", "6", "64.*must be a multiple of accumulate"),
         ("losses.stability", "1", "losses.stability needs clips"),
         ("losses.identity", "-1", "losses.identity must be at least 0"),
         ("model.depth", "3", "model.depth.*known: .*widths"),
@@ -172,28 +172,28 @@ def test_changes_that_only_fit_together_are_checked_together(file):
         ("model.image_size", "100", "image_size 100"),
     ],
 )
-def test_what_does_not_fit_is_one_line_that_names_the_field(file, field, text, told):
-    with pytest.raises(RednetError, match=told) as caught:
+def test_the_error_for_an_override_is_one_line_that_names_the_field(file, field, text, message):
+    with pytest.raises(RednetError, match=message) as caught:
         load_experiment(file, {field: text})
     one_line(caught)
 
 
-def test_parts_of_an_experiment_must_fit_each_other():
+def test_contradictions_between_parts_of_an_experiment():
     compact = RedNetConfig.preset("compact")
     generated = GeneratedData(SyntheticConfig(size=64))
-    with pytest.raises(RednetError, match=r"\(64, 1.25\), but the network sees \(128, 1.25\)"):
+    with pytest.raises(RednetError, match=r"\(64, 1.25\), but .* image has \(128, 1.25\)"):
         Experiment("x", compact, (Stage(data=generated),))
-    with pytest.raises(RednetError, match="generated faces are nobody's"):
+    with pytest.raises(RednetError, match="generated faces have no identity"):
         Stage(data=GeneratedData(), losses=LossConfig(identity=1.0))
     assert Stage(clips=ClipConfig(), losses=LossConfig(stability=1.0)).clips.frames == 10
-    for stages, told in (((), "not none"), ((Stage("a"), Stage("a")), "not a, a")):
-        with pytest.raises(RednetError, match=f"stages need one name each, {told}"):
+    for stages, names in (((), "none"), ((Stage("a"), Stage("a")), "a, a")):
+        with pytest.raises(RednetError, match=f"stages need one name each, not {names}"):
             Experiment("x", compact, stages)
     with pytest.raises(RednetError, match=r"data\.validation must be at least 1"):
         GeneratedData(validation=0)
 
 
-def test_points_without_gradient_cannot_be_made_stable():
+def test_the_stability_term_needs_landmarks_with_a_gradient():
     journal = RedNetConfig.preset("ijcv_resnet")
     clips = Stage("clips", clips=ClipConfig())
     assert Experiment("journal", journal, (clips,)).stages == (clips,)
@@ -203,7 +203,7 @@ def test_points_without_gradient_cannot_be_made_stable():
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("x = 1", "no Experiment"),
         ("experiment = 3", "no Experiment"),
@@ -224,10 +224,10 @@ def test_points_without_gradient_cannot_be_made_stable():
         ),
     ],
 )
-def test_a_file_that_builds_no_experiment_is_one_line_with_its_name(tmp_path, text, told):
+def test_the_error_for_a_broken_file_is_one_line_with_its_name(tmp_path, text, message):
     path = tmp_path / "broken.py"
     path.write_text(text)
-    with pytest.raises(RednetError, match=f"broken.py: .*{told}") as caught:
+    with pytest.raises(RednetError, match=f"broken.py: .*{message}") as caught:
         load_experiment(path)
     one_line(caught)
 

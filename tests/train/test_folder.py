@@ -1,4 +1,4 @@
-"""The run folder: what may change when a run is resumed, and what it began with."""
+"""The run folder: fields that may change when a run is resumed, and the initial weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def config(folder):
     return json.loads((folder / "config.json").read_text())
 
 
-def refused(folder, experiment: Experiment) -> str:
+def claim_error(folder, experiment: Experiment) -> str:
     before = (folder / "config.json").read_bytes()
     with pytest.raises(RednetError) as caught:
         claim(folder, experiment, None)
@@ -29,7 +29,7 @@ def refused(folder, experiment: Experiment) -> str:
     return str(caught.value)
 
 
-def test_what_leaves_the_result_as_it_is_may_change(experiment, tmp_path):
+def test_fields_without_effect_on_the_result_may_change(experiment, tmp_path):
     claim(tmp_path, experiment, None)
     (stage,) = experiment.stages
     now = changed(experiment, {"name": "other", "log_every": "7", "keep": "3", "mesh.data": "2"})
@@ -38,35 +38,35 @@ def test_what_leaves_the_result_as_it_is_may_change(experiment, tmp_path):
     assert config(tmp_path) == now.to_json()
 
 
-def test_the_mesh_stays_where_each_device_has_its_own_statistics(experiment, tmp_path):
+def test_the_mesh_may_not_change_with_batch_statistics_of_devices(experiment, tmp_path):
     device = changed(experiment, {"batch_statistics": "device"})
     claim(tmp_path, device, None)
-    assert refused(tmp_path, changed(device, {"mesh.data": "2"})).endswith(
+    assert claim_error(tmp_path, changed(device, {"mesh.data": "2"})).endswith(
         "; mesh.data was 1, now is 2"
     )
 
 
-def test_all_that_may_not_change_is_named_in_one_line(experiment, tmp_path):
+def test_all_changed_fields_are_named_in_one_line(experiment, tmp_path):
     claim(tmp_path, experiment, None)
     fields = {"seed": "3", "losses.sigma": "2", "evaluate_every": "4", "data.weights": "2"}
-    told = refused(tmp_path, changed(experiment, fields | {"log_every": "7"}))
-    assert told == (
+    message = claim_error(tmp_path, changed(experiment, fields | {"log_every": "7"}))
+    assert message == (
         f"{tmp_path}/config.json: the folder holds another run; "
         "stages[0].data.weights[0] was 1.0, now is 2.0; "
         "stages[0].losses.sigma was 1.0, now is 2.0; "
         "seed was 0, now is 3; evaluate_every was 5, now is 4"
     )
-    told = refused(tmp_path, changed(experiment, {"steps": "40"}))
+    message = claim_error(tmp_path, changed(experiment, {"steps": "40"}))
     hint = f"to train on, begin another run with --init-from {tmp_path}"
-    assert told.endswith(f"; stages[0].steps was 20, now is 40; {hint}")
+    assert message.endswith(f"; stages[0].steps was 20, now is 40; {hint}")
     more = dataclasses.replace(
         experiment, stages=(*experiment.stages, dataclasses.replace(experiment.stages[0], name="b"))
     )
-    assert "stages[1] was None, now is {'name': 'b', 'steps': 20" in refused(tmp_path, more)
+    assert "stages[1] was None, now is {'name': 'b', 'steps': 20" in claim_error(tmp_path, more)
 
 
-def test_a_folder_of_an_earlier_version_is_this_runs(experiment, tmp_path):
-    """A field that was added since had its default's effect; one that is gone is named."""
+def test_a_folder_of_an_earlier_version_can_be_resumed(experiment, tmp_path):
+    """Fields that were added since have their defaults; unknown fields are named."""
     plain = experiment.to_json()
     del plain["stages"][0]["accumulate"], plain["stages"][0]["drift"], plain["keep"]
     plain["model"]["register"] = plain["model"].pop("recrop")
@@ -74,14 +74,14 @@ def test_a_folder_of_an_earlier_version_is_this_runs(experiment, tmp_path):
     claim(tmp_path, experiment, None)
     assert config(tmp_path) == experiment.to_json()
     (tmp_path / "config.json").write_text(json.dumps(plain | {"made_by_the_future": 1}))
-    assert refused(tmp_path, experiment).endswith("; made_by_the_future was 1, now is None")
+    assert claim_error(tmp_path, experiment).endswith("; made_by_the_future was 1, now is None")
     (tmp_path / "config.json").write_text(json.dumps(plain))
-    assert "accumulate was 1, now is 2" in refused(
+    assert "accumulate was 1, now is 2" in claim_error(
         tmp_path, changed(experiment, {"accumulate": "2"})
     )
 
 
-def test_checkpoints_without_a_config_are_nobodys(experiment, tmp_path):
+def test_a_folder_with_checkpoints_but_no_config_is_an_error(experiment, tmp_path):
     (tmp_path / "checkpoints" / "20").mkdir(parents=True)
     with pytest.raises(RednetError, match=r"config\.json: missing, and the folder holds checkpoin"):
         claim(tmp_path, experiment, None)
@@ -90,32 +90,32 @@ def test_checkpoints_without_a_config_are_nobodys(experiment, tmp_path):
 
 @pytest.fixture
 def files(experiment, tmp_path):
-    """Weights of the experiment's network: two files that differ, and a copy of the first."""
+    """Weights of the experiment's network: two different files, and a copy of the first."""
     for name, seed in (("one", 0), ("other", 1), ("copy", 0)):
         variables = init(experiment.model, jax.random.key(seed))
         write_weights(tmp_path / f"{name}.safetensors", experiment.model, variables)
     return tmp_path
 
 
-def test_the_weights_that_a_run_began_with_are_recorded(experiment, files, monkeypatch):
+def test_the_initial_weights_of_a_run_are_recorded(experiment, files, monkeypatch):
     run, one = files / "run", files / "one.safetensors"
     monkeypatch.chdir(files)
     assert initial_weights(run, None, experiment) is None
     began = initial_weights(run, "one.safetensors", experiment)
     assert began == Initial(str(one), fingerprint(load(one)[1]))
     claim(run, experiment, began)
-    # Without the option, with it, from another folder, and with a copy.
+    # Without the option, with it, in another working directory, and with a copy.
     monkeypatch.chdir("/")
-    for given in None, str(one), str(files / "copy.safetensors"):
-        assert initial_weights(run, given, experiment) == began
-    told = f"--init-from {files}/other.safetensors: the run in {run} began with those of {one}"
-    with pytest.raises(RednetError, match=f"^{told}$"):
+    for checkpoint in None, str(one), str(files / "copy.safetensors"):
+        assert initial_weights(run, checkpoint, experiment) == began
+    message = f"--init-from {files}/other.safetensors: the run in {run} began with those of {one}"
+    with pytest.raises(RednetError, match=f"^{message}$"):
         initial_weights(run, f"{files}/other.safetensors", experiment)
     claim(run, experiment, None)
     assert initial_weights(run, None, experiment) == began
 
 
-def test_a_run_that_began_with_fresh_weights_takes_no_others(experiment, files):
+def test_a_run_that_began_with_fresh_weights_accepts_no_others(experiment, files):
     claim(files / "run", experiment, None)
     assert initial_weights(files / "run", None, experiment) is None
     with pytest.raises(RednetError, match="began with fresh weights"):
@@ -124,16 +124,16 @@ def test_a_run_that_began_with_fresh_weights_takes_no_others(experiment, files):
     (files / "run" / "init_from.json").unlink()
     claim(files / "run", experiment, None)
     assert not (files / "run" / "init_from.json").exists()
-    given = initial_weights(files / "run", str(files / "one.safetensors"), experiment)
-    assert given.checkpoint.endswith("one.safetensors")
-    claim(files / "run", experiment, given)
-    assert initial_weights(files / "run", None, experiment) == given
+    initial = initial_weights(files / "run", str(files / "one.safetensors"), experiment)
+    assert initial.checkpoint.endswith("one.safetensors")
+    claim(files / "run", experiment, initial)
+    assert initial_weights(files / "run", None, experiment) == initial
     (files / "run" / "init_from.json").write_text("[1, 2, 3]")
-    with pytest.raises(RednetError, match=r"init_from.json: not a record of weights"):
+    with pytest.raises(RednetError, match=r"init_from.json: not a record of initial weights"):
         initial_weights(files / "run", None, experiment)
 
 
-def test_fields_by_which_another_network_differs_are_named(experiment, files):
+def test_the_fields_that_differ_in_another_network_are_named(experiment, files):
     wider = dataclasses.replace(
         experiment,
         model=dataclasses.replace(experiment.model, regression_width=9, crop_margin=1.5),
@@ -142,11 +142,11 @@ def test_fields_by_which_another_network_differs_are_named(experiment, files):
         initial_weights(files / "run", str(files / "one.safetensors"), wider)
     assert str(caught.value).endswith(
         "one.safetensors: holds another network than the experiment's: "
-        "model.regression_width is 6 there, 9 here"
+        "model.regression_width is 9, not 6 as in the checkpoint"
     )
 
 
-def test_data_that_differ_from_the_last_start_are_named(tmp_path):
+def test_data_that_changed_since_the_last_start_are_named(tmp_path):
     data = {"a": {"train x/train": "1", "validation x/val": "2"}, "b": {"train x/train": "3"}}
     assert changed_data(tmp_path, data) == []
     earlier = {"a": {"train x/train": "0", "validation x/val": "2"}}

@@ -1,4 +1,4 @@
-"""Losses of the journal form: 7 coarse maps and 68 fine ones, and points that have no gradient."""
+"""Losses of the journal form: 7 coarse maps, 68 fine maps, and landmarks without a gradient."""
 
 import dataclasses
 import functools
@@ -61,7 +61,7 @@ def losses_of(output, truth=TRUTH, config=CONFIG):
 
 
 def squared_distance(points, size):
-    """[size, size, L], map pixels: of each pixel's centre to points [L, 2] in crop pixels."""
+    """[size, size, L] in map pixels, of pixel centres to points [L, 2] in crop pixels."""
     x, y = ((points + 0.5) * size / CROP - 0.5).T
     places = np.arange(size)
     return (places[None, :, None] - x) ** 2 + (places[:, None, None] - y) ** 2
@@ -73,7 +73,7 @@ def cross_entropy(logits, target):
     return -target * np.log(p) - (1 - target) * np.log(1 - p)
 
 
-def test_terms_are_those_that_have_a_gradient_and_total_their_weighted_sum():
+def test_the_terms_of_the_journal_form_and_their_weighted_sum():
     losses = losses_of(some_output())
     assert all(value.shape == (2,) for value in losses.values())
     terms = {"detection", "heat_maps", "confidence", "identity"}
@@ -83,7 +83,7 @@ def test_terms_are_those_that_have_a_gradient_and_total_their_weighted_sum():
     np.testing.assert_allclose(losses["total"], expected, rtol=1e-6)
 
 
-def test_heat_maps_are_told_gaussians_at_the_points_own_fractions_of_a_pixel():
+def test_targets_of_heat_maps_are_gaussians_at_sub_pixel_positions():
     output = some_output()
     for face, loss in enumerate(np.asarray(losses_of(output)["heat_maps"])):
         known = LABELLED[face]
@@ -92,7 +92,7 @@ def test_heat_maps_are_told_gaussians_at_the_points_own_fractions_of_a_pixel():
         assert loss == pytest.approx(value[..., known].sum() / target[..., known].sum(), rel=1e-4)
 
 
-def test_coarse_maps_are_told_discs_of_seven_points():
+def test_targets_of_coarse_maps_are_discs_of_seven_landmarks():
     output = some_output()
     for face, loss in enumerate(np.asarray(losses_of(output)["detection"])):
         known = LABELLED[face][SEVEN]
@@ -104,31 +104,31 @@ def test_coarse_maps_are_told_discs_of_seven_points():
         assert loss == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("nothing", [0.0, np.nan])
-def test_points_without_label_have_no_influence(nothing):
-    truth = np.where(LABELLED[..., None], TRUTH, nothing)
+@pytest.mark.parametrize("filler", [0.0, np.nan])
+def test_landmarks_without_label_have_no_effect(filler):
+    truth = np.where(LABELLED[..., None], TRUTH, filler)
     output = some_output()
     expected = losses_of(output)
     coarse = [SEVEN.index(36)]
-    other = output._replace(
+    perturbed = output._replace(
         logits=output.logits.at[1, ..., jnp.asarray(HIDDEN)].add(9.0),
         coarse_logits=output.coarse_logits.at[1, ..., jnp.asarray(coarse)].add(9.0),
         confidence_logits=output.confidence_logits.at[1, jnp.asarray(HIDDEN)].add(9.0),
     )
-    for name, value in losses_of(other, truth).items():
+    for name, value in losses_of(perturbed, truth).items():
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
-    # The eye corner among them is needed as the unit of the error.
+    # An eye corner is among them, so the unit of the error is unknown.
     assert np.isnan(expected["nme"][1]) and float(expected["confidence"][1]) == 0
-    slope = jax.jit(
+    gradient = jax.jit(
         jax.grad(lambda maps: losses_of(output._replace(logits=maps), truth)["total"].sum())
     )
     hidden = np.zeros((2, 68), bool)
     hidden[1, HIDDEN] = True
-    pulled = (np.asarray(slope(output.logits)) != 0).any((1, 2))
-    np.testing.assert_array_equal(pulled, ~hidden)
+    has_gradient = (np.asarray(gradient(output.logits)) != 0).any((1, 2))
+    np.testing.assert_array_equal(has_gradient, ~hidden)
 
 
-def test_gradients_agree_with_finite_differences_and_points_have_none():
+def test_gradients_agree_with_finite_differences_and_landmarks_have_none():
     fields = ("logits", "coarse_logits", "confidence_logits", "landmarks", "map_landmarks")
     with jax.enable_x64(True):
         output = some_output(np.float64)
@@ -144,23 +144,23 @@ def test_gradients_agree_with_finite_differences_and_points_have_none():
             direction = jnp.asarray(rng.normal(size=values[which].shape))
             up, down = list(values), list(values)
             up[which], down[which] = (values[which] + side * direction for side in (1e-6, -1e-6))
-            measured = float(total(up) - total(down)) / 2e-6
+            difference = float(total(up) - total(down)) / 2e-6
             expected = float(jnp.vdot(gradient[which], direction))
-            assert measured == pytest.approx(expected, rel=1e-6), fields[which]
+            assert difference == pytest.approx(expected, rel=1e-6), fields[which]
             assert abs(expected) > 1e-3, fields[which]
         for points in gradient[3:]:
             assert (np.asarray(points) == 0).all()
 
 
 @pytest.mark.slow
-def test_a_narrow_network_learns_four_faces(narrow):
-    """Through both passes: 200 steps bring 83 % of the inter-ocular distance down to 5.5 %."""
+def test_a_narrow_network_overfits_four_faces(narrow):
+    """Both passes: 200 steps reduce the error from 83 to 5.5 % of the inter-ocular distance."""
     model = narrow("ijcv_resnet", regression_width=24)
-    still = {field.name: 0.0 for field in dataclasses.fields(Augmentation)}
+    no_augmentation = {field.name: 0.0 for field in dataclasses.fields(Augmentation)}
     stage = Stage(
         steps=200,
         data=DataConfig(cached_size=64, cover=1.0),
-        augmentation=Augmentation(**still),
+        augmentation=Augmentation(**no_augmentation),
         losses=LossConfig(sigma=1.5, background_share=1.0),
         optimiser=OptimiserConfig(learning_rate=1e-2, warmup_steps=10),
         batch=4,

@@ -1,4 +1,4 @@
-"""Who trains with whom: what flags and environments say, and the files that set them."""
+"""The place of a process, from options or the environment, and the launch files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SLURM = {
 TPU = {
     "TPU_WORKER_HOSTNAMES": "localhost,other",
     "TPU_WORKER_ID": "1",
-    # JAX asks the machine for what is not set here.
+    # JAX would query the machine's metadata for unset variables.
     "MEGASCALE_COORDINATOR_ADDRESS": "",
     "MEGASCALE_NUM_SLICES": "",
     "MEGASCALE_SLICE_ID": "",
@@ -38,7 +38,7 @@ TPU = {
 
 @pytest.fixture(autouse=True)
 def elsewhere(monkeypatch):
-    """Not on a cluster, whatever the tests run on."""
+    """Removes the variables of a cluster that the tests may run on."""
     for name in (*SLURM, *TPU, "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(name, raising=False)
 
@@ -50,7 +50,7 @@ def elsewhere(monkeypatch):
         ({}, ("host:1234", 2, 1), Place("host", 1234, 2, 1)),
         ({}, ("[::1]:1234", 2, 0), Place("::1", 1234, 2, 0)),
         ({}, ("host:1234", 1, 0), None),
-        # The shell of an allocation: JAX alone would wait for three others.
+        # The shell of an allocation, where JAX itself would wait for three other processes.
         (SLURM, (None, None, None), None),
         (
             SLURM | {"SLURM_STEP_NUM_TASKS": "4"},
@@ -78,7 +78,7 @@ def test_the_place_of_a_process(monkeypatch, environment, arguments, place):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("host", 2, 0), "'host' is neither HOST:PORT nor auto"),
         ((":1234", 2, 0), "':1234' is neither"),
@@ -89,17 +89,17 @@ def test_the_place_of_a_process(monkeypatch, environment, arguments, place):
         (("host:1234", 0, 0), "--processes must be at least 1, not 0"),
         ((None, 2, None), "need --coordinator HOST:PORT"),
         (("auto", None, 1), "need --coordinator HOST:PORT"),
-        (("auto", None, None), "JAX finds no SLURM, Open MPI, TPU or Kubernetes job here"),
+        (("auto", None, None), "JAX detects no SLURM, Open MPI, TPU or Kubernetes job"),
     ],
 )
-def test_arguments_that_do_not_fit_are_refused(arguments, told):
-    with pytest.raises(RednetError, match=re.escape(told)) as caught:
+def test_invalid_arguments_are_one_line_errors(arguments, message):
+    with pytest.raises(RednetError, match=re.escape(message)) as caught:
         find_place(*arguments)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("file", sorted(path.name for path in LAUNCH.iterdir()))
-def test_the_commands_of_launch_files_are_understood(file, monkeypatch):
+def test_the_commands_of_launch_files_are_valid(file, monkeypatch):
     monkeypatch.chdir(LAUNCH.parents[1])
     text = (LAUNCH / file).read_text().replace("\\\n", " ").replace("$JOB_COMPLETION_INDEX", "1")
     ends = r'(?="|```|resources:|rednet train|\Z)'

@@ -1,4 +1,4 @@
-"""A pass's losses against numpy, against finite differences, and on faces with few labels."""
+"""The losses of a pass against NumPy and finite differences, and for faces with few labels."""
 
 import dataclasses
 
@@ -22,7 +22,7 @@ def losses_of(config, output, targets=TARGETS):
     return pass_losses(config, MODEL)(output, targets)
 
 
-def test_total_is_the_weighted_sum_of_terms_that_numpy_agrees_with():
+def test_terms_against_numpy_and_their_weighted_sum():
     config = LossConfig(detection=0.3, map_landmarks=2, landmarks=5, confidence=0.7)
     output = some_output()
     losses = {name: np.asarray(value) for name, value in losses_of(config, output).items()}
@@ -47,15 +47,15 @@ def test_total_is_the_weighted_sum_of_terms_that_numpy_agrees_with():
         assert losses["nme"][face] == pytest.approx(100 * distance[known].mean() / eyes, rel=1e-4)
 
 
-def test_unit_crop_measures_in_sides_of_the_crop():
+def test_unit_crop_divides_by_the_side_of_the_crop():
     output = some_output()
-    apart = np.linalg.norm(TRUTH[:, 0] - TRUTH[:, 3], axis=-1)
+    inter_ocular = np.linalg.norm(TRUTH[:, 0] - TRUTH[:, 3], axis=-1)
     eyes = losses_of(LossConfig(), output)["landmarks"]
     crop = losses_of(LossConfig(unit="crop"), output)["landmarks"]
-    np.testing.assert_allclose(crop * CROP, eyes * apart, rtol=1e-4)
+    np.testing.assert_allclose(crop * CROP, eyes * inter_ocular, rtol=1e-4)
 
 
-def test_without_eye_corners_only_what_needs_no_unit_is_trained():
+def test_without_eye_corners_only_terms_without_unit_are_trained():
     labelled = TARGETS.labelled.at[0, 3].set(False)
     targets = TARGETS._replace(labelled=labelled)
     losses = losses_of(LossConfig(), some_output(), targets)
@@ -75,10 +75,10 @@ def gradients(config, output, targets):
     return total, jax.grad(total)([getattr(output, name) for name in FIELDS])
 
 
-@pytest.mark.parametrize("nothing", [0.0, np.nan])
+@pytest.mark.parametrize("filler", [0.0, np.nan])
 @pytest.mark.parametrize("form", ["l1", "wing"])
-def test_a_face_without_labels_costs_nothing_and_pulls_on_nothing(form, nothing):
-    truth = jnp.where(TARGETS.labelled[..., None], TARGETS.landmarks, nothing)
+def test_a_face_without_labels_has_no_loss_and_no_gradient(form, filler):
+    truth = jnp.where(TARGETS.labelled[..., None], TARGETS.landmarks, filler)
     targets = TARGETS._replace(landmarks=truth)
     config = LossConfig(coordinate=form)
     losses = losses_of(config, some_output(), targets)
@@ -106,13 +106,13 @@ def test_gradients_agree_with_finite_differences(form):
             step = 1e-6 * direction
             up, down = list(values), list(values)
             up[which], down[which] = values[which] + step, values[which] - step
-            measured = (total(up) - total(down)) / 2e-6
+            difference = (total(up) - total(down)) / 2e-6
             expected = jnp.vdot(gradient[which], direction)
-            assert float(measured) == pytest.approx(float(expected), rel=1e-6), name
+            assert float(difference) == pytest.approx(float(expected), rel=1e-6), name
             assert abs(float(expected)) > 1e-3, name
 
 
-def test_shapes_that_do_not_fit_are_refused():
+def test_wrong_shapes_raise_errors():
     targets = Targets(jnp.zeros((3, 68, 2)), jnp.ones((3, 68), bool), PEOPLE)
     with pytest.raises(ValueError, match="shape"):
         losses_of(LossConfig(), some_output(), targets)
@@ -124,22 +124,23 @@ def test_shapes_that_do_not_fit_are_refused():
     ("field", "value"),
     [("detection", -1.0), ("sigma", 0.0), ("wing_curvature", 0.0), ("correct_below", -0.1)],
 )
-def test_a_config_that_cannot_be_is_refused_by_name(field, value):
+def test_an_invalid_field_is_named(field, value):
     with pytest.raises(RednetError, match=f"losses.{field} .*{value}"):
         dataclasses.replace(LossConfig(), **{field: value})
 
 
-def test_identity_is_a_cross_entropy_over_the_people_that_are_known():
+def test_identity_is_the_cross_entropy_of_known_people():
     output = some_output()
-    plain, told = (losses_of(LossConfig(identity=weight), output) for weight in (0.0, 2.0))
-    assert "identity" not in plain
+    without, weighted = (losses_of(LossConfig(identity=weight), output) for weight in (0.0, 2.0))
+    assert "identity" not in without
     expected = -scipy.special.log_softmax(np.asarray(output.identity_logits), axis=-1)
     expected = [expected[0, 1], 0, expected[2, 0]]
-    np.testing.assert_allclose(told["identity"], expected, rtol=1e-5)
-    np.testing.assert_allclose(told["total"] - plain["total"], 2 * np.array(expected), rtol=1e-4)
+    np.testing.assert_allclose(weighted["identity"], expected, rtol=1e-5)
+    difference = weighted["total"] - without["total"]
+    np.testing.assert_allclose(difference, 2 * np.array(expected), rtol=1e-4)
 
 
-def test_losses_of_half_precision_are_float32():
+def test_losses_of_bfloat16_outputs_are_float32():
     halves = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), some_output())
     whole = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), halves)
     for half, full in zip(

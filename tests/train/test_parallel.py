@@ -62,7 +62,7 @@ def experiment(narrow):
 def faces(frames=None):
     """Eight faces in place of generated ones: the generator takes longer to compile than a step.
 
-    With `frames`, eight clips whose frames are different faces.
+    With `frames`, eight clips of different faces.
     """
     images, landmarks = zip(*map(draw_face, range(8 * (frames or 1))), strict=True)
     batch = GeneratedFaces(np.stack(images).astype(np.float32) / 255, np.stack(landmarks))

@@ -1,4 +1,4 @@
-"""Processes find each other, and notice when one of them is gone."""
+"""Processes connect to each other, and detect when one of them has ended."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from rednet_jax.train.peers import LOST, Peers, Place, Watch, meet, relay_to
 
 
 def places(count: int) -> list[Place]:
-    """Of processes that meet at a free port of this machine."""
+    """Places of processes that connect at a free port of this machine."""
     with socket.create_server(("", 0)) as server:
         port = server.getsockname()[1]
     return [Place("localhost", port, count, process) for process in range(count)]
 
 
-def met(those: Sequence[Place]) -> list[tuple[Peers, int]]:
-    """What `meet` returns in each; the last process is the first to come."""
-    found: dict[int, tuple[Peers, int]] = {}
+def meet_all(places: Sequence[Place]) -> list[tuple[Peers, int]]:
+    """Returns the result of `meet` in each process; they start from the last to the first."""
+    results: dict[int, tuple[Peers, int]] = {}
     threads = [
-        threading.Thread(target=lambda place=place: found.update({place.process: meet(place)}))
-        for place in reversed(those)
+        threading.Thread(target=lambda place=place: results.update({place.process: meet(place)}))
+        for place in reversed(places)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(20)
-    return [found[place.process] for place in those]
+    return [results[place.process] for place in places]
 
 
-def wait_for(told: Sequence[object], count: int) -> None:
+def wait_for(items: Sequence[object], count: int) -> None:
     deadline = time.monotonic() + 10
-    while len(told) < count and time.monotonic() < deadline:
+    while len(items) < count and time.monotonic() < deadline:
         time.sleep(0.01)
 
 
-def test_processes_meet_whoever_else_knocks(monkeypatch):
+def test_foreign_connections_are_ignored(monkeypatch):
     listening = peers._listening
 
     def with_strangers(port: int) -> socket.socket:
@@ -52,48 +52,48 @@ def test_processes_meet_whoever_else_knocks(monkeypatch):
         return server
 
     monkeypatch.setattr(peers, "_listening", with_strangers)
-    found = met(places(3))
-    assert [sorted(connections) for connections, _ in found] == [[1, 2], [0], [0]]
-    assert len({service for _, service in found}) == 1
+    results = meet_all(places(3))
+    assert [sorted(connections) for connections, _ in results] == [[1, 2], [0], [0]]
+    assert len({service for _, service in results}) == 1
 
 
-def test_who_does_not_come_is_named(monkeypatch):
+def test_missing_processes_are_named(monkeypatch):
     monkeypatch.setattr(peers, "JOIN_SECONDS", 0.3)
     first, second, *_ = places(4)
-    with pytest.raises(RednetError, match=r"process 1, 2, 3 of 4 did not come within 0.3 s"):
+    with pytest.raises(RednetError, match=r"process 1, 2, 3 of 4 did not join within 0.3 s"):
         meet(first)
-    with pytest.raises(RednetError, match=r"process 0 did not come within 0.3 s"):
+    with pytest.raises(RednetError, match=r"process 0 did not answer within 0.3 s"):
         meet(second)
 
 
-def test_who_waits_long_says_so(monkeypatch, capsys):
+def test_a_process_that_waits_prints_a_message(monkeypatch, capsys):
     monkeypatch.setattr(peers, "JOIN_SECONDS", 0.5)
     monkeypatch.setattr(peers, "_PATIENCE_SECONDS", 0.1)
     first, _ = places(2)
     with pytest.raises(RednetError):
         meet(first)
-    told = f"process 0 of 2 waits for the others at localhost:{first.port} (--processes 1: alone)"
-    assert capsys.readouterr().out.splitlines() == [told]
+    line = f"process 0 of 2 waits for the others at localhost:{first.port} (--processes 1: alone)"
+    assert capsys.readouterr().out.splitlines() == [line]
 
 
-def test_a_run_of_another_size_is_refused():
+def test_a_process_of_a_run_of_another_size():
     first, second = places(2)
-    told: list[RednetError] = []
+    errors: list[RednetError] = []
 
-    def come() -> None:
-        with pytest.raises(RednetError, match="process 0 ended before all had come") as caught:
+    def join() -> None:
+        with pytest.raises(RednetError, match="process 0 ended before all had joined") as caught:
             meet(second._replace(processes=4))
-        told.append(caught.value)
+        errors.append(caught.value)
 
-    other = threading.Thread(target=come)
-    other.start()
-    with pytest.raises(RednetError, match="process 1 of 4 came, and this is process 0 of 2"):
+    thread = threading.Thread(target=join)
+    thread.start()
+    with pytest.raises(RednetError, match="1 of 4 tried to join, but this is process 0 of 2"):
         meet(first)
-    other.join(20)
-    assert told
+    thread.join(20)
+    assert errors
 
 
-def test_a_port_that_is_taken():
+def test_a_port_in_use():
     with socket.create_server(("", 0)) as taken:
         place = Place("localhost", taken.getsockname()[1], 2, 0)
         with pytest.raises(RednetError, match=r"process 0 of 2 cannot join .*in use"):
@@ -101,52 +101,52 @@ def test_a_port_that_is_taken():
 
 
 @pytest.fixture
-def ended(monkeypatch) -> list[tuple[str, int]]:
-    """What the watches would have ended their processes with."""
-    told: list[tuple[str, int]] = []
-    monkeypatch.setattr(peers, "end", lambda *words: told.append(words))
+def exits(monkeypatch) -> list[tuple[str, int]]:
+    """Message and status of the exits of processes, which are replaced."""
+    calls: list[tuple[str, int]] = []
+    monkeypatch.setattr(peers, "end", lambda *arguments: calls.append(arguments))
     monkeypatch.setattr(peers, "GRACE_SECONDS", 0)
-    return told
+    return calls
 
 
-@pytest.mark.parametrize("gone", [0, 2])
-def test_all_the_others_learn_which_process_is_gone(ended, gone):
-    those = places(4)
-    connections = [to for to, _ in met(those)]
-    others = [process for process in range(4) if process != gone]
+@pytest.mark.parametrize("ended", [0, 2])
+def test_all_other_processes_exit_when_one_has_ended(exits, ended):
+    each = places(4)
+    connections = [peers_of_one for peers_of_one, _ in meet_all(each)]
+    others = [process for process in range(4) if process != ended]
     for process in others:
-        Watch(those[process], connections[process])
-    for connection in connections[gone].values():
+        Watch(each[process], connections[process])
+    for connection in connections[ended].values():
         connection.close()
-    wait_for(ended, 3)
-    lines = sorted(line.split(";")[0] for line, _ in ended)
-    assert lines == [f"process {process} of 4: process {gone} is gone" for process in others]
-    assert {status for _, status in ended} == {LOST}
+    wait_for(exits, 3)
+    lines = sorted(line.split(";")[0] for line, _ in exits)
+    assert lines == [f"process {process} of 4: process {ended} has ended" for process in others]
+    assert {status for _, status in exits} == {LOST}
 
 
-def test_who_has_parted_is_not_missed(ended):
-    those = places(3)
-    connections = [to for to, _ in met(those)]
-    parting = [
-        threading.Thread(target=Watch(place, to).part)
-        for place, to in zip(those, connections, strict=True)
+def test_processes_may_end_after_all_have_finished(exits):
+    each = places(3)
+    connections = [peers_of_one for peers_of_one, _ in meet_all(each)]
+    threads = [
+        threading.Thread(target=Watch(place, peers_of_one).wait_for_all)
+        for place, peers_of_one in zip(each, connections, strict=True)
     ]
-    for thread in parting[:2]:
+    for thread in threads[:2]:
         thread.start()
-    parting[0].join(0.2)
-    assert all(thread.is_alive() for thread in parting[:2]), "one has not come to its end"
-    parting[2].start()
-    for thread in parting:
+    threads[0].join(0.2)
+    assert all(thread.is_alive() for thread in threads[:2]), "one process has not finished"
+    threads[2].start()
+    for thread in threads:
         thread.join(10)
-    assert not any(thread.is_alive() for thread in parting)
-    for to in connections:
-        for connection in to.values():
+    assert not any(thread.is_alive() for thread in threads)
+    for peers_of_one in connections:
+        for connection in peers_of_one.values():
             connection.close()
     time.sleep(0.2)
-    assert ended == []
+    assert exits == []
 
 
-def test_a_relay_passes_on_all_but_the_end():
+def test_a_relay_copies_data_and_stays_open_at_the_end():
     with socket.create_server(("127.0.0.1", 0)) as service:
         near = socket.create_connection(("127.0.0.1", relay_to(service.getsockname())))
         near.sendall(b"there")

@@ -1,4 +1,4 @@
-"""A run's page: what it says, and that it needs nothing but itself."""
+"""The report of a run: its contents, and that the page is self-contained."""
 
 from __future__ import annotations
 
@@ -52,15 +52,15 @@ ROWS = [
 
 @pytest.fixture
 def run(tmp_path):
-    """A run's folder, half a line at its end."""
+    """A run's folder, with an incomplete last line in metrics.jsonl."""
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     lines = "".join(f"{json.dumps(row)}\n" for row in ROWS)
     (tmp_path / "metrics.jsonl").write_text(lines + '{"step": 45, "lo')
     machine = {"git_commit": "c0ffee", "machine": {"device": "abacus"}}
     later = {"git_commit": "decade", "machine": {"device": "slide rule"}}
     lines = (
-        json.dumps({"step": step, **one})
-        for step, one in ((0, machine), (10, machine), (20, later))
+        json.dumps({"step": step, **start})
+        for step, start in ((0, machine), (10, machine), (20, later))
     )
     (tmp_path / "environment.jsonl").write_text("\n".join(lines))
     for step in 20, 40:
@@ -86,11 +86,11 @@ class Reader(HTMLParser):
         self.words.append(data)
 
 
-def test_what_the_page_says(run):
+def test_the_text_of_the_page(run):
     path = write_report(run)
     assert path == run / "report.html"
     text = Reader(path.read_text()).text
-    for said in (
+    for phrase in (
         "tiny <run>",
         "Not finished: step 40 of 50",
         "Stage $clips$ & more",
@@ -102,11 +102,11 @@ def test_what_the_page_says(run):
         "After step 0 git_commit c0ffee machine device abacus After step 20 git_commit decade",
         "At step 40, with each face's NME",
     ):
-        assert said in text, said
+        assert phrase in text, phrase
     assert text.count("abacus") == 1
 
 
-def test_best_is_of_the_faces_that_the_newest_stage_validates_on(run):
+def test_the_best_nme_is_of_the_validation_faces_of_the_newest_stage(run):
     config = copy.deepcopy(CONFIG)
     config["stages"][1]["data"]["validation"] = "300vw/validation"
     (run / "config.json").write_text(json.dumps(config))
@@ -114,7 +114,7 @@ def test_best_is_of_the_faces_that_the_newest_stage_validates_on(run):
     assert "Best validation NME 5.00 % at step 40," in text
 
 
-def test_the_page_needs_nothing_beside_it(run):
+def test_the_page_is_self_contained(run):
     page = write_report(run).read_text()
     read = Reader(page)
     assert not {"script", "link", "iframe", "object"} & set(read.tags)
@@ -124,7 +124,7 @@ def test_the_page_needs_nothing_beside_it(run):
     newest = run / "pictures" / "step_00000040.png"
     assert (head, base64.b64decode(data)) == ("data:image/png;base64", newest.read_bytes())
     assert "@import" not in page
-    # What a plot refers to is in the page once, and so is every colour, in the light and the dark.
+    # Every id that a plot refers to exists once, and every colour in light and in dark mode.
     ids = [value for name, value in read.attributes if name == "id"]
     assert len(ids) == len(set(ids))
     assert set(re.findall(r'(?:url\(|href=")#([^")]*)', page)) <= set(ids)
@@ -133,19 +133,19 @@ def test_the_page_needs_nothing_beside_it(run):
     assert "#0000" not in page
 
 
-def test_plots_are_drawn_with_borders_and_keys(run):
+def test_plots_have_stages_and_legends(run):
     page = write_report(run).read_text()
-    drawn = [
+    texts = [
         {text.text for text in ElementTree.fromstring(svg).iter(f"{SVG}text")}
         for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL)
     ]
-    assert len(drawn) == 4
-    for words in drawn:
+    assert len(texts) == 4
+    for words in texts:
         assert {"images", "$clips$ & more"} <= words
-    assert {"training", "validation, pass 1", "validation, pass 2"} <= drawn[1]
+    assert {"training", "validation, pass 1", "validation, pass 2"} <= texts[1]
 
 
-def test_curves_are_the_rows():
+def test_curves_have_the_values_of_the_rows():
     by_title = {plot.title.split(",")[0]: plot.curves for plot in plots(CONFIG, ROWS)}
     assert list(by_title) == ["Loss", "NME", "Norm of the gradient", "Time spent waiting for data"]
     assert by_title["Loss"] == [
@@ -160,12 +160,12 @@ def test_curves_are_the_rows():
     ]
 
 
-def test_the_same_run_gives_the_same_page(run):
+def test_the_page_is_deterministic(run):
     first = write_report(run).read_bytes()
     assert write_report(run).read_bytes() == first
 
 
-def test_a_run_that_has_only_begun_and_one_at_its_end(run):
+def test_a_run_without_metrics_and_a_finished_run(run):
     (run / "metrics.jsonl").unlink()
     text = Reader(write_report(run).read_text()).text
     assert "Not finished: step 0 of 50" in text and "No figures yet." in text
@@ -174,8 +174,8 @@ def test_a_run_that_has_only_begun_and_one_at_its_end(run):
     assert "Finished: step 50 of 50" in Reader(write_report(run).read_text()).text
 
 
-def test_a_folder_that_is_no_run(tmp_path):
-    with pytest.raises(RednetError, match=r"no run's folder, it has no config\.json"):
+def test_a_folder_that_is_not_a_run(tmp_path):
+    with pytest.raises(RednetError, match=r"not a run folder, it has no config\.json"):
         write_report(tmp_path)
     for config in ('{"steps": 5}', "[]", '{"name": "a", "stages": []}', "{", '{"stages": 3}'):
         (tmp_path / "config.json").write_text(config)

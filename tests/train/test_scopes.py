@@ -1,4 +1,4 @@
-"""The names of operations tell the part of the network or of the step that they belong to."""
+"""The scopes of operations name their part of the network or of the training step."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ NETWORK = {"encoder", "recurrent", "decoder", "heads", "feedback", "recrop"}
 
 
 def scopes(text: str, pattern: str) -> set[str]:
-    """Every part of the operations' names, without the transforms around it."""
+    """Returns all parts of the operations' names, without the names of transforms."""
     parts = {part for name in re.findall(pattern, text) for part in name.split("/")}
     return {re.sub(r"^(\w+\()*|\)*$", "", part) for part in parts}
 
 
-def test_the_compiled_network_names_its_parts(narrow):
+def test_scopes_of_the_compiled_network(narrow):
     config = narrow("compact", recrop="similarity", context=1.5)
     variables = jax.eval_shape(lambda: rednet.init(config, jax.random.key(0)))
     state = jax.eval_shape(lambda: rednet.initial_state(config, 1))
     size = config.input_size
     frames = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     lowered = rednet.step.lower(config, variables, state, frames, feedback_steps=1)
-    # Else a program out of a cache of compilations may have the names of an earlier version.
+    # Otherwise a program from the compilation cache may have the names of an earlier version.
     names_in_key = "jax_compilation_cache_include_metadata_in_key"
     jax.config.update(names_in_key, True)
     try:
@@ -37,7 +37,7 @@ def test_the_compiled_network_names_its_parts(narrow):
     assert scopes(text, r'op_name="([^"]*)"') >= NETWORK
 
 
-def test_the_training_step_names_its_parts(experiment):
+def test_scopes_of_the_training_step(experiment):
     data, model = experiment.stages[0].data, experiment.model
     faces = drawn(4, side=data.cached_size, margin=model.crop_margin * data.cover)
     text = Sharded(experiment).lowered(0, 1, faces).as_text(debug_info=True)

@@ -1,4 +1,4 @@
-"""Stages: images, people, clips; what moves in each, and resumption across their borders."""
+"""Stages of images, people and clips: losses, frozen parts, and resumption across stages."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from data.miniature_300vw import prepare_300vw
 from train.miniature_300w import prepare_300w
+from train.runs import assert_same
 
 from rednet_jax.data.pipeline import ClipConfig
 from rednet_jax.errors import RednetError
@@ -78,7 +79,7 @@ def experiment(narrow) -> Experiment:
 
 @pytest.fixture(scope="module", autouse=True)
 def people(module_monkeypatch):
-    """The drawn faces are of four people."""
+    """Gives the drawn faces four identities."""
     read = inputs.face_crops
 
     def face_crops(*args, **kwargs):
@@ -104,17 +105,12 @@ def rows(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def at(folder, experiment, step):
+def state_at(folder, experiment, step):
     like = jax.eval_shape(lambda: initial_train_state(experiment))
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     like = jax.tree.map(lambda leaf: leaf.update(sharding=device), like)
     with Checkpoints(folder / "checkpoints", keep=9) as checkpoints:
         return checkpoints.load(step, like)[0]
-
-
-def assert_same(one, other):
-    for mine, theirs in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        np.testing.assert_array_equal(mine, theirs)
 
 
 def test_each_stage_has_its_own_losses(finished):
@@ -123,7 +119,7 @@ def test_each_stage_has_its_own_losses(finished):
     assert all("identity" in row for row in terms[3:6])
     assert not any("identity" in row for row in terms[:3] + terms[6:])
     assert all("stability" in row for row in terms[6:])
-    # Four people: as unsure as a guess, at first.
+    # Before training, the cross entropy is about that of a guess.
     first = rows(finished[0])[4]
     assert first["step"] == 4 and 0.5 < first["identity"] < 3 * np.log(5)
 
@@ -133,43 +129,43 @@ def test_a_stage_ends_with_a_validation_and_a_checkpoint(finished, experiment):
     assert sorted(int(path.name) for path in (finished[0] / "checkpoints").iterdir()) == [3, 6, 10]
 
 
-def test_clips_are_validated_as_clips(finished):
+def test_a_stage_of_clips_is_validated_on_clips(finished):
     measured = [row for row in rows(finished[0]) if "validation_nme" in row]
     assert [len(row["validation_nme"]) for row in measured] == [1, 1, 1]
     assert ["validation_jitter" in row for row in measured] == [False, False, True]
     assert 0 < measured[2]["validation_jitter"][0] < 100
 
 
-def test_frozen_parts_stay_and_slow_ones_move_less(finished, experiment):
-    before, after = (at(finished[0], experiment, step) for step in (3, 6))
+def test_frozen_parts_do_not_change_and_slow_parts_change_less(finished, experiment):
+    before, after = (state_at(finished[0], experiment, step) for step in (3, 6))
     assert_same(before.params["encoder"], after.params["encoder"])
     assert_same(before.batch_stats["encoder"], after.batch_stats["encoder"])
 
-    def way(part):
-        moved = jax.tree.map(
-            lambda one, other: np.abs(one - other).max(), part(before.params), part(after.params)
+    def change(part):
+        changes = jax.tree.map(
+            lambda a, b: np.abs(a - b).max(), part(before.params), part(after.params)
         )
-        return max(jax.tree.leaves(moved))
+        return max(jax.tree.leaves(changes))
 
-    assert 0 < way(lambda params: params["decoder"]["convs"]) < 1e-4
-    assert way(lambda params: params["identity"]) > 5e-3
+    assert 0 < change(lambda params: params["decoder"]["convs"]) < 1e-4
+    assert change(lambda params: params["identity"]) > 5e-3
     assert not np.array_equal(
         *(jax.tree.leaves(s.batch_stats["decoder"])[0] for s in (before, after))
     )
 
 
-def test_the_optimiser_starts_anew(finished, experiment):
+def test_each_stage_reinitialises_the_optimiser(finished, experiment):
     for step, within in ((3, 3), (6, 3), (10, 4)):
         counts = [
             int(leaf)
-            for leaf in jax.tree.leaves(at(finished[0], experiment, step).opt_state)
+            for leaf in jax.tree.leaves(state_at(finished[0], experiment, step).opt_state)
             if leaf.ndim == 0
         ]
         assert counts and set(counts) == {within}
 
 
 @pytest.mark.parametrize("stops", [(3, 6), (1, 4, 8)], ids=str)
-def test_resumed_runs_end_bit_for_bit_like_the_uninterrupted_one(
+def test_resumed_runs_end_bit_for_bit_like_an_uninterrupted_one(
     finished, experiment, data_dir, tmp_path, stops
 ):
     for stop in stops:
@@ -181,21 +177,19 @@ def test_a_run_can_begin_with_the_weights_of_another(finished, experiment, data_
     weights = finished[0] / "best.safetensors"
     alone = dataclasses.replace(experiment, stages=experiment.stages[1:])
     train(alone, tmp_path / "run", data_dir=data_dir, stop_after=1, init_from=str(weights))
-    state = at(tmp_path / "run", alone, 1)
-    given = load(str(weights))[1]
-    # The first stage here has the encoder frozen.
-    assert_same(state.params["encoder"], given["params"]["encoder"])
-    other = dataclasses.replace(
+    state = state_at(tmp_path / "run", alone, 1)
+    initial = load(str(weights))[1]
+    # The encoder is frozen in the first stage of this run.
+    assert_same(state.params["encoder"], initial["params"]["encoder"])
+    wider = dataclasses.replace(
         experiment, model=dataclasses.replace(experiment.model, regression_width=9)
     )
     with pytest.raises(RednetError, match="holds another network"):
-        train(other, tmp_path / "other", data_dir=data_dir, init_from=str(weights))
+        train(wider, tmp_path / "wider", data_dir=data_dir, init_from=str(weights))
 
 
-def test_what_cannot_be_trained_is_refused_before_anything_is_compiled(
-    experiment, data_dir, tmp_path
-):
-    def refused(**changes):
+def test_invalid_parts_and_too_many_people_create_no_run_folder(experiment, data_dir, tmp_path):
+    def error_of(**changes):
         stage = dataclasses.replace(experiment.stages[1], **changes)
         with pytest.raises(RednetError) as caught:
             train(dataclasses.replace(experiment, stages=(stage,)), tmp_path, data_dir=data_dir)
@@ -203,14 +197,13 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_compiled(
         return str(caught.value)
 
     frozen = dataclasses.replace(OPTIMISER, frozen=("encodr",))
-    assert "people: optimiser: 'encodr' is no part" in refused(optimiser=frozen)
+    assert "people: optimiser: 'encodr' is no part" in error_of(optimiser=frozen)
     few = dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, identities=3))
     with pytest.raises(RednetError, match=r"4 people to classify, and model\.identities is 3"):
         train(few, tmp_path, data_dir=data_dir)
 
 
-def test_sigterm_saves_and_ends_well(experiment, data_dir, tmp_path):
-    """In a process of its own: what is lost is nothing, and the status is 0."""
+def test_sigterm_saves_a_checkpoint_and_exits_with_status_0(experiment, data_dir, tmp_path):
     file, run = tmp_path / "experiment.py", tmp_path / "run"
     model = experiment.model.to_json()
     file.write_text(
@@ -233,5 +226,5 @@ def test_sigterm_saves_and_ends_well(experiment, data_dir, tmp_path):
     out, error = process.communicate(timeout=100)
     assert (process.returncode, error) == (0, "")
     done = rows(run)[-1]["step"]
-    assert f"step {done}: asked to stop, saved" in out
+    assert f"step {done}: stopped by SIGTERM, checkpoint saved" in out
     assert [int(path.name) for path in (run / "checkpoints").iterdir()] == [done]

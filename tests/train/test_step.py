@@ -1,4 +1,4 @@
-"""One optimiser step: it learns, and it keeps the statistics of passes apart."""
+"""The training step: overfitting, metrics, and the batch statistics of passes."""
 
 import dataclasses
 
@@ -19,7 +19,7 @@ from rednet_jax.train.state import initial_train_state
 
 @pytest.fixture(scope="module")
 def experiment(experiment):
-    """By another name, because the compilations of the run in miniature are counted."""
+    """Under another name, because the compilations of the shared experiment are counted."""
     return dataclasses.replace(experiment, name="steps")
 
 
@@ -33,8 +33,8 @@ def drawn(faces: int, *, side: int, margin: float) -> Batch:
     rows = np.arange(faces, dtype=np.int32)
     affines = np.tile(np.eye(2, 3, dtype=np.float32), (faces, 1, 1))
     known = np.ones((faces, 68), bool)
-    nobody = np.full(faces, -1, np.int32)
-    return Batch(np.stack(images), np.stack(landmarks), known, affines, nobody, rows, rows)
+    unknown = np.full(faces, -1, np.int32)
+    return Batch(np.stack(images), np.stack(landmarks), known, affines, unknown, rows, rows)
 
 
 def run_step(experiment, passes, state, faces):
@@ -42,17 +42,19 @@ def run_step(experiment, passes, state, faces):
 
 
 def first_state(experiment):
-    """Placed as a step returns it: the second step would be compiled anew for any other."""
+    """In the layout that a step returns: with another one, the second step would compile again."""
     return devices(experiment, "jit").place(initial_train_state(experiment))
 
 
-def test_a_narrow_network_learns_four_faces_by_heart(experiment):
-    """100 steps leave 0.6 % of the inter-ocular distance; a wrong gradient leaves above 2 %."""
-    still = Augmentation(**dict.fromkeys(map(_name, dataclasses.fields(Augmentation)), 0.0))
+def test_a_narrow_network_overfits_four_faces(experiment):
+    """After 100 steps the error is 0.6 %; with a wrong gradient it is above 2 %."""
+    no_augmentation = Augmentation(
+        **dict.fromkeys(map(_name, dataclasses.fields(Augmentation)), 0.0)
+    )
     stage = Stage(
         steps=200,
         data=DataConfig(cached_size=64, cover=1.0),
-        augmentation=still,
+        augmentation=no_augmentation,
         optimiser=OptimiserConfig(learning_rate=1e-2, warmup_steps=10),
         batch=4,
     )
@@ -68,7 +70,7 @@ def test_a_narrow_network_learns_four_faces_by_heart(experiment):
     assert last["nme"] < 1.2
     assert last["map_landmarks"] < first["map_landmarks"] / 5
     assert last["confidence"] < first["confidence"] / 1.5
-    # What is left of the cross entropy is the entropy of its own soft targets.
+    # The minimum of the cross entropy is the entropy of the soft targets.
     assert last["detection"] < 2.2 < 4 < first["detection"]
 
 
@@ -94,7 +96,7 @@ def trained(experiment, faces):
 
 @pytest.fixture
 def state(trained):
-    """A copy of it, free to be donated."""
+    """A copy of the trained state, which can be donated."""
     return jax.tree.map(jnp.copy, trained)
 
 
@@ -107,12 +109,12 @@ def test_metrics_are_means_over_faces_and_passes(experiment, state, faces):
     assert float(metrics["loss"]) == pytest.approx(total, rel=1e-5)
 
 
-def test_faces_without_labels_do_not_lower_the_mean_error(experiment, state, faces):
+def test_faces_without_labels_do_not_count_in_the_mean_error(experiment, state, faces):
     def nme(*labelled):
         known = np.zeros_like(faces.labelled)
         known[list(labelled)] = True
-        some = faces._replace(labelled=known)
-        _, metrics = run_step(experiment, 1, jax.tree.map(jnp.copy, state), some)
+        batch = faces._replace(labelled=known)
+        _, metrics = run_step(experiment, 1, jax.tree.map(jnp.copy, state), batch)
         assert np.isfinite(metrics["loss"])
         return float(metrics["nme"])
 
@@ -120,8 +122,8 @@ def test_faces_without_labels_do_not_lower_the_mean_error(experiment, state, fac
     assert np.isnan(nme())
 
 
-def test_one_pass_steps_hand_their_statistics_to_the_second_pass(experiment, state, faces):
-    """Else evaluation with two passes begins with the statistics of an untrained network."""
+def test_one_pass_steps_copy_their_statistics_to_the_second_pass(experiment, state, faces):
+    """Otherwise the second pass would start with the statistics of an untrained network."""
     state, _ = run_step(experiment, 1, state, faces)
     for stats in (state.batch_stats, state.average["batch_stats"]):
         for rows in map(np.asarray, jax.tree.leaves(stats)):
@@ -129,41 +131,45 @@ def test_one_pass_steps_hand_their_statistics_to_the_second_pass(experiment, sta
     state, _ = run_step(experiment, 2, state, faces)
     for stats in (state.batch_stats, state.average["batch_stats"]):
         in_loop = [rows for rows in jax.tree.leaves(stats) if len(rows) == 2]
-        # Where a narrow layer has died, what goes in does not matter.
+        # Statistics of layers without active units may be equal.
         assert sum(not np.array_equal(first, second) for first, second in in_loop) > 10
 
 
 @pytest.mark.slow
-def test_accumulation_moves_batch_statistics_as_one_step_does(experiment, state, faces):
-    """The parts hold the same two faces, so that their moments are those of the whole batch."""
+def test_accumulation_updates_batch_statistics_as_one_step_does(experiment, state, faces):
+    """Both parts have the same two faces, so their moments are those of the whole batch."""
     (stage,) = experiment.stages
-    still = Augmentation(**dict.fromkeys(map(_name, dataclasses.fields(Augmentation)), 0.0))
+    no_augmentation = Augmentation(
+        **dict.fromkeys(map(_name, dataclasses.fields(Augmentation)), 0.0)
+    )
     twice = jax.tree.map(lambda leaf: np.repeat(leaf[:2], 2, axis=0), faces)
-    moved = []
+    results = []
     for accumulate in (1, 2):
-        changed = dataclasses.replace(stage, augmentation=still, accumulate=accumulate)
-        once = dataclasses.replace(experiment, stages=(changed,))
-        after, _ = run_step(once, 1, jax.tree.map(jnp.copy, state), twice)
-        moved.append(jax.device_get(after.batch_stats))
+        changed = dataclasses.replace(stage, augmentation=no_augmentation, accumulate=accumulate)
+        accumulated = dataclasses.replace(experiment, stages=(changed,))
+        after, _ = run_step(accumulated, 1, jax.tree.map(jnp.copy, state), twice)
+        results.append(jax.device_get(after.batch_stats))
     for whole, parts, before in zip(
-        *map(jax.tree.leaves, (*moved, jax.device_get(state.batch_stats))), strict=True
+        *map(jax.tree.leaves, (*results, jax.device_get(state.batch_stats))), strict=True
     ):
-        apart = np.abs(parts - whole).max()
-        assert apart <= 1e-3 * np.abs(whole - before).max() + 1e-6
+        difference = np.abs(parts - whole).max()
+        assert difference <= 1e-3 * np.abs(whole - before).max() + 1e-6
 
 
-def test_running_statistics_stay_and_keep_faces_apart(experiment, state, faces):
-    """With the batch's moments, a face's loss depends on who is beside it."""
+def test_with_running_statistics_the_loss_of_a_face_does_not_depend_on_others(
+    experiment, state, faces
+):
+    """With batch moments it does. The statistics themselves do not change."""
     (stage,) = experiment.stages
     running = dataclasses.replace(
         experiment, stages=(dataclasses.replace(stage, statistics="running"),)
     )
     images = faces.images.copy()
     images[3] = 255 - images[3]
-    others = faces._replace(images=images)
+    one_changed = faces._replace(images=images)
     before = jax.device_get(state.batch_stats)
     losses = []
-    for batch in (faces, others):
+    for batch in (faces, one_changed):
         after, metrics = run_step(running, 1, jax.tree.map(jnp.copy, state), batch)
         jax.tree.map(np.testing.assert_array_equal, jax.device_get(after.batch_stats), before)
         losses.append(np.asarray(metrics["loss_of_face"]))

@@ -1,4 +1,4 @@
-"""What a run leaves to be watched: figures, events as TensorBoard reads them, images."""
+"""The logs of a run: rows, TensorBoard events, and images."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from rednet_jax.train.watch import (
 
 
 def events(run):
-    """A run's events, read by protobuf; what TensorBoard purges is left out."""
+    """A run's events without those that TensorBoard discards at a restart."""
     kept = []
     for path in sorted((run / "tensorboard").iterdir()):
         data = path.read_bytes()
@@ -37,19 +37,19 @@ def events(run):
             event = Event.FromString(data[12 : 12 + length])
             data = data[16 + length :]
             if event.session_log.status == SessionLog.START:
-                kept = [one for one in kept if one.step < event.step]
+                kept = [earlier for earlier in kept if earlier.step < event.step]
             kept.append(event)
     return kept
 
 
 def scalars(run):
     """{tag: [(step, value), ...]} of a run's events."""
-    found = {}
+    by_tag = {}
     for event in events(run):
         for value in event.summary.value:
             if value.HasField("simple_value"):
-                found.setdefault(value.tag, []).append((event.step, value.simple_value))
-    return found
+                by_tag.setdefault(value.tag, []).append((event.step, value.simple_value))
+    return by_tag
 
 
 def face(name="a", **changes):
@@ -59,7 +59,7 @@ def face(name="a", **changes):
     return Face(name, grey, landmarks, landmarks, known, 3.25, IBUG68)._replace(**changes)
 
 
-def test_rows_are_lines_and_events(tmp_path):
+def test_rows_are_written_as_lines_and_events(tmp_path):
     rows = [
         {"step": 50, "loss": 2.5, "gradient_norm": 1.5, "stage": "images"},
         {"step": 50, "validation_nme": [4.5, 4.25]},
@@ -77,7 +77,7 @@ def test_rows_are_lines_and_events(tmp_path):
     }
 
 
-def test_what_is_run_again_shows_once(tmp_path):
+def test_steps_that_run_again_are_logged_once(tmp_path):
     with RunLog(tmp_path, kept_until=0, start={}) as log:
         for step in 10, 20, 30:
             log.write({"step": step, "loss": step})
@@ -93,14 +93,14 @@ def test_what_is_run_again_shows_once(tmp_path):
     assert [image_step(path) for path in image_files(tmp_path)] == [10, 20]
 
 
-def test_every_machine_that_the_run_went_on_with_is_told_once(tmp_path):
+def test_each_start_from_which_steps_are_kept_is_recorded_once(tmp_path):
     for kept_until in 0, 20, 20, 10:
         RunLog(tmp_path, kept_until, start={"command": f"from {kept_until}"}).__exit__()
     rows = read_rows(tmp_path / "environment.jsonl")
     assert rows == [{"step": step, "command": f"from {step}"} for step in (0, 10)]
 
 
-def test_a_full_disk_is_an_error_and_no_endless_wait(tmp_path, monkeypatch):
+def test_a_full_disk_raises_errors_instead_of_waiting(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -111,8 +111,8 @@ def test_a_full_disk_is_an_error_and_no_endless_wait(tmp_path, monkeypatch):
                 log.write({"step": 1, "loss": 1.0})
 
 
-def test_an_image_shows_points_and_labels(tmp_path):
-    """The label of one point lies far from the network's, another point has none."""
+def test_an_image_shows_landmarks_and_labels(tmp_path):
+    """The label of one landmark is far from the network's, and another one has no label."""
     truth = face().landmarks.copy()
     truth[30], truth[8] = (5, 58), (58, 58)
     shown = face("x" * 90, truth=truth, labelled=np.arange(68) != 8)
@@ -136,7 +136,7 @@ def test_an_image_shows_points_and_labels(tmp_path):
     assert (value.image.height, value.image.width) == sheet.shape[:2]
 
 
-def test_half_lines_and_other_things_are_no_rows(tmp_path):
+def test_incomplete_and_invalid_lines_are_skipped(tmp_path):
     path = tmp_path / "metrics.jsonl"
     assert read_rows(path) == []
     row = {"step": 3, "nme": float("inf")}
@@ -155,18 +155,18 @@ def test_worst_and_typical(errors, count):
     worst, typical = errors[chosen[:count]], errors[chosen[count:]]
     np.testing.assert_array_equal(worst, known[:count])
     if len(typical):
-        away = np.sort(np.abs(known[count:] - np.median(known)))
-        np.testing.assert_array_equal(np.abs(typical - np.median(known)), away[:count])
+        distance = np.sort(np.abs(known[count:] - np.median(known)))
+        np.testing.assert_array_equal(np.abs(typical - np.median(known)), distance[:count])
 
 
-def test_shown_faces_lie_in_their_crops():
+def test_landmarks_of_shown_faces_are_in_crop_pixels():
     affines = np.array([[[2.0, 0, 10], [0, 2.0, 20]], [[1.0, 0, 0], [0, 1.0, 0]]])
     truth = np.arange(2 * 68 * 2, dtype=np.float32).reshape(2, 68, 2)
     known = truth[..., 0] > 9
     images, boxes = np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 4), np.float32)
     crops = Crops(["a", "b"], images, affines, truth, known, boxes, [], IBUG68)
     shown = faces_to_show(crops, truth + 1, np.array([4.0, 8.0]))
-    assert [(one.name, one.nme) for one in shown] == [("b", 8.0), ("a", 4.0)]
+    assert [(each.name, each.nme) for each in shown] == [("b", 8.0), ("a", 4.0)]
     np.testing.assert_array_equal(shown[0].truth, truth[1])
     np.testing.assert_array_equal(shown[1].truth, (truth[0] - [10, 20]) / 2)
     np.testing.assert_array_equal(shown[1].landmarks, truth[0] + 1)

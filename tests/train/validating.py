@@ -21,7 +21,7 @@ FACES = 5
 
 
 def figures(data_dir: Path) -> dict[str, Any]:
-    """Figures of faces and of clips, and on how many of each the network ran in this process."""
+    """Results on faces and on clips, and on how many of each the network ran in this process."""
     config = RedNetConfig.preset(
         "compact",
         image_size=64,
@@ -44,28 +44,30 @@ def figures(data_dir: Path) -> dict[str, Any]:
     )
     windows = clip_windows("300vw", "train", margin=2.0, size=96, data_dir=data_dir)
     variables = rednet.init(config, jax.random.key(0))
-    ran = []
+    counts = []
     align, follow = validation.align_crops, validation.follow
 
     def counted_crops(config: Any, variables: Any, images: Any, passes: int) -> Any:
-        ran.append(len(images))
+        counts.append(len(images))
         return align(config, variables, images, passes)
 
     def counted_clips(config: Any, variables: Any, windows: Any, passes: int) -> Any:
-        ran.append(len(windows.frames))
+        counts.append(len(windows.frames))
         return follow(config, variables, windows, passes)
 
     validation.align_crops, validation.follow = counted_crops, counted_clips
     try:
-        found = [validation.validate(config, variables, faces, 1) for faces in (crops, windows)]
+        results = [validation.validate(config, variables, faces, 1) for faces in (crops, windows)]
     finally:
         validation.align_crops, validation.follow = align, follow
     return {
-        "nme": [one.nme for one in found],
-        "jitter": found[1].jitter,
-        "shown": [{face.name: face.nme for face in one.shown} for one in found],
-        "pixels": [int(sum(face.image.sum(dtype=int) for face in one.shown)) for one in found],
-        "ran": ran,
+        "nme": [result.nme for result in results],
+        "jitter": results[1].jitter,
+        "shown": [{face.name: face.nme for face in result.shown} for result in results],
+        "pixels": [
+            int(sum(face.image.sum(dtype=int) for face in result.shown)) for result in results
+        ],
+        "ran": counts,
     }
 
 
