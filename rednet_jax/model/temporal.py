@@ -1,4 +1,4 @@
-"""What frames pass on: f_tRNN, an LSTM on C_pe, and a gate for the feedback map."""
+"""Recurrence over frames: f_tRNN, an LSTM on C_pe but not on C_id, and a gate for z."""
 
 from __future__ import annotations
 
@@ -77,11 +77,11 @@ class ConvLSTM(nnx.Module):
 
 
 class MapGate(nnx.Module):
-    """Mixes the feedback map of the last frame with the maps of this one: ours.
+    """Mixes the feedback map of the previous frame with the new one. Not in the papers.
 
-    g * new + (1 - g) * old, where g = sigmoid(conv(new, old)) for each pixel and channel, as the
-    update gate of a ConvGRU whose candidate are the new maps. g starts at 0.98 everywhere, so a
-    network trained on images alone is hardly changed by it.
+    Returns g * new + (1 - g) * old with g = sigmoid(conv(new, old)) for each pixel and channel:
+    the update gate of a ConvGRU with the new map as its candidate. The initial g is 0.98, so a
+    network trained on images changes little.
     """
 
     def __init__(self, channels: int, draw: Draw) -> None:
