@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rednet_jax.data.samples import Sample
 from rednet_jax.data.sources import read_split
-from rednet_jax.detection.detector import Detection, FaceDetector
+from rednet_jax.detection.detector import RIGHT_IOU, Detection, FaceDetector
 from rednet_jax.detection.yunet import YuNet, model_bytes
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.metrics import face_errors
@@ -35,9 +35,6 @@ SIDE = 640
 
 FACE = 160
 """Larger side of the landmarks' box in composites, pixels, unless the size varies."""
-
-RIGHT_IOU = 0.4
-"""A detection is correct if the IoU of its box and the labels' box is larger."""
 
 UPRIGHT_DEGREES = 30
 """A detection is upright if its roll differs less from that of the labels."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rednet_jax.data.samples import ClipSample
 from rednet_jax.data.sources import read_clips
+from rednet_jax.detection.detector import RIGHT_IOU
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.metrics import jitter, point_errors
 from rednet_jax.evaluate.provenance import measured_on
@@ -30,9 +31,6 @@ FACES = 3
 
 FPS = 25
 """Frame rate for the filter, since prepared clips do not record theirs."""
-
-RIGHT_IOU = 0.4
-"""A tracked face is the labelled one if the IoU of its box and the labels' box is larger."""
 
 
 class Way(NamedTuple):

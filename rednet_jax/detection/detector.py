@@ -36,6 +36,11 @@ the other points, and the landmarks' box. `python -m rednet_jax.detection.fit FO
 this and `POINTS`."""
 
 
+RIGHT_IOU = 0.4
+"""A detection or tracked face is the labelled face if the intersection over union of their boxes is
+larger."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Detection:
     """One face in an image.

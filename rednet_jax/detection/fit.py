@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rednet_jax.detection.detector import (
     BOX_FIT,
+    RIGHT_IOU,
     FaceDetector,
     nose_terms,
     point_frame,
@@ -23,9 +24,6 @@ from rednet_jax.landmarks.boxes import intersection_over_union, landmark_box
 from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.landmarks.pts import read_pts
 from rednet_jax.media.images import read_image
-
-RIGHT_IOU = 0.4
-"""A detection is correct if the IoU of its box and the labelled face's is larger."""
 
 _MIRROR = [1, 0, 2, 4, 3]
 _ROUNDS = 10

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rednet_jax.data.samples import Sample
 from rednet_jax.data.sources import Split, read_split
-from rednet_jax.detection.detector import Detection, FaceDetector, upright_box
+from rednet_jax.detection.detector import RIGHT_IOU, Detection, FaceDetector, upright_box
 from rednet_jax.detection.yunet import YuNet
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.figures import figures
@@ -32,9 +32,6 @@ Boxes = Literal["truth", "detector", "jitter", "jitter-hard"]
 
 JITTER = {"jitter": (0.06, 0.10), "jitter-hard": (0.12, 0.20)}
 """Standard deviations of the box's centre, in sides, and of the logarithm of its size."""
-
-RIGHT_IOU = 0.4
-"""A detection is correct if the IoU of its box and the landmarks' box is larger."""
 
 
 class Crops(NamedTuple):

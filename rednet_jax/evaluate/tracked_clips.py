@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from rednet_jax.data.samples import ClipSample
 from rednet_jax.data.sources import Split, read_clips
-from rednet_jax.detection.detector import Detection, FaceDetector
+from rednet_jax.detection.detector import RIGHT_IOU, Detection, FaceDetector
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.corrupt import BURST_KINDS, Corruption, burst_parts, bursts, corrupted
 from rednet_jax.evaluate.figures import figures
 from rednet_jax.evaluate.labels import clip_labels
 from rednet_jax.evaluate.predictions import write_predictions
-from rednet_jax.evaluate.protocols import JITTER, RIGHT_IOU, Boxes, check_steps
+from rednet_jax.evaluate.protocols import JITTER, Boxes, check_steps
 from rednet_jax.evaluate.provenance import eval_command, measured_on
 from rednet_jax.inference.face import Face
 from rednet_jax.inference.streams import Variables
