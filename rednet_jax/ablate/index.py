@@ -61,7 +61,7 @@ def write_index(folder: Path) -> Path:
     lines += [_note(path) for path in notes if path.name != PAGE]
     images = [path for path in sorted(folder.glob("*.png")) if path.stem not in shown]
     if images:
-        lines += ["## Pictures", ""]
+        lines += ["## Images", ""]
     for path in images:
         made = f", made by `{_COMMANDS[path.stem]}`" if path.stem in _COMMANDS else ""
         lines += [f"{path.name}{made}:", "", f"![{path.stem}]({path.name})", ""]
