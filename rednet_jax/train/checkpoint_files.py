@@ -114,7 +114,7 @@ def error_cause(error: Exception) -> str:
     TensorStore has the number of a system error, or the file, in the text of a ValueError.
 
     Args:
-        error: an OSError, ValueError, KeyError or TypeError.
+        error: an OSError, ValueError, KeyError, TypeError or RecursionError.
     """
     text = str(error)
     if number := re.search(r"os_error_code='(\d+)'", text):

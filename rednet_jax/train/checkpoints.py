@@ -245,7 +245,7 @@ class Checkpoints:
             try:
                 state: TrainState = ocp.load(folder, like)
                 return state, read_position(folder)
-            except (OSError, KeyError, TypeError, ValueError) as error:
+            except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
                 cause = error_cause(error)
             # Each unfinished task of Orbax prints a traceback when it is collected.
             gc.collect()

@@ -81,7 +81,8 @@ def test_the_page_has_the_trackers_constants():
     numbers = dict(
         re.findall(r"^const ([A-Z_]+) = ([\d.]+);", (PAGE / "follow.js").read_text(), re.M)
     )
-    for name in ("LOST_BELOW", "RECROP_BEYOND", "TURN_BEYOND", "SMALLEST_FACE"):
+    constants = ("SURE_ABOVE", "HIDDEN_ABOVE", "HIDDEN_FRAMES", "RECROP_BEYOND", "TURN_BEYOND")
+    for name in (*constants, "SMALLEST_FACE"):
         assert float(numbers[name]) == getattr(tracker, name)
 
 

@@ -106,6 +106,12 @@ def without_digests(folder):
     (folder / DIGESTS).unlink()
 
 
+def nested(folder):
+    """Nests Orbax's metadata too deeply for Python's reader of JSON, and removes the digests."""
+    (folder / "state" / "_METADATA").write_text("[" * 100_000)
+    (folder / DIGESTS).unlink()
+
+
 def data_gone(folder):
     next((folder / "state" / "d").iterdir()).unlink()
 
@@ -130,6 +136,7 @@ DAMAGES = {
         f"{DIGESTS} has no digests",
     ),
     "old, data truncated": (without_digests, "state/d/.*: OUT_OF_RANGE"),
+    "old, metadata nested": (nested, "maximum recursion depth exceeded"),
 }
 
 
