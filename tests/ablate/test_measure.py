@@ -21,6 +21,15 @@ from rednet_jax.model.rednet import align_image, init
 from rednet_jax.train.experiment import DataConfig, Experiment, OptimiserConfig, Stage
 
 
+CLIPS = Stage(
+    data=DataConfig(train=("300vw/train",), validation="300vw/train", cached_size=96),
+    clips=ClipConfig(frames=2),
+    optimiser=OptimiserConfig(warmup_steps=1),
+    steps=2,
+    batch=2,
+)
+
+
 @pytest.fixture(scope="module")
 def network(narrow):
     config = narrow("compact")
@@ -48,22 +57,13 @@ def test_images(network, tmp_path):
         assert part["errors"][boxes]["maps"] != errors
 
 
-def test_clips(network, tmp_path, monkeypatch):
+def test_clips(network, tmp_path):
     data_dir = prepare_300vw(tmp_path)
-    data = DataConfig(train=("300vw/train",), validation="300vw/train", cached_size=96)
-    stage = Stage(
-        data=data,
-        clips=ClipConfig(frames=2),
-        optimiser=OptimiserConfig(warmup_steps=1),
-        steps=2,
-        batch=2,
-    )
-    experiment = Experiment("clips", network[0], (stage,))
-    measured = measure(experiment, network[1], data_dir)
+    measured = measure(Experiment("clips", network[0], (CLIPS,)), network[1], data_dir)
     assert set(measured) == {"normaliser", "clips"}
     part = measured["clips"]
     assert part["names"] == ["300vw/train/one", "300vw/train/two"]
-    margin = network[0].crop_margin * data.cover
+    margin = network[0].crop_margin * CLIPS.data.cover
     windows = clip_windows("300vw", "train", margin=margin, size=96, data_dir=data_dir)
     assert len(windows.frames) == 2
     for on, stride in (("clips", 1), ("clips-halved", 2)):
@@ -96,16 +96,8 @@ def test_bursts_are_measured_on_their_frames(network, tmp_path, monkeypatch):
         "AFTER": 1,
     }.items():
         monkeypatch.setattr(windows_with_bursts, name, value)
-    data = DataConfig(train=("300vw/train",), validation="300vw/train", cached_size=96)
-    stage = Stage(
-        data=data,
-        clips=ClipConfig(frames=2),
-        optimiser=OptimiserConfig(warmup_steps=1),
-        steps=2,
-        batch=2,
-    )
-    part = measure(Experiment("clips", network[0], (stage,)), network[1], data_dir)["clips"]
-    margin = network[0].crop_margin * data.cover
+    part = measure(Experiment("clips", network[0], (CLIPS,)), network[1], data_dir)["clips"]
+    margin = network[0].crop_margin * CLIPS.data.cover
     windows = clip_windows("300vw", "train", margin=margin, size=96, data_dir=data_dir)
     assert windows.frames.shape == (4, 6)
     for on, frames in (("bursts", [2, 3]), ("after-bursts", [4])):
