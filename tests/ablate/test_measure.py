@@ -20,7 +20,6 @@ from rednet_jax.landmarks.heatmaps import soft_argmax, to_crop_pixels
 from rednet_jax.model.rednet import align_image, init
 from rednet_jax.train.experiment import DataConfig, Experiment, OptimiserConfig, Stage
 
-
 CLIPS = Stage(
     data=DataConfig(train=("300vw/train",), validation="300vw/train", cached_size=96),
     clips=ClipConfig(frames=2),
