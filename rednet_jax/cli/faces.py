@@ -228,5 +228,5 @@ def quickstart(args: argparse.Namespace) -> int:
             f"\n\nTo train the remaining steps on one device:"
             f"\nrednet train {trained.experiment} --run-dir {trained.run_dir}"
         )
-    print("\nNext:\nrednet align YOUR_PICTURE.jpg --overlay drawn\nrednet track YOUR_VIDEO.mp4")
+    print("\nNext:\nrednet align YOUR_IMAGE.jpg --overlay drawn\nrednet track YOUR_VIDEO.mp4")
     return failed(failures)
