@@ -33,13 +33,12 @@ from rednet_jax.model.config import RedNetConfig
 from rednet_jax.weights.store import load
 
 SURE_ABOVE = 0.3
-"""A new face must have at least this mean confidence, and a tracked face at least now and then."""
+"""Least mean confidence of a new face; a tracked face may be below it, but not for long."""
 
 HIDDEN_ABOVE, HIDDEN_FRAMES = 0.1, 15
 """A tracked face may be hidden, with a mean confidence below `SURE_ABOVE` but not below
-`HIDDEN_ABOVE`, in this many frames in a row. Of 31 labelled frames that an occluder or motion blur
-brought there, the network's landmarks were 5 to 6 % of the inter-ocular distance off on average;
-those before the burst, held or moved on at their velocity, were 5 to 20 % off."""
+`HIDDEN_ABOVE`, in this many frames in a row. compact_video_corrupt.json has the lost frames and the
+errors of clips with bursts of corrupted frames."""
 
 CLEAR_ABOVE, USUAL_RATE = 0.9, 0.1
 """Whether a face is still the same person's is decided in frames whose mean confidence is at least

@@ -24,7 +24,7 @@ def clips() -> jax.Array:
 def warps() -> jax.Array:
     """Each crop lies half a pixel to the right of the one before."""
     move = jnp.eye(2, 3).at[0, 2].set(0.5)
-    return jnp.tile(move.at[:].get(), (CLIPS, FRAMES, 1, 1)).at[:, 0].set(jnp.eye(2, 3))
+    return jnp.tile(move, (CLIPS, FRAMES, 1, 1)).at[:, 0].set(jnp.eye(2, 3))
 
 
 def run(config: Bursts, clips: jax.Array, warps: jax.Array, seed: int = 0) -> np.ndarray:
