@@ -20,7 +20,7 @@ from rednet_jax.export import named
 from rednet_jax.export.check import Runner
 from rednet_jax.export.checked import Dtype, Job, Written, export_checked
 from rednet_jax.export.folder import signatures
-from rednet_jax.export.savedmodel import write_model
+from rednet_jax.export.savedmodel import import_tensorflow, write_model
 from rednet_jax.model.config import RedNetConfig
 
 
@@ -99,7 +99,7 @@ def _converted(model: Path, signature: str) -> bytes:
     Kernels keep their dtype. The converter's own float16 mode would also round biases, statistics
     and coordinates, which moves points by up to a quarter of a pixel.
     """
-    import tensorflow as tf
+    tf = import_tensorflow()
     from tensorflow.lite.python.convert import ConverterError
 
     converter = tf.lite.TFLiteConverter.from_saved_model(str(model), signature_keys=[signature])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -61,10 +64,23 @@ def _make(job: Job) -> Written:
     )
 
 
+def import_tensorflow() -> ModuleType:
+    """Returns the module `tensorflow`, imported such that PyTorch works in the same process."""
+    # Without this, TensorFlow logs the features of the processor when it is imported.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # PyTorch imports Triton when it exports or compiles a module. With TensorFlow 2.21, Triton 3.7
+    # ends the process by a segmentation fault unless it is imported first.
+    with contextlib.suppress(ImportError):
+        importlib.import_module("triton")
+    import tensorflow
+
+    module: ModuleType = tensorflow
+    return module
+
+
 def savedmodel_runner(config: RedNetConfig, folder: Path) -> Runner:
     """Returns a runner of a folder's two signatures."""
-    import tensorflow as tf
-
+    tf = import_tensorflow()
     model = tf.saved_model.load(folder)
 
     def call(signature: str, inputs: named.Named) -> named.Named:
@@ -90,9 +106,7 @@ def write_model(
 
     The signatures `still` and `stream` are `functions`; `batch` is their batch size, None for any.
     """
-    # Without this, TensorFlow logs the features of the processor when it is imported.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import tensorflow as tf
+    tf = import_tensorflow()
     from jax.experimental import jax2tf
 
     module = tf.Module()

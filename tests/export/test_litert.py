@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 
 import pytest
 
@@ -12,7 +13,9 @@ from rednet_jax.export.litert import export_litert
 from rednet_jax.weights.store import load, write_weights
 
 for module in ("tensorflow", "ai_edge_litert"):
-    pytest.importorskip(module, reason=f"{module} is not installed: the extra [tf]")
+    # `importorskip` would import TensorFlow without what `import_tensorflow` does.
+    if find_spec(module) is None:
+        pytest.skip(f"{module} is not installed: the extra [tf]", allow_module_level=True)
 from ai_edge_litert.interpreter import Interpreter  # noqa: E402
 
 pytestmark = [pytest.mark.extras, pytest.mark.usefixtures("noise_faces")]

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 
 from rednet_jax.errors import RednetError
 from rednet_jax.export import savedmodel
-from rednet_jax.export.savedmodel import export_savedmodel
+from rednet_jax.export.savedmodel import export_savedmodel, import_tensorflow
 
-pytest.importorskip("tensorflow", reason="tensorflow is not installed: the extra [tf]")
-import tensorflow as tf
+if find_spec("tensorflow") is None:
+    pytest.skip("tensorflow is not installed: the extra [tf]", allow_module_level=True)
+tf = import_tensorflow()
 
 pytestmark = [pytest.mark.extras, pytest.mark.usefixtures("noise_faces")]
 
@@ -59,3 +63,12 @@ def test_an_export_that_differs_is_not_written(checkpoint, tmp_path, exports_ano
     with pytest.raises(RednetError, match=r"^tiny as [a-z]+: the export differs from the network"):
         export_savedmodel(checkpoint("compact"), tmp_path / "out", "float16", feedback_steps=1)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed: the extra [torch]")
+def test_pytorch_exports_in_a_process_that_has_imported_tensorflow():
+    script = (
+        "from rednet_jax.export.savedmodel import import_tensorflow; import_tensorflow()\n"
+        "import torch._dynamo"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
