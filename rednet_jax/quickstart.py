@@ -20,7 +20,7 @@ from rednet_jax.evaluate.metrics import jitter
 from rednet_jax.inference.aligner import Aligner
 from rednet_jax.inference.tracker import Tracker, landmark_track
 from rednet_jax.landmarks.crops import apply_affine, crop_image
-from rednet_jax.landmarks.drawing import draw_landmarks, write_image
+from rednet_jax.landmarks.drawing import draw_landmarks, write_animation, write_image
 from rednet_jax.landmarks.schemes import Scheme
 from rednet_jax.landmarks.table import write_landmarks_csv
 from rednet_jax.media.images import read_image
@@ -59,6 +59,7 @@ class Quickstart(NamedTuple):
     figures: list[Figures]
     overlay: Path
     video: Path
+    animation: Path
     landmarks: Path
 
 
@@ -95,8 +96,8 @@ def quickstart(
     """Aligns the portrait, and tracks and measures the clip with K = 1, 2, 3.
 
     Args:
-        out: folder for overlay.png (the portrait at K = 3), track.mp4 (K = 1, 2, 3 side by side)
-            and landmarks.csv (the clip at K = 3).
+        out: folder for overlay.png (the portrait at K = 3), track.mp4 (K = 1, 2, 3 side by side),
+            track.webp (K = 3, for pages) and landmarks.csv (the clip at K = 3).
         checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
         report: called with the number of frames done and the total.
 
@@ -120,18 +121,23 @@ def quickstart(
         with_face = sum(map(bool, faces))
         residual = jitter(apply_affine(motion, points), config.scheme)
         figures.append(Figures(steps, with_face, 1000 * float(np.median(times)), residual))
-    overlay, video, landmarks = (folder / n for n in ("overlay.png", "track.mp4", "landmarks.csv"))
+    overlay, video = folder / "overlay.png", folder / "track.mp4"
+    animation, landmarks = folder / "track.webp", folder / "landmarks.csv"
     portrait = read_image(portrait_path(), upright=True)
     aligner = Aligner((config, variables), feedback_steps=FEEDBACK_STEPS[-1], faces=1)
     for face in aligner(portrait):
         portrait = draw_landmarks(portrait, face.landmarks, face.scheme)
     write_image(overlay, portrait)
+    drawn = [
+        [_drawn(frame, points[number], config.scheme) for points in tracks]
+        for number, frame in enumerate(frames)
+    ]
     with write_video(video, FPS, (SIDE * len(tracks), SIDE)) as write:
-        for number, frame in enumerate(frames):
-            row = [_drawn(frame, points[number], config.scheme) for points in tracks]
+        for row in drawn:
             write(np.concatenate(row, axis=1))
+    write_animation(animation, [row[-1] for row in drawn[::2]], FPS / 2)
     write_landmarks_csv(landmarks, [str(number + 1) for number in range(FRAMES)], tracks[-1])
-    return Quickstart(figures, overlay, video, landmarks)
+    return Quickstart(figures, overlay, video, animation, landmarks)
 
 
 def _drawn(

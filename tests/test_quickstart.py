@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from rednet_jax import quickstart as module
 from rednet_jax.inference.face import Face
@@ -39,7 +40,7 @@ def test_the_motion_is_smooth_and_keeps_the_face_in_view():
     assert 11 < turns.max() < 13 and -13 < turns.min() < -11
 
 
-def test_quickstart_writes_its_three_files(network, tmp_path, monkeypatch):
+def test_quickstart_writes_its_four_files(network, tmp_path, monkeypatch):
     """With a short clip; the end-to-end test has the whole clip."""
     frames = 10
     monkeypatch.setattr(module, "FRAMES", frames)
@@ -58,10 +59,12 @@ def test_quickstart_writes_its_three_files(network, tmp_path, monkeypatch):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "overlay.png",
         "track.mp4",
+        "track.webp",
         "landmarks.csv",
     }
-    assert (result.overlay, result.video, result.landmarks) == tuple(
-        tmp_path / "out" / name for name in ("overlay.png", "track.mp4", "landmarks.csv")
+    assert (result.overlay, result.video, result.animation, result.landmarks) == tuple(
+        tmp_path / "out" / name
+        for name in ("overlay.png", "track.mp4", "track.webp", "landmarks.csv")
     )
     names, landmarks = read_landmarks_csv(result.landmarks)
     assert names == [str(n + 1) for n in range(frames)]
@@ -70,6 +73,8 @@ def test_quickstart_writes_its_three_files(network, tmp_path, monkeypatch):
     with VideoReader(result.video) as video:
         assert video.size == (3 * SIDE, SIDE)
         assert len(list(video)) == frames
+    with Image.open(result.animation) as animation:
+        assert (animation.size, animation.n_frames) == ((SIDE, SIDE), frames // 2)
 
 
 @pytest.mark.parametrize("noise", [0.0, 1.0])

@@ -14,7 +14,7 @@ from rednet_jax.reading import read_json
 
 PAGE = "README.md"
 
-_COMMANDS = {"quickstart_overlay": "rednet quickstart"}
+_COMMANDS = {"quickstart_track": "rednet quickstart"}
 """Commands that write images without a JSON file of their name."""
 
 
@@ -59,7 +59,11 @@ def write_index(folder: Path) -> Path:
     shown = {path.stem for path in results}
     notes = [path for path in sorted(folder.glob("*.md")) if path.stem not in shown]
     lines += [_note(path) for path in notes if path.name != PAGE]
-    images = [path for path in sorted(folder.glob("*.png")) if path.stem not in shown]
+    images = [
+        path
+        for path in sorted(folder.glob("*"))
+        if path.suffix in (".png", ".webp") and path.stem not in shown
+    ]
     if images:
         lines += ["## Images", ""]
     for path in images:

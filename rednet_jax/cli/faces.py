@@ -209,7 +209,10 @@ def quickstart(args: argparse.Namespace) -> int:
     print(" K   frames with a face   ms a frame   jitter, % of the inter-ocular distance")
     for k, found, milliseconds, jitter in result.figures:
         print(f" {k}   {found:18d}   {milliseconds:10.1f}   {jitter:6.2f}")
-    print(f"\n{result.overlay}\n{result.video} (K = 1, 2, 3 side by side)\n{result.landmarks}")
+    print(
+        f"\n{result.overlay}\n{result.video} (K = 1, 2, 3 side by side)\n"
+        f"{result.animation}\n{result.landmarks}"
+    )
     mesh = ",".join(f"{axis}={size}" for axis, size in MESH.items())
     print(f"\nTraining on 4 virtual CPU devices, --mesh {mesh}; compilation takes most of the time")
     sys.stdout.flush()

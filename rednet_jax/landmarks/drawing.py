@@ -140,3 +140,23 @@ def write_image(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> None:
     """
     with replacing(path) as partial:
         Image.fromarray(image).save(partial, format="PNG")
+
+
+def write_animation(
+    path: str | os.PathLike[str], frames: Sequence[NDArray[np.uint8]], fps: float
+) -> None:
+    """Writes RGB images uint8 [H, W, 3] as an animated WebP file that repeats, atomically.
+
+    Raises:
+        RednetError: the file cannot be written.
+    """
+    first, *others = map(Image.fromarray, frames)
+    with replacing(path) as partial:
+        first.save(
+            partial,
+            format="WebP",
+            save_all=True,
+            append_images=others,
+            duration=round(1000 / fps),
+            loop=0,
+        )

@@ -26,7 +26,8 @@ PORTRAIT = str(portrait_path())
 
 
 def test_quickstart_prints_the_tracking_results_if_training_fails(here, run, monkeypatch):
-    result = Quickstart([], *(Path(name) for name in ("overlay.png", "track.mp4", "points.csv")))
+    names = ("overlay.png", "track.mp4", "track.webp", "points.csv")
+    result = Quickstart([], *map(Path, names))
     monkeypatch.setattr(quickstart_module, "quickstart", lambda out, **options: result)
 
     def fail(folder):

@@ -122,7 +122,7 @@ def test_quickstart(tmp_path):
     for _, _, milliseconds, jitter in rows:
         assert 0 < float(milliseconds) < 200
         assert 0 < float(jitter) < 3
-    for name in ("overlay.png", "track.mp4", "landmarks.csv"):
+    for name in ("overlay.png", "track.mp4", "track.webp", "landmarks.csv"):
         assert (tmp_path / "shown" / name).stat().st_size > 0
         assert f"shown/{name}" in done.stdout
     _, landmarks = read_landmarks_csv(tmp_path / "shown" / "landmarks.csv")
