@@ -25,7 +25,7 @@ from rednet_jax.ablate.plan import (
 )
 from rednet_jax.data.sources import holds_clips, read_split
 from rednet_jax.errors import RednetError
-from rednet_jax.evaluate.burst_windows import burst_windows
+from rednet_jax.evaluate.burst_windows import BurstWindows, burst_windows
 from rednet_jax.evaluate.clips import (
     ClipWindows,
     Followed,
@@ -223,6 +223,8 @@ def _on_clips(
     for kind in BURST_KINDS:
         burst = burst_windows(windows, kind, margin=margin)
         for video, track in _tracks(model, variables, burst.windows, 1).items():
+            if not _all_labelled(burst, clips, track):
+                return result
             within[video].append(_by_clip(burst.windows, clips, track, burst.within))
             after[video].append(_by_clip(burst.windows, clips, track, burst.after))
     # Means over the kinds.
@@ -243,6 +245,21 @@ def _tracks(
         "smoothed": smoothed(config, windows, alone),
     }
     return {video: track_of(config, windows, followed) for video, followed in ways.items()}
+
+
+def _all_labelled(burst: BurstWindows, clips: Sequence[str], track: Track) -> bool:
+    """Whether every clip has labelled frames in its bursts and after them.
+
+    Without them a clip has no error. Labels are the same for every arm, so all arms of an ablation
+    are measured on bursts, or none.
+    """
+    owner = np.asarray(clips)
+    known = track.known.reshape(burst.within.shape)
+    return all(
+        (known & part)[owner == clip].any()
+        for clip in set(clips)
+        for part in (burst.within, burst.after)
+    )
 
 
 def _by_clip(

@@ -8,6 +8,7 @@ import pytest
 from data.miniature_300vw import prepare_300vw
 from train.miniature_300w import prepare_300w
 
+from rednet_jax.ablate import measure as measure_module
 from rednet_jax.ablate.measure import _both_readouts, measure
 from rednet_jax.data.pipeline import ClipConfig
 from rednet_jax.errors import RednetError
@@ -111,6 +112,25 @@ def test_bursts_are_measured_on_their_frames(network, tmp_path, monkeypatch):
         assert part["carried"]["nme"][on] == [pytest.approx(np.mean(errors, axis=0), rel=1e-4)]
     assert part["smoothed"]["nme"]["bursts"] != part["alone"]["nme"]["bursts"]
     assert set(part["carried"]["jitter"]) == {"clips", "clips-halved"}
+
+
+def test_bursts_are_left_out_if_a_clip_has_no_label_within(network, tmp_path, monkeypatch):
+    data_dir = prepare_300vw(tmp_path)
+    monkeypatch.setattr(clips, "FRAMES", 6)
+    for name in ("EARLIEST", "LATEST", "SHORTEST", "LONGEST"):
+        monkeypatch.setattr(windows_with_bursts, name, 2)
+    monkeypatch.setattr(windows_with_bursts, "AFTER", 1)
+
+    def unlabelled_within(windows, kind, **options):
+        burst = windows_with_bursts.burst_windows(windows, kind, **options)
+        labelled = burst.windows.faces.labelled.copy()
+        labelled[burst.windows.frames[:2][burst.within[:2]]] = False
+        faces = dataclasses.replace(burst.windows.faces, labelled=labelled)
+        return burst._replace(windows=burst.windows._replace(faces=faces))
+
+    monkeypatch.setattr(measure_module, "burst_windows", unlabelled_within)
+    part = measure(Experiment("clips", network[0], (CLIPS,)), network[1], data_dir)["clips"]
+    assert set(part["carried"]["nme"]) == {"clips", "clips-halved"}
 
 
 def halves(windows):
