@@ -29,7 +29,7 @@ RESULTS = Path(__file__).parent / "results"
 TARGETS = ("stablehlo", "torch", "onnx", "savedmodel", "litert")
 FEEDBACK_STEPS = (1, 3)
 DTYPES = ("float32", "float16")
-TOLD = (
+COPIED_FIELDS = (
     "max_difference_px_still",
     "max_difference_px_stream",
     "max_difference_px_excused",
@@ -46,7 +46,7 @@ TOLD = (
 
 
 def main(checkpoint: str, folder: Path, data_dir: Path) -> None:
-    """Exports, reads what was found, writes and prints it."""
+    """Exports with every target, K and dtype; writes and prints the differences."""
     weights = fingerprint(load(checkpoint)[1])
     rows: list[dict[str, Any]] = []
     versions: dict[str, str] = {}
@@ -54,7 +54,9 @@ def main(checkpoint: str, folder: Path, data_dir: Path) -> None:
         row, used = _row(checkpoint, weights, *each, folder, data_dir)
         rows.append(row)
         versions |= used
-        print(*each, row.get("refused") or " ".join(f"{row[name]:.1e}" for name in TOLD[:2]))
+        print(
+            *each, row.get("refused") or " ".join(f"{row[name]:.1e}" for name in COPIED_FIELDS[:2])
+        )
     command = f"python experiments/parity.py {checkpoint} FOLDER --data-dir PREPARED"
     result = provenance(command, seed=0)
     result["versions"] |= versions
@@ -71,12 +73,12 @@ def _row(
     folder: Path,
     data_dir: Path,
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """What an export says of itself, or why it was refused, and the versions it used."""
+    """Returns fields of an export.json, or why the export was refused, and versions of packages."""
     out = folder / f"{checkpoint}_{target}_{steps}_{dtype}"
     row = {"target": target, "feedback_steps": steps, "dtype": dtype}
     described = out / EXPORT
     if not described.exists() or read_export(described).get("weights") != weights:
-        # TensorFlow and PyTorch give back no memory, so each has a process of its own.
+        # TensorFlow and PyTorch do not free their memory, so each export has a process of its own.
         done = subprocess.run(
             [
                 *(sys.executable, "-m", "rednet_jax.cli", "export", checkpoint, "--to", target),
@@ -89,7 +91,7 @@ def _row(
         if done.returncode != 0:
             return {**row, "refused": (done.stderr.splitlines() or ["no reason"])[-1]}, {}
     written = read_export(described)
-    return {**row, **{name: written[name] for name in TOLD}}, written["versions"]
+    return {**row, **{name: written[name] for name in COPIED_FIELDS}}, written["versions"]
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Connections between the processes of a run, by which they notice that one of them has ended.
 
 If a process ends, JAX aborts the others with a stack trace: after 100 seconds, or at once if it was
-process 0. So each process has its own connection to process 0, which shows the end of a process
-within seconds. JAX's connection to process 0 goes through a relay, which stays open when process 0
-ends.
+process 0. `jax.distributed.initialize` has an argument for the time, but (up to JAX 0.10) none for
+a callback or a message. So each process has its own connection to process 0, which shows the end of
+a process within seconds. JAX's connection to process 0 goes through a relay, which stays open when
+process 0 ends.
 """
 
 from __future__ import annotations

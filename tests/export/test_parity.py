@@ -21,7 +21,7 @@ def parity(checkpoint, monkeypatch, tmp_path):
     """
     monkeypatch.chdir(tmp_path)
     name = checkpoint("compact").name
-    figures = {key: number for number, key in enumerate(SCRIPT["TOLD"])}
+    figures = {key: number for number, key in enumerate(SCRIPT["COPIED_FIELDS"])}
     same = fingerprint(load(name)[1])
     for target, weights in (("same", same), ("others", "0" * 64), ("unknown", None)):
         out = tmp_path / "exports" / f"{name}_{target}_1_float32"
