@@ -15,6 +15,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from rednet_jax.inference.thumbnails import Thumbnail, half_likeness, likeness, standardised
 from rednet_jax.landmarks.boxes import face_roll, turned_face_box
 from rednet_jax.landmarks.crops import crop_image, crop_transform
 from rednet_jax.landmarks.schemes import Scheme
@@ -36,14 +37,8 @@ so that results on others may be worse."""
 CONFIRMED_AFTER = 2
 """Frames after which a correlation below `ALIKE` is a change of person."""
 
-_BLOCKS = 4
-"""Blocks along each side of a thumbnail."""
-
 _REMEMBERED = 10
 """Thumbnails of a person that a new one is compared with."""
-
-Thumbnail = NDArray[np.float32]
-"""float32 [SIDE * SIDE * 3]: colours of the upright face, with mean 0 and mean square 1."""
 
 
 def thumbnail(
@@ -52,7 +47,7 @@ def thumbnail(
     scheme: Scheme,
     expected: NDArray[np.floating] | None = None,
 ) -> Thumbnail:
-    """Returns the thumbnail of a face, independent of its position, size, roll and brightness.
+    """Returns the thumbnail [SIDE, SIDE, 3] of a face, upright and independent of its size.
 
     Args:
         image: RGB uint8 [H, W, 3].
@@ -62,48 +57,8 @@ def thumbnail(
     """
     roll = face_roll(landmarks, scheme)
     box = turned_face_box(landmarks, scheme, roll, expected=expected)
-    crop = crop_image(image, crop_transform(box, margin=1, size=SIDE, roll=roll), SIDE)
-    colours = crop.astype(np.float32).ravel()
-    colours -= colours.mean()
-    # The floor of one grey value avoids amplified noise where a face has only one colour.
-    scaled: Thumbnail = colours / np.float32(max(np.sqrt(np.mean(colours**2)), 1.0))
-    return scaled
-
-
-def half_likeness(one: Thumbnail, other: Thumbnail) -> float:
-    """Returns the correlation, -1 to 1, of the half of two faces that differs least.
-
-    The half is 8 of 16 blocks. They are chosen by their squared difference after a fit of gain and
-    offset, first to the median and its deviation, then twice to the half itself.
-    """
-    first, second = _in_blocks(one), _in_blocks(other)
-    gain, offset = _fit(_robust_scale(first), _robust_scale(second))
-    for _ in range(3):
-        differences = np.square(gain * first + offset - second).mean(1)
-        half = np.argsort(differences, kind="stable")[: len(differences) // 2]
-        a, b = first[half], second[half]
-        gain, offset = _fit((float(a.mean()), float(a.std())), (float(b.mean()), float(b.std())))
-    covariance = float(((a - a.mean()) * (b - b.mean())).mean())
-    return covariance / max(float(a.std() * b.std()), 1e-6)
-
-
-def _in_blocks(thumbnail: Thumbnail) -> NDArray[np.float32]:
-    """The pixels of each block, [_BLOCKS ** 2, N]."""
-    side = SIDE // _BLOCKS
-    blocks = thumbnail.reshape(_BLOCKS, side, _BLOCKS, side, 3).swapaxes(1, 2)
-    return blocks.reshape(_BLOCKS**2, -1)
-
-
-def _robust_scale(values: NDArray[np.float32]) -> tuple[float, float]:
-    """The median, and the median deviation from it."""
-    median = float(np.median(values))
-    return median, float(np.median(np.abs(values - median)))
-
-
-def _fit(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
-    """Gain and offset that map values of one mean and scale to those of another."""
-    gain = other[1] / max(one[1], 1e-3)
-    return gain, other[0] - gain * one[0]
+    affine = crop_transform(box, margin=1, size=SIDE, roll=roll)
+    return standardised(crop_image(image, affine, SIDE))
 
 
 class Appearance:
@@ -118,7 +73,7 @@ class Appearance:
 
     def likeness(self, now: Thumbnail) -> float:
         """Returns the highest correlation, -1 to 1, of a thumbnail with the person's."""
-        return float(np.max(np.stack(self._known) @ now) / len(now))
+        return max(likeness(known, now) for known in self._known)
 
     def update(self, now: Thumbnail, *, clear: bool = True) -> Appearance | None:
         """Adds the thumbnail of the next frame.
@@ -132,7 +87,7 @@ class Appearance:
             the `CONFIRMED_AFTER` frames before it; None if it is the same person's. Thumbnails of
             the other person are not added to this appearance.
         """
-        change = float(np.mean(self._last * now))
+        change = likeness(self._last, now)
         was_steady, self._steady, self._last = self._steady, change >= STEADY, now
         if not clear:
             return None
@@ -140,15 +95,15 @@ class Appearance:
         if first and not (was_steady and change < ALIKE):
             self._known.append(now)
             return None
-        likeness = self.likeness(now)
+        alike = self.likeness(now)
         self._unknown.append(now)
         # Fast motion changes every frame, but only for a short time: the face must be steady.
         another = (
-            likeness < ALIKE
+            alike < ALIKE
             and (first or self._steady)
             and max(half_likeness(known, now) for known in self._known) < HALF_ALIKE
         )
-        certain = (first and likeness < UNLIKE) or len(self._unknown) > CONFIRMED_AFTER
+        certain = (first and alike < UNLIKE) or len(self._unknown) > CONFIRMED_AFTER
         if another and not certain:
             return None
         unknown, self._unknown = self._unknown, []

@@ -7,7 +7,8 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from rednet_jax.inference.appearance import Appearance, Thumbnail
+from rednet_jax.inference.appearance import Appearance
+from rednet_jax.inference.thumbnails import Thumbnail
 
 REMEMBERED = 50
 """Frames during which a lost person can be identified again."""

@@ -14,13 +14,14 @@ from rednet_jax.detection.detector import Detection, FaceDetector, by_prominence
 from rednet_jax.detection.yunet import YuNet
 from rednet_jax.errors import RednetError
 from rednet_jax.inference.aligner import DOUBTFUL
-from rednet_jax.inference.appearance import ALIKE, Appearance, Thumbnail, thumbnail
+from rednet_jax.inference.appearance import ALIKE, Appearance, thumbnail
 from rednet_jax.inference.cuts import CutFinder
 from rednet_jax.inference.face import Face
 from rednet_jax.inference.missing import Missing
 from rednet_jax.inference.schedule import SearchSchedule
 from rednet_jax.inference.search import VIDEO_SEARCH
 from rednet_jax.inference.streams import Carry, Look, Region, Streams, Variables
+from rednet_jax.inference.thumbnails import Thumbnail
 from rednet_jax.landmarks.boxes import (
     face_roll,
     intersection_over_union,

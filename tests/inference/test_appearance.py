@@ -13,9 +13,9 @@ from rednet_jax.inference.appearance import (
     STEADY,
     UNLIKE,
     Appearance,
-    half_likeness,
     thumbnail,
 )
+from rednet_jax.inference.thumbnails import half_likeness, standardised
 from rednet_jax.landmarks.builtin import IBUG68
 
 SIZE = 3 * SIDE * SIDE
@@ -25,7 +25,7 @@ AXES = np.linalg.qr(np.random.default_rng(0).normal(size=(SIZE, 4)) - 0)[0].T * 
 def like(correlation, axis=1):
     """A thumbnail with this correlation with the person's, AXES[0]."""
     mixed = correlation * AXES[0] + np.sqrt(1 - correlation**2) * AXES[axis]
-    return mixed.astype(np.float32)
+    return mixed.astype(np.float32).reshape(SIDE, SIDE, 3)
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_change_in_every_frame_is_motion(person):
     for _ in range(20):
         angle += np.arccos((STEADY + ALIKE) / 2)
         turned = np.cos(angle) * AXES[0] + np.sin(angle) * AXES[1]
-        assert person.update(turned.astype(np.float32)) is None
+        assert person.update(turned.astype(np.float32).reshape(SIDE, SIDE, 3)) is None
 
 
 def behind(face, hidden, value):
@@ -78,8 +78,7 @@ def behind(face, hidden, value):
     pixels = face.reshape(4, SIDE // 4, 4, SIDE // 4, 3).copy()
     for row, column in hidden:
         pixels[row, :, column] = value
-    colours = pixels.ravel() - pixels.mean()
-    return (colours / np.sqrt(np.mean(colours**2))).astype(np.float32)
+    return standardised(pixels.reshape(face.shape))
 
 
 HALF = [(row, column) for row in range(4) for column in (0, 1)]
@@ -104,7 +103,7 @@ def test_what_hides_a_part_of_the_face_is_no_other_person(person):
 def test_slow_change_is_the_same_person(person):
     for angle in np.arange(0, 3, 0.1):
         turned = np.cos(angle) * AXES[0] + np.sin(angle) * AXES[1]
-        assert person.update(turned.astype(np.float32)) is None
+        assert person.update(turned.astype(np.float32).reshape(SIDE, SIDE, 3)) is None
 
 
 @pytest.mark.parametrize(("scale", "roll", "shift"), [(1, 0, 20), (1.5, 0, 0), (1, 90, 0)])
@@ -113,7 +112,7 @@ def test_a_thumbnail_does_not_depend_on_position_size_roll_and_brightness(
 ):
     landmarks = (IBUG68.shape * 110 + [222, 125]).astype(np.float32)
     first = thumbnail(portrait, landmarks, IBUG68)
-    assert first.shape == (SIZE,) and first.dtype == np.float32
+    assert first.shape == (SIDE, SIDE, 3) and first.dtype == np.float32
     assert first.mean() == pytest.approx(0, abs=1e-5)
     assert np.mean(first**2) == pytest.approx(1, abs=1e-5)
     size = tuple(round(side * scale) for side in portrait.shape[1::-1])

@@ -31,6 +31,24 @@ def test_motion_light_and_grain_are_no_cuts(portrait):
     assert not any(cuts(*frames))
 
 
+def test_an_object_that_moves_through_the_image_is_no_cut():
+    """It is so bright that the correlation of the whole images is small."""
+    background = blocks(0) // 4
+    frames = [background]
+    for left in range(0, 160, 20):
+        frames.append(background.copy())
+        frames[-1][40:160, left : left + 60] = 255
+    assert not any(cuts(*frames, background))
+
+
+def test_the_noise_of_dark_frames_is_no_cut(portrait):
+    """Noise of three times the contrast, independent in each frame and pixel."""
+    image = np.kron(portrait, np.ones((3, 3, 1))) * 0.1 + 100
+    rng = np.random.default_rng(0)
+    noisy = [image + rng.normal(0, 3 * image.std(), image.shape) for _ in range(3)]
+    assert not any(cuts(*(np.clip(frame, 0, 255).astype(np.uint8) for frame in noisy)))
+
+
 def test_black_between_two_shots_is_a_cut():
     black = np.zeros((240, 320, 3), np.uint8)
     assert cuts(blocks(0), black)[1]
