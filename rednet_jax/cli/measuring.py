@@ -85,6 +85,24 @@ def add_commands(commands: shared.Commands) -> None:
         )
         shared.add_data_dir(data)
         shared.add_json(command)
+    with benchmarks.add("identities", bench_identities) as command:
+        data = command.add_argument_group("data")
+        data.add_argument(
+            "--data",
+            default="300vw",
+            metavar="NAME",
+            help="a prepared data set of clips, each of one person in one shot "
+            "(default: %(default)s)",
+        )
+        data.add_argument(
+            "--splits",
+            type=values.names,
+            default=("train", "validation"),
+            metavar="S,S",
+            help="its splits (default: train,validation)",
+        )
+        shared.add_data_dir(data)
+        shared.add_json(command)
     with benchmarks.add("layers", bench_layers) as command:
         network = command.add_argument_group("network")
         shared.add_checkpoint(network)
@@ -223,6 +241,22 @@ def bench_steadiness(args: argparse.Namespace) -> int:
             feedback_steps=args.feedback_steps,
             report=report,
         )
+    print_result(result, args.json)
+    return 0
+
+
+def bench_identities(args: argparse.Namespace) -> int:
+    """Count cuts and changes of person: those found, and those reported where there are none.
+
+    The rules run on labelled clips, clean and corrupted, and on pairs of clips, one after the
+    other.
+
+    Example: rednet bench identities --data-dir DIR --json identities.json
+    """
+    from rednet_jax.bench.identities import bench_identities
+
+    with progress("clip") as report:
+        result = bench_identities(args.data, args.splits, data_dir=args.data_dir, report=report)
     print_result(result, args.json)
     return 0
 

@@ -59,7 +59,7 @@ def add_commands(commands: shared.Commands) -> None:
         )
         weights.add_argument(
             "--fresh",
-            type=values.parts,
+            type=values.names,
             default=(),
             metavar="PART,PART",
             help="parts of the network that keep random weights with --init-from, such as "

@@ -52,7 +52,7 @@ def whole_numbers(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"{text!r} is no list of integers: 1,2,3") from None
 
 
-def parts(text: str) -> tuple[str, ...]:
+def names(text: str) -> tuple[str, ...]:
     """Returns ('detection', 'regression') for detection,regression."""
     return tuple(text.split(","))
 

@@ -1,10 +1,8 @@
 """Detects that a tracked face has become another person's, from the colours of the face.
 
-The colours tell people apart better than the network's identity code C_id, which was trained with
-few people. On 23 real clips, the equal error rate of C_id was 1.6 % for neighbouring frames and
-13.7 % for frames 30 apart; that of the colours was 0.7 % and 9.7 %. The colours of one face change
-slowly even in fast motion, so that a sudden change between steady frames is a change of person,
-unless half of the face stays the same: then something hides the other half.
+The network's identity code C_id was trained with few people and tells them apart worse. The colours
+of one face change slowly even in fast motion, so that a sudden change between steady frames is a
+change of person, unless half of the face stays the same: then something hides the other half.
 """
 
 from __future__ import annotations
@@ -27,12 +25,9 @@ STEADY, ALIKE, UNLIKE, HALF_ALIKE = 0.92, 0.88, 0.75, 0.96
 """Thresholds on the correlation of thumbnails. A face is steady while the correlation with the
 previous frame is `STEADY` or more. A steady face has become another person's if its correlation
 with the last thumbnails falls below `UNLIKE`, or below `ALIKE` for more than `CONFIRMED_AFTER`
-frames, and the correlation of the half of it that changed least below `HALF_ALIKE`. With the
-labelled landmarks of up to 120 frames of each of 29 clips, the rule found one change of person
-where there was none, and two where a bar moved over the faces (29 without the last condition). Of
-476 cuts from a face of one clip to that of another, it found 79 % in the first frame and 95 %
-within `CONFIRMED_AFTER` frames (79 and 97 %). The rule and its values were chosen on these clips,
-so that results on others may be worse."""
+frames, and the correlation of the half of it that changed least below `HALF_ALIKE`. The rule and
+its values were chosen on the 29 clips on which `rednet bench identities` measures them
+(experiments/results/identities.json), so that results on others may be worse."""
 
 CONFIRMED_AFTER = 2
 """Frames after which a correlation below `ALIKE` is a change of person."""
