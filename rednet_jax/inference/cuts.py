@@ -11,8 +11,7 @@ from rednet_jax.inference.thumbnails import Thumbnail, half_likeness, likeness, 
 CUT_BELOW, HALF_BELOW = 0.7, 0.98
 """Correlations of the thumbnails of successive frames below which there is a cut: of the whole, and
 of the half that differs least. An object that moves through the image changes the whole, but not
-that half. experiments/results/identities.json has how often cuts were found, and reported where there
-are none."""
+that half. experiments/results/identities.json counts the cuts that were found, and wrong ones."""
 
 SIZE = (32, 24)
 """Width and height of a thumbnail: so coarse that grain and moving faces change little."""
