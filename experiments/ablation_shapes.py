@@ -1,11 +1,11 @@
-"""The error of the faster architecture, and whether more layers or channels reduce it.
+"""The error of the faster architecture, and whether more layers, channels or pixels reduce it.
 
     rednet ablate experiments/ablation_shapes.py --runs-dir RUNS --data-dir PREPARED
 
-`separable` takes about half of `compact`'s time on two CPU cores. Every arm re-crops between
-passes, as the released network does.
+`separable` takes about half of `compact`'s time on two CPU cores; `experiments/shape_times.py`
+measures the time of every arm. Every arm re-crops between passes, as the released network does.
 
-Expects 300w prepared. Hardware: 12 runs of 1,000 steps; two quiet CPU cores take 6 to 15 minutes
+Expects 300w prepared. Hardware: 18 runs of 1,000 steps; two quiet CPU cores take 5 to 10 minutes
 for each.
 """
 
@@ -31,6 +31,12 @@ class DeepDecoder(SeparableDecoder):
     depths = (1, 1, 1)
 
 
+class WideKernelEncoder(SeparableEncoder):
+    """Depthwise kernels of 5 x 5."""
+
+    kernel = 5
+
+
 def _trained(preset: str, **fields: Any) -> Experiment:
     model = RedNetConfig.preset(
         preset, recrop="similarity", context=1.5, recrop_margin=1.15, **fields
@@ -52,6 +58,8 @@ ablation = Ablation(
         Arm("separable", _trained("separable")),
         Arm("separable, deeper", _trained("separable", encoder=DeepEncoder, decoder=DeepDecoder)),
         Arm("separable, wider", _trained("separable", widths=(64, 160, 224))),
+        Arm("separable, narrower", _trained("separable", widths=(32, 96, 160))),
+        Arm("separable, 5 x 5 kernels", _trained("separable", encoder=WideKernelEncoder)),
     ),
     baseline="compact",
     claims=(

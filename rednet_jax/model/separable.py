@@ -47,9 +47,9 @@ class Block(nnx.Module):
 class Stack(nnx.Module):
     """`depth` blocks."""
 
-    def __init__(self, channels: int, depth: int, *, rows: int, draw: Draw) -> None:
+    def __init__(self, channels: int, depth: int, *, rows: int, draw: Draw, size: int = 3) -> None:
         self.blocks = nnx.Dict(
-            {f"block{i}": Block(channels, rows=rows, draw=draw) for i in range(depth)}
+            {f"block{i}": Block(channels, rows=rows, draw=draw, size=size) for i in range(depth)}
         )
 
     def __call__(self, features: jax.Array, mode: Mode) -> jax.Array:
@@ -66,26 +66,28 @@ class SeparableEncoder(nnx.Module):
 
     Attributes:
         depths: number of blocks of each level, finest first.
+        kernel: side of the depthwise kernels.
     """
 
     depths: ClassVar[tuple[int, int, int, int]] = (1, 2, 2, 1)
+    kernel: ClassVar[int] = 3
 
     def __init__(self, config: RedNetConfig, draw: Draw) -> None:
         rows = config.statistic_rows
         quarter, eighth, sixteenth = config.widths
-        depths = self.depths
+        depths, kernel = self.depths, self.kernel
         self.patches = ConvNorm(48, quarter, 1, draw=draw)
-        self.quarter = Stack(quarter, depths[0], rows=1, draw=draw)
+        self.quarter = Stack(quarter, depths[0], rows=1, draw=draw, size=kernel)
         self.image = Conv(4 * quarter, eighth, 1, draw=draw)
         channels = config.feedback_channels
         # At zero, so that adding a second pass does not disturb a network trained with one.
         self.feedback = Conv(channels, eighth, 1, gain=0.0, draw=draw) if channels else None
         self.norm = BatchNorm(eighth, rows)
-        self.eighth = Stack(eighth, depths[1], rows=rows, draw=draw)
+        self.eighth = Stack(eighth, depths[1], rows=rows, draw=draw, size=kernel)
         self.down16 = ConvNorm(4 * eighth, sixteenth, 1, rows=rows, draw=draw)
-        self.sixteenth = Stack(sixteenth, depths[2], rows=rows, draw=draw)
+        self.sixteenth = Stack(sixteenth, depths[2], rows=rows, draw=draw, size=kernel)
         self.down32 = ConvNorm(4 * sixteenth, config.code_width, 1, rows=rows, draw=draw)
-        self.last = Stack(config.code_width, depths[3], rows=rows, draw=draw)
+        self.last = Stack(config.code_width, depths[3], rows=rows, draw=draw, size=kernel)
 
     def stem(self, images: jax.Array, mode: Mode) -> jax.Array:
         """Returns the features of the image at 1/4, [B, H / 4, W / 4, widths[0]]."""

@@ -1,0 +1,58 @@
+"""Times every network of `ablation_shapes`, untrained, on this machine.
+
+    python experiments/shape_times.py
+
+Writes experiments/results/shape_times.json: for each arm its parameters, and milliseconds for one
+face with K = 1 and 3 and for 32 faces with K = 1, also relative to a product of 2048 x 2048
+matrices. Run nothing else at the same time. Two CPU cores: 2 minutes.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from rednet_jax.ablate.plan import load_ablation
+from rednet_jax.bench.machine import Timing, measure_machine, milliseconds, portrait_crops
+from rednet_jax.bench.runtimes import time_row
+from rednet_jax.evaluate.provenance import provenance
+from rednet_jax.files import write_text
+from rednet_jax.inference.predict import predict_crops
+from rednet_jax.model.rednet import init
+
+HERE = Path(__file__).parent
+CALLS = ((1, 1), (1, 3), (32, 1))
+"""Batch and K of each measured call."""
+
+TIMING = Timing(rounds=3, seconds=0.3)
+
+
+def main() -> None:
+    """Measures and writes."""
+    origin = provenance("python experiments/shape_times.py", 0)
+    machine = measure_machine(TIMING)
+    rows: list[dict[str, Any]] = []
+    for arm in load_ablation(HERE / "ablation_shapes.py").arms:
+        config = arm.experiment.model
+        variables = init(config, jax.random.key(0))
+        row = {
+            "arm": arm.name,
+            "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
+        }
+        for batch, steps in CALLS:
+            run = functools.partial(
+                predict_crops, config, variables, portrait_crops(config, batch), steps, batch
+            )
+            row[f"batch {batch}, K = {steps}"] = time_row(milliseconds(run, TIMING), batch, machine)
+        rows.append(row)
+        print(row, flush=True)
+    result = {"machine": machine._asdict(), "rows": rows, "provenance": origin}
+    write_text(HERE / "results" / "shape_times.json", json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
