@@ -55,16 +55,17 @@ def test_only_kernels_are_rounded(checkpoint, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("feedback_steps", "changes"),
+    ("feedback_steps", "preset", "changes"),
     [
-        (1, {"recrop": "similarity", "context": 1.5}),
-        (2, {"feedback": "none", "recurrence": "none", "statistics_per_pass": False}),
+        (1, "compact", {"recrop": "similarity", "context": 1.5}),
+        (2, "compact", {"feedback": "none", "recurrence": "none", "statistics_per_pass": False}),
         # This many passes are a loop in the file.
-        (5, {}),
+        (5, "compact", {}),
+        (2, "separable", {"recrop": "similarity", "context": 1.5}),
     ],
 )
-def test_every_configuration_agrees(checkpoint, tmp_path, feedback_steps, changes):
-    file = checkpoint("compact", **changes)
+def test_every_configuration_agrees(checkpoint, tmp_path, feedback_steps, preset, changes):
+    file = checkpoint(preset, **changes)
     written = export_litert(file, tmp_path / "out", feedback_steps=feedback_steps)
     assert written["max_difference_px"] < 1e-3
 
