@@ -31,7 +31,7 @@ LAYERS = [
     {"detection"},
     {"landmarks"},
     {"media"},
-    {"files", "fields", "logs", "reading"},
+    {"files", "fields", "logs", "reading", "compiler_options"},
     {"errors"},
 ]
 LAYER = {name: number for number, layer in enumerate(LAYERS) for name in layer}

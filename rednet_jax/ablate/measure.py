@@ -23,6 +23,7 @@ from rednet_jax.ablate.plan import (
     Readout,
     Video,
 )
+from rednet_jax.compiler_options import inference_options
 from rednet_jax.data.sources import holds_clips, read_split
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.burst_windows import BurstWindows, burst_windows
@@ -157,7 +158,11 @@ def _map_landmarks(output: PassOutput, targets: None) -> jax.Array:
     return on_image(output.crop, output.map_landmarks)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 3))
+@functools.cache
+def _compiled() -> jax.stages.Wrapped:
+    return jax.jit(_per_step, static_argnums=(0, 3), compiler_options=inference_options())
+
+
 def _per_step(
     config: RedNetConfig, variables: dict[str, Any], crops: jax.Array, feedback_steps: int
 ) -> jax.Array:
@@ -178,7 +183,7 @@ def _both_readouts(
         part = crops[start : start + batch]
         full = np.zeros((batch, *crops.shape[1:]), np.uint8)
         full[: len(part)] = part
-        batches.append(np.asarray(_per_step(config, variables, full, feedback_steps)))
+        batches.append(np.asarray(_compiled()(config, variables, full, feedback_steps)))
     return np.concatenate(batches, axis=2)[:, :, : len(crops)]
 
 

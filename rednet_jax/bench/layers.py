@@ -25,6 +25,7 @@ from rednet_jax.bench.machine import (
     portrait_crops,
 )
 from rednet_jax.bench.scan import python_loop
+from rednet_jax.compiler_options import inference_options
 from rednet_jax.evaluate.provenance import provenance
 from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig
@@ -118,7 +119,7 @@ class Program:
     def values(self, variables: Sequence[Any], *arguments: Any) -> list[jax.Array]:
         """Returns the values of variables of the program for these arguments."""
         inputs = [*self._jaxpr.constvars, *self._jaxpr.invars]
-        run = jax.jit(_function(self._jaxpr, self.operations, inputs, variables))
+        run = _jit(_function(self._jaxpr, self.operations, inputs, variables))
         values: list[jax.Array] = run(*self._constants, *jax.tree.leaves(arguments))
         return values
 
@@ -144,7 +145,7 @@ class Program:
         elsewhere |= {var for var in self._jaxpr.outvars if isinstance(var, Var)}
         inputs = [var for var in used if var not in computed]
         outputs = [var for var in computed if var in elsewhere]
-        run = jax.jit(_function(self._jaxpr, inside, inputs, outputs))
+        run = _jit(_function(self._jaxpr, inside, inputs, outputs))
         return Subprogram(run, inputs, outputs)
 
 
@@ -271,12 +272,16 @@ def _layer(operation: JaxprEqn, names: dict[Var, str]) -> Layer:
     )
 
 
+def _jit(function: Callable[..., Any]) -> jax.stages.Wrapped:
+    return jax.jit(function, compiler_options=inference_options())
+
+
 def _measure(
     config: RedNetConfig, variables: dict[str, Any], batch: int, machine: Machine, timing: Timing
 ) -> tuple[Row, list[Row], list[Row]]:
     """Returns the row of a batch's whole step, and those of its parts and layers."""
     arguments = step_arguments(config, variables, batch)
-    compiled = jax.jit(functools.partial(step, config))
+    compiled = _jit(functools.partial(step, config))
     whole = milliseconds(functools.partial(compiled, *arguments), timing)
     program = Program(functools.partial(step, config, scan=python_loop), *arguments)
     parts = [program.part(name) for name in program.parts]

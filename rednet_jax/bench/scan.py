@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
+from rednet_jax.compiler_options import inference_options, training_options
 from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.train.experiment import OptimiserConfig
@@ -127,7 +128,7 @@ def _training_step(config: RedNetConfig, variables: Tree, scan: rednet.Scan) -> 
 
     arguments = (variables["params"], variables["batch_stats"], chain.init(variables["params"]))
     begin = time.perf_counter()
-    compiled = jax.jit(step).lower(*arguments).compile()
+    compiled = jax.jit(step, compiler_options=training_options()).lower(*arguments).compile()
     seconds = time.perf_counter() - begin
     analysis = compiled.memory_analysis()
     memory = analysis.temp_size_in_bytes / 2**20 if analysis else float("nan")
@@ -138,7 +139,10 @@ def _training_step(config: RedNetConfig, variables: Tree, scan: rednet.Scan) -> 
 
 def _stream(config: RedNetConfig, variables: Tree, count: int) -> list[float]:
     """Returns the seconds of each `step` at K = 1, including the wait for its result."""
-    step = jax.jit(functools.partial(rednet.step, config, feedback_steps=1))
+    step = jax.jit(
+        functools.partial(rednet.step, config, feedback_steps=1),
+        compiler_options=inference_options(),
+    )
     frame = jax.random.uniform(jax.random.key(2), (1, config.input_size, config.input_size, 3))
     warp = jnp.eye(2, 3)[None]
     state = rednet.initial_state(config, 1)

@@ -15,6 +15,7 @@ import optax
 from rednet_jax.bench.machine import Machine, Timing, milliseconds, portrait_crops
 from rednet_jax.bench.runtimes import Row, Variables, beside_jax, time_row, torch_network
 from rednet_jax.bench.scan import python_loop
+from rednet_jax.compiler_options import training_options
 from rednet_jax.data.synthetic.generate import SyntheticConfig
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.builtin import HEAD70
@@ -112,7 +113,7 @@ def _jax_step(
         updates, moments = chain.update(gradient, moments, params)
         return optax.apply_updates(params, updates), moments, value, optax.tree.norm(gradient)
 
-    compiled = jax.jit(step, donate_argnums=(0, 1))
+    compiled = jax.jit(step, donate_argnums=(0, 1), compiler_options=training_options())
     params = jax.device_put(variables["params"], may_alias=False)
     state = [params, chain.init(params)]
 
@@ -170,7 +171,12 @@ def _whole_step(config: RedNetConfig, batch: int, steps: int) -> Callable[[], tu
     images = jnp.asarray(portrait_crops(config, batch), jnp.float32) / 255
     points = jax.random.uniform(jax.random.key(0), (batch, HEAD70.count, 2), maxval=size - 1)
     faces_drawn = GeneratedFaces(images, points)
-    compiled = jax.jit(train_step, static_argnums=(0, 1, 2), donate_argnums=3)
+    compiled = jax.jit(
+        train_step,
+        static_argnums=(0, 1, 2),
+        donate_argnums=3,
+        compiler_options=training_options(),
+    )
     state = [initial_train_state(experiment)]
 
     def run() -> tuple[Any, Any]:

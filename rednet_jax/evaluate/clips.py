@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from rednet_jax.compiler_options import inference_options
 from rednet_jax.data.crops import FaceCrops, face_crops
 from rednet_jax.evaluate.metrics import face_errors, jitter
 from rednet_jax.evaluate.protocols import Crops
@@ -152,7 +153,7 @@ def follow(
             [_cut(faces, face, crop, size) for face, crop in zip(frame, affine, strict=True)]
         )
         warps = compose_affine(invert_affine(affine if before is None else before), affine)
-        points, state = _step(
+        points, state = _compiled_step()(
             config, variables, state, crops, warps.astype(np.float32), feedback_steps, carry
         )
         landmarks = np.asarray(points)
@@ -254,7 +255,11 @@ def _boxes(faces: FaceCrops, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     return boxes
 
 
-@functools.partial(jax.jit, static_argnums=(0, 5, 6))
+@functools.cache
+def _compiled_step() -> jax.stages.Wrapped:
+    return jax.jit(_step, static_argnums=(0, 5, 6), compiler_options=inference_options())
+
+
 def _step(
     config: RedNetConfig,
     variables: dict[str, Any],

@@ -10,19 +10,24 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from rednet_jax.compiler_options import inference_options
 from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig
 
 BATCH = 50
 
 
-@functools.partial(jax.jit, static_argnums=(0, 3))
 def _per_step(
     config: RedNetConfig, variables: dict[str, Any], crops: jax.Array, feedback_steps: int
 ) -> tuple[jax.Array, jax.Array]:
     images = crops.astype(jnp.float32) / 255
     out, _ = rednet.align_image(config, variables, images, feedback_steps=feedback_steps)
     return out.per_step.landmarks, out.per_step.confidence
+
+
+@functools.cache
+def _compiled() -> jax.stages.Wrapped:
+    return jax.jit(_per_step, static_argnums=(0, 3), compiler_options=inference_options())
 
 
 def predict_crops(
@@ -47,7 +52,7 @@ def predict_crops(
         part = crops[start : start + batch]
         padded = np.zeros((batch, *crops.shape[1:]), np.uint8)
         padded[: len(part)] = part
-        points, probabilities = _per_step(config, variables, padded, feedback_steps)
+        points, probabilities = _compiled()(config, variables, padded, feedback_steps)
         landmarks.append(np.asarray(points)[:, : len(part)])
         confidence.append(np.asarray(probabilities)[:, : len(part)])
     return np.concatenate(landmarks, axis=1), np.concatenate(confidence, axis=1)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from rednet_jax.compiler_options import inference_options
 from rednet_jax.landmarks.crops import (
     apply_affine,
     compose_affine,
@@ -107,7 +108,7 @@ class Streams:
         """
         self._config = config
         self._step = functools.partial(
-            _step,
+            _compiled_step(),
             jax.device_put(variables),
             config=config,
             feedback_steps=feedback_steps,
@@ -214,7 +215,16 @@ class Streams:
         return np.asarray(points), np.asarray(confidence)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "feedback_steps", "carry"), donate_argnums=1)
+@functools.cache
+def _compiled_step() -> jax.stages.Wrapped:
+    return jax.jit(
+        _step,
+        static_argnames=("config", "feedback_steps", "carry"),
+        donate_argnums=1,
+        compiler_options=inference_options(),
+    )
+
+
 def _step(
     variables: Variables,
     carried: rednet.State,

@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
+from rednet_jax.compiler_options import generation_options
 from rednet_jax.data.augment import add_bursts, augment, augment_clips
 from rednet_jax.data.pipeline import Batch
 from rednet_jax.data.synthetic.generate import SyntheticConfig, generate, generate_clip
@@ -57,15 +58,6 @@ class Drawn(NamedTuple):
     warps: Array | None
 
 
-def quick_to_compile() -> dict[str, int] | None:
-    """Returns XLA's compiler options for programs of the generator.
-
-    They have hundreds of kernels. On a CPU, optimisation level 1 compiles them in three quarters of
-    the time, and they run as fast.
-    """
-    return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
-
-
 def generate_faces(faces: SyntheticConfig, frames: int | None, keys: Array) -> GeneratedFaces:
     """Generates a face, or a clip of T frames, for each key [B]."""
     generate_one = functools.partial(generate, faces)
@@ -85,7 +77,7 @@ def generator(faces: SyntheticConfig, frames: int | None) -> Callable[[Array], G
     number of passes share it with the validation faces.
     """
     compiled: Callable[[Array], GeneratedFaces] = jax.jit(
-        functools.partial(generate_faces, faces, frames), compiler_options=quick_to_compile()
+        functools.partial(generate_faces, faces, frames), compiler_options=generation_options()
     )
     return compiled
 

@@ -17,6 +17,7 @@ from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from rednet_jax.compiler_options import generation_options, training_options
 from rednet_jax.data.synthetic.generate import SyntheticConfig
 from rednet_jax.errors import RednetError
 from rednet_jax.train.collectives import (
@@ -30,7 +31,6 @@ from rednet_jax.train.draw import (
     GeneratedRows,
     generate_batch,
     generator,
-    quick_to_compile,
 )
 from rednet_jax.train.experiment import Experiment, Stage
 from rednet_jax.train.sharding import P, batch_sharding, make_mesh, replicated, shardings
@@ -172,6 +172,7 @@ def _sharded_step(
         in_shardings=(layout, batch_sharding(mesh)),
         out_shardings=(layout, replicated(mesh)),
         donate_argnums=0,
+        compiler_options=training_options(),
     )
 
 
@@ -191,7 +192,7 @@ def _sharded_generator(experiment: Experiment, mesh: Mesh, stage: int) -> Genera
     return jax.jit(
         # For `check_vma` see `_over_mesh`.
         jax.shard_map(generated, mesh=mesh, in_specs=(P(), rows), out_specs=rows, check_vma=False),
-        compiler_options=quick_to_compile(),
+        compiler_options=generation_options(),
     )
 
 

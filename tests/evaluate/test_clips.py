@@ -29,9 +29,9 @@ def followed(narrow, windows):
     config = narrow("compact")
     variables = rednet.init(config, jax.random.key(0))
     # Both runs share one compilation, regardless of earlier tests in this process.
-    clips._step.clear_cache()
+    clips._compiled_step().clear_cache()
     both = [clips.follow(config, variables, windows, steps) for steps in (1, 1)]
-    assert clips._step._cache_size() == 1
+    assert clips._compiled_step()._cache_size() == 1
     np.testing.assert_array_equal(both[0].landmarks, both[1].landmarks)
     return config, clips.track_of(config, windows, both[0])
 

@@ -15,7 +15,7 @@ def fake(network, monkeypatch):
 
     def make(*boxes, faces=1):
         fake_network, detector = FakeNetwork(), FakeDetector(*boxes)
-        monkeypatch.setattr(streams, "_step", fake_network)
+        monkeypatch.setattr(streams, "_compiled_step", lambda: fake_network)
         tracker = Tracker(network, faces=faces, detector=detector)
         # Without the calls that compile the step.
         fake_network.calls.clear()

@@ -41,7 +41,7 @@ class Call(NamedTuple):
 
 
 class FakeNetwork:
-    """Replaces `streams._step`: predicts the mean face at the bright square, and records calls."""
+    """Replaces the compiled `streams._step`: predicts the mean face at the bright square."""
 
     def __init__(self, scheme=IBUG68):
         self.shape = scheme.shape

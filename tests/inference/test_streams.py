@@ -77,12 +77,12 @@ def step(streams, frame, boxes):
 
 def test_faces_in_a_batch_are_faces_alone(streams, recurrent, frames):
     """Three faces are padded to a batch of four; nothing is compiled."""
-    compiled = module._step._cache_size()
+    compiled = module._compiled_step()._cache_size()
     for row in BOXES:
         streams.forget(row)
     step(streams, frames[0], BOXES)
     looks = step(streams, frames[1], MOVED)
-    assert module._step._cache_size() == compiled
+    assert module._compiled_step()._cache_size() == compiled
     assert list(looks) == [0, 1, 3]
     for row, look in looks.items():
         points, confidence = by_hand(recurrent, frames, [BOXES[row], MOVED[row]])

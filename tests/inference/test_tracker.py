@@ -104,7 +104,7 @@ def test_the_crop_is_around_the_last_landmarks(fake):
 
 
 def test_crops_of_seven_landmarks_are_around_the_whole_face(narrow, network, monkeypatch):
-    monkeypatch.setattr(streams, "_step", FakeNetwork(REDNET7))
+    monkeypatch.setattr(streams, "_compiled_step", lambda: FakeNetwork(REDNET7))
     config = narrow("compact", scheme=REDNET7)
     tracker = Tracker((config, network[1]), detector=FakeDetector(box_at(100, 100)))
     for step in range(12):
