@@ -32,8 +32,10 @@ from rednet_jax.model.config import RedNetConfig
 from rednet_jax.quickstart import portrait_path
 from rednet_jax.weights.store import load, write_torch_weights
 
-LARGEST_DIFFERENCE = 0.01
-"""Pixels: largest difference of a point for two networks to count as the same."""
+LARGEST_DIFFERENCE, LARGEST_MEDIAN = 0.1, 1e-3
+"""Pixels: the largest difference of a point, and the largest median of all points, for two networks
+to count as the same. In `compact`, rounding decides between equal maxima of a pooling window, which
+moves single points by some hundredths of a pixel."""
 
 
 def bench_torch(
@@ -179,16 +181,16 @@ def _inference(
         else:
             runtimes[name] = run
     points = run_jax()[0]
-    differences = {
-        name: float(np.abs(run()[0] - points).max())
-        for name, run in runtimes.items()
-        if name != "jax"
-    }
-    for name, difference in differences.items():
-        if not difference <= LARGEST_DIFFERENCE:
+    differences = {}
+    for name, run in runtimes.items():
+        moved = np.abs(run()[0] - points)
+        differences[name] = float(moved.max())
+        median = float(np.median(moved))
+        if not (differences[name] <= LARGEST_DIFFERENCE and median <= LARGEST_MEDIAN):
             raise RednetError(
-                f"{name}: points differ from JAX's by {difference:.3g} px at batch {batch}, "
-                f"K = {steps}; at most {LARGEST_DIFFERENCE} px is the same network"
+                f"{name}: points differ from JAX's by {differences[name]:.3g} px (median "
+                f"{median:.3g}) at batch {batch}, K = {steps}; at most {LARGEST_DIFFERENCE} px "
+                f"(median {LARGEST_MEDIAN}) is the same network"
             )
     rows = [
         {
@@ -196,7 +198,7 @@ def _inference(
             "feedback_steps": steps,
             "runtime": name,
             **time_row(milliseconds(run, timing), batch, machine),
-            "difference_px": differences.get(name, 0.0),
+            "difference_px": differences[name],
         }
         for name, run in runtimes.items()
     ]
