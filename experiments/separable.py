@@ -2,10 +2,9 @@
 
     rednet train experiments/separable.py --run-dir RUN --data-dir PREPARED
 
-One run gave experiments/weights/separable.safetensors (commit 0481b62), which is not released:
-3.96, 3.74 and 3.76 % at K = 1, 2, 3 (results/separable_300w_validation.json), where `compact`,
-trained on 3.5 times as many faces, has 3.47, 3.33 and 3.33. To train on from there, add
-`--init-from experiments/weights/separable.safetensors`.
+One run gave 3.96, 3.74 and 3.76 % at K = 1, 2, 3 on the 300-W validation faces, where `compact`,
+trained on 3.5 times as many faces, has 3.47, 3.33 and 3.33. separable_continued.py trains on from
+there.
 
 Human labels make two fifths of each batch, machine labels the rest. Crops are rotated by up to 45
 degrees; `Aligner` cuts upright crops. Expects 300w, helen, ytf68 and lfw

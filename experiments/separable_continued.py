@@ -1,7 +1,11 @@
 """`separable` trained on from the weights of separable.py, with infants and generated faces.
 
+One run gave experiments/weights/separable.safetensors, which is not released: 3.83, 3.70 and 3.71 %
+at K = 1, 2, 3 (results/separable_300w_validation.json). On the training faces it has 3.53, so the
+network is too small for the error of `compact`, 3.33.
+
     rednet train experiments/separable_continued.py --run-dir RUN --data-dir PREPARED \\
-        --init-from experiments/weights/separable.safetensors
+        --init-from WEIGHTS_OF_SEPARABLE
 
 Infants lie on their side more often than adults; half of their images are for validation. Generated
 faces (4 of 100) have exact labels on turned heads, but do not look like photographs, so more of
