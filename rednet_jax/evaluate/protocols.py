@@ -76,7 +76,7 @@ def crop_split(
             displacement ('jitter'; 'jitter-hard' doubles its deviations), which depends on the
             face's name only, not on K, the model or the order.
         report: called with (done, total) after each face.
-        detector: required for boxes 'detector'.
+        detector: required for boxes 'detector', not used for others.
 
     Raises:
         RednetError: no face is found.
@@ -88,7 +88,7 @@ def crop_split(
     missed: list[str] = []
     for done, sample in enumerate(samples, 1):
         report(done, len(samples))
-        if detector is not None:
+        if boxes == "detector" and detector is not None:
             region = _detected(sample, scheme, detector)
         else:
             region = _box(sample, scheme, boxes), 0.0

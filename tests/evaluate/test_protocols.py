@@ -205,6 +205,18 @@ def test_jitter_depends_on_the_name_only(network):
     np.testing.assert_allclose(known, [-0.01190, -0.00969, -0.02831], atol=2e-5)
 
 
+class NoDetector:
+    def detect(self, image):
+        raise AssertionError("the detector is not for these boxes")
+
+
+@pytest.mark.parametrize("boxes", ["truth", "jitter", "jitter-hard"])
+def test_other_boxes_do_not_use_a_detector(narrow, boxes):
+    samples, config = split_of([sample("a", 0)]), narrow("compact")
+    crops = crop_split(samples, config, boxes, detector=NoDetector())
+    np.testing.assert_array_equal(crops.affines, crop_split(samples, config, boxes).affines)
+
+
 def test_the_detector_finds_the_astronaut_and_misses_are_counted(network, tmp_path):
     astronaut = prepare_astronaut(tmp_path, labelled_at=FACE)
     csv = tmp_path / "predictions.csv"
