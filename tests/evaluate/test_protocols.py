@@ -8,20 +8,20 @@ import jax
 import numpy as np
 import pytest
 import skimage.data
+from evaluate.faces import sample, split_of
 from PIL import Image
 from train.miniature_300w import draw_300w, draw_face, prepare_300w
 
 from rednet_jax.data.builders.tree_300w import validation_names
 from rednet_jax.data.prepare import find_prepared, prepare
-from rednet_jax.data.samples import Sample
-from rednet_jax.data.sources import Split, read_split
+from rednet_jax.data.sources import read_split
 from rednet_jax.detection.detector import POINTS, Detection, upright_box
 from rednet_jax.detection.yunet import YuNet
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate import protocols
 from rednet_jax.evaluate.protocols import crop_split, evaluate_split
 from rednet_jax.inference.predict import align_crops
-from rednet_jax.landmarks.boxes import landmark_box, whole_face_box
+from rednet_jax.landmarks.boxes import whole_face_box
 from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.landmarks.crops import crop_transform
 from rednet_jax.landmarks.pts import read_pts, write_pts
@@ -54,16 +54,6 @@ def prepare_astronaut(folder, *, labelled_at):
     write_pts(tree / f"{name}.pts", labelled_at + SIDE * IBUG68.shape)
     prepare("300w", tree, folder / "prepared")
     return folder / "prepared"
-
-
-def sample(name, seed=0, labelled=None):
-    image, landmarks = draw_face(seed)
-    labelled = np.ones(68, bool) if labelled is None else labelled
-    return Sample(image, landmarks, labelled, landmark_box(landmarks, labelled), name)
-
-
-def split_of(samples):
-    return Split("any", "split", "digest", samples, lambda sample: sample)
 
 
 def scored_by_hand(path, data_dir):
@@ -182,39 +172,6 @@ def test_a_face_without_jaw_labels_is_cropped_as_a_whole_face(network):
     expected = crop_transform(box, margin=config.input_margin, size=config.input_size)
     np.testing.assert_array_equal(part.affines[0], expected)
     assert max(box[2:] - box[:2]) > 1.15 * max(partly.box[2:] - partly.box[:2])
-
-
-def test_jitter_depends_on_the_name_only(network):
-    config, _ = network
-    samples = [sample(f"folder/face{i}") for i in range(400)]
-    forwards = crop_split(split_of(samples), config, "jitter")
-    backwards = crop_split(split_of(samples[::-1]), config, "jitter")
-    np.testing.assert_array_equal(forwards.affines, backwards.affines[::-1])
-    np.testing.assert_array_equal(forwards.images, backwards.images[::-1])
-    truth = crop_split(split_of(samples[:1]), config).affines[0]
-    middle = np.array([(config.image_size - 1) / 2] * 2 + [1])
-    side = config.image_size / config.crop_margin  # of the labels' box, crop pixels
-    shift = (forwards.affines @ middle - truth @ middle) / (side * truth[0, 0])
-    size = np.log(forwards.affines[:, 0, 0] / truth[0, 0])
-    np.testing.assert_allclose(shift.std(0), 0.06, rtol=0.15)
-    np.testing.assert_allclose(size.std(), 0.10, rtol=0.15)
-    np.testing.assert_allclose(shift.mean(0), 0, atol=0.01)
-    np.testing.assert_allclose(size.mean(), 0, atol=0.02)
-    # Pinned, since results of different machines and releases must be comparable.
-    known = [*shift[7], size[7]]
-    np.testing.assert_allclose(known, [-0.01190, -0.00969, -0.02831], atol=2e-5)
-
-
-class NoDetector:
-    def detect(self, image):
-        raise AssertionError("the detector is not for these boxes")
-
-
-@pytest.mark.parametrize("boxes", ["truth", "jitter", "jitter-hard"])
-def test_other_boxes_do_not_use_a_detector(narrow, boxes):
-    samples, config = split_of([sample("a", 0)]), narrow("compact")
-    crops = crop_split(samples, config, boxes, detector=NoDetector())
-    np.testing.assert_array_equal(crops.affines, crop_split(samples, config, boxes).affines)
 
 
 def test_the_detector_finds_the_astronaut_and_misses_are_counted(network, tmp_path):
@@ -395,12 +352,3 @@ def test_predictions_that_cannot_be_written_raise(network, data_dir, tmp_path):
             data_dir=data_dir,
             predictions=tmp_path / "file" / "predictions.csv",
         )
-
-
-def test_hard_jitter_is_twice_the_displacement():
-    face = sample("someone")
-    boxes = [protocols._box(face, IBUG68, b) for b in ("truth", "jitter", "jitter-hard")]
-    centres = [(box[:2] + box[2:]) / 2 for box in boxes]
-    np.testing.assert_allclose(centres[2] - centres[0], 2 * (centres[1] - centres[0]), rtol=1e-4)
-    sides = [box[2] - box[0] for box in boxes]
-    assert sides[2] / sides[0] == pytest.approx((sides[1] / sides[0]) ** 2, rel=1e-4)
