@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,14 +14,14 @@ from numpy.typing import NDArray
 from rednet_jax.data.samples import ClipSample
 from rednet_jax.data.sources import read_clips
 from rednet_jax.detection.detector import RIGHT_IOU
-from rednet_jax.errors import RednetError
-from rednet_jax.evaluate.metrics import jitter, point_errors
+from rednet_jax.evaluate.metrics import error_jitter, jitter, point_errors
 from rednet_jax.evaluate.provenance import measured_on
 from rednet_jax.inference.face import Face
 from rednet_jax.inference.smoothing import Smoother
 from rednet_jax.inference.streams import Carry, Variables, is_recurrent
 from rednet_jax.inference.tracker import Tracker
 from rednet_jax.landmarks.boxes import intersection_over_union, whole_face_box
+from rednet_jax.landmarks.convert import convert, convert_labelled
 from rednet_jax.landmarks.normalisers import inner_landmarks, normaliser_text
 from rednet_jax.landmarks.schemes import Scheme
 from rednet_jax.model.config import RedNetConfig
@@ -76,22 +77,18 @@ def bench_steadiness(
     Returns:
         `clips`, `labelled_frames`, `normaliser`, `feedback_steps`, `recurrent` (whether f_tRNN was
         trained), `label_jitter_inner` and `label_jitter_all`, and `ways`, a row for each: `way`,
-        `nme_inner`, `nme_all`, `jitter_inner`, `jitter_all` (means over clips, percent),
-        `nme_inner_of_frames` (mean over all frames), `lost` (percent of all labelled frames) and
-        `frames_per_second` (median over clips, without decoding); and `of_clips`, the same for each
-        clip.
+        `nme_inner`, `nme_all`, `jitter_inner`, `jitter_all`, `error_jitter` (of all landmarks,
+        against the labels; means over clips, percent), `nme_inner_of_frames` (mean over all
+        frames), `lost` (percent of all labelled frames) and `frames_per_second` (median over clips,
+        without decoding); and `of_clips`, the same for each clip.
 
     Raises:
-        RednetError: no such data or checkpoint, or a network of another scheme than the data's.
+        RednetError: no such data or checkpoint, or labels that cannot be converted to the network's
+            scheme.
     """
     config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
     clips = read_clips(data, split, data_dir)
-    scheme = clips.scheme
-    if config.scheme != scheme:
-        raise RednetError(
-            f"steadiness is measured on the landmarks of {data}, {scheme.name}, but the network's "
-            f"are {config.scheme.name}"
-        )
+    scheme = config.scheme
     inner = inner_landmarks(scheme)
     total = sum(len(clip.images) for clip in clips)
     carries = {way.carry: None for way in WAYS}
@@ -101,7 +98,10 @@ def bench_steadiness(
     }
     rows: list[dict[str, Any]] = []
     done = 0
-    for clip in clips:
+    labels: list[NDArray[np.float32]] = []
+    for stored in clips:
+        clip = _converted(stored, clips.scheme, scheme)
+        labels.append(np.where(clip.labelled[..., None], clip.landmarks, np.nan))
         seconds: dict[Carry, list[float]] = {carry: [] for carry in carries}
         tracks: dict[Carry, list[list[Face]]] = {carry: [] for carry in carries}
         for tracker in trackers.values():
@@ -126,7 +126,6 @@ def bench_steadiness(
                     "frames_per_second": float(1 / np.mean(seconds[way.carry])),
                 }
             )
-    labels = [np.where(clip.labelled[..., None], clip.landmarks, np.nan) for clip in clips]
     return {
         "clips": len(labels),
         "labelled_frames": sum(int(clip.valid.sum()) for clip in clips),
@@ -144,6 +143,14 @@ def bench_steadiness(
             weights=variables,
         ),
     }
+
+
+def _converted(clip: ClipSample, source: Scheme, target: Scheme) -> ClipSample:
+    return dataclasses.replace(
+        clip,
+        landmarks=convert(clip.landmarks, source, target),
+        labelled=convert_labelled(clip.labelled, source, target),
+    )
 
 
 def _score(clip: ClipSample, track: list[list[Face]], scheme: Scheme) -> dict[str, float | int]:
@@ -168,6 +175,9 @@ def _score(clip: ClipSample, track: list[list[Face]], scheme: Scheme) -> dict[st
         "nme_all": _mean(errors),
         "jitter_inner": jitter(points, scheme, inner),
         "jitter_all": jitter(points, scheme),
+        "error_jitter": _mean(
+            error_jitter(points, clip.landmarks, scheme, clip.labelled, boxes=clip.box)
+        ),
     }
 
 
@@ -181,11 +191,12 @@ def _summary(way: Way, rows: list[dict[str, Any]]) -> dict[str, Any]:
     def mean(name: str) -> float:
         return _mean(np.array([row[name] for row in rows]))
 
+    figures = ("nme_inner", "nme_all", "jitter_inner", "jitter_all", "error_jitter")
     labelled, lost = (sum(row[name] for row in rows) for name in ("labelled", "lost"))
     by_frames = [row["nme_inner"] * (row["labelled"] - row["lost"]) for row in rows]
     return {
         "way": way.name,
-        **{name: mean(name) for name in ("nme_inner", "nme_all", "jitter_inner", "jitter_all")},
+        **{name: mean(name) for name in figures},
         "nme_inner_of_frames": float(np.nansum(by_frames)) / max(labelled - lost, 1),
         "lost": 100 * lost / labelled,
         "frames_per_second": float(np.median([row["frames_per_second"] for row in rows])),

@@ -12,7 +12,8 @@ from rednet_jax.data.sources import read_clips
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.metrics import jitter
 from rednet_jax.inference.face import Face
-from rednet_jax.landmarks.builtin import IBUG68
+from rednet_jax.landmarks.builtin import IBUG68, REDNET7
+from rednet_jax.landmarks.convert import convert
 from rednet_jax.landmarks.normalisers import face_lengths, inner_landmarks
 
 
@@ -90,9 +91,36 @@ def test_known_tracks_have_known_figures(data_dir, split, monkeypatch, network_6
         assert row["nme_all"] == pytest.approx(np.mean(errors), abs=1e-3)
     # Between 1 % and 2 % the second difference is 2 %; the labels move uniformly.
     assert recurrence["jitter_inner"] == pytest.approx(2, abs=0.02)
+    assert recurrence["error_jitter"] == pytest.approx(2, abs=0.02)
     assert result["label_jitter_inner"] == pytest.approx(0, abs=0.02)
     assert ways["recurrence + filter"]["jitter_inner"] != recurrence["jitter_inner"]
     assert {row["clip"] for row in result["of_clips"]} == {clip.name for clip in clips}
+
+
+def test_labels_are_converted_to_the_landmarks_of_the_network(data_dir, split, monkeypatch, narrow):
+    name, clips = split
+
+    class SevenTracker(FakeTracker):
+        def update(self, image):
+            return [
+                Face(
+                    convert(face.landmarks, IBUG68, REDNET7),
+                    face.confidence[:7],
+                    face.box,
+                    REDNET7,
+                    identity=face.identity,
+                )
+                for face in super().update(image)
+            ]
+
+    monkeypatch.setattr(FakeTracker, "clips", clips, raising=False)
+    monkeypatch.setattr(module, "Tracker", SevenTracker)
+    network = narrow("compact", scheme=REDNET7), {"params": {}}
+    result = bench_steadiness(network, split=name, data_dir=data_dir)
+    (row,) = (row for row in result["ways"] if row["way"] == "recurrence")
+    # The same displacements, in units of the same length.
+    assert row["error_jitter"] == pytest.approx(2, abs=0.02)
+    assert 1 < row["nme_all"] < 2
 
 
 def test_a_person_who_is_never_found_is_lost_in_every_frame(split):
