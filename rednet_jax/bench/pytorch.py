@@ -1,9 +1,7 @@
-"""Comparison of the network in JAX with the same network in PyTorch, and MediaPipe's face mesh."""
+"""Comparison of the network in JAX with the same network in PyTorch, and with other tools."""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import itertools
 import tempfile
 from collections.abc import Callable, Sequence
@@ -21,15 +19,14 @@ from rednet_jax.bench.machine import (
     milliseconds,
     portrait_crops,
 )
+from rednet_jax.bench.other_tools import PACKAGES, time_other_tools
 from rednet_jax.bench.runtimes import Row, Variables, beside_jax, time_row, torch_network
 from rednet_jax.bench.training_step import TRAINING, training_rows
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.provenance import provenance
 from rednet_jax.export.folder import require, versions
 from rednet_jax.inference.predict import predict_crops
-from rednet_jax.media.images import read_image
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.quickstart import portrait_path
 from rednet_jax.weights.store import load, write_torch_weights
 
 LARGEST_DIFFERENCE, LARGEST_MEDIAN = 0.1, 1e-3
@@ -69,9 +66,9 @@ def bench_torch(
         `ms_per_face`, `of_product` (ms divided by that of the matrix product), `over_jax` (ms
         divided by that of JAX) and `difference_px` (largest difference of a point from JAX's).
         `training`, which `training_step` describes: the same, with `gradient_difference` (relative,
-        of the gradient norm) instead of `difference_px`. `mediapipe`: `ms` and `of_product` of its
-        face mesh on the portrait, tracked from frame to frame. `left_out`: `runtime`, and the
-        reason (`left_out`). `threads` of PyTorch; `provenance`.
+        of the gradient norm) instead of `difference_px`. `other_tools`: the rows of
+        `time_other_tools`. `left_out`: `runtime`, and the reason (`left_out`). `threads` of
+        PyTorch; `provenance`.
 
     Raises:
         RednetError: PyTorch is not installed, a checkpoint that cannot be read or is not supported
@@ -106,13 +103,14 @@ def bench_torch(
     if not trained:
         reason = "the points of ijcv_resnet are peaks of maps, without gradient"
         left_out.append({"runtime": "training", "left_out": reason})
-    mesh = _mediapipe(machine, timing)
-    left_out += [row for row in mesh if "left_out" in row]
+    others = time_other_tools(machine, timing)
+    left_out += [row for row in others if "left_out" in row]
+    timed = [row for row in others if "left_out" not in row]
     name = checkpoint if isinstance(checkpoint, str) else "CHECKPOINT"
     words = [f"rednet bench torch --checkpoint {name} --batch {','.join(map(str, batches))}"]
     words.append(f"--feedback-steps {','.join(map(str, feedback_steps))}")
     origin = provenance(" ".join(words), seed=0)
-    packages = ["torch"] + ["mediapipe"] * (importlib.util.find_spec("mediapipe") is not None)
+    packages = ["torch", *(name for row in timed for name in PACKAGES[row["runtime"]])]
     return {
         "checkpoint": name,
         "timing": timing._asdict(),
@@ -121,7 +119,7 @@ def bench_torch(
         "inference": inference,
         "training_step": TRAINING,
         "training": training,
-        "mediapipe": [row for row in mesh if "left_out" not in row],
+        "other_tools": timed,
         "left_out": left_out,
         "provenance": {**origin, "versions": {**origin["versions"], **versions(packages)}},
     }
@@ -203,22 +201,3 @@ def _inference(
         for name, run in runtimes.items()
     ]
     return beside_jax(rows)
-
-
-def _mediapipe(machine: Machine, timing: Timing) -> list[Row]:
-    """Returns the row of MediaPipe's face mesh on the portrait, or why it is left out."""
-
-    def without(reason: str) -> list[Row]:
-        return [{"runtime": "mediapipe", "left_out": reason}]
-
-    if importlib.util.find_spec("mediapipe") is None:
-        return without("mediapipe is not installed")
-    solutions = getattr(importlib.import_module("mediapipe"), "solutions", None)
-    if solutions is None:
-        return without("this mediapipe has no `solutions`, which contain their models")
-    portrait = read_image(portrait_path(), upright=True)
-    with solutions.face_mesh.FaceMesh(max_num_faces=1) as mesh:
-        if mesh.process(portrait).multi_face_landmarks is None:
-            return without("no face found in the portrait")
-        ms = milliseconds(lambda: mesh.process(portrait), timing)
-    return [{"runtime": "mediapipe", **time_row(ms, 1, machine)}]

@@ -279,8 +279,8 @@ def bench_layers(args: argparse.Namespace) -> int:
 def bench_torch(args: argparse.Namespace) -> int:
     """Time inference and the training step in JAX and in PyTorch, after comparing their outputs.
 
-    Needs the extra [torch]. MediaPipe's face mesh is also timed if it is installed. Run nothing
-    else at the same time; compilation takes minutes.
+    Needs the extra [torch]. MediaPipe's face mesh and dlib are also timed if they are installed.
+    Run nothing else at the same time; compilation takes minutes.
 
     Example: rednet bench torch --json torch.json
     """
