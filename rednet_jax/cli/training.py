@@ -179,7 +179,7 @@ def train(args: argparse.Namespace) -> int:
     """Train the network that an experiment file describes, or resume its run.
 
     The same command with the same run folder resumes from the newest checkpoint, with bitwise
-    identical results. SIGTERM saves a checkpoint and stops. For several processes see
+    identical results. SIGTERM and Ctrl-C save a checkpoint and stop. For several processes see
     experiments/launch/.
 
     Example: rednet train experiments/compact_300w.py --data-dir DIR --run-dir RUN --batch 32

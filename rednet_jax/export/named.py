@@ -12,6 +12,7 @@ import numpy as np
 from jax import lax
 from numpy.typing import NDArray
 
+from rednet_jax.compiler_options import inference_options
 from rednet_jax.export.check import Answer, Runner, State
 from rednet_jax.export.folder import initial_state, state_shapes
 from rednet_jax.model import rednet
@@ -120,13 +121,14 @@ def network(config: RedNetConfig, variables: dict[str, Any], feedback_steps: int
     variables = jax.device_put(_float32(variables))
     return runner(
         config,
-        lambda inputs: _still(config, variables, feedback_steps, inputs),
-        lambda inputs: _stream(config, variables, feedback_steps, inputs),
+        lambda inputs: _compiled(still)(config, variables, feedback_steps, inputs),
+        lambda inputs: _compiled(stream)(config, variables, feedback_steps, inputs),
     )
 
 
-_still = jax.jit(still, static_argnums=(0, 2))
-_stream = jax.jit(stream, static_argnums=(0, 2))
+@functools.cache
+def _compiled(function: Function) -> jax.stages.Wrapped:
+    return jax.jit(function, static_argnums=(0, 2), compiler_options=inference_options())
 
 
 def _pixels(crops: jax.Array) -> jax.Array:

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from jax import export, lax
 
+from rednet_jax.compiler_options import inference_options
 from rednet_jax.export import named
 from rednet_jax.export.check import Runner
 from rednet_jax.export.checked import Dtype, Job, Written, export_checked
@@ -69,7 +70,10 @@ def _make(job: Job) -> Written:
 def stablehlo_runner(config: RedNetConfig, still_file: Path, stream_file: Path) -> Runner:
     """Returns a runner of the two files."""
     still, stream = (
-        jax.jit(export.deserialize(bytearray(file.read_bytes())).call)
+        jax.jit(
+            export.deserialize(bytearray(file.read_bytes())).call,
+            compiler_options=inference_options(),
+        )
         for file in (still_file, stream_file)
     )
     return named.runner(config, lambda inputs: still(**inputs), lambda inputs: stream(**inputs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 import signal
 import sys
@@ -48,8 +49,8 @@ def train(
     environment.jsonl (a line for each start: command, machine, versions, mesh, data),
     metrics.jsonl, checkpoints/, pictures/, tensorboard/, report.html and best.safetensors (the
     averaged weights with the smallest validation NME at the last trained pass). On SIGTERM, which
-    preempted machines get, a checkpoint is saved and the run stops. Within `distributed.joined`,
-    all processes must call this with the same arguments.
+    preempted machines get, and on Ctrl-C a checkpoint is saved and the run stops. Within
+    `distributed.joined`, all processes must call this with the same arguments.
 
     Args:
         experiment: of the run.
@@ -134,7 +135,7 @@ def train(
             }
             stopped = False
             if initial_step < last:
-                with _run_log(run_dir, initial_step, start) as log, _stop_on_sigterm() as stop:
+                with _run_log(run_dir, initial_step, start) as log, _stop_on_signals() as stop:
                     session = Session(
                         experiment,
                         run_dir,
@@ -148,7 +149,7 @@ def train(
                     )
                     state = session.run(last, placed.place(state), position)
                 stopped = stop.is_set()
-        # Not after SIGTERM: the process may be killed soon.
+        # Not after a signal: the process may be killed soon.
         if jax.process_index() == 0 and not stopped:
             write_report(run_dir)
         return state
@@ -176,14 +177,26 @@ def _run_log(run_dir: Path, kept_until: int, start: dict[str, Any]) -> Iterator[
 
 
 @contextmanager
-def _stop_on_sigterm() -> Iterator[threading.Event]:
-    """Yields an event that SIGTERM sets; with many processes JAX handles the signal instead."""
+def _stop_on_signals() -> Iterator[threading.Event]:
+    """Yields an event that SIGTERM or the first Ctrl-C sets; the second Ctrl-C stops at once.
+
+    With many processes JAX handles SIGTERM instead, and Ctrl-C stops at once.
+    """
     stop = threading.Event()
     if jax.process_count() > 1 or threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    previous = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+
+    def interrupt(number: int, frame: object) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
+        # `print` may not be called in a handler that interrupts a `print`.
+        os.write(2, b"\nstops after this step, with a checkpoint; Ctrl-C again stops at once\n")
+
+    before = {signal.SIGINT: signal.signal(signal.SIGINT, interrupt)}
+    before[signal.SIGTERM] = signal.signal(signal.SIGTERM, lambda *_: stop.set())
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in before.items():
+            signal.signal(number, handler)

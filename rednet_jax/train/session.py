@@ -147,7 +147,7 @@ class Session(NamedTuple):
                 self.checkpoints.save(
                     done, self.devices.gathered(state), reader.get_state(), float("inf")
                 )
-                say(f"step {done}: stopped by SIGTERM, checkpoint saved")
+                say(f"step {done}: stopped, checkpoint saved")
             if stopping:
                 self.stop.set()
                 break

@@ -203,7 +203,16 @@ def test_invalid_parts_and_too_many_people_create_no_run_folder(experiment, data
         train(few, tmp_path, data_dir=data_dir)
 
 
-def test_sigterm_saves_a_checkpoint_and_exits_with_status_0(experiment, data_dir, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (signal.SIGTERM, ""),
+        (signal.SIGINT, "\nstops after this step, with a checkpoint; Ctrl-C again stops at once\n"),
+    ],
+)
+def test_a_signal_saves_a_checkpoint_and_exits_with_status_0(
+    experiment, data_dir, tmp_path, number, message
+):
     file, run = tmp_path / "experiment.py", tmp_path / "run"
     model = experiment.model.to_json()
     file.write_text(
@@ -222,9 +231,9 @@ def test_sigterm_saves_a_checkpoint_and_exits_with_status_0(experiment, data_dir
         if (run / "metrics.jsonl").exists() and len(rows(run)) >= 3:
             break
         time.sleep(0.1)
-    os.kill(process.pid, signal.SIGTERM)
+    os.kill(process.pid, number)
     out, error = process.communicate(timeout=100)
-    assert (process.returncode, error) == (0, "")
+    assert (process.returncode, error) == (0, message)
     done = rows(run)[-1]["step"]
-    assert f"step {done}: stopped by SIGTERM, checkpoint saved" in out
+    assert f"step {done}: stopped, checkpoint saved" in out
     assert [int(path.name) for path in (run / "checkpoints").iterdir()] == [done]
