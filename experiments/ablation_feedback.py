@@ -41,7 +41,7 @@ def _recropped(recrop: str = "similarity", **fields: Any) -> Experiment:
 
 ablation = Ablation(
     name="ablation_feedback",
-    question="Which feedback pays: maps, re-crops, or both?",
+    question="Which feedback lowers the error: maps, re-crops, or both?",
     arms=(
         Arm("response maps", standing),
         Arm("label map", _standing(feedback="label_map")),

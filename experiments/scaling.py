@@ -150,7 +150,7 @@ def page(result: dict[str, Any]) -> str:
         """,
         *(_estimate(rows, name) for name in CHIPS),
         """
-        What stays exposed in the overlapped schedule is what has nothing to hide behind: the
+        In the overlapped schedule, this communication does not overlap with arithmetic: the
         all-gather of the parameters before the first layer, the reduction of the gradients that are
         complete only at the end of the backward pass (the passes share weights, so a gradient is
         complete when the first pass has been differentiated), the norm of the gradient, and with
@@ -202,7 +202,7 @@ def page(result: dict[str, Any]) -> str:
         {result["versions"]["jax"]}; the numbers are in `results/scaling.json`.
         """,
     ]
-    return "# How training should scale\n\n" + "\n\n".join(map(_paragraph, paragraphs)) + "\n"
+    return "# Estimated scaling of training\n\n" + "\n\n".join(map(_paragraph, paragraphs)) + "\n"
 
 
 def _interval(at: list[dict[str, float]]) -> str:

@@ -1,4 +1,4 @@
-"""A narrow network on generated faces: the whole of training in seconds, with nothing prepared.
+"""A narrow network on generated faces: all of training in a minute, without prepared data.
 
     rednet train experiments/smoke.py --run-dir RUN
 

@@ -11,5 +11,5 @@ ZONE=us-east5-b
 # `auto`: JAX asks the machine which VMs belong to the slice.
 gcloud compute tpus tpu-vm ssh "$TPU" --zone="$ZONE" --worker=all --command="
     cd rednet_jax && .venv/bin/rednet train experiments/compact_300w.py --batch 64 \
-    --mesh data=16 --run-dir /scratch/runs/compact --data-dir /scratch/rednet_data \
+    --mesh data=16 --run-dir /shared/runs/compact --data-dir /shared/rednet_data \
     --coordinator auto"

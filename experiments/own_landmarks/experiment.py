@@ -14,7 +14,8 @@ from rednet_jax.train.experiment import DataConfig, OptimiserConfig
 
 SCHEME = rednet.load_scheme(Path(__file__).with_name("mine98.json"))
 
-# What has an array for each landmark begins afresh, and the rest is good: it moves slower.
+# Parts with an array for each landmark start from fresh weights; the others have a smaller learning
+# rate.
 OPTIMISER = OptimiserConfig(
     learning_rate=2e-3,
     warmup_steps=50,

@@ -96,7 +96,8 @@ def add_commands(commands: shared.Commands) -> None:
         output.add_argument(
             "--landmarks",
             metavar="OUT.csv",
-            help="table of landmarks, one row per frame; - is standard output (default: see above)",
+            help="table of the face with the longest track, a row for each frame; - is standard "
+            "output (default: see above)",
         )
         output.add_argument(
             "--jsonl",

@@ -16,7 +16,7 @@ from rednet_jax.cli.output import print_result, progress
 def add_commands(commands: shared.Commands) -> None:
     """Adds `bench` with its subcommands."""
     benchmarks = commands.group(
-        "bench", "Measure the speed of the library on this machine.", "BENCHMARK"
+        "bench", "Measure speed, detection and tracking on this machine.", "BENCHMARK"
     )
     with benchmarks.add("scan", bench_scan) as command:
         shared.add_json(command)

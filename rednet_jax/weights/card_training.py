@@ -96,7 +96,7 @@ def _runs(runs: list[dict[str, Any]]) -> str:
     if len(runs) == 1:
         (run,) = runs
         return (
-            f"{_schedule(stages_of(run), run['experiment']['seed'])}\n"
+            f"{_schedule(stages_of(run), run)}\n"
             f"  The released step is {run['best_step']:,}.{_ended(run)}"
         )
     items = [
@@ -117,19 +117,26 @@ def _runs(runs: list[dict[str, Any]]) -> str:
     return "\n".join(items)
 
 
-def _schedule(stages: list[dict[str, Any]], seed: int) -> str:
+def _schedule(stages: list[dict[str, Any]], run: dict[str, Any]) -> str:
     """A list item for each stage; further sentences can follow the last one."""
-    names = [f"Stage `{stage['name']}`" if len(stages) > 1 else "Schedule" for stage in stages]
-    return "\n".join(
-        f"- {name}: {_stage(stage, seed)}" for name, stage in zip(names, stages, strict=True)
-    )
+    items, start = [], 0
+    for stage in stages:
+        name = f"Stage `{stage['name']}`" if len(stages) > 1 else "Schedule"
+        if start < run["last_step"]:
+            items.append(f"- {name}: {_stage(stage, run['experiment']['seed'])}")
+        else:
+            items.append(f"- {name}, {stage['steps']:,} steps, was not reached.")
+        start += stage["steps"]
+    return "\n".join(items)
 
 
 def _stage(stage: dict[str, Any], seed: int) -> str:
     rate = stage["optimiser"]
+    passes = {0: "", stage["steps"]: ", all with one pass"}.get(
+        stage["one_pass_steps"], f", the first {stage['one_pass_steps']:,} with one pass"
+    )
     return (
-        f"{stage['steps']:,} steps of {_batch(stage)}, the first "
-        f"{stage['one_pass_steps']:,} with one pass; AdamW, learning rate\n"
+        f"{stage['steps']:,} steps of {_batch(stage)}{passes}; AdamW, learning rate\n"
         f"  {rate['learning_rate']:g} after {rate['warmup_steps']} steps of warm-up, then cosine "
         f"decay to 0, weight decay {rate['weight_decay']:g},\n"
         f"  gradients clipped at norm {rate['clip_norm']:g}, weights averaged with decay "
@@ -143,7 +150,7 @@ def _schedule_before(run: dict[str, Any] | None) -> str:
         return ""
     experiment = run["experiment"]
     return (
-        f"{_schedule(experiment['stages'], experiment['seed'])}\n"
+        f"{_schedule(experiment['stages'], run)}\n"
         f"  The next stage starts from step {run['best_step']:,} of this run, "
         f"`{experiment['name']}`.{_ended(run)}\n"
     )

@@ -105,8 +105,12 @@ def test_the_commands_of_launch_files_are_valid(file, monkeypatch):
     ends = r'(?="|```|resources:|rednet train|\Z)'
     commands = re.findall(rf"rednet train (experiments/.*?){ends}", text, re.DOTALL)
     assert commands
+    mounted = re.findall(r"mountPath: (\S+)", text)
     for command in commands:
         args, rest = cli.parser().parse_known_args(["train", *shlex.split(command)])
         load_experiment(args.experiment, {**args.mesh, **values.fields_of(rest)})
+        if mounted:
+            for folder in (args.run_dir, args.data_dir):
+                assert any(folder.is_relative_to(mount) for mount in mounted)
         if args.coordinator != "auto":
             find_place(args.coordinator, args.processes, args.process_id)
