@@ -125,4 +125,7 @@ def _is_same(path: Path, opened: int) -> bool:
 
 def _empty(folder: Path) -> None:
     for entry in folder.iterdir():
-        shutil.rmtree(entry)
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()

@@ -70,6 +70,16 @@ def test_a_folder_that_is_deleted_before_it_is_opened_is_created_again(
         assert deleted == [folder] and folder.is_dir()
 
 
+def test_files_and_links_in_the_folder_are_deleted(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / ".DS_Store").write_text("")
+    (tmp_path / "folder" / "link").symlink_to(tmp_path / "kept")
+    with locked_folder(tmp_path / "folder") as folder:
+        assert list(folder.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
 def test_a_file_in_place_of_the_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "folder").write_text("")
     with pytest.raises(FileExistsError), locked_folder(tmp_path / "folder"):

@@ -130,7 +130,8 @@ def _claims(results: dict[Path, dict[str, Any]], planned: list[Ablation]) -> lis
         "below 0, and not supported otherwise, which does not show that there is no effect. It is "
         f"not decided while one of its {FEWEST_SEEDS} or more seeds is missing. A claim with a "
         "single seed is about that network alone; its interval is over people. Differences without "
-        "a unit are percent of the inter-ocular distance.",
+        "a unit are percent of the normaliser of errors: for 68 landmarks, the inter-ocular "
+        "distance.",
         "",
         "| claim | claimed by | verdict | difference, 95 % interval | seeds | command |",
         "|---|---|---|---|---|---|",

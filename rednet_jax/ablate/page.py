@@ -44,7 +44,7 @@ def page(result: dict[str, Any]) -> str:
         result["question"],
         "",
         f"Measured on {measured_on or 'nothing yet'}: validation, used for selection. Figures are "
-        "percent of the inter-ocular distance, means over "
+        f"percent of the normaliser of errors, {result['normaliser']}, means over "
         f"{len(result['seeds'])} seeds ± their standard deviation; where seeds are missing, "
         "nothing is decided. In brackets: the difference from the baseline and its 95 % interval, "
         "by a bootstrap over seeds and, paired, over faces (those of a photo together) or clips.",

@@ -235,7 +235,6 @@ def _decide(measured: _Measured, claim: Claim) -> dict[str, Any]:
         "higher": str(claim.higher),
         "difference": difference,
         "interval": interval,
-        "unit": "% of the inter-ocular distance",
         "seeds": len(set(values[0].seeds).intersection(values[1].seeds)),
         "verdict": verdict,
         "why": why,

@@ -66,5 +66,7 @@ def fields_of(words: Sequence[str]) -> dict[str, str]:
         value = after if equals else next(rest, None)
         if not name.startswith("--") or value is None:
             raise RednetError(f"{word}: a field of an experiment has the form --FIELD VALUE")
-        fields[name[2:].replace("-", "_")] = value
+        # The name of a stage may have hyphens, those of fields have none.
+        *stage, field = name[2:].split(".", 1) if "." in name else [name[2:]]
+        fields[".".join([*stage, field.replace("-", "_")])] = value
     return fields

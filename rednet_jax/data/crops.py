@@ -13,6 +13,7 @@ import hashlib
 import itertools
 import json
 import os
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -39,6 +40,15 @@ _VERSION = 2
 
 _IMAGES, _LABELS, _SOURCE = "images.u8", "labels.npz", "source.json"
 _FINGERPRINT = "fingerprint.txt"
+_LABEL_ARRAYS = (
+    "landmarks",
+    "labelled",
+    "affines",
+    "starts",
+    "names",
+    "styles",
+    "identities",
+)
 
 _FEWEST_POINTS = 2
 """A face with fewer labelled points is left out, since they do not determine its size; a scheme of
@@ -126,11 +136,12 @@ def face_crops(
                     if folder.exists():
                         os.replace(folder, partial / "old")
                     os.replace(partial / "new", folder)
-        labels = dict(np.load(folder / _LABELS, allow_pickle=False))
+        with np.load(folder / _LABELS, allow_pickle=False) as file:
+            labels = {name: file[name] for name in _LABEL_ARRAYS}
         shape = (len(labels["names"]), size, size, 3)
         images = np.memmap(folder / _IMAGES, np.uint8, mode="r", shape=shape)
-    except (OSError, ValueError) as error:
-        raise RednetError(f"{folder}: {error}") from error
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise RednetError(f"{folder}: {error} (delete it to crop the faces again)") from error
     return FaceCrops(
         images,
         **labels,

@@ -72,6 +72,8 @@ def find_prepared(name: str, data_dir: Path | None = None) -> Prepared | None:
         splits = tfds.builder_from_directory(folder).info.splits
     except (OSError, ValueError):
         return None
+    if not isinstance(summary, dict) or not summary.keys() >= {"source", "left_out", "skipped"}:
+        return None
     subsets = {
         name: (split, chosen) for name, (split, chosen) in summary.get("subsets", {}).items()
     }

@@ -121,7 +121,7 @@ def draw_reliability(result: dict[str, Any], path: Path) -> None:
         )
     curve.set(
         title=f"{result['name']}: {result['data']} {result['split']}",
-        ylabel=f"share within {result['within']:g} % of the inter-ocular distance",
+        ylabel=f"share within {result['within']:g} % of {result['normaliser']}",
         xlim=(0, 1),
         ylim=(0, 1),
     )

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import rednet_jax
 from rednet_jax.errors import RednetError
 from rednet_jax.files import replacing, write_text, writing
+from rednet_jax.landmarks.normalisers import normaliser_text
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.temporal import memory_shape
 from rednet_jax.reading import read_json
@@ -74,7 +75,7 @@ def signatures(
     answer = {
         "landmarks": f"float32 [{batch}, {count}, 2], (x, y) in crop pixels, centres at integers",
         "confidence": f"float32 [{batch}, {count}], probability that a point lies within 5 % of "
-        "the inter-ocular distance",
+        f"the normaliser, {normaliser_text(config.scheme)}",
     }
     state = {
         name: f"{dtype} [{', '.join([batch, *map(str, shape)])}]"

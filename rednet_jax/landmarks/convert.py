@@ -29,12 +29,14 @@ def convert(landmarks: Any, source: Scheme, target: Scheme) -> Any:
         target: scheme with M landmarks.
 
     Returns:
-        [..., M, 2], NumPy or JAX array of the same dtype.
+        [..., M, 2], NumPy or JAX array of the same dtype, float32 for integers.
 
     Raises:
         RednetError: `target` has no conversion from `source`, directly or through a built-in
             scheme.
     """
+    if np.issubdtype(landmarks.dtype, np.integer):
+        landmarks = landmarks.astype(np.float32)
     if source == target:
         return landmarks
     indices, weights = _table(source, target)
@@ -88,11 +90,6 @@ def _table(source: Scheme, target: Scheme) -> tuple[NDArray[np.int64], NDArray[n
     indices, weights = np.zeros((len(rows), terms), np.int64), np.zeros((len(rows), terms))
     for number, row in enumerate(rows):
         for term, (index, weight) in enumerate(row):
-            if index >= source.count:
-                raise RednetError(
-                    f"scheme {target.name}: conversions: {source.name}: row {number}: landmark "
-                    f"{index} is not in 0 to {source.count - 1}"
-                )
             indices[number, term], weights[number, term] = index, weight
     return indices, weights
 
@@ -100,18 +97,31 @@ def _table(source: Scheme, target: Scheme) -> tuple[NDArray[np.int64], NDArray[n
 @functools.lru_cache(maxsize=64)
 def _rows(source: Scheme, target: Scheme) -> tuple[Row, ...] | None:
     """The rows of the direct conversion, or of one through a built-in scheme, or None."""
-    direct = _direct(source.name, target)
+    direct = _direct(source, target)
     if direct is not None:
         return direct.rows
     for through in BUILTIN.values():
-        first, second = _direct(source.name, through), _direct(through.name, target)
+        first, second = _direct(source, through), _direct(through, target)
         if first is not None and second is not None:
             return tuple(_composed(first, row) for row in second.rows)
     return None
 
 
-def _direct(source: str, target: Scheme) -> Conversion | None:
-    return next((known for known in target.conversions if known.source == source), None)
+def _direct(source: Scheme, target: Scheme) -> Conversion | None:
+    """Returns the conversion of `target` from `source`, or None.
+
+    Raises:
+        RednetError: the conversion has a landmark that `source` has not.
+    """
+    conversion = next((known for known in target.conversions if known.source == source.name), None)
+    for number, row in enumerate(conversion.rows if conversion else ()):
+        for index, _ in row:
+            if index >= source.count:
+                raise RednetError(
+                    f"scheme {target.name}: conversions: {source.name}: row {number}: landmark "
+                    f"{index} is not in 0 to {source.count - 1}"
+                )
+    return conversion
 
 
 def _composed(first: Conversion, row: Row) -> Row:

@@ -16,8 +16,6 @@ from rednet_jax.errors import RednetError
 from rednet_jax.fields import check_fields, shown
 from rednet_jax.reading import parse_json
 
-Point = tuple[float, float]
-
 LARGEST = 4096
 """Maximum number of landmarks of a scheme: a response map of each has to fit into memory."""
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from rednet_jax.errors import RednetError
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.state import State, initial_state
-from rednet_jax.model.variables import by_path, mismatch
+from rednet_jax.model.variables import mismatch
 
 
 def check_arguments(
@@ -20,8 +20,9 @@ def check_arguments(
     axes: tuple[str, ...],
     feedback_steps: int,
     state: State | None = None,
+    warps: jax.Array | None = None,
 ) -> None:
-    """Checks that images, variables and state have the shapes and types of the config.
+    """Checks that images, variables, state and warps have the shapes and types of the config.
 
     Args:
         config: of the network.
@@ -30,10 +31,13 @@ def check_arguments(
         axes: names of the axes before height, width and channels.
         feedback_steps: K.
         state: before the images; None for images alone.
+        warps: [*axes, 2, 3]; None for identities.
 
     Raises:
-        RednetError: they do not.
+        RednetError: they do not, or there is no image.
     """
+    if not isinstance(feedback_steps, int):
+        raise RednetError(f"feedback_steps is {feedback_steps!r}, not an integer")
     if feedback_steps < 1:
         raise RednetError(f"feedback_steps is {feedback_steps}; at least one pass must run")
     size = config.input_size
@@ -44,18 +48,37 @@ def check_arguments(
         raise RednetError(
             f"images are {images.shape}; this {config.architecture} takes [{takes}]{remedy}"
         )
+    if 0 in images.shape:
+        raise RednetError(f"images are {images.shape}; there must be one or more")
     expected = "floating" if state is None else state.feedback.dtype
     if not jnp.issubdtype(images.dtype, jnp.floating) or expected not in ("floating", images.dtype):
         raise RednetError(f"images are {images.dtype}, not {expected}, values in [0, 1]")
     if complaint := mismatch(config, variables):
         raise RednetError(f"variables are not those of this config: {complaint}")
+    if warps is not None and (
+        jnp.shape(warps) != (*images.shape[: len(axes)], 2, 3)
+        or not jnp.issubdtype(jnp.result_type(warps), jnp.floating)
+    ):
+        raise RednetError(
+            f"warps are {jnp.result_type(warps)} {jnp.shape(warps)}, not floating "
+            f"{(*images.shape[: len(axes)], 2, 3)}"
+        )
     if state is None:
         return
     batch = images.shape[0]
-    fresh = by_path(jax.eval_shape(lambda: initial_state(config, batch, images.dtype)))
-    for name, shape in by_path(state).items():
-        if shape != fresh.get(name):
+    fresh = _shapes_and_types(jax.eval_shape(lambda: initial_state(config, batch, images.dtype)))
+    for name, found in _shapes_and_types(state).items():
+        if found != fresh.get(name):
             raise RednetError(
-                f"state: {name} is {shape}, and {batch} images of this config need "
+                f"state: {name} is {found}, and {batch} images of this config need "
                 f"{fresh.get(name)}; see initial_state"
             )
+
+
+def _shapes_and_types(state: State) -> dict[str, str]:
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): (
+            f"{jnp.result_type(leaf)} {jnp.shape(leaf)}"
+        )
+        for path, leaf in jax.tree.leaves_with_path(state)
+    }

@@ -19,7 +19,7 @@ class Decoder(Protocol):
         """Returns features for the detection head, from the code and the encoder's output.
 
         In `eccv_vgg` they are [B, H, W, widths[0]], in `ijcv_resnet` [B, H / 4, W / 4, widths[1]],
-        in `compact` [B, H / 4, W / 4, widths[2]].
+        in `compact` [B, H / 4, W / 4, widths[2]], in `separable` [B, H / 4, W / 4, widths[0]].
         """
         ...
 

@@ -179,10 +179,10 @@ def align_clip(
         The output [B, T, ...], the state after the last frame, and the batch statistics.
 
     Raises:
-        RednetError: feedback_steps < 1, clips of another shape or type than the state's, or
-            variables or a state of another config.
+        RednetError: feedback_steps < 1, clips of another shape or type than the state's, warps of
+            another shape, or variables or a state of another config.
     """
-    check_arguments(config, variables, clips, ("B", "T"), feedback_steps, state)
+    check_arguments(config, variables, clips, ("B", "T"), feedback_steps, state, warps)
     frames = clips.shape[1]
     options = LoopOptions(
         config, feedback_steps, train, loss, remat, scan, axis_name, frames=frames, parts=parts
@@ -241,10 +241,10 @@ def step(
         The output [B, ...] and the state for the next frame.
 
     Raises:
-        RednetError: feedback_steps < 1, frames of another shape or type than the state's, or
-            variables or a state of another config.
+        RednetError: feedback_steps < 1, frames of another shape or type than the state's, a warp of
+            another shape, or variables or a state of another config.
     """
-    check_arguments(config, variables, frames, ("B",), feedback_steps, state)
+    check_arguments(config, variables, frames, ("B",), feedback_steps, state, warp)
     if warp is not None:
         state = on_new_image(config, state, warp)
     options = LoopOptions(config, feedback_steps, False, None, False, scan, None, frames=1)

@@ -186,7 +186,7 @@ def plots(config: Mapping[str, Any], rows: Sequence[Row]) -> list[Plot]:
     by_pass = map(validation, range(1, passes + 1))
     candidates = [
         ("Loss, and its parts before weighting", map(entry, ("loss", *weights)), True),
-        ("NME, percent of inter-ocular distance", (entry("nme", "training"), *by_pass), True),
+        ("NME, percent", (entry("nme", "training"), *by_pass), True),
         ("Learning rate", [entry("learning_rate")], True),
         # A clip counts as its frames.
         ("Frames per second", [entry("frames_per_second")], False),

@@ -121,8 +121,11 @@ def write_weights(
         dtype: of the kernels; all other arrays are float32.
 
     Raises:
-        RednetError: the file cannot be written, or a value is not finite in its dtype.
+        RednetError: variables of another config, a value that is not finite in its dtype, or a file
+            that cannot be written.
     """
+    if complaint := mismatch(config, variables):
+        raise RednetError(f"{path}: the variables are not those of the config: {complaint}")
     tensors = _arrays(path, variables, dtype)
     with replacing(path) as partial:
         partial.write_bytes(save(tensors, {_CONFIG: json.dumps(config.to_json())}))

@@ -171,6 +171,19 @@ def test_incomplete_crops_are_not_used(data_dir: Path, monkeypatch: pytest.Monke
     assert not left.exists()
 
 
+@pytest.mark.parametrize("damage", ["truncated", "an array is missing"])
+def test_damaged_labels_are_an_error_in_one_line(data_dir: Path, damage: str) -> None:
+    face_crops("300w", "train", **SPLIT, data_dir=data_dir)
+    (labels,) = (data_dir / "crops").glob("*/labels.npz")
+    if damage == "truncated":
+        labels.write_bytes(labels.read_bytes()[:-100])
+    else:
+        np.savez(labels, landmarks=np.zeros((3, 68, 2)))
+    with pytest.raises(RednetError, match=r"300w-train-80px-2: .*delete it to crop") as caught:
+        face_crops("300w", "train", **SPLIT, data_dir=data_dir)
+    assert "\n" not in str(caught.value)
+
+
 def test_concurrent_calls_crop_once(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 

@@ -125,6 +125,20 @@ def test_an_index_beyond_the_source_is_an_error() -> None:
     )
     with pytest.raises(RednetError, match="mine7: conversions: ibug68: row 3: landmark 68"):
         convert(IBUG68.shape, IBUG68, mine)
+    # Through ibug68, too.
+    with pytest.raises(RednetError, match="mine7: conversions: ibug68: row 3: landmark 68"):
+        convert(HEAD70.shape, HEAD70, mine)
+
+
+def test_integers_convert_to_float32() -> None:
+    points = np.arange(136).reshape(68, 2)
+    for source in (points, jnp.asarray(points)):
+        for target in (IBUG68, WFLW98):
+            converted = convert(source, IBUG68, target)
+            assert converted.dtype == np.float32
+            np.testing.assert_allclose(
+                converted, convert(points.astype(np.float32), IBUG68, target), rtol=1e-6
+            )
 
 
 def test_convert_compiles_to_a_gather() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import re
 from collections.abc import Callable
@@ -15,7 +14,6 @@ import pytest
 from jax import lax
 from model.loops import PRESETS, SCANS, SLOW_DEEP, SLOW_JOURNAL, Problem
 
-from rednet_jax.errors import RednetError
 from rednet_jax.model import feedback, rednet
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.recrop import relative_transform
@@ -330,55 +328,6 @@ def test_bfloat16_images_give_float32_landmarks(shallow: Narrow, preset: str) ->
     assert half.landmarks.dtype == jnp.float32
     if preset != "ijcv_resnet":  # The peaks of an untrained network are arbitrary.
         assert float(jnp.abs(half.landmarks - single.landmarks).max()) < 1
-
-
-def test_wrong_shapes_types_and_passes_raise_errors(shallow: Narrow) -> None:
-    config = shallow("compact")
-    variables = rednet.init(config, jax.random.key(0))
-    images = jnp.zeros((1, config.image_size, config.image_size, 3))
-    with pytest.raises(RednetError, match="feedback_steps is 0"):
-        rednet.align_image(config, variables, images, feedback_steps=0)
-    with pytest.raises(RednetError, match="images are"):
-        rednet.align_image(config, variables, images[:, 1:], feedback_steps=1)
-    with pytest.raises(RednetError, match="images are uint8, not floating"):
-        rednet.align_image(config, variables, images.astype(jnp.uint8), feedback_steps=1)
-    state = rednet.initial_state(config, 1)
-    with pytest.raises(RednetError, match="images are bfloat16, not float32"):
-        rednet.step(config, variables, state, images.astype(jnp.bfloat16), feedback_steps=1)
-    with pytest.raises(RednetError, match="images are"):
-        rednet.align_clip(config, variables, images, state, feedback_steps=1)
-
-
-def test_errors_name_the_mismatch(shallow: Narrow) -> None:
-    config = shallow("compact")
-    variables = rednet.init(config, jax.random.key(0))
-    size, state = config.image_size, rednet.initial_state(config, 1)
-    images = jnp.zeros((2, size, size, 3))
-    align, step = (
-        functools.partial(call, config, feedback_steps=1)
-        for call in (rednet.align_image, rednet.step)
-    )
-    message = f"{size}, 3); this compact takes [B, {size}, {size}, 3]: images[None] adds the batch"
-    with pytest.raises(RednetError, match=re.escape(message)):
-        align(variables, images[0])
-    with pytest.raises(RednetError, match=r"state: feedback is \(1, 16, 16, 69\), and 2 images of"):
-        step(variables, state, images)
-    without_memory = dataclasses.replace(config, recurrence="none")
-    with pytest.raises(
-        RednetError, match=r"state: memory/0 is .*, and 2 images of this config need"
-    ):
-        step(variables, rednet.initial_state(without_memory, 2), images)
-
-    wider = dataclasses.replace(config, regression_width=9)
-    wider_variables = rednet.init(wider, jax.random.key(0))
-    message = r"not those of this config: \S+/regression/\S+ has shape .*, its config needs"
-    with pytest.raises(RednetError, match=message):
-        align(wider_variables, images)
-    with pytest.raises(RednetError, match=r"batch_stats/\S+ is missing"):
-        align(variables["params"], images)
-    more = variables | {"more": jnp.zeros(3)}
-    with pytest.raises(RednetError, match="more is not a variable of its config's network"):
-        align(more, images)
 
 
 def test_lax_scan_has_the_scan_protocol() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rednet_jax.cli.values import fields_of
 from rednet_jax.data.pipeline import ClipConfig
 from rednet_jax.data.synthetic.generate import SyntheticConfig
 from rednet_jax.errors import RednetError
@@ -66,6 +67,15 @@ def test_every_experiment_loads_and_converts_to_json(path):
 
 def test_the_experiments_are_found():
     assert "compact_300w" in [path.stem for path in EXPERIMENTS]
+
+
+def test_hyphens_of_fields_are_underscores_and_those_of_stages_stay():
+    words = ["--one-pass-steps", "1", "--fine-tune.one-pass-steps=2", "--data.cached-size", "3"]
+    assert fields_of(words) == {
+        "one_pass_steps": "1",
+        "fine-tune.one_pass_steps": "2",
+        "data.cached_size": "3",
+    }
 
 
 def test_fields_of_each_type_can_be_changed(file):

@@ -97,6 +97,15 @@ def test_values_that_are_not_finite_in_their_dtype_are_not_written(network, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+def test_variables_of_another_config_are_not_written(network, tmp_path):
+    config, variables = network
+    with pytest.raises(
+        RednetError, match=r"some.*not those of the config: batch_stats/\S+ is miss"
+    ):
+        write_weights(tmp_path / "some.safetensors", config, {**variables, "batch_stats": {}})
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_that_cannot_be_written_is_an_error(network, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(RednetError, match=r"network.*cannot be written") as caught:

@@ -143,7 +143,8 @@ class RednetFolder(FaceBuilder):
         folders = [
             path.relative_to(self.root).as_posix()
             for path in (self.root, *sorted(self.root.rglob("*")))
-            if path.is_dir() and not any(part.startswith(".") for part in path.parts)
+            if path.is_dir()
+            and not any(part.startswith(".") for part in path.relative_to(self.root).parts)
         ]
         images = files_by_name(self.root, folders, ENDINGS)
         points = files_by_name(self.root, folders, (".pts",))

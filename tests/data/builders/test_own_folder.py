@@ -78,6 +78,19 @@ def test_pts_files_beside_images(tmp_path: Path) -> None:
     assert not again.built
 
 
+@pytest.mark.parametrize("source", ["../mine", ".hidden/mine"])
+def test_dots_in_the_path_of_the_folder_hide_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    root = add_images(Path(source), ["a.png", ".b/b.png"])
+    for name in ("a", ".b/b"):
+        write_pts(root / f"{name}.pts", FACE)
+    prepared = prepare("mine", root, tmp_path / "data", own=OwnData(SCHEME, shares=(1.0, 0.0, 0.0)))
+    assert prepared.samples == {"train": 1}
+
+
 def test_a_table_has_identities_boxes_and_visibility(tmp_path: Path) -> None:
     root = add_images(tmp_path / "mine", ["a.png", "b.png", "c.png"])
     box = {"box_x0": 40, "box_y0": 30, "box_x1": 100, "box_y1": 110}

@@ -40,6 +40,14 @@ def test_an_unchanged_folder_is_prepared_once(tree, tmp_path) -> None:
     assert (second.folder, second.left_out) == (first.folder, first.left_out)
 
 
+@pytest.mark.parametrize("summary", ["[]", "{}", '{"source": "a"}'])
+def test_a_damaged_summary_is_no_prepared_data_set(tree, tmp_path, summary: str) -> None:
+    prepared = prepare("300w", tree, tmp_path / "data")
+    (prepared.folder / "rednet.json").write_text(summary)
+    assert find_prepared("300w", tmp_path / "data") is None
+    assert prepare("300w", tree, tmp_path / "data").built
+
+
 def test_a_changed_folder_is_prepared_again(tree, tmp_path) -> None:
     prepare("300w", tree, tmp_path / "data")
     add_faces(tree, ["afw/200"])
