@@ -161,7 +161,23 @@ def _listening(port: int) -> socket.socket:
 
 
 def _receive(connection: socket.socket, size: int) -> bytes:
-    return connection.recv(size, socket.MSG_WAITALL)
+    """Returns `size` bytes, or fewer if the connection ends before.
+
+    Raises:
+        TimeoutError: they do not arrive within the connection's timeout.
+    """
+    # Not MSG_WAITALL: in Python a socket with a timeout does not block, so it would not wait.
+    timeout = connection.gettimeout()
+    deadline = None if timeout is None else time.monotonic() + timeout
+    message = b""
+    while len(message) < size:
+        if deadline is not None:
+            connection.settimeout(max(deadline - time.monotonic(), 0.01))
+        part = connection.recv(size - len(message))
+        if not part:
+            break
+        message += part
+    return message
 
 
 def _kept_alive(connection: socket.socket) -> socket.socket:

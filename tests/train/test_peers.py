@@ -57,6 +57,34 @@ def test_foreign_connections_are_ignored(monkeypatch):
     assert len({service for _, service in results}) == 1
 
 
+def test_a_message_may_arrive_in_parts():
+    hello = peers._HELLO.pack(b"rednet", 1, 2)
+    near, far = socket.socketpair()
+    with near, far:
+        far.sendall(hello[:5])
+        rest = threading.Timer(0.2, far.sendall, [hello[5:]])
+        rest.start()
+        assert peers._number(near, Place("localhost", 0, 2, 0)) == 1
+        rest.join()
+
+
+def test_the_time_for_a_whole_message_is_limited():
+    near, far = socket.socketpair()
+
+    def drip() -> None:
+        for byte in b"rednet":
+            far.sendall(bytes([byte]))
+            time.sleep(0.1)
+
+    with near, far:
+        near.settimeout(0.3)
+        sender = threading.Thread(target=drip)
+        sender.start()
+        with pytest.raises(TimeoutError):
+            peers._receive(near, 6)
+        sender.join()
+
+
 def test_missing_processes_are_named(monkeypatch):
     monkeypatch.setattr(peers, "JOIN_SECONDS", 0.3)
     first, second, *_ = places(4)
