@@ -118,10 +118,10 @@ def initial_weights(
     if checkpoint is None:
         return recorded
     if recorded is not None and [*recorded.fresh] != [*fresh]:
-        began = ", ".join(recorded.fresh) or "no part"
-        raise RednetError(
-            f"--fresh {','.join(fresh)}: the run in {run_dir} began with {began} fresh"
-        )
+        now = f"--fresh {','.join(fresh)}" if fresh else f"--init-from {init_from} without --fresh"
+        parts = ",".join(recorded.fresh)
+        began = f"with --fresh {parts}" if parts else "without --fresh"
+        raise RednetError(f"{now}: the run in {run_dir} began {began}")
     if recorded is not None and checkpoint == recorded.checkpoint:
         return recorded
     if (

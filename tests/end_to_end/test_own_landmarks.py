@@ -64,7 +64,7 @@ def test_from_labelled_images_to_an_export(tmp_path, monkeypatch, capsys) -> Non
     assert cli.main([*train, "--stop-after", "7"]) == 0
     other = [*train, "--init-from", "compact", "--fresh", "detection"]
     assert cli.main(other) == 2
-    assert "began with detection, encoder/squeeze" in capsys.readouterr().err
+    assert "began with --fresh detection,encoder/squeeze" in capsys.readouterr().err
     config, variables = rednet_jax.load("run")
     assert config.scheme == committed
     released = rednet_jax.load("compact")[1]["params"]["encoder"]["stem1"]["conv"]["kernel"]

@@ -115,6 +115,23 @@ def test_the_initial_weights_of_a_run_are_recorded(experiment, files, monkeypatc
     assert initial_weights(run, None, experiment) == began
 
 
+def test_a_run_does_not_accept_other_fresh_parts(experiment, files):
+    run, one = files / "run", str(files / "one.safetensors")
+    claim(run, experiment, initial_weights(run, one, experiment, ["detection"]))
+
+    def error(*fresh):
+        with pytest.raises(RednetError) as caught:
+            initial_weights(run, one, experiment, fresh)
+        return str(caught.value)
+
+    began = f"the run in {run} began with --fresh detection"
+    assert error("encoder", "decoder") == f"--fresh encoder,decoder: {began}"
+    assert error() == f"--init-from {one} without --fresh: {began}"
+    claim(files / "other", experiment, initial_weights(files / "other", one, experiment))
+    with pytest.raises(RednetError, match=r"^--fresh encoder: .*other began without --fresh$"):
+        initial_weights(files / "other", one, experiment, ["encoder"])
+
+
 def test_a_run_that_began_with_fresh_weights_accepts_no_others(experiment, files):
     claim(files / "run", experiment, None)
     assert initial_weights(files / "run", None, experiment) is None
