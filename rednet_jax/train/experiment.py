@@ -261,7 +261,8 @@ class Experiment:
         name: of the run, in messages and reports.
         model: the network; its `feedback_steps` is the number of passes in training.
         stages: trained one after the other.
-        seed: of the initial weights, the order of the faces and all random draws.
+        seed: of the initial weights, the order of the faces and all random draws; at least 0 and
+            below 2**31.
         compute: dtype of activations; parameters, statistics and losses are always float32.
         mesh: of devices; a run can be resumed on another mesh, unless a stage has
             `batch_statistics="device"`.
@@ -288,7 +289,9 @@ class Experiment:
         check_fields(self, "")
         for name in ("evaluate_every", "log_every", "keep"):
             _at_least(name, getattr(self, name), 1)
-        _at_least("seed", self.seed, 0)
+        # JAX's random keys use the 32 low bits of a seed, and compiled programs take it as int32.
+        if not 0 <= self.seed < 2**31:
+            raise RednetError(f"seed must be at least 0 and below 2**31, not {self.seed}")
         names = [stage.name for stage in self.stages]
         if not names or len(set(names)) < len(names):
             raise RednetError(f"stages need one name each, not {', '.join(names) or 'none'}")
