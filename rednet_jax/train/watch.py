@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ METRICS, ENVIRONMENT, IMAGES = "metrics.jsonl", "environment.jsonl", "pictures"
 """Names in a run's folder."""
 
 _EVENTS = "tensorboard"
+_IMAGE_NAME = re.compile(r"step_\d+\.png")
 
 VALIDATION = "validation_nme"
 """Key of a row's validation NME after each pass, percent."""
@@ -195,7 +197,8 @@ def _is_number(value: Any) -> bool:
 
 def image_files(run_dir: Path) -> list[Path]:
     """Returns the images of a run, the oldest first."""
-    return sorted((run_dir / IMAGES).glob("step_*.png"), key=image_step)
+    paths = (run_dir / IMAGES).glob("step_*.png")
+    return sorted((path for path in paths if _IMAGE_NAME.fullmatch(path.name)), key=image_step)
 
 
 def image_step(path: Path) -> int:

@@ -93,6 +93,16 @@ def test_steps_that_run_again_are_logged_once(tmp_path):
     assert [image_step(path) for path in image_files(tmp_path)] == [10, 20]
 
 
+def test_only_files_with_the_name_of_an_image_are_images(tmp_path):
+    with RunLog(tmp_path, kept_until=0, start={}) as log:
+        log.images(20, [face()])
+    (path,) = image_files(tmp_path)
+    for name in "step_00000100 (1).png", "step_.png", "step_1.5.png":
+        path.with_name(name).touch()
+    RunLog(tmp_path, kept_until=30, start={}).__exit__()
+    assert image_files(tmp_path) == [path]
+
+
 def test_each_start_from_which_steps_are_kept_is_recorded_once(tmp_path):
     for kept_until in 0, 20, 20, 10:
         RunLog(tmp_path, kept_until, start={"command": f"from {kept_until}"}).__exit__()
