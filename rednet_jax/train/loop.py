@@ -47,7 +47,7 @@ def train(
 
     The folder holds config.json, init_from.json (the weights that the run began with),
     environment.jsonl (a line for each start: command, machine, versions, mesh, data),
-    metrics.jsonl, checkpoints/, pictures/, tensorboard/, report.html and best.safetensors (the
+    metrics.jsonl, checkpoints/, images/, tensorboard/, report.html and best.safetensors (the
     averaged weights with the smallest validation NME at the last trained pass). On SIGTERM, which
     preempted machines get, and on Ctrl-C a checkpoint is saved and the run stops. Within
     `distributed.joined`, all processes must call this with the same arguments.

@@ -21,10 +21,13 @@ from rednet_jax.landmarks.drawing import contact_sheet, draw_landmarks, write_im
 from rednet_jax.landmarks.schemes import Scheme
 from rednet_jax.reading import parse_json
 
-METRICS, ENVIRONMENT, IMAGES = "metrics.jsonl", "environment.jsonl", "pictures"
+METRICS, ENVIRONMENT, IMAGES = "metrics.jsonl", "environment.jsonl", "images"
 """Names in a run's folder."""
 
 _EVENTS = "tensorboard"
+_FORMER_IMAGES = "pictures"
+"""Name of the folder of images in runs of earlier versions."""
+
 _IMAGE_NAME = re.compile(r"step_\d+\.png")
 
 VALIDATION = "validation_nme"
@@ -68,7 +71,7 @@ class RunLog:
     """The logs in a run's folder; a context manager.
 
     metrics.jsonl has a JSON object per line, tensorboard/ the same metrics and the images as
-    events, pictures/ a PNG for each validation, and environment.jsonl a line for each start of the
+    events, images/ a PNG for each validation, and environment.jsonl a line for each start of the
     run, with the step that it resumed at.
     """
 
@@ -122,7 +125,7 @@ class RunLog:
         self._events.scalars(row["step"], scalars)
 
     def images(self, step: int, faces: Sequence[Face]) -> None:
-        """Writes pictures/step_STEP.png: faces with the network's landmarks, and dots of the truth.
+        """Writes images/step_STEP.png: faces with the network's landmarks, and dots of the truth.
 
         Args:
             step: steps done.
@@ -197,8 +200,13 @@ def _is_number(value: Any) -> bool:
 
 def image_files(run_dir: Path) -> list[Path]:
     """Returns the images of a run, the oldest first."""
-    paths = (run_dir / IMAGES).glob("step_*.png")
-    return sorted((path for path in paths if _IMAGE_NAME.fullmatch(path.name)), key=image_step)
+    paths = [
+        path
+        for folder in (IMAGES, _FORMER_IMAGES)
+        for path in (run_dir / folder).glob("step_*.png")
+        if _IMAGE_NAME.fullmatch(path.name)
+    ]
+    return sorted(paths, key=image_step)
 
 
 def image_step(path: Path) -> int:

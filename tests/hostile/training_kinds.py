@@ -78,8 +78,8 @@ def runs() -> Kind:
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     start = {"step": 0, "command": "rednet train", "data": {"a": {"train x/train": "1"}}}
     (run / "environment.jsonl").write_text(json.dumps(start) + "\n")
-    (run / "pictures").mkdir()
-    picture().save(run / "pictures/step_20.png")
+    (run / "images").mkdir()
+    picture().save(run / "images/step_20.png")
     state = {"a": np.arange(6.0, dtype=np.float32), "b": {"c": np.ones((3, 4), np.float32)}}
     like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), state)
     with Checkpoints(run / "checkpoints", keep=2) as checkpoints:

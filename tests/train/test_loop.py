@@ -37,13 +37,13 @@ def test_the_run_folder(finished, experiment):
         "checkpoints",
         "config.json",
         "environment.jsonl",
+        "images",
         "init_from.json",
         "metrics.jsonl",
-        "pictures",
         "report.html",
         "tensorboard",
     ]
-    images = [path.name for path in sorted((finished.folder / "pictures").iterdir())]
+    images = [path.name for path in sorted((finished.folder / "images").iterdir())]
     assert images == [f"step_{step:08d}.png" for step in (5, 10, 15, 20)]
     config = json.loads((finished.folder / "config.json").read_text())
     assert config == experiment.to_json()

@@ -65,7 +65,7 @@ def run(tmp_path):
     (tmp_path / "environment.jsonl").write_text("\n".join(lines))
     for step in 20, 40:
         image = np.full((4, 4, 3), step, np.uint8)
-        write_image(tmp_path / "pictures" / f"step_{step:08d}.png", image)
+        write_image(tmp_path / "images" / f"step_{step:08d}.png", image)
     return tmp_path
 
 
@@ -121,7 +121,7 @@ def test_the_page_is_self_contained(run):
     addresses = [value for name, value in read.attributes if name in ("src", "href", "xlink:href")]
     (image,) = (address for address in addresses if not address.startswith("#"))
     head, _, data = image.partition(",")
-    newest = run / "pictures" / "step_00000040.png"
+    newest = run / "images" / "step_00000040.png"
     assert (head, base64.b64decode(data)) == ("data:image/png;base64", newest.read_bytes())
     assert "@import" not in page
     # Every id that a plot refers to exists once, and every colour in light and in dark mode.

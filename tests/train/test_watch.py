@@ -103,6 +103,18 @@ def test_only_files_with_the_name_of_an_image_are_images(tmp_path):
     assert image_files(tmp_path) == [path]
 
 
+def test_images_of_a_run_of_an_earlier_version(tmp_path):
+    """Earlier versions wrote them to pictures/."""
+    with RunLog(tmp_path, kept_until=0, start={}) as log:
+        for step in 10, 20:
+            log.images(step, [face()])
+    (tmp_path / "images").rename(tmp_path / "pictures")
+    with RunLog(tmp_path, kept_until=10, start={}) as log:
+        log.images(20, [face()])
+    paths = [path.relative_to(tmp_path).as_posix() for path in image_files(tmp_path)]
+    assert paths == ["pictures/step_00000010.png", "images/step_00000020.png"]
+
+
 def test_each_start_from_which_steps_are_kept_is_recorded_once(tmp_path):
     for kept_until in 0, 20, 20, 10:
         RunLog(tmp_path, kept_until, start={"command": f"from {kept_until}"}).__exit__()
@@ -128,7 +140,7 @@ def test_an_image_shows_landmarks_and_labels(tmp_path):
     shown = face("x" * 90, truth=truth, labelled=np.arange(68) != 8)
     with RunLog(tmp_path, kept_until=0, start={}) as log:
         log.images(1_000, [shown] * 8)
-    path = tmp_path / "pictures" / "step_00001000.png"
+    path = tmp_path / "images" / "step_00001000.png"
     sheet = np.asarray(Image.open(path))
     assert sheet.shape == (2 * (20 + 196), 6 * 196 + 4, 3)
     for left, top in (4, 20), (4 + 196, 20 + 216):
