@@ -95,7 +95,7 @@ class RunLog:
         # An earlier start at the same step has no steps that are kept.
         environment = run_dir / ENVIRONMENT
         with writing(environment), _append_to(environment, kept_until - 1) as file:
-            file.write(json.dumps({"step": kept_until, **start}) + "\n")
+            file.write(_line({"step": kept_until, **start}))
         self._metrics = _append_to(run_dir / METRICS, kept_until)
 
     def write(self, row: Row) -> None:
@@ -104,13 +104,15 @@ class RunLog:
         Args:
             row: `step`, and numbers by name; or `step` and `validation_nme`, a list with a number
                 for each pass, for clips also `validation_jitter`. In TensorBoard numbers are
-                train/NAME, and lists are validation/nme_passK and validation/jitter_passK.
+                train/NAME, and lists are validation/nme_passK and validation/jitter_passK. Values
+                that are not finite, such as the NME of a batch without labels, are null in the
+                file.
 
         Raises:
             RednetError: a file cannot be written.
         """
         with writing(self._metrics.name):
-            self._metrics.write(json.dumps(row) + "\n")
+            self._metrics.write(_line(row))
             self._metrics.flush()
         scalars = {
             f"validation/{short}_pass{number}": value
@@ -187,15 +189,19 @@ def comparable_after(stages: Sequence[Mapping[str, Any]], number: int) -> int:
 
 
 def _is_row(row: Any) -> bool:
-    """Returns whether a line is a valid row: it has a step, and a number for each pass."""
+    """Returns whether a line is a valid row: it has a step, and a number for each pass.
+
+    The jitter can be null: clips of fewer than three frames have none.
+    """
     if not isinstance(row, dict) or type(row.get("step")) is not int:
         return False
-    passes = [row[name] for name in (VALIDATION, JITTER) if name in row]
-    return all(isinstance(nums, list) and nums and all(map(_is_number, nums)) for nums in passes)
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)
+    kinds = {VALIDATION: (int, float), JITTER: (int, float, type(None))}
+    return all(
+        isinstance(row[name], list)
+        and row[name]
+        and all(type(num) in kinds[name] for num in row[name])
+        for name in kinds.keys() & row.keys()
+    )
 
 
 def image_files(run_dir: Path) -> list[Path]:
@@ -320,8 +326,14 @@ class _Events:
 def _append_to(path: Path, kept_until: int) -> TextIO:
     """Opens a file of JSON lines for appending, after dropping the lines of later steps."""
     kept = [row for row in read_rows(path) if row["step"] <= kept_until]
-    write_text(path, "".join(f"{json.dumps(row)}\n" for row in kept))
+    write_text(path, "".join(map(_line, kept)))
     return path.open("a", encoding="utf-8")
+
+
+def _line(row: Row) -> str:
+    """Returns a row as a line of JSON, which has no nan and inf: they are null."""
+    finite = json.loads(json.dumps(row), parse_constant=lambda _: None)
+    return f"{json.dumps(finite)}\n"
 
 
 def _caption(face: Face) -> str:

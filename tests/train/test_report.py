@@ -43,7 +43,8 @@ CONFIG = {
 ROWS = [
     {"step": 10, "loss": 4.0, "detection": 2.0, "nme": 9.0, "gradient_norm": 8.0, "waiting": 1.0},
     {"step": 10, "validation_nme": [8.0]},
-    {"step": 20, "loss": 2.0, "detection": 1.0, "nme": float("nan"), "gradient_norm": 4.0},
+    {"step": 20, "loss": 2.0, "detection": 1.0, "nme": None, "gradient_norm": 4.0},
+    {"step": 30, "loss": 1.5, "nme": float("nan")},
     {"step": 20, "validation_nme": [6.0, 4.0]},
     {"step": 40, "loss": 1.0, "other": 0.5, "nme": 5.0, "gradient_norm": 2.0, "seconds": 3.0},
     {"step": 40, "validation_nme": [5.5, 5.0]},
@@ -149,7 +150,7 @@ def test_curves_have_the_values_of_the_rows():
     by_title = {plot.title.split(",")[0]: plot.curves for plot in plots(CONFIG, ROWS)}
     assert list(by_title) == ["Loss", "NME", "Norm of the gradient", "Time spent waiting for data"]
     assert by_title["Loss"] == [
-        ("loss", [(10, 4.0), (20, 2.0), (40, 1.0)]),
+        ("loss", [(10, 4.0), (20, 2.0), (30, 1.5), (40, 1.0)]),
         ("detection", [(10, 2.0), (20, 1.0)]),
         ("other", [(40, 0.5)]),
     ]

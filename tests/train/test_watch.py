@@ -17,6 +17,8 @@ from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.protocols import Crops
 from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.train.watch import (
+    JITTER,
+    VALIDATION,
     Face,
     RunLog,
     faces_to_show,
@@ -75,6 +77,29 @@ def test_rows_are_written_as_lines_and_events(tmp_path):
         "validation/nme_pass1": [(50, 4.5)],
         "validation/nme_pass2": [(50, 4.25)],
     }
+
+
+def test_values_that_are_not_finite_are_null(tmp_path):
+    """JSON has no nan. Earlier versions wrote it; their lines are converted at the next start."""
+
+    def constant(name):
+        raise ValueError(f"{name} is not JSON")
+
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 10, "nme": NaN}\n')
+    with RunLog(tmp_path, kept_until=10, start={"x": [float("inf")]}) as log:
+        log.write({"step": 20, "nme": float("nan")})
+        log.write({"step": 20, VALIDATION: [3.0, 2.0], JITTER: [float("nan"), 1.0]})
+    rows = [json.loads(line, parse_constant=constant) for line in path.read_text().splitlines()]
+    assert rows == [
+        {"step": 10, "nme": None},
+        {"step": 20, "nme": None},
+        {"step": 20, VALIDATION: [3.0, 2.0], JITTER: [None, 1.0]},
+    ]
+    assert read_rows(path) == rows
+    assert np.isnan(scalars(tmp_path)["train/nme"]).any()
+    (start,) = read_rows(tmp_path / "environment.jsonl")
+    assert start["x"] == [None]
 
 
 def test_steps_that_run_again_are_logged_once(tmp_path):
