@@ -60,6 +60,15 @@ def train_step(
         over faces, and `gradient_norm` (before clipping), all float32 []; `loss_of_face`
         float32 [B]. Loss and terms are means over passes and frames.
     """
+
+    def trained_statistics(new: Tree, old: Tree) -> Tree:
+        """Returns new statistics, with those of passes not yet run; old ones of frozen parts."""
+        if stage.statistics == "batch":
+            frames = 1 if stage.clips is None else stage.clips.frames
+            new = followed(new, frames * (passes + experiment.model.passes_per_frame))
+        factors = rates(stage.optimiser, new)
+        return jax.tree.map(lambda a, b, factor: a if factor else b, new, old, factors)
+
     gradient: Gradient = functools.partial(_gradients, experiment, stage, passes)
     if spread is not None:
         gradient = spread(gradient)
@@ -68,24 +77,14 @@ def train_step(
         optimiser = stage_optimiser(stage, norm)
         updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        batch_stats = jax.tree.map(
-            lambda new, old, rate: new if rate else old,
-            batch_stats,
-            state.batch_stats,
-            rates(stage.optimiser, batch_stats),
-        )
+        batch_stats = trained_statistics(batch_stats, state.batch_stats)
         average = averaged(
             state.average,
             {"params": params, "batch_stats": batch_stats},
             state.step,
             stage.optimiser.average,
         )
-    if stage.statistics == "batch":
-        frames = 1 if stage.clips is None else stage.clips.frames
-        visited = frames * (passes + experiment.model.passes_per_frame)
-        batch_stats, average["batch_stats"] = (
-            followed(rows, visited) for rows in (batch_stats, average["batch_stats"])
-        )
+        average["batch_stats"] = trained_statistics(average["batch_stats"], average["batch_stats"])
     metrics = {name: jnp.mean(value) for name, value in faces.items() if name != "total"}
     metrics |= {
         "loss": jnp.mean(faces["total"]),

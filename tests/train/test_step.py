@@ -135,6 +135,27 @@ def test_one_pass_steps_copy_their_statistics_to_the_second_pass(experiment, sta
         assert sum(not np.array_equal(first, second) for first, second in in_loop) > 10
 
 
+def test_one_pass_steps_do_not_change_the_statistics_of_frozen_parts(experiment, state, faces):
+    """Not those of the second pass, either. Other parts have a new second row."""
+    (stage,) = experiment.stages
+    optimiser = dataclasses.replace(stage.optimiser, frozen=("encoder",))
+    frozen = dataclasses.replace(
+        experiment, stages=(dataclasses.replace(stage, optimiser=optimiser),)
+    )
+    before = jax.device_get(state.batch_stats)
+    state = state._replace(
+        average={**state.average, "batch_stats": jax.tree.map(jnp.copy, state.batch_stats)}
+    )
+    assert any(
+        len(rows) == 2 and not np.array_equal(*rows) for rows in jax.tree.leaves(before["encoder"])
+    )
+    state, _ = run_step(frozen, 1, state, faces)
+    for stats in (state.batch_stats, state.average["batch_stats"]):
+        jax.tree.map(np.testing.assert_array_equal, stats["encoder"], before["encoder"])
+        for rows in map(np.asarray, jax.tree.leaves(stats["decoder"])):
+            np.testing.assert_array_equal(rows[0], rows[-1])
+
+
 @pytest.mark.slow
 def test_accumulation_updates_batch_statistics_as_one_step_does(experiment, state, faces):
     """Both parts have the same two faces, so their moments are those of the whole batch."""
