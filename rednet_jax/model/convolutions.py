@@ -189,27 +189,30 @@ def depthwise(images: jax.Array, kernel: jax.Array) -> jax.Array:
     Returns:
         [B, H, W, C].
     """
-
-    def native(images: jax.Array, kernel: jax.Array) -> jax.Array:
-        half = kernel.shape[0] // 2
-        return lax.conv_general_dilated(
-            images,
-            kernel,
-            (1, 1),
-            [(half, half)] * 2,
-            dimension_numbers=_LAYOUT,
-            feature_group_count=images.shape[-1],
-        )
-
-    def shifted(images: jax.Array, kernel: jax.Array) -> jax.Array:
-        parts = _shifts(images, kernel.shape[0])
-        total: jax.Array = functools.reduce(
-            jnp.add, (part * row for part, row in zip(parts, _rows(kernel), strict=True))
-        )
-        return total
-
-    result: jax.Array = lax.platform_dependent(images, kernel, cpu=shifted, default=native)
+    result: jax.Array = lax.platform_dependent(
+        images, kernel, cpu=_depthwise_on_cpu, default=_depthwise_native
+    )
     return result
+
+
+def _depthwise_native(images: jax.Array, kernel: jax.Array) -> jax.Array:
+    half = kernel.shape[0] // 2
+    return lax.conv_general_dilated(
+        images,
+        kernel,
+        (1, 1),
+        [(half, half)] * 2,
+        dimension_numbers=_LAYOUT,
+        feature_group_count=images.shape[-1],
+    )
+
+
+def _depthwise_on_cpu(images: jax.Array, kernel: jax.Array) -> jax.Array:
+    parts = _shifts(images, kernel.shape[0])
+    total: jax.Array = functools.reduce(
+        jnp.add, (part * row for part, row in zip(parts, _rows(kernel), strict=True))
+    )
+    return total
 
 
 def _shifts(images: jax.Array, side: int) -> list[jax.Array]:
@@ -233,7 +236,25 @@ def _depthwise_forward(
 def _depthwise_backward(
     saved: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    images, kernel = saved
+    def native(
+        images: jax.Array, kernel: jax.Array, gradient: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        _, pull_back = jax.vjp(_depthwise_native, images, kernel)
+        in_images, in_kernel = pull_back(gradient)
+        return in_images, in_kernel
+
+    gradients: tuple[jax.Array, jax.Array] = lax.platform_dependent(
+        *saved, gradient, cpu=_depthwise_gradients_on_cpu, default=native
+    )
+    return gradients
+
+
+depthwise.defvjp(_depthwise_forward, _depthwise_backward)
+
+
+def _depthwise_gradients_on_cpu(
+    images: jax.Array, kernel: jax.Array, gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     accumulated = jnp.promote_types(images.dtype, jnp.float32)
 
     def of_part(total: jax.Array, part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
@@ -248,11 +269,8 @@ def _depthwise_backward(
     in_kernel, _ = lax.scan(
         of_part, jnp.zeros(_rows(kernel).shape, accumulated), (images, gradient)
     )
-    in_images = depthwise(gradient, kernel[::-1, ::-1])
+    in_images = _depthwise_on_cpu(gradient, kernel[::-1, ::-1])
     return in_images, in_kernel.reshape(kernel.shape).astype(kernel.dtype)
-
-
-depthwise.defvjp(_depthwise_forward, _depthwise_backward)
 
 
 def wide(features: jax.Array) -> jax.Array:

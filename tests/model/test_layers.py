@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -79,6 +81,21 @@ def test_depthwise_convolution_and_its_gradients_are_those_of_lax(side: int, siz
             pull(cotangent), expected_pull(cotangent), strict=True
         ):
             np.testing.assert_allclose(gradient, expected_gradient, atol=1e-11)
+
+
+@pytest.mark.parametrize("convolution", [convolve, depthwise, pointwise])
+def test_gradients_have_loops_on_the_cpu_alone(convolution: Callable[..., jax.Array]) -> None:
+    """There, parts of a batch fit the caches; elsewhere a loop would run them one by one."""
+    images = jnp.ones((6, 64, 64, 3))
+    kernel = {convolve: (3, 3, 3, 4), depthwise: (3, 3, 1, 3), pointwise: (3, 4)}[convolution]
+
+    def gradients(images: jax.Array, kernel: jax.Array) -> Any:
+        return jax.grad(lambda *args: jnp.sum(convolution(*args) ** 2), (0, 1))(images, kernel)
+
+    traced = jax.jit(gradients).trace(images, jnp.ones(kernel))
+    for platform, loops in (("cpu", 1), ("cuda", 0), ("tpu", 0)):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        assert text.count("stablehlo.while") == loops, platform
 
 
 @pytest.mark.parametrize("batch", [1, 6])
