@@ -127,7 +127,7 @@ def bench_scaling(report: Callable[[int, int | None], None] | None = None) -> di
             if report is not None:
                 report(len(rows), len(programs))
     experiment = _image_stage(ALONE, FEW, "device")
-    params = Sharded(experiment).abstract().params
+    params = Sharded(experiment).abstract(0).params
     return {
         **provenance("rednet bench scaling --json OUT.json", experiment.seed),
         "network": experiment.model.architecture,

@@ -155,7 +155,9 @@ class Checkpoints:
             raise RednetError(f"{self._folder}/{step}: damaged ({cause})")
         return self._restored(step, like)
 
-    def resume(self, like: TrainState, from_step: int | None = None) -> Resumed | None:
+    def resume(
+        self, like: Callable[[int], TrainState], from_step: int | None = None
+    ) -> Resumed | None:
         """Reads the checkpoint that the run resumes from: the newest intact one, or a given one.
 
         Damaged checkpoints are renamed to STEP.damaged, with a warning; nothing is deleted. With
@@ -163,7 +165,7 @@ class Checkpoints:
         step once: a job requeued with the same command resumes from its newest step.
 
         Args:
-            like: as in `load`.
+            like: returns the expected tree of a step's checkpoint, as in `load`.
             from_step: the step to resume from; None for the newest.
 
         Returns:
@@ -174,7 +176,7 @@ class Checkpoints:
                 no checkpoint of that step, or it is damaged.
         """
         if from_step is not None and not self._went_back_to(from_step):
-            state, reader = self.load(from_step, like)
+            state, reader = self.load(from_step, like(from_step))
             later = [step for step in self._steps() if step > from_step]
             self._set_aside(dict.fromkeys(later, "superseded"), "superseded", from_step)
             if jax.process_index() == 0:
@@ -185,7 +187,7 @@ class Checkpoints:
         for step, cause in _result_of_process_0(self._damage_of_steps):
             if cause is None and resumed is None:
                 try:
-                    resumed = Resumed(step, *self._restored(step, like))
+                    resumed = Resumed(step, *self._restored(step, like(step)))
                 except _NotRestoredError as error:
                     cause = error.cause
             if cause is not None:

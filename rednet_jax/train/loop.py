@@ -105,6 +105,12 @@ def train(
     initial = initial_weights(run_dir, init_from, experiment, fresh)
     initial_record = None if initial is None else initial._asdict()
     check_alike({"data": data, "--init-from": initial_record})
+
+    def form_of_step(step: int) -> TrainState:
+        """Returns the form of the checkpoint of a step, which has its stage's optimiser."""
+        number, _ = experiment.stage_at(min(step, experiment.steps) - 1)
+        return placed.abstract(number)
+
     try:
         with (
             only_writer(run_dir),
@@ -113,7 +119,7 @@ def train(
             if jax.process_index() == 0:
                 claim(run_dir, experiment, initial)
             check_shared(run_dir, checkpoints.latest)
-            resumed = checkpoints.resume(placed.abstract(), from_step)
+            resumed = checkpoints.resume(form_of_step, from_step)
             if resumed is None:
                 initial_step, state, position = 0, initial_train_state(experiment), None
                 if initial is not None:

@@ -34,7 +34,7 @@ from rednet_jax.train.draw import (
 )
 from rednet_jax.train.experiment import Experiment, Stage
 from rednet_jax.train.sharding import P, batch_sharding, make_mesh, replicated, shardings
-from rednet_jax.train.state import TrainState, initial_train_state
+from rednet_jax.train.state import TrainState, state_shapes
 from rednet_jax.train.step import Gradient, Metrics, train_step
 
 Parallel = Literal["jit", "pmap"]
@@ -51,8 +51,8 @@ _NAME_BYTES = 256
 class Devices(Protocol):
     """The layout of a state on devices, and the step over them."""
 
-    def abstract(self) -> TrainState:
-        """Returns shapes, types and shardings of a state as it is in checkpoints."""
+    def abstract(self, stage: int) -> TrainState:
+        """Returns shapes, types and shardings of a state of a stage as it is in checkpoints."""
         ...
 
     def place(self, state: TrainState) -> TrainState:
@@ -94,19 +94,20 @@ class Sharded:
         """Makes the mesh of the experiment."""
         self._experiment = experiment
         self._mesh = make_mesh(experiment.mesh)
-        shapes = jax.eval_shape(functools.partial(initial_train_state, experiment))
-        self._layout = shardings(self._mesh, shapes)
-        self._abstract: TrainState = jax.tree.map(
-            lambda leaf, layout: leaf.update(sharding=layout), shapes, self._layout
-        )
 
-    def abstract(self) -> TrainState:
+    def abstract(self, stage: int) -> TrainState:
         """See `Devices`."""
-        return self._abstract
+        shapes = state_shapes(self._experiment, stage)
+        abstract: TrainState = jax.tree.map(
+            lambda leaf, layout: leaf.update(sharding=layout),
+            shapes,
+            shardings(self._mesh, shapes),
+        )
+        return abstract
 
     def place(self, state: TrainState) -> TrainState:
         """See `Devices`."""
-        placed: TrainState = jax.device_put(state, self._layout)
+        placed: TrainState = jax.device_put(state, shardings(self._mesh, state))
         return placed
 
     def gathered(self, state: TrainState) -> TrainState:
@@ -139,7 +140,7 @@ class Sharded:
             batch: of all processes, or its shapes and types.
         """
         step = _sharded_step(self._experiment, self._mesh, stage, passes)
-        return step.lower(self._abstract, batch)
+        return step.lower(self.abstract(stage), batch)
 
     def names(self, names: list[str]) -> list[str]:
         """See `Devices`."""
@@ -150,8 +151,7 @@ class Sharded:
 def _sharded_step(
     experiment: Experiment, mesh: Mesh, stage: int, passes: int
 ) -> jax.stages.Wrapped:
-    shapes = jax.eval_shape(functools.partial(initial_train_state, experiment))
-    layout = shardings(mesh, shapes)
+    layout = shardings(mesh, state_shapes(experiment, stage))
     trained = experiment.stages[stage]
     step = functools.partial(train_step, experiment, trained, passes)
     # One device needs no collectives.
@@ -262,14 +262,13 @@ class Mapped:
         self._mesh = make_mesh(experiment.mesh)
         self._local = tuple(self._mesh.local_devices)
         self._whole = replicated(self._mesh)
-        shapes = jax.eval_shape(functools.partial(initial_train_state, experiment))
-        self._abstract: TrainState = jax.tree.map(
-            lambda leaf: leaf.update(sharding=self._whole), shapes
-        )
 
-    def abstract(self) -> TrainState:
+    def abstract(self, stage: int) -> TrainState:
         """See `Devices`."""
-        return self._abstract
+        abstract: TrainState = jax.tree.map(
+            lambda leaf: leaf.update(sharding=self._whole), state_shapes(self._experiment, stage)
+        )
+        return abstract
 
     def place(self, state: TrainState) -> TrainState:
         """See `Devices`."""

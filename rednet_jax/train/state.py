@@ -119,7 +119,7 @@ def check_parts(experiment: Experiment) -> None:
     Raises:
         RednetError: a name is not that of a part of the network.
     """
-    params = jax.eval_shape(functools.partial(initial_train_state, experiment)).params
+    params = state_shapes(experiment, 0).params
     paths = [_path(path) for path, _ in jax.tree.leaves_with_path(params)]
     for stage in experiment.stages:
         for part, _ in stage.optimiser.factors():
@@ -143,13 +143,28 @@ def stage_optimiser(stage: Stage, norm: Norm = optax.tree.norm) -> optax.Gradien
     return optimiser(stage.optimiser, stage.steps, norm)
 
 
-def initial_train_state(experiment: Experiment) -> TrainState:
-    """Returns the state before the first step, with weights drawn from the experiment's seed."""
+def initial_train_state(experiment: Experiment, stage: int = 0) -> TrainState:
+    """Returns the state before the first step, with weights drawn from the experiment's seed.
+
+    Args:
+        experiment: of the run.
+        stage: number of the stage that the state of the optimiser is for.
+    """
     variables = init(experiment.model, root(experiment.seed, Stream.PARAMS))
-    opt_state = jax.device_put(initial_opt_state(experiment.stages[0], variables["params"]))
+    opt_state = jax.device_put(initial_opt_state(experiment.stages[stage], variables["params"]))
     # A copy: the state's buffers are donated to the step, and one buffer cannot be donated twice.
     average = jax.device_put(variables, may_alias=False)
     return TrainState(jnp.int32(0), **variables, average=average, opt_state=opt_state)
+
+
+@functools.cache
+def state_shapes(experiment: Experiment, stage: int) -> TrainState:
+    """Returns shapes and types (`jax.ShapeDtypeStruct`) of the state in a stage.
+
+    Stages may have optimisers with different states.
+    """
+    shapes: TrainState = jax.eval_shape(functools.partial(initial_train_state, experiment, stage))
+    return shapes
 
 
 def initial_opt_state(stage: Stage, params: Tree) -> Tree:

@@ -28,6 +28,10 @@ def shapes_of(state):
     return jax.eval_shape(lambda: state)
 
 
+def like(step):
+    return shapes_of(some_state())
+
+
 def same(a, b):
     return all(map(np.array_equal, jax.tree.leaves(a), jax.tree.leaves(b)))
 
@@ -146,7 +150,7 @@ def test_a_damaged_newest_checkpoint_is_set_aside(two, capfd, name):
     apply_damage(two / "6")
     before = [path.read_bytes() for path in files(two / "6")]
     with Checkpoints(two, keep=2) as checkpoints:
-        step, state, position = checkpoints.resume(shapes_of(some_state()))
+        step, state, position = checkpoints.resume(like)
         assert (step, position) == (5, {"next_index": 5}) and same(state, some_state(5.0))
         (line,) = stderr_lines(capfd)
         pattern = rf"rednet: warning: {two}/6: damaged \(.*{cause}.*\); kept as 6.damaged; "
@@ -156,7 +160,7 @@ def test_a_damaged_newest_checkpoint_is_set_aside(two, capfd, name):
     assert names(two) == ["5", "6", "6.damaged"]
     assert [path.read_bytes() for path in files(two / "6.damaged")] == before
     with Checkpoints(two, keep=2) as checkpoints:
-        assert checkpoints.resume(shapes_of(some_state())).step == 6
+        assert checkpoints.resume(like).step == 6
     assert stderr_lines(capfd) == []
 
 
@@ -176,7 +180,7 @@ def test_if_all_are_damaged_none_is_renamed(two, name):
     for step in ("5", "6"):
         apply_damage(two / step)
     with Checkpoints(two, keep=2) as checkpoints, pytest.raises(RednetError) as caught:
-        checkpoints.resume(shapes_of(some_state()))
+        checkpoints.resume(like)
     pattern = rf"{two}/6: damaged \(.*{cause}.*\), and no other checkpoint of the run can be loaded"
     assert re.fullmatch(pattern, str(caught.value)) and len(str(caught.value)) < 500
     assert names(two) == ["5", "6"]
@@ -185,7 +189,7 @@ def test_if_all_are_damaged_none_is_renamed(two, name):
 def test_a_damaged_older_checkpoint_is_set_aside(two, capfd):
     (two / "5" / "metrics" / "metrics").write_text("")
     with Checkpoints(two, keep=2) as checkpoints:
-        assert checkpoints.resume(shapes_of(some_state())).step == 6
+        assert checkpoints.resume(like).step == 6
         checkpoints.save(7, some_state(7.0), POSITION, 1.0)
     assert names(two) == ["5.damaged", "6", "7"]
 
@@ -216,13 +220,12 @@ def test_every_flipped_bit_is_detected_or_harmless(two):
 def test_checkpoints_of_earlier_versions_without_digests_are_loaded(two, capfd):
     (two / "6" / DIGESTS).unlink()
     with Checkpoints(two, keep=2) as checkpoints:
-        step, state, _ = checkpoints.resume(shapes_of(some_state()))
+        step, state, _ = checkpoints.resume(like)
         assert step == 6 and same(state, some_state(6.0))
     assert stderr_lines(capfd) == []
 
 
 def test_a_run_is_taken_back_once(two, capfd):
-    like = shapes_of(some_state())
     with Checkpoints(two, keep=2) as checkpoints:
         with pytest.raises(RednetError, match="no checkpoint of step 4; there are: 5, 6"):
             checkpoints.resume(like, from_step=4)
@@ -243,7 +246,7 @@ def test_a_run_cannot_be_taken_back_to_a_damaged_checkpoint(two):
     data_gone(two / "5")
     message = r"5: damaged \(state/d/.* is missing\)"
     with Checkpoints(two, keep=2) as checkpoints, pytest.raises(RednetError, match=message):
-        checkpoints.resume(shapes_of(some_state()), from_step=5)
+        checkpoints.resume(like, from_step=5)
     assert names(two) == ["5", "6"]
 
 
