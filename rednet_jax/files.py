@@ -76,6 +76,21 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         partial.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
+def set_aside(path: Path, kind: str) -> Path:
+    """Renames a file or folder to NAME.KIND, or NAME.KIND-2 and so on, and returns the new path.
+
+    Raises:
+        RednetError: it cannot be renamed.
+    """
+    number, aside = 1, path.with_name(f"{path.name}.{kind}")
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"{path.name}.{kind}-{number}")
+    with writing(path):
+        path.rename(aside)
+    return aside
+
+
 @contextlib.contextmanager
 def locked_folder(path: Path, *, wait: bool = False) -> Iterator[Path]:
     """Yields an empty folder that only this process uses, and deletes it at the end.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rednet_jax.errors import RednetError
-from rednet_jax.files import locked_folder, replacing, write_text
+from rednet_jax.files import locked_folder, replacing, set_aside, write_text
 
 
 def test_text_replaces_the_old_file_without_temporary_files(tmp_path: Path) -> None:
@@ -32,6 +32,19 @@ def test_after_an_exception_the_old_file_is_unchanged(tmp_path: Path) -> None:
         raise KeyError
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_is_set_aside_replaces_nothing(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    for text in "first", "second":
+        target.write_text(text)
+        set_aside(target, "old")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "a.txt.old": "first",
+        "a.txt.old-2": "second",
+    }
+    with pytest.raises(RednetError, match=r"a\.txt: cannot be written \(No such file"):
+        set_aside(target, "old")
 
 
 @pytest.mark.parametrize("path", ["file/below", "folder", "."])

@@ -20,7 +20,7 @@ from orbax.checkpoint import v1 as ocp
 from tqdm import tqdm
 
 from rednet_jax.errors import RednetError
-from rednet_jax.files import write_text, writing
+from rednet_jax.files import set_aside, write_text, writing
 from rednet_jax.reading import read_json
 from rednet_jax.train.checkpoint_files import DIGESTS as DIGESTS
 from rednet_jax.train.checkpoint_files import damage as damage
@@ -151,7 +151,7 @@ class Checkpoints:
         if step not in self._steps():
             steps = ", ".join(map(str, self._steps())) or "none"
             raise RednetError(f"{self._folder}: no checkpoint of step {step}; there are: {steps}")
-        if cause := _result_of_process_0(lambda: damage(self._folder / str(step))):
+        if cause := result_of_process_0(lambda: damage(self._folder / str(step))):
             raise RednetError(f"{self._folder}/{step}: damaged ({cause})")
         return self._restored(step, like)
 
@@ -184,7 +184,7 @@ class Checkpoints:
             return Resumed(from_step, state, reader)
         damaged: dict[int, str] = {}
         resumed = None
-        for step, cause in _result_of_process_0(self._damage_of_steps):
+        for step, cause in result_of_process_0(self._damage_of_steps):
             if cause is None and resumed is None:
                 try:
                     resumed = Resumed(step, *self._restored(step, like(step)))
@@ -263,13 +263,8 @@ class Checkpoints:
             resumed: step that the run resumes from.
         """
         for step, reason in sorted(steps.items()) if jax.process_index() == 0 else ():
-            folder, number = self._folder / str(step), 1
-            aside = self._folder / f"{step}.{kind}"
-            while aside.exists():
-                number += 1
-                aside = self._folder / f"{step}.{kind}-{number}"
-            with writing(folder):
-                folder.rename(aside)
+            folder = self._folder / str(step)
+            aside = set_aside(folder, kind)
             _warn(f"{folder}: {reason}; kept as {aside.name}; the run resumes from step {resumed}")
         if steps and jax.process_count() > 1:
             multihost_utils.sync_global_devices("checkpoints set aside")
@@ -316,7 +311,7 @@ class Checkpoints:
             ) from error
 
 
-def _result_of_process_0(function: Callable[[], Any]) -> Any:
+def result_of_process_0(function: Callable[[], Any]) -> Any:
     """Returns in all processes what `function` returns in process 0: JSON values.
 
     All processes must call this.

@@ -8,8 +8,8 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ import jax
 
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.provenance import provenance
-from rednet_jax.train.checkpoints import Checkpoints
+from rednet_jax.files import set_aside
+from rednet_jax.train.checkpoints import Checkpoints, result_of_process_0
 from rednet_jax.train.distributed import after_the_first, check_alike, check_shared
 from rednet_jax.train.experiment import Experiment
 from rednet_jax.train.folder import changed_data, claim, initial_weights
@@ -25,10 +26,11 @@ from rednet_jax.train.inputs import Inputs
 from rednet_jax.train.lock import only_writer
 from rednet_jax.train.parallel import Parallel, devices
 from rednet_jax.train.report import write_report
-from rednet_jax.train.session import Session, say
+from rednet_jax.train.session import Session, on_host, say
 from rednet_jax.train.state import TrainState, check_parts, initial_train_state, with_weights
 from rednet_jax.train.trace import Trace
-from rednet_jax.train.watch import RunLog
+from rednet_jax.train.watch import METRICS, RunLog, best_of, read_rows
+from rednet_jax.weights.store import BEST, write_weights
 
 
 def train(
@@ -141,6 +143,7 @@ def train(
             }
             stopped = False
             if initial_step < last:
+                _restore_best(run_dir, experiment, checkpoints, form_of_step, initial_step)
                 with _run_log(run_dir, initial_step, start) as log, _stop_on_signals() as stop:
                     session = Session(
                         experiment,
@@ -170,6 +173,52 @@ def _progress(done: int, last: int, experiment: Experiment) -> str:
     if done >= last:
         return f"step {done} is done, no step is left of --stop-after {last}"
     return f"resumes at step {done}"
+
+
+def _restore_best(
+    run_dir: Path,
+    experiment: Experiment,
+    checkpoints: Checkpoints,
+    form_of_step: Callable[[int], TrainState],
+    done: int,
+) -> None:
+    """Replaces the best weights if they are those of a step that runs again.
+
+    The new ones are those of the best step before, from its checkpoint. If that does not exist any
+    more, the file is renamed, and written again once the NME is smaller than at that step.
+
+    Args:
+        run_dir: the run's folder, with the metrics of all steps.
+        experiment: of the run.
+        checkpoints: of the run.
+        form_of_step: returns the expected tree of a step's checkpoint.
+        done: steps done by the state that the run resumes with.
+    """
+
+    def best_steps() -> list[int]:
+        rows = read_rows(run_dir / METRICS)
+        kept = [row for row in rows if row["step"] <= done]
+        bests = (best_of(each, experiment.to_json()["stages"]) for each in (rows, kept))
+        return [0 if best is None else best[1] for best in bests]
+
+    newest, before = result_of_process_0(best_steps)
+    if newest <= done:
+        return
+    average = None
+    if before:
+        with suppress(RednetError):
+            average = on_host(checkpoints.load(before, form_of_step(before))[0].average)
+    best = run_dir / BEST
+    if jax.process_index():
+        return
+    reason = f"because step {newest} runs again"
+    if average is not None:
+        write_weights(best, experiment.model, average)
+        say(f"{best}: now has the weights of step {before}, {reason}")
+    elif best.exists():
+        aside = set_aside(best, "superseded")
+        gone = f", and there is no intact checkpoint of the best step before, {before}"
+        say(f"{best}: renamed to {aside.name}, {reason}{gone if before else ''}")
 
 
 @contextmanager

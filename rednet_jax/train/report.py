@@ -20,11 +20,12 @@ from rednet_jax.train.watch import (
     METRICS,
     VALIDATION,
     Row,
-    comparable_after,
+    best_of,
     image_files,
     image_step,
     read_rows,
 )
+from rednet_jax.weights.store import BEST
 
 REPORT = "report.html"
 
@@ -114,10 +115,6 @@ def _page(run_dir: Path) -> str:
     *begins, total = itertools.accumulate((s["steps"] for s in config["stages"]), initial=0)
     started = [stage for stage in zip(begins, names, strict=True) if stage[0] < max(done, 1)]
     measured = [(row[VALIDATION][-1], row["step"]) for row in rows if VALIDATION in row]
-    after = 0
-    if measured:
-        number = max(number for number, begin in enumerate(begins) if begin < measured[-1][1])
-        after = comparable_after(config["stages"], number)
     images = image_files(run_dir)
     machines = [(row.pop("step"), row) for row in read_rows(run_dir / ENVIRONMENT)]
     environment = jinja2.Environment(
@@ -131,7 +128,8 @@ def _page(run_dir: Path) -> str:
         done=done,
         total=total,
         stage=started[-1][1],
-        best=min(((nme, step) for nme, step in measured if step > after), default=None),
+        best=best_of(rows, config["stages"]),
+        has_best_weights=(run_dir / BEST).exists(),
         newest=measured[-1] if measured else None,
         plots=[(plot.title, _svg(plot, started, done)) for plot in plots(config, rows)],
         image=_data_uri(images[-1]) if images else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import re
 import time
@@ -186,6 +187,25 @@ def comparable_after(stages: Sequence[Mapping[str, Any]], number: int) -> int:
     while number and faces(stages[number - 1]) == faces(stages[number]):
         number -= 1
     return sum(stage["steps"] for stage in stages[:number])
+
+
+def best_of(rows: Sequence[Row], stages: Sequence[Mapping[str, Any]]) -> tuple[float, int] | None:
+    """Returns the smallest validation NME of the last pass, percent, and its step.
+
+    Args:
+        rows: of metrics.jsonl; errors of other faces than those of the newest do not count.
+        stages: of `Experiment.to_json`.
+
+    Returns:
+        None if there is no validation NME.
+    """
+    measured = [(row[VALIDATION][-1], row["step"]) for row in rows if VALIDATION in row]
+    if not measured:
+        return None
+    *begins, _ = itertools.accumulate((stage["steps"] for stage in stages), initial=0)
+    started = (number for number, begin in enumerate(begins) if begin < measured[-1][1])
+    after = comparable_after(stages, max(started, default=0))
+    return min((pair for pair in measured if pair[1] > after), default=None)
 
 
 def _is_row(row: Any) -> bool:

@@ -107,6 +107,13 @@ def test_the_text_of_the_page(run):
     assert text.count("abacus") == 1
 
 
+def test_only_weights_that_exist_are_named(run):
+    phrase = "best.safetensors holds its weights"
+    assert phrase not in write_report(run).read_text()
+    (run / "best.safetensors").touch()
+    assert phrase in write_report(run).read_text()
+
+
 def test_the_best_nme_is_of_the_validation_faces_of_the_newest_stage(run):
     config = copy.deepcopy(CONFIG)
     config["stages"][1]["data"]["validation"] = "300vw/validation"
