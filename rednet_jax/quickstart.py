@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from rednet_jax.evaluate.metrics import jitter
 from rednet_jax.inference.aligner import Aligner
-from rednet_jax.inference.tracker import Tracker, landmark_track
+from rednet_jax.inference.tracker import Tracker
+from rednet_jax.inference.tracking import landmark_track
 from rednet_jax.landmarks.crops import apply_affine, crop_image
 from rednet_jax.landmarks.drawing import draw_landmarks, write_animation, write_image
 from rednet_jax.landmarks.schemes import Scheme

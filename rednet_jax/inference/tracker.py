@@ -211,7 +211,7 @@ class Tracker:
                 self._miss(track)
                 continue
             box = self._face_box(look)
-            if any(_same(box, older.box) for older in followed):
+            if _taken(box, followed):
                 # Two tracks have converged on one face.
                 self._miss(track)
                 continue
@@ -251,16 +251,24 @@ class Tracker:
     def _recover(
         self, image: NDArray[np.uint8], hidden: Sequence[_Track], detections: Sequence[Detection]
     ) -> None:
-        """Moves the crops of hidden faces to detections near them that the network confirms."""
+        """Moves the crops of hidden faces to detections near them that the network confirms.
+
+        Neither the detection nor the confirmed face is that of another track.
+        """
         regions = {}
+        visible = [track for track in self._tracks if not track.hidden]
+        free = [face for face in detections if not _taken(face.box, visible)]
         for track in hidden:
-            overlaps = [intersection_over_union(track.box, face.box) for face in detections]
+            overlaps = [intersection_over_union(track.box, face.box) for face in free]
             if overlaps and max(overlaps) > NEAR_FACE:
-                nearest = detections[int(np.argmax(overlaps))]
+                nearest = free[int(np.argmax(overlaps))]
                 regions[track.row] = Region(*upright_box(nearest))
         for row, look in self._look(image, regions).items():
             (track,) = (track for track in hidden if track.row == row)
-            if look is not None and _mean_confidence(look) > track.face.confidence.mean():
+            others = [other for other in self._tracks if other is not track]
+            if look is None or _taken(self._face_box(look), others):
+                continue
+            if _mean_confidence(look) > track.face.confidence.mean():
                 self._streams.keep(row, look)
                 track.face = track.face._replace(
                     landmarks=look.landmarks, confidence=look.confidence, box=look.region.box
@@ -274,11 +282,7 @@ class Tracker:
         """
         used = {track.row for track in self._tracks}
         free = [row for row in range(self._faces) if row not in used]
-        new = [
-            face
-            for face in by_prominence(detections)
-            if not any(_same(face.box, track.box) for track in self._tracks)
-        ]
+        new = [face for face in by_prominence(detections) if not _taken(face.box, self._tracks)]
         new.sort(key=lambda face: not self._missing.is_near(face.box, self._frame))
         for row in free:
             self._streams.forget(row)
@@ -298,7 +302,7 @@ class Tracker:
             if look is None:
                 continue
             box = self._face_box(look)
-            if any(_same(box, track.box) for track in self._tracks):
+            if _taken(box, self._tracks):
                 continue
             self._streams.keep(row, look)
             detection, face_thumbnail = started[row], self._thumbnail(look)
@@ -375,12 +379,6 @@ class Tracker:
         return bool(inside and SMALLEST_FACE <= max(x1 - x0, y1 - y0) <= 4 * max(height, width))
 
 
-def landmark_track(frames: Sequence[Sequence[Face]], scheme: Scheme) -> NDArray[np.float32]:
-    """Returns the first face's landmarks of T frames, float32 [T, L, 2]; nan without a face."""
-    blank = np.full((scheme.count, 2), np.nan, np.float32)
-    return np.stack([faces[0].landmarks if faces else blank for faces in frames])
-
-
 def _region(
     landmarks: NDArray[np.float32], scheme: Scheme, roll: float, expected: NDArray[np.float32]
 ) -> Region:
@@ -391,8 +389,9 @@ def _region(
     return Region(turned_face_box(landmarks, scheme, roll, expected=expected), roll)
 
 
-def _same(a: NDArray[np.float32], b: NDArray[np.float32]) -> bool:
-    return intersection_over_union(a, b) > SAME_FACE
+def _taken(box: NDArray[np.float32], tracks: Sequence[_Track]) -> bool:
+    """Whether a box is that of the face of one of the tracks."""
+    return any(intersection_over_union(box, track.box) > SAME_FACE for track in tracks)
 
 
 def _mean_confidence(look: Look | None) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from rednet_jax.errors import RednetError
 from rednet_jax.inference.face import Face
 from rednet_jax.inference.streams import Variables
 from rednet_jax.inference.tracker import Tracker
+from rednet_jax.landmarks.schemes import Scheme
 from rednet_jax.media.background import read_ahead
 from rednet_jax.media.sequence import FrameReader, open_frames
 from rednet_jax.model.config import RedNetConfig
@@ -69,6 +70,12 @@ def track(
     if isinstance(source, str | os.PathLike | int):
         return _track_video(tracker, open_frames(source))
     return (TrackedFrame(index, None, tracker.update(image)) for index, image in enumerate(source))
+
+
+def landmark_track(frames: Sequence[Sequence[Face]], scheme: Scheme) -> NDArray[np.float32]:
+    """Returns the first face's landmarks of T frames, float32 [T, L, 2]; nan without a face."""
+    blank = np.full((scheme.count, 2), np.nan, np.float32)
+    return np.stack([faces[0].landmarks if faces else blank for faces in frames])
 
 
 def _track_video(tracker: Tracker, reader: FrameReader) -> Iterator[TrackedFrame]:

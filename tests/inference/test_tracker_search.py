@@ -68,6 +68,35 @@ def test_a_change_of_person_is_detected(fake, portrait):
     assert identities == [0] * 4 + [1] * 4 + [0] * 8
 
 
+@pytest.mark.parametrize(
+    "detected", [box_at(136, 100), box_at(100, 100, 48)], ids=["the visible face", "a small box"]
+)
+def test_a_hidden_face_does_not_move_onto_a_visible_one(fake, detected):
+    """The faces overlap. In a crop around the small box the network sees the visible one."""
+    tracker, net, detector = fake(box_at(100, 100), box_at(136, 100), faces=2)
+    image = picture((100, 100), (136, 100))
+    image[image[..., 0] == 200] = 160
+    image[84:117, 120:153] = 220
+    least = 0.9
+
+    def predict(crop):
+        brightness, width = crop[32, 32, 0], (np.abs(crop[32, :, 0] - 160.0) < 9).sum()
+        if brightness > 200:
+            return mean_face_in_crop(), np.full(68, 0.9)
+        if width < 30:
+            return mean_face_in_crop(), np.full(68, least)
+        scale = 64 / 60
+        return (mean_face_in_crop() - 31.5) * 64 / 48 + 31.5 + [36 * scale, 0], np.full(68, 0.9)
+
+    net.predict = predict
+    for _ in range(4):
+        faces = tracker.update(image)
+        assert [face.identity for face in faces] == [0, 1]
+        for face, x in zip(faces, (100, 136), strict=True):
+            np.testing.assert_allclose(middle(face), [x, 100], atol=2)
+        least, detector.boxes = 0.2, (detected,)
+
+
 def test_another_person_near_a_lost_one_has_a_new_identity(fake, portrait):
     tracker, net, _ = fake(box_at(100, 100))
     a, b = portrait[60:190, 155:285], portrait[10:140, 10:140]

@@ -7,8 +7,7 @@ import pytest
 from inference.fake_tracker import box_at, picture
 
 from rednet_jax.errors import RednetError
-from rednet_jax.inference.tracker import landmark_track
-from rednet_jax.inference.tracking import track
+from rednet_jax.inference.tracking import landmark_track, track
 from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.media.video import VideoReader, write_video
 
