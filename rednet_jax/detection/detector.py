@@ -65,7 +65,12 @@ class Detection:
 
 
 class FaceDetector(Protocol):
-    """An object that finds faces in images."""
+    """An object that finds faces in images.
+
+    The tracker searches whole frames, tiles of them and rotated frames, some of them while it goes
+    on to the next frames. From a detector with the attribute `whole_frames = True` it asks for
+    whole frames only, and waits for the answer.
+    """
 
     def detect(self, image: NDArray[np.uint8]) -> list[Detection]:
         """Returns the faces in an RGB image uint8 [H, W, 3] by descending score, or []."""

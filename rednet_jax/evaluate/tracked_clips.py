@@ -41,9 +41,12 @@ class LabelDetector:
     """A detector that returns the labelled face of a frame of a clip.
 
     Attributes:
+        whole_frames: True, since boxes in parts of a frame would have other coordinates.
         clip: the clip.
         frame: index of the current frame, from 0.
     """
+
+    whole_frames = True
 
     def __init__(self, boxes: Boxes, scheme: Scheme) -> None:
         """Adds a random displacement if `boxes` is 'jitter' or 'jitter-hard'."""

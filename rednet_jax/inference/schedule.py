@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ class SearchSchedule:
     def __init__(self, detector: FaceDetector) -> None:
         """Starts before the first frame of a video."""
         self._detector = detector
+        self._whole_frames = getattr(detector, "whole_frames", False)
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="detector")
         self._search: Future[list[Detection]] | None = None
         self.reset()
@@ -75,6 +76,9 @@ class SearchSchedule:
         if at_once or not tracking:
             return detections + detect_in(self._detector, image, view)
         self._search = self._beside.submit(detect_in, self._detector, image, view)
+        if self._whole_frames:
+            # The detector may know the frame from its caller, who goes on to the next one.
+            wait([self._search])
         return detections
 
     def _view(
@@ -87,12 +91,14 @@ class SearchSchedule:
         if self._search is not None:
             return None
         since, since_whole = frame - self._searched_in, frame - self._whole_searched_in
-        tiles = tile_views(shape)
+        tiles = [] if self._whole_frames else tile_views(shape)
         if not tracking:
             # Without faces the network does not run, so that there is time for two searches.
             if since_whole >= SEARCH_EVERY:
                 return whole
-            return self._next([*tiles, whole._replace(turned=True)]) if since_whole == 1 else None
+            if since_whole != 1 or self._whole_frames:
+                return None
+            return self._next([*tiles, whole._replace(turned=True)])
         if missing:
             if since < SEARCH_EVERY:
                 return None

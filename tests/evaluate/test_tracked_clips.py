@@ -20,6 +20,7 @@ from rednet_jax.evaluate.corrupt import BURST_KINDS, Corruption, burst_parts, bu
 from rednet_jax.evaluate.predictions import score_predictions
 from rednet_jax.evaluate.tracked_clips import FACES, LabelDetector, answers, evaluate_clips
 from rednet_jax.inference.face import Face
+from rednet_jax.inference.schedule import SearchSchedule
 from rednet_jax.landmarks.boxes import landmark_box
 from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.landmarks.normalisers import face_lengths
@@ -262,6 +263,22 @@ def test_the_label_detector_returns_the_labels_box_or_a_displaced_one(clips):
     assert np.ptp(boxes, axis=0).min() > 0.05
     # Pinned, since results must be comparable. Frame 3 is the first labelled one.
     np.testing.assert_allclose(boxes[0], [-0.08211, 0.08840, -0.22790, -0.05656], atol=2e-5)
+
+
+def test_the_label_detector_is_right_in_a_large_frame_without_a_tracked_face(clips):
+    """Neither tiles nor rotated frames are searched."""
+    (clip,) = [clip for clip in clips if clip.name == "one"]
+    detector = LabelDetector("truth", IBUG68)
+    detector.clip = clip
+    searches = SearchSchedule(detector)
+    image = np.zeros((720, 1280, 3), np.uint8)
+    searched = 0
+    for frame in range(FRAMES["one"]):
+        detector.frame = frame
+        for found in searches.detections(image, frame, at_once=False, tracking=False, missing=True):
+            np.testing.assert_array_equal(found.box, landmark_box(clip.landmarks[frame]))
+            searched += 1
+    assert searched > 1
 
 
 def test_the_face_that_overlaps_the_labels_is_chosen(clips):
