@@ -26,7 +26,8 @@ ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 """An image file, a PIL image, or RGB uint8 [H, W, 3]."""
 
 BATCH = 8
-"""Batch size of the network. Batches are padded to it, so that only one shape is compiled."""
+"""Batch size of the network. Batches of two or more faces are padded to it, and a single face is a
+batch of its own, so that two shapes are compiled."""
 
 
 DOUBTFUL = 0.5
@@ -118,32 +119,36 @@ class Aligner:
             RednetError: an image that cannot be read, or an array that is not RGB uint8.
         """
         if isinstance(images, list | tuple):
-            return self.align([image_pixels(image) for image in images])
-        return self.align([image_pixels(images)])[0]
+            return self.align(images)
+        return self.align([images])[0]
 
     def align(
         self,
-        images: Sequence[NDArray[np.uint8]],
+        images: Sequence[ImageLike],
         boxes: Sequence[Sequence[NDArray[np.floating]]] | None = None,
     ) -> list[list[Face]]:
         """Returns the faces of each image, the most prominent first.
 
         Args:
-            images: RGB uint8 [H, W, 3] each, of any sizes.
+            images: of any sizes and kinds, as in `__call__`.
             boxes: for each image, the bounding boxes [4] of its faces' landmarks in image pixels,
                 used instead of the detector. The faces are returned in their order.
 
         Raises:
-            RednetError: a box that lies outside its image.
+            RednetError: an image as in `__call__`, fewer or more lists of boxes than images, or
+                a box that is not finite, has no area, or lies outside its image.
         """
+        if boxes is not None and len(boxes) != len(images):
+            raise RednetError(f"boxes: {len(boxes)} lists instead of {len(images)}, one per image")
+        pixels = [image_pixels(image) for image in images]
         crops: list[_Crop] = []
-        for number, image in enumerate(images):
+        for number, image in enumerate(pixels):
             regions = self._detected(image) if boxes is None else _checked(image, boxes[number])
             crops += [_crop(number, face) for face in regions]
-        results: list[list[Face]] = [[] for _ in images]
+        results: list[list[Face]] = [[] for _ in pixels]
         for start in range(0, len(crops), BATCH):
             part = crops[start : start + BATCH]
-            for crop, face in zip(part, self._faces_of(images, part), strict=True):
+            for crop, face in zip(part, self._faces_of(pixels, part), strict=True):
                 if self._is_face(face) and len(results[crop.image]) != self._faces:
                     results[crop.image].append(face)
         return results
@@ -275,9 +280,16 @@ def _checked(
     image: NDArray[np.uint8], boxes: Sequence[NDArray[np.floating]]
 ) -> list[NDArray[np.float32]]:
     height, width = image.shape[:2]
-    for x0, y0, x1, y1 in boxes:
+    checked = [np.asarray(box, np.float32) for box in boxes]
+    for box in checked:
+        if box.shape != (4,):
+            raise RednetError(f"a box is an array [4], not {list(box.shape)}")
+        x0, y0, x1, y1 = box
+        text = f"the box {x0:g},{y0:g},{x1:g},{y1:g}"
+        if not np.isfinite(box).all():
+            raise RednetError(f"{text} is not finite")
+        if not (x0 < x1 and y0 < y1):
+            raise RednetError(f"{text} has not x0 < x1 and y0 < y1")
         if not (x0 < width and y0 < height and x1 > 0 and y1 > 0):
-            raise RednetError(
-                f"the box {x0:g},{y0:g},{x1:g},{y1:g} lies outside the image of {width}x{height} px"
-            )
-    return [np.asarray(box, np.float32) for box in boxes]
+            raise RednetError(f"{text} lies outside the image of {width}x{height} px")
+    return checked

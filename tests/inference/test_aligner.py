@@ -129,11 +129,46 @@ def test_faces_with_a_low_confidence_are_left_out(network, portrait):
     ids=lambda image: f"{image.dtype}{image.shape}",
 )
 def test_arrays_of_another_shape_or_dtype_are_errors(network, image):
-    with pytest.raises(RednetError, match=r"an image is RGB uint8 \[H, W, 3\], not"):
-        Aligner(network, detector=FixedDetector())(image)
+    aligner = Aligner(network, detector=FixedDetector())
+    for call in (lambda: aligner(image), lambda: aligner.align([image], [[]])):
+        with pytest.raises(RednetError, match=r"an image is RGB uint8 \[H, W, 3\], not"):
+            call()
 
 
-def test_options_out_of_range_and_boxes_outside_the_image_are_errors(network, portrait):
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [
+        ([[5000, 10, 5100, 90]], "the box 5000,10,5100,90 lies outside the image of 512x512 px"),
+        ([[90, 10, 10, 90]], "the box 90,10,10,90 has not x0 < x1 and y0 < y1"),
+        ([[10, 10, 90, 10]], "the box 10,10,90,10 has not x0 < x1 and y0 < y1"),
+        ([[10, 10, np.nan, 90]], "the box 10,10,nan,90 is not finite"),
+        ([[-np.inf, 10, 90, 90]], "the box -inf,10,90,90 is not finite"),
+        ([[10, 10, 90]], r"a box is an array \[4\], not \[3\]"),
+        ([10, 10, 90, 90], r"a box is an array \[4\], not \[\]"),
+    ],
+)
+def test_boxes_that_are_no_boxes_in_the_image_are_errors(network, portrait, boxes, message):
+    with pytest.raises(RednetError, match=message):
+        Aligner(network, detector=FixedDetector()).align([portrait], [boxes])
+
+
+def test_fewer_or_more_lists_of_boxes_than_images_are_errors(network, portrait):
+    for boxes in ([], [[], []]):
+        with pytest.raises(
+            RednetError, match=f"boxes: {len(boxes)} lists instead of 1, one per image"
+        ):
+            Aligner(network, detector=FixedDetector()).align([portrait], boxes)
+
+
+def test_images_with_boxes_may_be_of_every_kind(released, portrait):
+    box = np.array([175, 80, 270, 180])
+    kinds = [portrait_path(), Image.open(portrait_path()).convert("RGBA"), portrait]
+    (face,), *others = released.align(kinds, [[box]] * 3)
+    for (same,) in others:
+        np.testing.assert_allclose(same.landmarks, face.landmarks, atol=1e-3)
+
+
+def test_options_out_of_range_are_errors(network):
     for options, message in (
         ({"feedback_steps": 0}, "feedback steps must be 1 or more, not 0"),
         ({"faces": 0}, "faces must be 1 or more, not 0"),
@@ -141,6 +176,3 @@ def test_options_out_of_range_and_boxes_outside_the_image_are_errors(network, po
     ):
         with pytest.raises(RednetError, match=message):
             Aligner(network, detector=FixedDetector(), **options)
-    box = np.array([5000, 10, 5100, 90], np.float32)
-    with pytest.raises(RednetError, match="5000,10,5100,90 lies outside the image of 512x512 px"):
-        Aligner(network, detector=FixedDetector()).align([portrait], [[box]])
