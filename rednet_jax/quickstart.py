@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +26,7 @@ from rednet_jax.landmarks.schemes import Scheme
 from rednet_jax.landmarks.table import write_landmarks_csv
 from rednet_jax.media.images import read_image
 from rednet_jax.media.video import write_video
-from rednet_jax.model.config import RedNetConfig
-from rednet_jax.weights.store import load
+from rednet_jax.weights.store import Checkpoint, network_of
 
 FRAMES = 48
 FPS = 24
@@ -91,7 +90,7 @@ def portrait_clip() -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
 def quickstart(
     out: str | os.PathLike[str] = "rednet_quickstart",
     *,
-    checkpoint: str | tuple[RedNetConfig, dict[str, Any]] = "compact",
+    checkpoint: Checkpoint = "compact",
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Quickstart:
     """Aligns the portrait, and tracks and measures the clip with K = 1, 2, 3.
@@ -106,7 +105,7 @@ def quickstart(
         RednetError: the checkpoint cannot be read, or a file cannot be written.
     """
     folder = Path(out)
-    config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
+    config, variables = network_of(checkpoint)
     frames, motion = portrait_clip()
     figures, tracks = [], []
     for index, steps in enumerate(FEEDBACK_STEPS):

@@ -28,7 +28,7 @@ from rednet_jax.landmarks.boxes import intersection_over_union, landmark_box
 from rednet_jax.landmarks.crops import apply_affine, crop_image, invert_affine
 from rednet_jax.landmarks.pts import read_pts
 from rednet_jax.media.images import read_image
-from rednet_jax.model.config import RedNetConfig
+from rednet_jax.weights.store import Checkpoint
 
 SIDE = 640
 """Sides of a composite, pixels."""
@@ -71,7 +71,7 @@ class _RecordingDetector:
 
 def bench_detect(
     detector: FaceDetector | None = None,
-    checkpoint: str | tuple[RedNetConfig, dict[str, Any]] = "compact",
+    checkpoint: Checkpoint = "compact",
     *,
     data_dir: Path | None = None,
     infants: Path | None = None,

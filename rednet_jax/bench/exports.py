@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -29,7 +30,7 @@ UNTIMED = ("safetensors", "web")
 
 
 def bench_exports(
-    checkpoint: str = "compact",
+    checkpoint: str | os.PathLike[str] = "compact",
     *,
     out: Path,
     feedback_steps: Sequence[int] = (1, 3),
@@ -90,7 +91,7 @@ def bench_exports(
         seed=0,
     )
     return {
-        "checkpoint": checkpoint,
+        "checkpoint": str(checkpoint),
         "seen": f"{inputs.source}: one stream of {len(inputs.frames)} frames",
         "rounds": rounds,
         "per_row": rows,

@@ -29,7 +29,7 @@ from rednet_jax.compiler_options import inference_options
 from rednet_jax.evaluate.provenance import provenance
 from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.weights.store import load
+from rednet_jax.weights.store import Checkpoint, network_of
 
 OTHER = "other"
 """Part of the operations outside all named scopes, such as the conversion of pixels to floats."""
@@ -150,7 +150,7 @@ class Program:
 
 
 def bench_layers(
-    checkpoint: str | tuple[RedNetConfig, dict[str, Any]] = "compact",
+    checkpoint: Checkpoint = "compact",
     *,
     batches: Sequence[int] = (1, 32),
     timing: Timing | None = None,
@@ -182,7 +182,7 @@ def bench_layers(
     """
     check_batches(batches)
     timing = timing or Timing()
-    config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
+    config, variables = network_of(checkpoint)
     variables = jax.device_put(variables)
     machine = measure_machine(timing)
     steps: list[Row] = []
@@ -194,7 +194,7 @@ def bench_layers(
         steps.append({"batch": batch, **step_row})
         parts += [{"batch": batch, **row} for row in part_rows]
         layers += [{"batch": batch, **row} for row in layer_rows]
-    name = checkpoint if isinstance(checkpoint, str) else "CHECKPOINT"
+    name = "CHECKPOINT" if isinstance(checkpoint, tuple) else str(checkpoint)
     numbers = ",".join(map(str, batches))
     return {
         "checkpoint": name,

@@ -27,7 +27,7 @@ from rednet_jax.evaluate.provenance import provenance
 from rednet_jax.export.folder import require, versions
 from rednet_jax.inference.predict import predict_crops
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.weights.store import load, write_torch_weights
+from rednet_jax.weights.store import Checkpoint, network_of, write_torch_weights
 
 LARGEST_DIFFERENCE, LARGEST_MEDIAN = 0.1, 1e-3
 """Pixels: the largest difference of a point, and the largest median of all points, for two networks
@@ -36,7 +36,7 @@ moves single points by some hundredths of a pixel."""
 
 
 def bench_torch(
-    checkpoint: str | tuple[RedNetConfig, Variables] = "compact",
+    checkpoint: Checkpoint = "compact",
     *,
     batches: Sequence[int] = (1, 32),
     feedback_steps: Sequence[int] = (1, 2, 3),
@@ -79,7 +79,7 @@ def bench_torch(
 
     check_batches([*batches, training_batch])
     timing = timing or Timing(rounds=3, seconds=0.3)
-    config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
+    config, variables = network_of(checkpoint)
     variables = jax.device_put(variables)
     trained = config.architecture != "ijcv_resnet"
     rows = len(batches) * len(feedback_steps) + len(training_steps) * trained
@@ -106,7 +106,7 @@ def bench_torch(
     others = time_other_tools(machine, timing)
     left_out += [row for row in others if "left_out" in row]
     timed = [row for row in others if "left_out" not in row]
-    name = checkpoint if isinstance(checkpoint, str) else "CHECKPOINT"
+    name = "CHECKPOINT" if isinstance(checkpoint, tuple) else str(checkpoint)
     words = [f"rednet bench torch --checkpoint {name} --batch {','.join(map(str, batches))}"]
     words.append(f"--feedback-steps {','.join(map(str, feedback_steps))}")
     origin = provenance(" ".join(words), seed=0)

@@ -18,14 +18,13 @@ from rednet_jax.evaluate.metrics import error_jitter, jitter, point_errors
 from rednet_jax.evaluate.provenance import measured_on
 from rednet_jax.inference.face import Face
 from rednet_jax.inference.smoothing import Smoother
-from rednet_jax.inference.streams import Carry, Variables, is_recurrent
+from rednet_jax.inference.streams import Carry, is_recurrent
 from rednet_jax.inference.tracker import Tracker
 from rednet_jax.landmarks.boxes import intersection_over_union, whole_face_box
 from rednet_jax.landmarks.convert import convert, convert_labelled
 from rednet_jax.landmarks.normalisers import inner_landmarks, normaliser_text
 from rednet_jax.landmarks.schemes import Scheme
-from rednet_jax.model.config import RedNetConfig
-from rednet_jax.weights.store import load
+from rednet_jax.weights.store import Checkpoint, network_of
 
 FACES = 3
 """Faces to track in each clip, as the labelled person may not be the largest."""
@@ -52,7 +51,7 @@ WAYS = (
 
 
 def bench_steadiness(
-    checkpoint: str | tuple[RedNetConfig, Variables] = "compact_video",
+    checkpoint: Checkpoint = "compact_video",
     data: str = "300vw",
     split: str = "validation",
     *,
@@ -86,7 +85,7 @@ def bench_steadiness(
         RednetError: no such data or checkpoint, or labels that cannot be converted to the network's
             scheme.
     """
-    config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
+    config, variables = network_of(checkpoint)
     clips = read_clips(data, split, data_dir)
     scheme = config.scheme
     inner = inner_landmarks(scheme)

@@ -27,7 +27,7 @@ from rednet_jax.landmarks.drawing import draw_landmarks
 from rednet_jax.media.video import VideoReader, write_video
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.quickstart import portrait_clip
-from rednet_jax.weights.store import load
+from rednet_jax.weights.store import Checkpoint, network_of
 
 SIZE = (640, 480)
 """Width and height of the clip."""
@@ -37,7 +37,7 @@ CORNERS = ((32, 0), (352, 0), (32, 240), (352, 240))
 
 
 def bench_track(
-    checkpoint: str | tuple[RedNetConfig, Variables] = "compact_video",
+    checkpoint: Checkpoint = "compact_video",
     *,
     feedback_steps: int = 1,
     faces: Sequence[int] = (1, 4),
@@ -60,7 +60,7 @@ def bench_track(
     Raises:
         RednetError: a checkpoint that cannot be read, or feedback_steps below 1.
     """
-    config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
+    config, variables = network_of(checkpoint)
     detector = YuNet(VIDEO_SEARCH)
     rows = []
     with tempfile.TemporaryDirectory() as name:

@@ -34,8 +34,7 @@ from rednet_jax.landmarks.crops import apply_affine, crop_image, crop_transform,
 from rednet_jax.landmarks.drawing import contact_sheet, draw_landmarks, write_image
 from rednet_jax.landmarks.normalisers import Normaliser, normaliser_text
 from rednet_jax.landmarks.schemes import Scheme
-from rednet_jax.model.config import RedNetConfig
-from rednet_jax.weights.store import load
+from rednet_jax.weights.store import Checkpoint, network_of
 
 FACES = 60
 
@@ -142,7 +141,7 @@ def _drawn(
 
 
 def measure_generated(
-    checkpoint: str | tuple[RedNetConfig, dict[str, Any]],
+    checkpoint: Checkpoint,
     *,
     settings: Sequence[Setting] = SETTINGS,
     faces: int = FACES,
@@ -170,7 +169,7 @@ def measure_generated(
     Raises:
         RednetError: a bad checkpoint, or a sheet that cannot be written.
     """
-    config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
+    config, variables = network_of(checkpoint)
     rows, captions, tiles = [], [], []
     for done, setting in enumerate(settings, 1):
         samples = draw_setting(setting, faces)

@@ -28,7 +28,7 @@ from rednet_jax.landmarks.boxes import whole_face_box
 from rednet_jax.landmarks.crops import crop_image, crop_transform
 from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.weights.store import load
+from rednet_jax.weights.store import Checkpoint, network_of
 
 Floats = NDArray[np.float64]
 
@@ -51,7 +51,7 @@ _BATCH = 32
 
 
 def measure_probes(
-    checkpoint: str | tuple[RedNetConfig, dict[str, Any]],
+    checkpoint: Checkpoint,
     *,
     people: int = PEOPLE,
     faces: int = FACES,
@@ -94,7 +94,7 @@ def measure_probes(
     """
     if people < 6 or faces < 2:
         raise RednetError(f"{people} people with {faces} faces each cannot be split; 6 with 2 can")
-    config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
+    config, variables = network_of(checkpoint)
     photographs = {part: _photographs(config, part, data_dir) for part in ("train", "validation")}
     crops, targets = draw_people(config, people, faces)
     report(1, 3)

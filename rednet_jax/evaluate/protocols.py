@@ -26,7 +26,7 @@ from rednet_jax.landmarks.crops import apply_affine, crop_image, crop_transform
 from rednet_jax.landmarks.normalisers import Normaliser, check_normaliser, default_normaliser
 from rednet_jax.landmarks.schemes import Scheme
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.weights.store import checkpoint_name, load
+from rednet_jax.weights.store import Checkpoint, checkpoint_name, network_of
 
 Boxes = Literal["truth", "detector", "jitter", "jitter-hard"]
 
@@ -189,7 +189,7 @@ def answer_split(
 
 
 def evaluate_split(
-    checkpoint: str | tuple[RedNetConfig, dict[str, Any]],
+    checkpoint: Checkpoint,
     data: str,
     split: str,
     *,
@@ -226,7 +226,7 @@ def evaluate_split(
             be measured, or a file that cannot be written.
     """
     check_steps(feedback_steps)
-    config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
+    config, variables = network_of(checkpoint)
     normaliser = normaliser or default_normaliser(config.scheme)
     check_normaliser(normaliser, config.scheme)
     samples = read_split(data, split, data_dir)
@@ -239,7 +239,7 @@ def evaluate_split(
     )
     if predictions is not None:
         write_predictions(predictions, labels, landmarks[-1])
-    name = checkpoint_name(checkpoint) if isinstance(checkpoint, str) else config.architecture
+    name = checkpoint_name(checkpoint)
     result = figures(
         labels,
         [(steps, landmarks[steps - 1]) for steps in feedback_steps],

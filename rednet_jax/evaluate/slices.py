@@ -33,8 +33,7 @@ from rednet_jax.evaluate.metrics import face_errors
 from rednet_jax.evaluate.protocols import Boxes, answer_split
 from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.landmarks.normalisers import measurable, normaliser_text
-from rednet_jax.model.config import RedNetConfig
-from rednet_jax.weights.store import load
+from rednet_jax.weights.store import Checkpoint, network_of
 
 Floats = NDArray[np.floating]
 Indices = NDArray[np.intp]
@@ -167,7 +166,7 @@ def slice_row(
 
 
 def measure_slices(
-    checkpoint: str | tuple[RedNetConfig, dict[str, Any]],
+    checkpoint: Checkpoint,
     data: str = "300w",
     split: str = "validation",
     *,
@@ -200,7 +199,7 @@ def measure_slices(
         RednetError: an unknown data set or split, a bad checkpoint, a checkpoint of another scheme
             than `ibug68`, or no face is found.
     """
-    config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
+    config, variables = network_of(checkpoint)
     if config.scheme != IBUG68:
         raise RednetError(f"slices need landmarks of ibug68, not of {config.scheme.name}")
     samples = read_split(data, split, data_dir)

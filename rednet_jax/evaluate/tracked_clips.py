@@ -21,7 +21,6 @@ from rednet_jax.evaluate.predictions import write_predictions
 from rednet_jax.evaluate.protocols import JITTER, Boxes, check_steps
 from rednet_jax.evaluate.provenance import eval_command, measured_on
 from rednet_jax.inference.face import Face
-from rednet_jax.inference.streams import Variables
 from rednet_jax.inference.tracker import Tracker
 from rednet_jax.landmarks.boxes import (
     intersection_over_union,
@@ -30,8 +29,7 @@ from rednet_jax.landmarks.boxes import (
 )
 from rednet_jax.landmarks.normalisers import Normaliser, check_normaliser, default_normaliser
 from rednet_jax.landmarks.schemes import Scheme
-from rednet_jax.model.config import RedNetConfig
-from rednet_jax.weights.store import checkpoint_name, load
+from rednet_jax.weights.store import Checkpoint, checkpoint_name, network_of
 
 FACES = 3
 """Faces to track in each clip with the detector, as the labelled person may not be the largest."""
@@ -73,7 +71,7 @@ class LabelDetector:
 
 
 def evaluate_clips(
-    checkpoint: str | tuple[RedNetConfig, Variables],
+    checkpoint: Checkpoint,
     data: str,
     split: str,
     *,
@@ -127,7 +125,7 @@ def evaluate_clips(
     check_steps(feedback_steps)
     if every < 1:
         raise RednetError(f"every must be 1 or more, not {every}")
-    config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
+    config, variables = network_of(checkpoint)
     normaliser = normaliser or default_normaliser(config.scheme)
     check_normaliser(normaliser, config.scheme)
     clips = read_clips(data, split, data_dir)
@@ -165,7 +163,7 @@ def evaluate_clips(
     landmarks = {steps: np.concatenate(of_clips) for steps, of_clips in tracks.items()}
     if predictions is not None:
         write_predictions(predictions, labels, landmarks[max(landmarks)])
-    name = checkpoint_name(checkpoint) if isinstance(checkpoint, str) else config.architecture
+    name = checkpoint_name(checkpoint)
     result = figures(
         labels,
         [(steps, landmarks[steps]) for steps in feedback_steps],

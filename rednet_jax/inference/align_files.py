@@ -19,7 +19,7 @@ from rednet_jax.inference.face import MIN_CONFIDENCE, Face
 from rednet_jax.landmarks.drawing import draw_landmarks, write_image
 from rednet_jax.landmarks.table import FACE_COLUMNS, landmarks_csv, read_boxes_csv
 from rednet_jax.media.images import ENDINGS, read_image
-from rednet_jax.model.config import RedNetConfig
+from rednet_jax.weights.store import Checkpoint
 
 _NOT_IMAGES_NAMED = 3
 
@@ -96,7 +96,7 @@ def rounded(values: Any) -> Any:
 def align_files(
     paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
-    checkpoint: str | tuple[RedNetConfig, dict[str, Any]] = "compact",
+    checkpoint: Checkpoint = "compact",
     feedback_steps: int = 3,
     faces: int | None = 1,
     min_confidence: float = MIN_CONFIDENCE,

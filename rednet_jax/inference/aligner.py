@@ -19,8 +19,7 @@ from rednet_jax.inference.face import MIN_CONFIDENCE, Face
 from rednet_jax.inference.predict import predict_crops
 from rednet_jax.landmarks.crops import apply_affine, crop_image, crop_transform
 from rednet_jax.media.images import image_errors, read_image, rgb_pixels
-from rednet_jax.model.config import RedNetConfig
-from rednet_jax.weights.store import load
+from rednet_jax.weights.store import Checkpoint, network_of
 
 ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 """An image file, a PIL image, or RGB uint8 [H, W, 3]."""
@@ -71,7 +70,7 @@ class Aligner:
 
     def __init__(
         self,
-        checkpoint: str | tuple[RedNetConfig, dict[str, Any]] = "compact",
+        checkpoint: Checkpoint = "compact",
         *,
         feedback_steps: int = 3,
         faces: int | None = None,
@@ -97,7 +96,7 @@ class Aligner:
             raise RednetError(f"faces must be 1 or more, not {faces}")
         if not 0 <= min_confidence <= 1:
             raise RednetError(f"min confidence must be 0 to 1, not {min_confidence}")
-        self.config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
+        self.config, variables = network_of(checkpoint)
         # Without this, every call would copy the variables to the device.
         self._variables = jax.device_put(variables)
         self._detector = detector or YuNet()
@@ -210,7 +209,7 @@ class Aligner:
 
 def align(
     images: ImageLike | list[ImageLike] | tuple[ImageLike, ...],
-    checkpoint: str | tuple[RedNetConfig, dict[str, Any]] = "compact",
+    checkpoint: Checkpoint = "compact",
     *,
     feedback_steps: int = 3,
     faces: int | None = None,

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import NamedTuple, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +30,7 @@ from rednet_jax.landmarks.table import IDENTITY, landmarks_csv
 from rednet_jax.media.background import read_ahead, write_behind
 from rednet_jax.media.sequence import FrameReader, open_frames
 from rednet_jax.media.video import VideoFrame, write_video
-from rednet_jax.model.config import RedNetConfig
-from rednet_jax.weights.store import load
+from rednet_jax.weights.store import Checkpoint, network_of
 
 Output = str | os.PathLike[str]
 
@@ -68,7 +67,7 @@ class TrackedVideo(NamedTuple):
 def track_file(
     video: str | os.PathLike[str] | int,
     *,
-    checkpoint: str | tuple[RedNetConfig, dict[str, Any]] = "compact_video",
+    checkpoint: Checkpoint = "compact_video",
     faces: int = 1,
     feedback_steps: int = 1,
     smooth: bool | None = None,
@@ -126,7 +125,7 @@ def track_file(
     identities: list[str] = []
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(open_frames(video, fps))
-        config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
+        config, variables = network_of(checkpoint)
         tracker = Tracker((config, variables), faces=faces, feedback_steps=feedback_steps)
         if smooth is None:
             smooth = not is_recurrent(variables)

@@ -20,7 +20,7 @@ from rednet_jax.inference.face import Face
 from rednet_jax.inference.missing import Missing
 from rednet_jax.inference.schedule import SearchSchedule
 from rednet_jax.inference.search import VIDEO_SEARCH
-from rednet_jax.inference.streams import Carry, Look, Region, Streams, Variables
+from rednet_jax.inference.streams import Carry, Look, Region, Streams
 from rednet_jax.inference.thumbnails import Thumbnail
 from rednet_jax.landmarks.boxes import (
     face_roll,
@@ -30,8 +30,7 @@ from rednet_jax.landmarks.boxes import (
 )
 from rednet_jax.landmarks.crops import apply_affine, invert_affine
 from rednet_jax.landmarks.schemes import Scheme
-from rednet_jax.model.config import RedNetConfig
-from rednet_jax.weights.store import load
+from rednet_jax.weights.store import Checkpoint, network_of
 
 SURE_ABOVE = 0.3
 """Least mean confidence of a new face; a tracked face may be below it, but not for long."""
@@ -119,7 +118,7 @@ class Tracker:
 
     def __init__(
         self,
-        checkpoint: str | tuple[RedNetConfig, Variables] = "compact_video",
+        checkpoint: Checkpoint = "compact_video",
         *,
         faces: int = 1,
         feedback_steps: int = 1,
@@ -141,7 +140,7 @@ class Tracker:
         for name, value in {"faces": faces, "feedback steps": feedback_steps}.items():
             if value < 1:
                 raise RednetError(f"{name} must be 1 or more, not {value}")
-        self.config, variables = load(checkpoint) if isinstance(checkpoint, str) else checkpoint
+        self.config, variables = network_of(checkpoint)
         self._faces = faces
         self._searches = SearchSchedule(detector or YuNet(VIDEO_SEARCH))
         self._streams = Streams(

@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from rednet_jax.detection.detector import FaceDetector
 from rednet_jax.errors import RednetError
 from rednet_jax.inference.face import Face
-from rednet_jax.inference.streams import Variables
 from rednet_jax.inference.tracker import Tracker
 from rednet_jax.landmarks.schemes import Scheme
 from rednet_jax.media.background import read_ahead
 from rednet_jax.media.sequence import FrameReader, open_frames
-from rednet_jax.model.config import RedNetConfig
+from rednet_jax.weights.store import Checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +37,7 @@ class TrackedFrame:
 
 def track(
     source: str | os.PathLike[str] | int | Iterable[NDArray[np.uint8]],
-    checkpoint: str | tuple[RedNetConfig, Variables] = "compact_video",
+    checkpoint: Checkpoint = "compact_video",
     *,
     faces: int = 1,
     feedback_steps: int = 1,

@@ -30,6 +30,9 @@ BEST = "best.safetensors"
 
 Variables = dict[str, Any]
 
+Checkpoint = str | os.PathLike[str] | tuple[RedNetConfig, Variables]
+"""A released name, a safetensors file, a run folder, or a network (config, variables)."""
+
 _CONFIG = "rednet_config"
 # Largest size of a face's response maps, and side of the network's image in pixels.
 _LARGEST_MAPS, _LARGEST_SIDE = 2**25, 4096
@@ -67,6 +70,15 @@ def load(
     return read_weights(find(checkpoint), encoder=encoder, decoder=decoder)
 
 
+def network_of(checkpoint: Checkpoint) -> tuple[RedNetConfig, Variables]:
+    """Returns a network as it is, and a name, file or folder as `load` reads it.
+
+    Raises:
+        RednetError: as `load` raises it.
+    """
+    return checkpoint if isinstance(checkpoint, tuple) else load(checkpoint)
+
+
 def load_with(
     model: RedNetConfig, checkpoint: str | os.PathLike[str]
 ) -> tuple[RedNetConfig, Variables]:
@@ -99,8 +111,11 @@ def find(checkpoint: str | os.PathLike[str]) -> Path:
     return path
 
 
-def checkpoint_name(checkpoint: str | os.PathLike[str]) -> str:
-    """Returns the name of a checkpoint: its released name, or the last part of its path."""
+def checkpoint_name(checkpoint: Checkpoint) -> str:
+    """Returns the name of a checkpoint: its released name, the last part of its path, or the
+    architecture of a network."""
+    if isinstance(checkpoint, tuple):
+        return checkpoint[0].architecture
     path = Path(checkpoint)
     return path.resolve().name if path.is_dir() else path.stem
 

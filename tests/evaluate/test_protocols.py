@@ -114,7 +114,7 @@ def test_provenance_identifies_weights_and_labels(network, data_dir, tmp_path):
     path = tmp_path / "tiny.safetensors"
     write_weights(path, config, variables)
     options = {"data_dir": data_dir, "feedback_steps": (2, 1), "boxes": "jitter"}
-    origin = evaluate_split(str(path), "300w", "validation", **options)["provenance"]
+    origin = evaluate_split(path, "300w", "validation", **options)["provenance"]
     assert origin["command"] == (
         "rednet eval tiny --data 300w --split validation --normaliser inter-ocular "
         "--feedback-steps 2,1 --boxes jitter"

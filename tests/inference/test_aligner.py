@@ -13,6 +13,7 @@ from rednet_jax.detection.detector import Detection
 from rednet_jax.errors import RednetError
 from rednet_jax.inference.aligner import BATCH, Aligner
 from rednet_jax.quickstart import portrait_path
+from rednet_jax.weights.store import write_weights
 
 FIVE = (slice(36, 42), slice(42, 48), slice(30, 31), slice(48, 49), slice(54, 55))
 """Landmarks whose means are a detector's five points: eyes, nose, corners of the mouth."""
@@ -150,6 +151,14 @@ def test_arrays_of_another_shape_or_dtype_are_errors(network, image):
 def test_boxes_that_are_no_boxes_in_the_image_are_errors(network, portrait, boxes, message):
     with pytest.raises(RednetError, match=message):
         Aligner(network, detector=FixedDetector()).align([portrait], [boxes])
+
+
+def test_a_checkpoint_may_be_a_path(network, portrait, tmp_path):
+    write_weights(tmp_path / "tiny.safetensors", *network)
+    detector, faces = FixedDetector(at(175, 80)), []
+    for checkpoint in (network, tmp_path / "tiny.safetensors"):
+        faces += rednet_jax.align(portrait, checkpoint, detector=detector)
+    np.testing.assert_array_equal(faces[0].landmarks, faces[1].landmarks)
 
 
 def test_fewer_or_more_lists_of_boxes_than_images_are_errors(network, portrait):

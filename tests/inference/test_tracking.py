@@ -10,6 +10,7 @@ from rednet_jax.errors import RednetError
 from rednet_jax.inference.tracking import landmark_track, track
 from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.media.video import VideoReader, write_video
+from rednet_jax.weights.store import write_weights
 
 
 def test_track_computes_a_frame_only_on_next(network, portrait):
@@ -50,6 +51,11 @@ def test_a_file_is_tracked_like_its_frames_and_raises_at_the_end_if_it_is_trunca
         next(cut)
     with pytest.raises(RednetError, match="missing"):
         track(tmp_path / "missing.mp4", network)
+
+
+def test_a_checkpoint_may_be_a_path(network, portrait, tmp_path):
+    write_weights(tmp_path / "tiny.safetensors", *network)
+    assert len(list(track([portrait], tmp_path / "tiny.safetensors"))) == 1
 
 
 def test_invalid_arguments_are_errors(network):

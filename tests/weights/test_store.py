@@ -120,6 +120,14 @@ def test_a_run_folder_stands_for_its_best_weights(network, file):
     assert load(str(folder))[0] == network[0]
 
 
+def test_a_network_may_be_given_as_it_is_or_by_a_name_or_a_path(network, file):
+    assert store.network_of(network) is network
+    for checkpoint in (file, str(file)):
+        assert store.network_of(checkpoint)[0] == network[0]
+    names = [store.checkpoint_name(checkpoint) for checkpoint in (network, file, "compact")]
+    assert names == ["compact", file.stem, "compact"]
+
+
 def test_a_released_name_takes_precedence_over_a_folder_of_that_name(
     network, file, tmp_path, monkeypatch
 ):
