@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -213,7 +214,7 @@ def _named(paths: Sequence[str | os.PathLike[str]]) -> tuple[dict[str, Path], li
         if not images:
             raise RednetError(f"{path}: no image in this folder")
         files += images
-        if others := [p for p in inside if p not in set(images)]:
+        if others := [p for p in inside if p.suffix.lower() not in ENDINGS]:
             names = ", ".join(p.name for p in others[:_NOT_IMAGES_NAMED])
             more = len(others) - _NOT_IMAGES_NAMED
             rest = f" and {more} more" if more > 0 else ""
@@ -224,8 +225,9 @@ def _named(paths: Sequence[str | os.PathLike[str]]) -> tuple[dict[str, Path], li
     root = os.path.commonpath([path if path.is_dir() else path.parent for path in arguments])
     below = [file.relative_to(root) for file in absolute]
     stems = [path.with_suffix("").as_posix() for path in below]
+    counts = Counter(stems)
     named: dict[str, Path] = {}
     for file, path, stem in zip(files, below, stems, strict=True):
-        name = stem if stems.count(stem) == 1 else path.as_posix()
+        name = stem if counts[stem] == 1 else path.as_posix()
         named.setdefault(name, file)
     return named, skipped

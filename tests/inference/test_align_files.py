@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import PurePath
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from rednet_jax.errors import RednetError
-from rednet_jax.inference.align_files import align_files
+from rednet_jax.inference.align_files import _named, align_files
 from rednet_jax.landmarks.boxes import landmark_box
 from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.landmarks.drawing import draw_landmarks
@@ -164,6 +165,16 @@ def test_other_files_of_a_folder_are_reported(network, save, boxes):
     assert aligned.failures == [
         f"{path.parent}: skipped files without an image extension: notes.txt"
     ]
+
+
+def test_the_time_for_names_is_in_proportion_to_the_files(tmp_path, monkeypatch):
+    for number in range(100):
+        (tmp_path / f"{number}.png").touch()
+        (tmp_path / f"{number}.txt").touch()
+    hashed = []
+    monkeypatch.setattr(PurePath, "__hash__", lambda path: hashed.append(path) or id(path))
+    assert len(_named([tmp_path])[0]) == 100
+    assert len(hashed) < 1000
 
 
 def test_ctrl_c_keeps_the_results_so_far(network, save, boxes, tmp_path):
