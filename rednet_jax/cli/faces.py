@@ -50,7 +50,8 @@ def add_commands(commands: shared.Commands) -> None:
         output.add_argument(
             "--json",
             metavar="OUT",
-            help="landmarks, confidences, boxes and scores as JSON (default: not written)",
+            help="landmarks, confidences, boxes and scores as JSON; - is standard output "
+            "(default: not written)",
         )
         output.add_argument(
             "--overlay",
@@ -131,8 +132,10 @@ def align(args: argparse.Namespace) -> int:
     from rednet_jax.inference.align_files import align_files
     from rednet_jax.inference.face import MIN_CONFIDENCE
 
+    if args.csv == args.json == "-":
+        raise RednetError("--csv and --json cannot both go to standard output")
     outputs = [args.csv, args.json, args.overlay]
-    to_stdout = args.csv == "-" or not any(outputs)
+    print_csv, print_json = args.csv == "-" or not any(outputs), args.json == "-"
     with progress("image") as report:
         aligned = align_files(
             args.images,
@@ -141,13 +144,15 @@ def align(args: argparse.Namespace) -> int:
             faces=args.faces,
             min_confidence=MIN_CONFIDENCE if args.min_confidence is None else args.min_confidence,
             boxes=args.boxes,
-            csv=None if to_stdout else args.csv,
-            json=args.json,
+            csv=None if print_csv else args.csv,
+            json=None if print_json else args.json,
             overlay=args.overlay,
             report=report,
         )
-    if to_stdout:
+    if print_csv:
         print(aligned.csv(), end="")
+    elif print_json:
+        print(aligned.json(), end="")
     else:
         images, with_face = len(aligned.faces), sum(map(bool, aligned.faces.values()))
         count = sum(map(len, aligned.faces.values()))

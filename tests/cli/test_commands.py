@@ -54,6 +54,21 @@ def test_align_prints_the_table_or_writes_it(checkpoint, here, run):
     assert [path.name for path in (here / "drawn").iterdir()] == ["astronaut.png"]
 
 
+def test_align_prints_json(checkpoint, here, run):
+    command = "align", PORTRAIT, "--checkpoint", checkpoint
+    status, out, errors = run(*command, "--json", "-")
+    assert (status, errors) == (0, [])
+    (image,) = json.loads(out)["images"]
+    assert image["name"] == "astronaut" and len(image["faces"]) == 1
+    status, table, errors = run(*command, "--json", "a.json", "--csv", "-")
+    assert (status, errors, len(table.splitlines())) == (0, [], 2)
+    assert (here / "a.json").read_text() == out
+    status, out, errors = run(*command, "--json", "-", "--csv", "-")
+    assert (status, out) == (2, "")
+    assert errors == ["rednet: --csv and --json cannot both go to standard output"]
+    assert [path.name for path in here.iterdir()] == ["a.json"]
+
+
 def test_one_bad_image_among_good_ones_is_status_1(checkpoint, here, run):
     (here / "bad.png").touch()
     status, out, errors = run(
