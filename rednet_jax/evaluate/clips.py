@@ -133,6 +133,9 @@ def follow(
         windows: W windows.
         feedback_steps: K, passes of the network per frame.
         carry: which parts of the state a frame passes to the next.
+
+    Raises:
+        RednetError: an unknown `carry`.
     """
     size = config.input_size
     faces = windows.faces

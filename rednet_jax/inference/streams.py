@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rednet_jax.compiler_options import inference_options
+from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.crops import (
     apply_affine,
     compose_affine,
@@ -39,7 +40,13 @@ def is_recurrent(variables: Variables) -> bool:
 
 
 def carried_state(config: RedNetConfig, state: rednet.State, carry: Carry) -> rednet.State:
-    """Returns the parts of a state that a frame passes to the next; the others are initial."""
+    """Returns the parts of a state that a frame passes to the next; the others are initial.
+
+    Raises:
+        RednetError: an unknown `carry`.
+    """
+    if carry not in get_args(Carry):
+        raise RednetError(f"carry: {carry!r} is not one of {', '.join(get_args(Carry))}")
     if carry == "all":
         return state
     initial = rednet.initial_state(config, len(state.passes), state.feedback.dtype)
@@ -105,6 +112,9 @@ class Streams:
             rows: number of faces that can be tracked at the same time.
             feedback_steps: K.
             carry: the state carried from frame to frame.
+
+        Raises:
+            RednetError: an unknown `carry`.
         """
         self._config = config
         self._step = functools.partial(

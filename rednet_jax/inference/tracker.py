@@ -135,7 +135,8 @@ class Tracker:
             detector: finds the faces; `YuNet(VIDEO_SEARCH)` if None.
 
         Raises:
-            RednetError: the checkpoint cannot be read, or faces or feedback_steps is below 1.
+            RednetError: the checkpoint cannot be read, faces or feedback_steps is below 1, or an
+                unknown `carry`.
         """
         for name, value in {"faces": faces, "feedback steps": feedback_steps}.items():
             if value < 1:

@@ -6,10 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from inference.fake_tracker import FakeDetector
 from PIL import Image
 
+from rednet_jax.errors import RednetError
 from rednet_jax.inference import streams as module
 from rednet_jax.inference.streams import Region, Streams, is_recurrent
+from rednet_jax.inference.tracker import Tracker
 from rednet_jax.landmarks.crops import apply_affine, crop_image, crop_transform, invert_affine
 from rednet_jax.model import rednet
 
@@ -130,6 +133,15 @@ def test_state_that_is_not_carried_is_initial(recurrent, frames, carry, between)
     np.testing.assert_allclose(look.landmarks, points, atol=1e-2)
     everything, _ = by_hand(recurrent, frames, boxes, 1)
     assert np.abs(points - everything).max() > 0.1
+
+
+def test_an_unknown_state_to_carry_is_an_error(network):
+    for streams in (
+        lambda: Streams(*network, 1, feedback_steps=1, carry="none"),
+        lambda: Tracker(network, carry="none", detector=FakeDetector()),
+    ):
+        with pytest.raises(RednetError, match="carry: 'none' is not one of all, feedback, nothing"):
+            streams()
 
 
 def test_a_second_look_starts_from_the_state_before_the_frame(streams, recurrent, frames):
