@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from rednet_jax.compiler_options import inference_options
 from rednet_jax.data.crops import FaceCrops, face_crops
+from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.metrics import face_errors, jitter
 from rednet_jax.evaluate.protocols import Crops
 from rednet_jax.inference.face import Face
@@ -27,7 +28,7 @@ from rednet_jax.landmarks.crops import (
     crop_transform,
     invert_affine,
 )
-from rednet_jax.landmarks.normalisers import measurable
+from rednet_jax.landmarks.normalisers import default_normaliser, measurable, needed
 from rednet_jax.landmarks.schemes import Scheme
 from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig
@@ -99,19 +100,28 @@ class Track(NamedTuple):
 def clip_windows(
     data: str, split: str, *, margin: float, size: int, data_dir: Path | None = None
 ) -> ClipWindows:
-    """Returns the windows of a split of clips; arguments and errors as in `face_crops`."""
+    """Returns the windows of a split of clips, at least one; arguments as in `face_crops`.
+
+    Raises:
+        RednetError: as `face_crops` raises it, or no frame can be measured.
+    """
     faces = face_crops(data, split, margin=margin, size=size, data_dir=data_dir)
     known = measurable(faces.labelled, faces.scheme)
     rows = []
     for start, end in zip(faces.starts[:-1], faces.starts[1:], strict=True):
         labelled = start + np.flatnonzero(known[start:end])
+        if not len(labelled):
+            continue
         targets = np.linspace(start, max(start, end - FRAMES), WINDOWS)
         # In a clip hardly longer than a window, both may start with the same frame.
         firsts = {int(labelled[np.abs(labelled - place).argmin()]) for place in targets}
-        for first in sorted(firsts if len(labelled) else ()):
+        for first in sorted(firsts):
             frames = np.arange(first, first + FRAMES)
             rows.append(np.where(frames < end, frames, -1))
-    return ClipWindows(faces, np.asarray(rows, np.int64).reshape(-1, FRAMES))
+    if not rows:
+        lacking = needed(default_normaliser(faces.scheme), faces.scheme)
+        raise RednetError(f"{data} {split}: no face has {lacking} labelled")
+    return ClipWindows(faces, np.asarray(rows, np.int64))
 
 
 def follow(

@@ -46,6 +46,9 @@ def predict_crops(
         feedback_steps: K.
         batch: batch size; the last batch is padded, so that only one shape is compiled.
     """
+    if not len(crops):
+        empty = np.zeros((feedback_steps, 0, config.scheme.count, 2), np.float32)
+        return empty, empty[..., 0]
     batch = min(batch, len(crops))
     landmarks, confidence = [], []
     for start in range(0, len(crops), batch):

@@ -170,9 +170,9 @@ class Tracker:
             image: RGB uint8 [H, W, 3].
 
         Raises:
-            RednetError: the frame has another shape or dtype.
+            RednetError: the frame has another shape or dtype, or no pixels.
         """
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise RednetError(f"a frame is uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
         cut = self._cuts.update(image)
         if cut:

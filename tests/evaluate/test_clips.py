@@ -1,10 +1,13 @@
 """Batched tracking of clips during training."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 from data.miniature_300vw import FRAMES, prepare_300vw
 
+from rednet_jax.errors import RednetError
 from rednet_jax.evaluate import clips
 from rednet_jax.evaluate.metrics import face_errors, jitter
 from rednet_jax.landmarks.boxes import landmark_box
@@ -44,6 +47,18 @@ def test_a_short_clip_is_one_window_from_the_first_labelled_frame(windows):
         assert valid[-1] == end - 1 and (np.diff(valid) == 1).all()
         assert windows.faces.labelled[valid[0]].all()
         assert not windows.faces.labelled[start : valid[0]].any()
+
+
+def test_a_clip_without_a_frame_that_can_be_measured_has_no_window(windows, monkeypatch):
+    labelled = windows.faces.labelled.copy()
+    faces = dataclasses.replace(windows.faces, labelled=labelled)
+    monkeypatch.setattr(clips, "face_crops", lambda *_, **options: faces)
+    labelled[: faces.starts[1], 36] = False
+    second = clips.clip_windows("300vw", "train", margin=2.0, size=96)
+    np.testing.assert_array_equal(second.frames, windows.frames[1:])
+    labelled[:, 36] = False
+    with pytest.raises(RednetError, match="300vw train: no face has both outer eye corners"):
+        clips.clip_windows("300vw", "train", margin=2.0, size=96)
 
 
 def test_crops_are_cut_around_the_landmarks_of_the_frame_before(windows, followed):

@@ -63,7 +63,12 @@ def test_invalid_arguments_are_errors(network):
         track([], network, feedback_steps=0)
     with pytest.raises(RednetError, match="faces must be 1 or more, not 0"):
         track([], network, faces=0)
-    for frame in (np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3)), np.zeros((8, 8, 4), np.uint8)):
+    for frame in (
+        np.zeros((8, 8), np.uint8),
+        np.zeros((8, 8, 3)),
+        np.zeros((8, 8, 4), np.uint8),
+        np.zeros((0, 0, 3), np.uint8),
+    ):
         with pytest.raises(RednetError, match="a frame is uint8"):
             next(track([frame], network))
 
