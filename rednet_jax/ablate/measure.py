@@ -179,6 +179,8 @@ def _both_readouts(
     """Returns points [2, K, N, L, 2] of each pass, crop pixels: of f_REG, and of the maps."""
     batch = min(BATCH, len(crops))
     batches = []
+    # Otherwise, every batch would copy the variables to the device.
+    variables = jax.device_put(variables)
     for start in range(0, len(crops), batch):
         part = crops[start : start + batch]
         full = np.zeros((batch, *crops.shape[1:]), np.uint8)

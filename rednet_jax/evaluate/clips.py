@@ -156,6 +156,8 @@ def follow(
         whole_face_box(points, faces.scheme, labelled)
         for points, labelled in zip(truth, faces.labelled[first], strict=True)
     ]
+    # Otherwise, every frame would copy the variables to the device.
+    variables = jax.device_put(variables)
     before: NDArray[np.float64] | None = None
     affines, predicted = [], []
     for frame in windows.frames.T:

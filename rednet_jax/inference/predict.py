@@ -49,6 +49,8 @@ def predict_crops(
     if not len(crops):
         empty = np.zeros((feedback_steps, 0, config.scheme.count, 2), np.float32)
         return empty, empty[..., 0]
+    # Otherwise, every batch would copy the variables to the device.
+    variables = jax.device_put(variables)
     batch = min(batch, len(crops))
     landmarks, confidence = [], []
     for start in range(0, len(crops), batch):

@@ -61,6 +61,19 @@ def test_a_clip_without_a_frame_that_can_be_measured_has_no_window(windows, monk
         clips.clip_windows("300vw", "train", margin=2.0, size=96)
 
 
+def test_the_variables_are_copied_to_the_device_once(narrow, windows, monkeypatch):
+    config = narrow("compact")
+    passed = []
+
+    def step(config, variables, state, crops, *rest):
+        passed.append(variables["params"])
+        return np.tile(config.scheme.shape * 30 + 30, (len(crops), 1, 1)), state
+
+    monkeypatch.setattr(clips, "_compiled_step", lambda: step)
+    clips.follow(config, {"params": np.zeros(3, np.float32)}, windows, 1)
+    assert isinstance(passed[0], jax.Array) and all(leaf is passed[0] for leaf in passed)
+
+
 def test_crops_are_cut_around_the_landmarks_of_the_frame_before(windows, followed):
     config, track = followed
     crops = clips.frames_of(config, windows, track, np.arange(len(track.faces)))
