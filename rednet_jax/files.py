@@ -23,13 +23,24 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yields a temporary file as `staged` does, for a block that only writes it.
+
+    Raises:
+        RednetError: the file cannot be written; also for an OSError in the block.
+    """
+    with staged(path) as partial, writing(path):
+        yield partial
+
+
+@contextlib.contextmanager
+def staged(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields the path of a temporary file, which replaces `path` at the end of the block.
 
     After an exception in the block, `path` is unchanged. Its folder is created if it does not
-    exist.
+    exist. Exceptions of the block pass unchanged, since they may be those of other files.
 
     Raises:
-        RednetError: the file cannot be written.
+        RednetError: the folder cannot be created, or the file cannot be replaced.
     """
     # The target of a symbolic link is replaced, not the link.
     target = Path(os.path.realpath(path))
@@ -39,10 +50,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         if target.exists() and not (target.is_file() or target.is_dir()):
             # A device or a pipe must not be replaced by a file.
             raise RednetError(f"{path}: cannot be written (not a regular file)")
-        try:
-            yield partial
+    try:
+        yield partial
+        with writing(path):
             os.replace(partial, target)
-        finally:
+    finally:
+        with writing(path):
             partial.unlink(missing_ok=True)
 
 

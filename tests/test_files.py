@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rednet_jax.errors import RednetError
-from rednet_jax.files import locked_folder, replacing, set_aside, write_text
+from rednet_jax.files import locked_folder, replacing, set_aside, staged, write_text
 
 
 def test_text_replaces_the_old_file_without_temporary_files(tmp_path: Path) -> None:
@@ -45,6 +45,19 @@ def test_what_is_set_aside_replaces_nothing(tmp_path: Path) -> None:
     }
     with pytest.raises(RednetError, match=r"a\.txt: cannot be written \(No such file"):
         set_aside(target, "old")
+
+
+def test_an_error_of_a_long_block_is_not_one_of_the_file(tmp_path: Path) -> None:
+    target = tmp_path / "file.txt"
+    target.write_text("old")
+    with pytest.raises(ConnectionResetError), staged(target) as partial:
+        partial.write_text("half")
+        raise ConnectionResetError
+    assert target.read_text() == "old"
+    with pytest.raises(RednetError, match=r"file.txt: cannot be written \("), staged(target):
+        # There is no temporary file.
+        pass
+    assert list(tmp_path.iterdir()) == [target]
 
 
 @pytest.mark.parametrize("path", ["file/below", "folder", "."])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -13,13 +14,13 @@ import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rednet_jax.errors import RednetError
-from rednet_jax.files import check_writable, replacing, write_text
+from rednet_jax.files import check_writable, staged, write_text, writing
 from rednet_jax.inference.align_files import rounded
 from rednet_jax.inference.face import Face
 from rednet_jax.inference.smoothing import Smoother
@@ -134,9 +135,9 @@ def track_file(
         draw = None
         if out is not None:
             draw = stack.enter_context(_drawn_video(out, reader))
-        lines = None
+        write_line = None
         if jsonl is not None:
-            lines = stack.enter_context(_lines(jsonl))
+            write_line = stack.enter_context(_lines(jsonl))
         frames = stack.enter_context(contextlib.closing(read_ahead(reader)))
         # A camera may run for days: its landmarks are kept in memory only if they are written.
         keep = landmarks is not None or not reader.live
@@ -153,9 +154,8 @@ def track_file(
                 identities.append(str(tracked[0].identity) if tracked else "")
             if draw is not None:
                 draw((frame, tracked))
-            if lines is not None:
-                lines.write(json_line(count, frame.seconds, tracked) + "\n")
-                lines.flush()
+            if write_line is not None:
+                write_line(json_line(count, frame.seconds, tracked))
             report(count, reader.frame_count)
             if stopped.is_set():
                 break
@@ -231,12 +231,25 @@ def _drawn_video(
 
 
 @contextlib.contextmanager
-def _lines(path: Output) -> Iterator[TextIO]:
+def _lines(path: Output) -> Iterator[Callable[[str], None]]:
+    """Yields a function that writes a line at once."""
     if path == STDOUT:
-        yield sys.stdout
+        yield functools.partial(print, flush=True)
         return
-    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
-        yield file
+    with staged(path) as partial:
+        with writing(path):
+            file = partial.open("w", encoding="utf-8")
+
+        def write(line: str) -> None:
+            with writing(path):
+                print(line, file=file, flush=True)
+
+        try:
+            yield write
+        finally:
+            # After a failed write, this fails, too.
+            with writing(path):
+                file.close()
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from rednet_jax.errors import RednetError
-from rednet_jax.files import replacing
+from rednet_jax.files import staged
 
 MISSING_FRAMES = 3
 """A video that ends more than this many frames before its declared end was cut short. Complete
@@ -355,7 +355,7 @@ def write_video(
     ticks = rate.numerator * -(-TICKS // rate.numerator)
     if Path(path).suffix.lower() not in (".mp4", ".m4v"):
         raise RednetError(f"{path}: cannot be written (an MP4 file needs the extension .mp4)")
-    with replacing(path) as partial:
+    with staged(path) as partial:
         try:
             # FFmpeg interprets relative names with a colon as addresses.
             with av.open(str(partial.absolute()), "w", format="mp4") as container:

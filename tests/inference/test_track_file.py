@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -100,6 +103,18 @@ def test_lines_are_written_to_standard_output(network, video, tmp_path, monkeypa
     track_file(video, checkpoint=network, jsonl="-")
     lines = capsys.readouterr().out.splitlines()
     assert [json.loads(line)["frame"] for line in lines] == list(range(1, 13))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_that_ends_is_no_error_of_another_output(network, video, tmp_path, monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    pipe = os.fdopen(writer, "w")
+    monkeypatch.setattr(sys, "stdout", pipe)
+    with pytest.raises(BrokenPipeError):
+        track_file(video, checkpoint=network, out=tmp_path / "drawn.mp4", jsonl="-")
+    with contextlib.suppress(BrokenPipeError):
+        pipe.close()
     assert list(tmp_path.iterdir()) == []
 
 

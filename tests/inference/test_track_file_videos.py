@@ -95,6 +95,22 @@ def test_an_unwritable_folder_is_an_error(network, tmp_path):
             track_file(video, checkpoint=network, **{kind: closed / "b.mp4"})
 
 
+def test_a_full_disk_is_an_error_of_the_lines(network, tmp_path):
+    """A limit on file sizes simulates a full disk after the first frame."""
+    video = encoded(tmp_path / "a.mp4", steps(8), "libx264", "yuv420p")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def report(done, total):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+
+    try:
+        with pytest.raises(RednetError, match=r"b.jsonl: cannot be written \(File too large\)"):
+            track_file(video, checkpoint=network, jsonl=tmp_path / "b.jsonl", report=report)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
 @pytest.mark.slow
 def test_memory_is_bounded_for_4k_video(network, tmp_path):
     video = encoded(tmp_path / "a.mp4", steps(12, (3840, 2160)), "libx264", "yuv420p")
