@@ -16,6 +16,7 @@ from PIL import Image
 
 from rednet_jax.errors import RednetError
 from rednet_jax.media.images import ENDINGS, read_image
+from rednet_jax.media.rates import frame_rate
 from rednet_jax.media.video import LARGEST, VideoFrame, VideoReader
 
 FPS = Fraction(25)
@@ -88,13 +89,12 @@ class ImageSequence:
             fps: frames per second.
 
         Raises:
-            RednetError: fps is not positive, there is no image, or the first cannot be read.
+            RednetError: no video can have the frame rate, there is no image, or the first cannot be
+                read.
         """
-        if not fps > 0:
-            raise RednetError(f"fps: {fps} is not positive")
         self.name, self.live = os.fspath(source), False
         self.broken: str | None = None
-        self.fps, self.pixel_aspect = Fraction(fps).limit_denominator(60_000), Fraction(1)
+        self.fps, self.pixel_aspect = frame_rate(fps), Fraction(1)
         path = Path(source)
         self._files = _images_in(path) if path.is_dir() else _images_like(path)
         if not self._files:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from rednet_jax.errors import RednetError
 from rednet_jax.files import staged
+from rednet_jax.media.rates import frame_rate
 
 MISSING_FRAMES = 3
 """A video that ends more than this many frames before its declared end was cut short. Complete
@@ -347,10 +348,11 @@ def write_video(
         A function that appends a frame of that size.
 
     Raises:
-        RednetError: the file cannot be written, or has another extension.
+        RednetError: the file cannot be written or has another extension, or no video can have the
+            frame rate.
     """
     width, height = size
-    rate = Fraction(fps).limit_denominator(60_000)
+    rate = frame_rate(fps)
     # A frame interval is a whole number of ticks, so that players compute the exact rate.
     ticks = rate.numerator * -(-TICKS // rate.numerator)
     if Path(path).suffix.lower() not in (".mp4", ".m4v"):

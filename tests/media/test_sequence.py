@@ -76,7 +76,7 @@ def test_images_are_resized_to_the_first(tmp_path):
         ("", {}, "no image in this folder"),
         ("f_%d.png", {}, r"f_%d\.png: no image has such"),
         ("none/f_%d.png", {}, r"f_%d\.png: no image has such"),
-        ("", {"fps": 0}, "fps: 0 is not positive"),
+        ("", {"fps": 0}, "fps: 0 is not a frame rate"),
         ("a.mp4", {"fps": 30}, "fps is only for images"),
     ],
 )
