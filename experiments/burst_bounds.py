@@ -16,7 +16,6 @@ other work: 5 minutes.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +27,7 @@ from rednet_jax.evaluate.burst_windows import BurstWindows, burst_windows
 from rednet_jax.evaluate.clips import Followed, clip_windows, follow, track_of
 from rednet_jax.evaluate.corrupt import BURST_KINDS
 from rednet_jax.evaluate.provenance import provenance
-from rednet_jax.files import write_text
+from rednet_jax.files import write_json, write_text
 from rednet_jax.landmarks.crops import apply_affine, invert_affine
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.weights.store import fingerprint, load
@@ -92,7 +91,7 @@ def main(checkpoint: str, data_dir: Path | None) -> None:
         "provenance": origin,
     }
     path = RESULTS / f"{checkpoint}_burst_bounds.json"
-    write_text(path, json.dumps(result, indent=2) + "\n")
+    write_json(path, result)
     write_text(path.with_suffix(".md"), _page(result))
 
 

@@ -11,7 +11,6 @@ prepared. 2 CPU cores, shared with other work: 16 minutes.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,7 +18,7 @@ from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.corrupt import Corruption, Kind
 from rednet_jax.evaluate.provenance import provenance
 from rednet_jax.evaluate.tracked_clips import evaluate_clips
-from rednet_jax.files import write_text
+from rednet_jax.files import write_json, write_text
 
 RESULTS = Path(__file__).parent / "results"
 DATA = ("300vw", "synthetic_clips")
@@ -42,7 +41,7 @@ def main(checkpoint: str, data_dir: Path | None) -> None:
             of_kinds[kind] = found
             path = RESULTS / f"{checkpoint}_corrupt.json"
             result = {"checkpoint": checkpoint, "clips": of_data, "provenance": origin}
-            write_text(path, json.dumps(result, indent=2) + "\n")
+            write_json(path, result)
             write_text(path.with_suffix(".md"), _page(checkpoint, of_data))
 
 

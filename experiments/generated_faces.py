@@ -20,7 +20,7 @@ from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.metrics import face_errors
 from rednet_jax.evaluate.protocols import evaluate_split
 from rednet_jax.evaluate.provenance import provenance
-from rednet_jax.files import write_text
+from rednet_jax.files import write_json
 from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.landmarks.normalisers import normaliser_text
 
@@ -58,7 +58,7 @@ def main(run_dir: Path, data_dir: Path | None) -> None:
         "trained_on_generated_faces": measured,
         "experiment": experiment,
     }
-    write_text(RESULT, json.dumps(result, indent=2) + "\n")
+    write_json(RESULT, result)
     nme = measured["per_step"][0]["nme"]
     print(f"{RESULT}: NME {nme:.2f} %, of the mean shape {result['mean_shape_nme']:.2f} %")
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +21,7 @@ from rednet_jax.data.folder import data_folder
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.provenance import provenance
 from rednet_jax.export.folder import EXPORT, read_export
-from rednet_jax.files import write_text
+from rednet_jax.files import write_json
 from rednet_jax.weights.store import fingerprint, load
 
 RESULTS = Path(__file__).parent / "results"
@@ -61,7 +60,7 @@ def main(checkpoint: str, folder: Path, data_dir: Path) -> None:
     result = provenance(command, seed=0)
     result["versions"] |= versions
     result |= {"checkpoint": checkpoint, "weights": weights, "per_row": rows}
-    write_text(RESULTS / f"{checkpoint}_parity.json", json.dumps(result, indent=2) + "\n")
+    write_json(RESULTS / f"{checkpoint}_parity.json", result)
 
 
 def _row(

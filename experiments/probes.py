@@ -12,7 +12,6 @@ it. The second form names a network that is not released. lfw must be prepared.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from rednet_jax.ablate.verdict import decide
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.probes import HALVES, MEANS, measure_probes
 from rednet_jax.evaluate.provenance import provenance
-from rednet_jax.files import write_text
+from rednet_jax.files import write_json, write_text
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -47,7 +46,7 @@ def main(checkpoint: str, name: str | None, data_dir: Path | None) -> None:
     )
     path = RESULTS / f"{name}_probes.json"
     result = {"network": name, **found, "claims": list(_claims(name, found)), "provenance": origin}
-    write_text(path, json.dumps(result, indent=2) + "\n")
+    write_json(path, result)
     write_text(path.with_suffix(".md"), _page(name, found))
 
 

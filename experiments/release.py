@@ -42,7 +42,7 @@ from rednet_jax.evaluate.calibration import calibrate
 from rednet_jax.evaluate.generated import measure_generated
 from rednet_jax.evaluate.provenance import provenance
 from rednet_jax.evaluate.slices import measure_slices
-from rednet_jax.files import write_text
+from rednet_jax.files import write_json, write_text
 from rednet_jax.inference.streams import is_recurrent
 from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig
@@ -222,7 +222,7 @@ def _measure(
         "generated": measure_generated(checkpoint, sheet=image),
     }
     for what, figures in (("300w_validation", result), ("slices", slices)):
-        write_text(results_dir / f"{name}_{what}.json", json.dumps(figures, indent=2) + "\n")
+        write_json(results_dir / f"{name}_{what}.json", figures)
     write_card(name, weights_dir=weights_dir, results_dir=results_dir)
 
 

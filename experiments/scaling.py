@@ -9,7 +9,6 @@ two minutes of a CPU.
 
 from __future__ import annotations
 
-import json
 import math
 import textwrap
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 from rednet_jax.bench.chips import H100, TPU_V5P
 from rednet_jax.bench.hlo import KINDS
 from rednet_jax.bench.scaling import CHIPS, FILLED, SHARES, bench_scaling
-from rednet_jax.files import write_text
+from rednet_jax.files import write_json, write_text
 
 RESULT = Path(__file__).parent / "results" / "scaling.json"
 PAGE = Path(__file__).parent / "scaling.md"
@@ -262,7 +261,7 @@ def _estimate(rows: list[dict[str, Any]], chip: str) -> str:
 def main() -> None:
     """Counts, and writes both files."""
     result = bench_scaling() | {"command": "python experiments/scaling.py"}
-    write_text(RESULT, json.dumps(result, indent=2) + "\n")
+    write_json(RESULT, result)
     write_text(PAGE, page(result))
     print(f"{RESULT}\n{PAGE}")
 

@@ -10,7 +10,6 @@ matrices. Run nothing else at the same time. Two CPU cores: 2 minutes.
 from __future__ import annotations
 
 import functools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from rednet_jax.ablate.plan import load_ablation
 from rednet_jax.bench.machine import Timing, measure_machine, milliseconds, portrait_crops
 from rednet_jax.bench.runtimes import time_row
 from rednet_jax.evaluate.provenance import provenance
-from rednet_jax.files import write_text
+from rednet_jax.files import write_json
 from rednet_jax.inference.predict import predict_crops
 from rednet_jax.model.rednet import init
 
@@ -51,7 +50,7 @@ def main() -> None:
         rows.append(row)
         print(row, flush=True)
     result = {"machine": machine._asdict(), "rows": rows, "provenance": origin}
-    write_text(HERE / "results" / "shape_times.json", json.dumps(result, indent=2) + "\n")
+    write_json(HERE / "results" / "shape_times.json", result)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ Writes experiments/results/video_jitter.json and a table beside it; needs the we
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from rednet_jax.bench.steadiness import bench_steadiness
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.bootstrap import mean_difference, paired_interval
 from rednet_jax.evaluate.provenance import provenance
-from rednet_jax.files import write_text
+from rednet_jax.files import write_json, write_text
 
 EXPERIMENTS = Path(__file__).parent
 RESULT = EXPERIMENTS / "results" / "video_jitter.json"
@@ -73,7 +72,7 @@ def main(runs_dir: Path, data_dir: Path | None) -> None:
         ],
         "provenance": origin,
     }
-    write_text(RESULT, json.dumps(result, indent=2) + "\n")
+    write_json(RESULT, result)
     write_text(RESULT.with_suffix(".md"), _page(result))
 
 

@@ -1,13 +1,15 @@
-"""Atomic writing of files, and locked folders."""
+"""Atomic writing of files, results as JSON, and locked folders."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rednet_jax.errors import RednetError
 
@@ -102,6 +104,21 @@ def set_aside(path: Path, kind: str) -> Path:
     with writing(path):
         path.rename(aside)
     return aside
+
+
+def write_json(path: str | os.PathLike[str], result: Any) -> None:
+    """Writes the `json_text` of a result, atomically.
+
+    Raises:
+        RednetError: the file cannot be written.
+    """
+    write_text(path, json_text(result))
+
+
+def json_text(result: Any) -> str:
+    """Returns a result as indented JSON; nan and infinities become null, since JSON has neither."""
+    plain = json.loads(json.dumps(result), parse_constant=lambda name: None)
+    return json.dumps(plain, indent=2) + "\n"
 
 
 @contextlib.contextmanager

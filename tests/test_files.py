@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rednet_jax.errors import RednetError
-from rednet_jax.files import locked_folder, replacing, set_aside, staged, write_text
+from rednet_jax.files import json_text, locked_folder, replacing, set_aside, staged, write_json, write_text
 
 
 def test_text_replaces_the_old_file_without_temporary_files(tmp_path: Path) -> None:
@@ -17,6 +19,17 @@ def test_text_replaces_the_old_file_without_temporary_files(tmp_path: Path) -> N
     write_text(target, "näher\n")
     assert target.read_bytes() == "näher\n".encode()
     assert list(target.parent.iterdir()) == [target]
+
+
+def test_values_that_json_has_not_are_null(tmp_path: Path) -> None:
+    values = {
+        "mean": float("nan"),
+        "rows": [{"low": -float("inf")}, (1.5, None, np.float64("inf"))],
+    }
+    write_json(tmp_path / "result.json", values)
+    text = (tmp_path / "result.json").read_text()
+    assert text == json_text(values) and text.startswith('{\n  "mean": null,\n')
+    assert json.loads(text) == {"mean": None, "rows": [{"low": None}, [1.5, None, None]]}
 
 
 def test_bytes_of_a_file_name_are_written_unchanged(tmp_path: Path) -> None:

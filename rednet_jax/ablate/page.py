@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from rednet_jax.ablate.table import FAILED, MEASURED, MISSING
-from rednet_jax.files import replacing, write_text
+from rednet_jax.files import replacing, write_json, write_text
 
 TITLES = {
     "truth": "boxes of the labels",
@@ -29,7 +28,7 @@ def write_results(result: dict[str, Any], out: Path) -> list[Path]:
     """
     stem = out / result["name"]
     files = [stem.with_name(f"{stem.name}.{kind}") for kind in ("json", "md", "png")]
-    write_text(files[0], json.dumps(result, indent=2) + "\n")
+    write_json(files[0], result)
     write_text(files[1], page(result))
     draw(result, files[2])
     return files

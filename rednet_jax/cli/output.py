@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -29,15 +28,14 @@ def print_result(
     as_text: Callable[[dict[str, Any]], str] | None = None,
 ) -> None:
     """Prints the numbers of a result and writes it as JSON to a path; '-' prints only the JSON."""
-    from rednet_jax.files import write_text
+    from rednet_jax.files import json_text, write_json
 
-    text = json.dumps(result, indent=2) + "\n"
     if path == "-":
-        print(text, end="")
+        print(json_text(result), end="")
         return
     print((as_text or _rows_text)(result))
     if path is not None:
-        write_text(path, text)
+        write_json(path, result)
 
 
 def _rows_text(result: dict[str, Any]) -> str:

@@ -7,7 +7,6 @@ everything exported from the weights is calibrated.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ from rednet_jax.evaluate.metrics import point_errors
 from rednet_jax.evaluate.protocols import Boxes, crop_split, in_image
 from rednet_jax.evaluate.provenance import measured_on
 from rednet_jax.evaluate.reliability import draw_reliability, reliability_bins, scores, sigmoid
-from rednet_jax.files import write_text
+from rednet_jax.files import write_json
 from rednet_jax.inference.predict import predict_crops
 from rednet_jax.landmarks.normalisers import normaliser_text
 from rednet_jax.model.config import RedNetConfig
@@ -300,7 +299,7 @@ def calibrate(
     }
     write_weights(file, config, scale_confidence(config, variables, *chosen))
     draw_reliability(result, Path(out) / "reliability.png")
-    write_text(Path(out) / "calibration.json", json.dumps(result, indent=2) + "\n")
+    write_json(Path(out) / "calibration.json", result)
     return result
 
 

@@ -207,11 +207,13 @@ def test_import_lists_every_array(checkpoint, here, run):
 
 
 def test_bench_prints_what_it_measures(here, run, monkeypatch):
-    monkeypatch.setattr(scan, "bench_scan", lambda: {"device": "cpu", "step_ms": 4.56789})
+    result = {"device": "cpu", "step_ms": 4.56789, "memory_mb": float("nan")}
+    monkeypatch.setattr(scan, "bench_scan", lambda: result)
     status, out, errors = run("bench", "scan", "--json", "a.json")
     assert (status, errors) == (0, [])
-    assert out == "device cpu\nstep_ms 4.568\n"
-    assert json.loads((here / "a.json").read_text()) == {"device": "cpu", "step_ms": 4.56789}
+    assert out == "device cpu\nstep_ms 4.568\nmemory_mb nan\n"
+    assert json.loads((here / "a.json").read_text()) == {**result, "memory_mb": None}
+    assert run("bench", "scan", "--json", "-")[1] == (here / "a.json").read_text()
 
 
 def test_ctrl_c_is_one_error_line(checkpoint, grey_video, here, run, monkeypatch):
