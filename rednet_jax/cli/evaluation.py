@@ -44,6 +44,7 @@ def add_commands(commands: shared.Commands) -> None:
             metavar="N",
             help="for clips: track only every Nth frame, as if heads moved faster (default: 1)",
         )
+        shared.add_carry(network, "for clips: ", default=None)
         network.add_argument(
             "--corrupt",
             metavar="KIND[:STRENGTH[:SEED]]",
@@ -141,6 +142,7 @@ def evaluate(args: argparse.Namespace) -> int:
             ("checkpoint", "CHECKPOINT"),
             ("feedback_steps", "--feedback-steps"),
             ("every", "--every"),
+            ("carry", "--carry"),
             ("boxes", "--boxes"),
             ("corrupt", "--corrupt"),
             ("predictions", "--predictions"),
@@ -155,14 +157,13 @@ def evaluate(args: argparse.Namespace) -> int:
         raise RednetError("either CHECKPOINT or --predictions-in is required (see --help)")
     else:
         clips = holds_clips(args.data)
-        if args.every is not None:
+        of_clips = {"every": args.every, "carry": args.carry, "corrupt": args.corrupt}
+        for name, value in of_clips.items():
+            if value is None:
+                continue
             if not clips:
-                raise RednetError(f"--every is only for clips: {args.data} has images")
-            how["every"] = args.every
-        if args.corrupt is not None:
-            if not clips:
-                raise RednetError(f"--corrupt is only for clips: {args.data} has images")
-            how["corrupt"] = parse_corruption(args.corrupt)
+                raise RednetError(f"--{name} is only for clips: {args.data} has images")
+            how[name] = parse_corruption(value) if name == "corrupt" else value
         with progress("frame" if clips else "face") as report:
             result = (evaluate_clips if clips else evaluate_split)(
                 args.checkpoint,

@@ -81,11 +81,12 @@ def add_commands(commands: shared.Commands) -> None:
             metavar="N",
             help="maximum number of faces to track (default: %(default)s)",
         )
+        shared.add_carry(tracking)
         tracking.add_argument(
             "--smooth",
             action=argparse.BooleanOptionalAction,
             help="smooth the landmarks with a one-euro filter (default: on, unless the network was "
-            "trained on clips)",
+            "trained on clips and carries all state)",
         )
         output = command.add_argument_group(
             "output",
@@ -178,6 +179,7 @@ def track(args: argparse.Namespace) -> int:
             checkpoint=args.checkpoint,
             faces=args.faces,
             feedback_steps=args.feedback_steps,
+            carry=args.carry,
             smooth=args.smooth,
             out=args.out,
             landmarks=args.landmarks,

@@ -106,6 +106,16 @@ def add_all_steps(options: Options, verb: str, default: tuple[int, ...] | None =
     )
 
 
+def add_carry(options: Options, where: str = "", default: str | None = "all") -> None:
+    options.add_argument(
+        "--carry",
+        choices=("all", "feedback", "nothing"),
+        default=default,
+        help=f"{where}state carried from frame to frame: all, the feedback maps only, or nothing, "
+        "which aligns each frame alone (default: all)",
+    )
+
+
 def add_batch(options: Options) -> None:
     options.add_argument(
         "--batch",

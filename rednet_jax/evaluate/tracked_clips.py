@@ -21,6 +21,7 @@ from rednet_jax.evaluate.predictions import write_predictions
 from rednet_jax.evaluate.protocols import JITTER, Boxes, check_steps
 from rednet_jax.evaluate.provenance import eval_command, measured_on
 from rednet_jax.inference.face import Face
+from rednet_jax.inference.streams import Carry
 from rednet_jax.inference.tracker import Tracker
 from rednet_jax.landmarks.boxes import (
     intersection_over_union,
@@ -78,6 +79,7 @@ def evaluate_clips(
     data_dir: Path | None = None,
     feedback_steps: Sequence[int] = (1,),
     every: int = 1,
+    carry: Carry = "all",
     boxes: Boxes = "truth",
     detector: FaceDetector | None = None,
     normaliser: Normaliser | None = None,
@@ -101,6 +103,7 @@ def evaluate_clips(
         data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
         feedback_steps: all K to measure.
         every: use every `every`-th frame only: heads move that much faster.
+        carry: the state carried from frame to frame.
         boxes: how the tracker detects a face.
         detector: for boxes 'detector', called from several threads if there are several K; the
             tracker's own if None.
@@ -118,9 +121,9 @@ def evaluate_clips(
         bursts, in the ten frames `after` one, and `outside`.
 
     Raises:
-        RednetError: a K or `every` below 1, an unknown data set or split, a bad checkpoint, clips
-            that are too short for a burst, no frame that can be measured or has a prediction, or a
-            file that cannot be written.
+        RednetError: a K or `every` below 1, an unknown `carry`, data set or split, a bad
+            checkpoint, clips that are too short for a burst, no frame that can be measured or has a
+            prediction, or a file that cannot be written.
     """
     check_steps(feedback_steps)
     if every < 1:
@@ -140,6 +143,7 @@ def evaluate_clips(
             (config, variables),
             faces=FACES if boxes == "detector" else 1,
             feedback_steps=steps,
+            carry=carry,
             detector=detector if boxes == "detector" else by_labels,
         )
         for steps in dict.fromkeys(feedback_steps)
@@ -183,6 +187,7 @@ def evaluate_clips(
         feedback_steps=listed,
         boxes=boxes,
         every=every,
+        carry=carry,
         corrupt=corrupt,
     )
     seed = 0 if corrupt is None else corrupt.seed

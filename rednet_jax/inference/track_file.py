@@ -24,7 +24,7 @@ from rednet_jax.files import check_writable, staged, write_text, writing
 from rednet_jax.inference.align_files import rounded
 from rednet_jax.inference.face import Face
 from rednet_jax.inference.smoothing import Smoother
-from rednet_jax.inference.streams import is_recurrent
+from rednet_jax.inference.streams import Carry, is_recurrent
 from rednet_jax.inference.tracker import Tracker
 from rednet_jax.landmarks.drawing import draw_landmarks
 from rednet_jax.landmarks.table import IDENTITY, landmarks_csv
@@ -71,6 +71,7 @@ def track_file(
     checkpoint: Checkpoint = "compact_video",
     faces: int = 1,
     feedback_steps: int = 1,
+    carry: Carry = "all",
     smooth: bool | None = None,
     out: Output | None = None,
     landmarks: Output | None = None,
@@ -89,8 +90,9 @@ def track_file(
         checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
         faces: maximum number of faces that are tracked.
         feedback_steps: K, passes of the network for each frame.
+        carry: the state carried from frame to frame.
         smooth: whether to smooth the landmarks with a one-euro filter. None smooths unless f_tRNN
-            of the network was trained.
+            of the network was trained and its state is carried.
         out: MP4 file (H.264, no sound) for the video with the landmarks drawn. It has every frame
             that could be decoded, rotated as the video's metadata say, at its time.
         landmarks: CSV file, or '-' for standard output, for the landmarks of the face with the
@@ -105,7 +107,7 @@ def track_file(
 
     Raises:
         RednetError: the video or the checkpoint cannot be read, faces or feedback_steps is below 1,
-            or an output cannot be written.
+            an unknown `carry`, or an output cannot be written.
     """
     if out is None and landmarks is None and jsonl is None:
         stem = _stem(video)
@@ -127,9 +129,11 @@ def track_file(
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(open_frames(video, fps))
         config, variables = network_of(checkpoint)
-        tracker = Tracker((config, variables), faces=faces, feedback_steps=feedback_steps)
+        tracker = Tracker(
+            (config, variables), faces=faces, feedback_steps=feedback_steps, carry=carry
+        )
         if smooth is None:
-            smooth = not is_recurrent(variables)
+            smooth = carry != "all" or not is_recurrent(variables)
         smoother = Smoother() if smooth else None
         stopped = stack.enter_context(_interrupted())
         draw = None

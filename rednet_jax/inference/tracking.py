@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rednet_jax.detection.detector import FaceDetector
 from rednet_jax.errors import RednetError
 from rednet_jax.inference.face import Face
+from rednet_jax.inference.streams import Carry
 from rednet_jax.inference.tracker import Tracker
 from rednet_jax.landmarks.schemes import Scheme
 from rednet_jax.media.background import read_ahead
@@ -41,6 +42,7 @@ def track(
     *,
     faces: int = 1,
     feedback_steps: int = 1,
+    carry: Carry = "all",
     detector: FaceDetector | None = None,
 ) -> Iterator[TrackedFrame]:
     """Tracks faces through a video.
@@ -55,17 +57,20 @@ def track(
         checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
         faces: maximum number of faces that are tracked.
         feedback_steps: K, passes of the network for each frame.
+        carry: the state carried from frame to frame.
         detector: finds the faces; `YuNet(VIDEO_SEARCH)` if None.
 
     Returns:
         An iterator over the frames with their faces; each frame is computed by `next`.
 
     Raises:
-        RednetError: the video or the checkpoint cannot be read, or faces or feedback_steps is below
-            1. The iterator raises it for a frame that is no RGB uint8 array and, after the last
-            frame that could be read, for a damaged or truncated file.
+        RednetError: the video or the checkpoint cannot be read, faces or feedback_steps is below 1,
+            or an unknown `carry`. The iterator raises it for a frame that is no RGB uint8 array
+            and, after the last frame that could be read, for a damaged or truncated file.
     """
-    tracker = Tracker(checkpoint, faces=faces, feedback_steps=feedback_steps, detector=detector)
+    tracker = Tracker(
+        checkpoint, faces=faces, feedback_steps=feedback_steps, carry=carry, detector=detector
+    )
     if isinstance(source, str | os.PathLike | int):
         return _track_video(tracker, open_frames(source))
     return (TrackedFrame(index, None, tracker.update(image)) for index, image in enumerate(source))

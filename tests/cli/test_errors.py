@@ -58,6 +58,15 @@ INVALID = {
         "eval W --data 300w --split full --corrupt dark",
         "--corrupt is only for clips: 300w has images",
     ),
+    "carried state of images": (
+        "eval W --data 300w --split full --carry nothing",
+        "--carry is only for clips: 300w has images",
+    ),
+    "carried state of predictions": (
+        "eval --predictions-in a.csv --data 300vw --split a --carry nothing",
+        "--carry cannot be used with --predictions-in",
+    ),
+    "unknown state to carry": ("track V --checkpoint W --carry none", "'none'"),
     "unknown corruption": ("eval W --data 300vw --split a --corrupt fog", "corrupt.kind: 'fog'"),
     "corruption without strength": (
         "eval W --data 300vw --split a --corrupt dark:0",

@@ -49,8 +49,11 @@ def face(identity, landmarks):
 class FakeTracker:
     """Returns the labels, shifted by K percent of the face; K = 2 loses the face in frame 5."""
 
-    def __init__(self, checkpoint, *, faces, feedback_steps, detector):
+    carry = "all"
+
+    def __init__(self, checkpoint, *, faces, feedback_steps, carry, detector):
         assert (faces, detector is None) == ((FACES, True) if self.detects else (1, False))
+        assert carry == self.carry
         self.steps = feedback_steps
         self.clip = itertools.count(-1)
 
@@ -109,7 +112,7 @@ def test_known_tracks_have_known_figures(fake, clips, data_dir, network, tmp_pat
     assert origin["labels"] == file_origin["labels"]
     assert origin["command"] == (
         "rednet eval compact --data 300vw --split train --normaliser inter-ocular "
-        "--feedback-steps 2,1 --boxes truth --every 1"
+        "--feedback-steps 2,1 --boxes truth --every 1 --carry all"
     )
     (tmp_path / "points/one.csv").write_text((tmp_path / "points/one.csv").read_text() + "\n")
     changed = score_predictions(tmp_path / "points", "300vw", "train", data_dir=data_dir)
@@ -138,6 +141,12 @@ def test_every_second_frame_can_be_used(monkeypatch, fake, clips, data_dir, netw
     assert result["per_step"][0]["nme"] == pytest.approx(1, abs=1e-3)
     numbers, _ = read_landmarks_csv(points / "one.csv")
     assert numbers == [str(n) for n in range(1, FRAMES["one"] + 1, 2)]
+
+
+def test_the_state_to_carry_is_that_of_the_tracker(monkeypatch, fake, data_dir, network):
+    monkeypatch.setattr(FakeTracker, "carry", "nothing")
+    result = evaluate_clips(network, "300vw", "train", data_dir=data_dir, carry="nothing")
+    assert result["provenance"]["command"].endswith("--every 1 --carry nothing")
 
 
 CORRUPTION = Corruption("mixed", 0.5, 3)
@@ -202,7 +211,7 @@ def test_corrupted_frames_are_tracked_and_reported_by_part(
         assert (k2[part]["images"], k2[part]["missed"]) == (labelled - lost, lost)
     assert k2["after"]["nme"] is None
     command = result["provenance"]["command"]
-    assert command.endswith(f"--boxes truth --every {every} --corrupt mixed:0.5:3")
+    assert command.endswith(f"--every {every} --carry all --corrupt mixed:0.5:3")
     assert result["provenance"]["seed"] == 3
 
 

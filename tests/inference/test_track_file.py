@@ -165,6 +165,21 @@ def test_smoothing_is_the_default_for_a_network_without_recurrence(network, vide
     assert np.abs(plain - smoothed).max() > 0.01
 
 
+def test_the_default_smooths_where_the_recurrence_has_no_memory(
+    network, video, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(module, "is_recurrent", lambda variables: True)
+
+    def landmarks(**options):
+        jsonl = tmp_path / "a"
+        return track_file(video, checkpoint=network, jsonl=jsonl, **options).landmarks
+
+    np.testing.assert_array_equal(landmarks(), landmarks(smooth=False))
+    alone = landmarks(carry="nothing")
+    np.testing.assert_array_equal(alone, landmarks(carry="nothing", smooth=True))
+    assert np.abs(alone - landmarks(carry="nothing", smooth=False)).max() > 0.01
+
+
 def test_default_outputs(network, video, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tracked = track_file(video, checkpoint=network)
@@ -285,7 +300,11 @@ def test_outputs_must_be_different_files(network, video, tmp_path):
             track_file(video, checkpoint=network, out=out, landmarks=landmarks)
 
 
-def test_feedback_steps_below_one_are_an_error_before_outputs_are_written(network, video, tmp_path):
-    with pytest.raises(RednetError, match="1 or more, not 0"):
-        track_file(video, checkpoint=network, feedback_steps=0, out=tmp_path / "drawn.mp4")
+def test_options_out_of_range_are_errors_before_outputs_are_written(network, video, tmp_path):
+    for options, message in (
+        ({"feedback_steps": 0}, "1 or more, not 0"),
+        ({"carry": "none"}, "carry: 'none' is not one of all, feedback, nothing"),
+    ):
+        with pytest.raises(RednetError, match=message):
+            track_file(video, checkpoint=network, out=tmp_path / "drawn.mp4", **options)
     assert list(tmp_path.iterdir()) == []

@@ -63,6 +63,8 @@ def test_invalid_arguments_are_errors(network):
         track([], network, feedback_steps=0)
     with pytest.raises(RednetError, match="faces must be 1 or more, not 0"):
         track([], network, faces=0)
+    with pytest.raises(RednetError, match="carry: 'none' is not one of all, feedback, nothing"):
+        track([], network, carry="none")
     for frame in (
         np.zeros((8, 8), np.uint8),
         np.zeros((8, 8, 3)),
