@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 
 from rednet_jax.errors import RednetError
-from rednet_jax.files import json_text, locked_folder, replacing, set_aside, staged, write_json, write_text
+from rednet_jax.files import (
+    json_text,
+    locked_folder,
+    replacing,
+    set_aside,
+    staged,
+    write_json,
+    write_text,
+)
 
 
 def test_text_replaces_the_old_file_without_temporary_files(tmp_path: Path) -> None:
