@@ -16,11 +16,8 @@ from rednet_jax.errors import RednetError
 from rednet_jax.media.images import read_image
 from rednet_jax.quickstart import portrait_path
 
-PACKAGES = {
-    "mediapipe": ("mediapipe",),
-    "dlib": ("dlib-bin", "face_recognition_models"),
-}
-"""The distributions of each tool and of its weights."""
+MODULES = {"mediapipe": ("mediapipe",), "dlib": ("dlib", "face_recognition_models")}
+"""The modules of each tool and of its weights."""
 
 
 def time_other_tools(machine: Machine, timing: Timing) -> list[Row]:

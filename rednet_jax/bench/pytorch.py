@@ -19,7 +19,7 @@ from rednet_jax.bench.machine import (
     milliseconds,
     portrait_crops,
 )
-from rednet_jax.bench.other_tools import PACKAGES, time_other_tools
+from rednet_jax.bench.other_tools import MODULES, time_other_tools
 from rednet_jax.bench.runtimes import Row, Variables, beside_jax, time_row, torch_network
 from rednet_jax.bench.training_step import TRAINING, training_rows
 from rednet_jax.errors import RednetError
@@ -110,7 +110,7 @@ def bench_torch(
     words = [f"rednet bench torch --checkpoint {name} --batch {','.join(map(str, batches))}"]
     words.append(f"--feedback-steps {','.join(map(str, feedback_steps))}")
     origin = provenance(" ".join(words), seed=0)
-    packages = ["torch", *(name for row in timed for name in PACKAGES[row["runtime"]])]
+    modules = ["torch", *(name for row in timed for name in MODULES[row["runtime"]])]
     return {
         "checkpoint": name,
         "timing": timing._asdict(),
@@ -121,7 +121,7 @@ def bench_torch(
         "training": training,
         "other_tools": timed,
         "left_out": left_out,
-        "provenance": {**origin, "versions": {**origin["versions"], **versions(packages)}},
+        "provenance": {**origin, "versions": {**origin["versions"], **versions(modules)}},
     }
 
 
