@@ -16,9 +16,6 @@ from rednet_jax.errors import RednetError
 from rednet_jax.media.images import read_image
 from rednet_jax.quickstart import portrait_path
 
-MODULES = {"mediapipe": ("mediapipe",), "dlib": ("dlib", "face_recognition_models")}
-"""The modules of each tool and of its weights."""
-
 
 def time_other_tools(machine: Machine, timing: Timing) -> list[Row]:
     """Times the landmarks of one face, without its detection.
@@ -27,7 +24,7 @@ def time_other_tools(machine: Machine, timing: Timing) -> list[Row]:
     its crop itself. dlib's predictor gets the box of dlib's detector.
 
     Returns:
-        For each tool `runtime` with `batch`, `ms`, `ms_per_face` and `of_product`, or with
+        For each tool `runtime` with `version`, `ms`, `ms_per_face` and `of_product`, or with
         `left_out`, the reason.
     """
     portrait = read_image(portrait_path(), upright=True)
@@ -38,7 +35,9 @@ def time_other_tools(machine: Machine, timing: Timing) -> list[Row]:
         except RednetError as error:
             rows.append({"runtime": name, "left_out": str(error)})
         else:
-            rows.append({"runtime": name, **time_row(milliseconds(run, timing), 1, machine)})
+            version = importlib.import_module(name).__version__
+            times = time_row(milliseconds(run, timing), 1, machine)
+            rows.append({"runtime": name, "version": version, **times})
     return rows
 
 

@@ -19,7 +19,7 @@ from rednet_jax.bench.machine import (
     milliseconds,
     portrait_crops,
 )
-from rednet_jax.bench.other_tools import MODULES, time_other_tools
+from rednet_jax.bench.other_tools import time_other_tools
 from rednet_jax.bench.runtimes import Row, Variables, beside_jax, time_row, torch_network
 from rednet_jax.bench.training_step import TRAINING, training_rows
 from rednet_jax.errors import RednetError
@@ -105,12 +105,10 @@ def bench_torch(
         left_out.append({"runtime": "training", "left_out": reason})
     others = time_other_tools(machine, timing)
     left_out += [row for row in others if "left_out" in row]
-    timed = [row for row in others if "left_out" not in row]
     name = "CHECKPOINT" if isinstance(checkpoint, tuple) else str(checkpoint)
     words = [f"rednet bench torch --checkpoint {name} --batch {','.join(map(str, batches))}"]
     words.append(f"--feedback-steps {','.join(map(str, feedback_steps))}")
     origin = provenance(" ".join(words), seed=0)
-    modules = ["torch", *(name for row in timed for name in MODULES[row["runtime"]])]
     return {
         "checkpoint": name,
         "timing": timing._asdict(),
@@ -119,9 +117,9 @@ def bench_torch(
         "inference": inference,
         "training_step": TRAINING,
         "training": training,
-        "other_tools": timed,
+        "other_tools": [row for row in others if "left_out" not in row],
         "left_out": left_out,
-        "provenance": {**origin, "versions": {**origin["versions"], **versions(modules)}},
+        "provenance": {**origin, "versions": {**origin["versions"], **versions(["torch"])}},
     }
 
 
