@@ -110,6 +110,7 @@ def train(
 
     def form_of_step(step: int) -> TrainState:
         """Returns the form of the checkpoint of a step, which has its stage's optimiser."""
+        # Within the run, should its folder have checkpoints of a longer one.
         number, _ = experiment.stage_at(min(step, experiment.steps) - 1)
         return placed.abstract(number)
 

@@ -161,7 +161,9 @@ def initial_train_state(experiment: Experiment, stage: int = 0) -> TrainState:
 def state_shapes(experiment: Experiment, stage: int) -> TrainState:
     """Returns shapes and types (`jax.ShapeDtypeStruct`) of the state in a stage.
 
-    Stages may have optimisers with different states.
+    Args:
+        experiment: of the run.
+        stage: number of the stage; the states of two stages' optimisers may differ.
     """
     shapes: TrainState = jax.eval_shape(functools.partial(initial_train_state, experiment, stage))
     return shapes
