@@ -201,8 +201,13 @@ def network_of_huge_images() -> None:
     from rednet_jax.weights.store import load, write_weights
 
     config, variables = network()
+    write_weights("a.safetensors", config, variables)
+    written = Path("a.safetensors").read_bytes()
+    end = 8 + int.from_bytes(written[:8], "little")
+    header = json.loads(written[8:end])
     large = dataclasses.replace(config, image_size=32 * 100_000)
-    write_weights("a.safetensors", large, variables)
+    header["__metadata__"]["rednet_config"] = json.dumps(large.to_json())
+    _weights(header, written[end:])
     _refused(lambda: load("a.safetensors"), "has images of 3200000 x 3200000 pixels")
 
 
