@@ -117,6 +117,12 @@ ablation = Ablation(
         _less(
             MAPS,
             "each frame alone",
+            "Maps carried over frames lower the error in clean video.",
+            "clips",
+        ),
+        _less(
+            MAPS,
+            "each frame alone",
             "Maps carried over frames lower the error within bursts.",
             "bursts",
         ),
