@@ -8,10 +8,11 @@
 shallow. Data as in separable_continued.py.
 """
 
-from rednet_jax.data.augment import Augmentation
-from rednet_jax.model.config import RedNetConfig
+import dataclasses
+from pathlib import Path
+
 from rednet_jax.model.separable import SeparableDecoder, SeparableEncoder
-from rednet_jax.train.experiment import DataConfig, Experiment, OptimiserConfig, Stage
+from rednet_jax.train.load import load_experiment
 
 
 class DeepEncoder(SeparableEncoder):
@@ -27,38 +28,12 @@ class DeepDecoder(SeparableDecoder):
     depths = (1, 1, 1)
 
 
-experiment = Experiment(
+_continued = load_experiment(Path(__file__).with_name("separable_continued.py"))
+(_stage,) = _continued.stages
+
+experiment = dataclasses.replace(
+    _continued,
     name="separable_deep",
-    model=RedNetConfig.preset(
-        "separable",
-        recrop="similarity",
-        context=1.5,
-        recrop_margin=1.15,
-        encoder=DeepEncoder,
-        decoder=DeepDecoder,
-    ),
-    stages=(
-        Stage(
-            data=DataConfig(
-                train=(
-                    "300w/train",
-                    "helen/train",
-                    "ytf68/train",
-                    "lfw/train",
-                    "infants/train",
-                    "synthetic/train",
-                ),
-                weights=(0.42, 0.18, 0.2, 0.12, 0.04, 0.04),
-                cached_size=320,
-                cover=2.0,
-            ),
-            augmentation=Augmentation(rotation=18.0),
-            optimiser=OptimiserConfig(learning_rate=2e-3, warmup_steps=200, weight_decay=0.05),
-            steps=12_000,
-            one_pass_steps=8_000,
-            batch=32,
-        ),
-    ),
-    evaluate_every=1_000,
-    log_every=100,
+    model=dataclasses.replace(_continued.model, encoder=DeepEncoder, decoder=DeepDecoder),
+    stages=(dataclasses.replace(_stage, one_pass_steps=8_000),),
 )
