@@ -177,7 +177,9 @@ class Checkpoints:
         """
         if from_step is not None and not self._went_back_to(from_step):
             state, reader = self.load(from_step, like(from_step))
-            later = [step for step in self._steps() if step > from_step]
+            # Process 0 may rename them before another process lists the folder.
+            steps = result_of_process_0(self._steps)
+            later = [step for step in steps if step > from_step]
             self._set_aside(dict.fromkeys(later, "superseded"), "superseded", from_step)
             if jax.process_index() == 0:
                 write_text(self._folder / WENT_BACK, json.dumps({"step": from_step}) + "\n")

@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 
 from rednet_jax.errors import RednetError
+from rednet_jax.train import checkpoints as checkpoints_module
 from rednet_jax.train.checkpoints import DIGESTS, WENT_BACK, Checkpoints
 from rednet_jax.train.state import TrainState
 
@@ -240,6 +242,19 @@ def test_a_run_is_taken_back_once(two, capfd):
         (two / WENT_BACK).unlink()
         assert checkpoints.resume(like, from_step=5).step == 5
     assert names(two) == ["5", "6.superseded", "7.superseded", WENT_BACK]
+
+
+def test_processes_agree_on_the_checkpoints_that_are_set_aside(two, monkeypatch):
+    """Process 0 may rename them before another process lists the folder. All must wait for it."""
+    (two / "6").rename(two / "6.superseded")
+    waits = []
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(checkpoints_module, "result_of_process_0", lambda function: [5, 6])
+    monkeypatch.setattr(multihost_utils, "sync_global_devices", waits.append)
+    monkeypatch.setattr(Checkpoints, "load", lambda *_: (some_state(5.0), POSITION))
+    assert Checkpoints(two, keep=2).resume(like, from_step=5).step == 5
+    assert waits == ["checkpoints set aside"]
 
 
 def test_a_run_cannot_be_taken_back_to_a_damaged_checkpoint(two):
