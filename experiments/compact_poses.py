@@ -3,13 +3,14 @@
     rednet train experiments/compact_poses.py --run-dir RUN --data-dir PREPARED --init-from compact
 
 `compact` was trained on crops rotated by up to 30 degrees, and on adults. `Aligner` cuts upright
-crops where the detector finds the eyes; what remains is the detector's error. One run gave
-experiments/weights/compact_poses.safetensors, which is not released: far better on infants and
-displaced boxes, but 3.42 % on 300-W validation at K = 3, where `compact` has 3.33 (results/tried.md).
-Half of the images of
+crops where the detector finds the eyes; what remains is the detector's error. Half of the images of
 infants are for validation. Expects 300w, helen, ytf68, lfw and synthetic prepared, and infants:
 
     rednet data prepare folder --name infants --from INFANFACE --scheme ibug68 --shares 0.5,0.5,0
+
+One run gave experiments/weights/compact_poses.safetensors, which is not released: far better on
+infants, but 3.42 % on 300-W validation at K = 3, where `compact` has 3.33 (results/tried.md).
+Hardware: two hours of one CPU core.
 """
 
 from rednet_jax.data.augment import Augmentation
