@@ -15,7 +15,7 @@ TITLES = {
     "clips": "clips, every frame",
     "clips-halved": "clips, every second frame",
     "bursts": "clips, corrupted frames",
-    "after-bursts": "clips, ten frames after corrupted ones",
+    "after-bursts": "clips, ten frames after those",
 }
 _FIGURES = {"nme": "NME, %", "jitter": "jitter, %"}
 
@@ -129,7 +129,6 @@ def draw(result: dict[str, Any], path: Path) -> None:
         RednetError: the file cannot be written.
     """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     shown = panels(result) or [(result["rows"][0]["on"], result["rows"][0]["figure"])]
     names = [arm["name"] for arm in result["arms"]]
@@ -150,7 +149,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
         lower.axhline(0, color="0.6", linewidth=1, zorder=0)
         upper.set(title=TITLES[on], ylabel=_FIGURES[what])
         lower.set(xlabel="K, passes")
-        lower.xaxis.set_major_locator(MaxNLocator(integer=True))
+        lower.set_xticks(sorted({row["feedback_steps"] for row in result["rows"]}))
         for axis in (upper, lower):
             axis.grid(axis="y", color="0.92")
             axis.set_axisbelow(True)

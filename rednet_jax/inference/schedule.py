@@ -77,7 +77,8 @@ class SearchSchedule:
             return detections + detect_in(self._detector, image, view)
         self._search = self._beside.submit(detect_in, self._detector, image, view)
         if self._whole_frames:
-            # The detector may know the frame from its caller, who goes on to the next one.
+            # The caller may tell such a detector which frame is the current one, so this search
+            # must end before the next frame begins.
             wait([self._search])
         return detections
 

@@ -109,8 +109,8 @@ def train(
     check_alike({"data": data, "--init-from": initial_record})
 
     def form_of_step(step: int) -> TrainState:
-        """Returns the form of the checkpoint of a step, which has its stage's optimiser."""
-        # Within the run, should its folder have checkpoints of a longer one.
+        """Returns shapes and types of the checkpoint of a step, by its stage's optimiser."""
+        # The folder may have checkpoints of a longer run.
         number, _ = experiment.stage_at(min(step, experiment.steps) - 1)
         return placed.abstract(number)
 
