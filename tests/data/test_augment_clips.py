@@ -129,8 +129,8 @@ def test_warps_map_a_fixed_dot_to_its_position_in_the_crop_before(seed: int) -> 
 
 def test_all_options_disabled_give_the_crops_of_a_tracker() -> None:
     boxes = moving_boxes(0)
-    affines, picture = cached(boxes), data.astronaut()
-    images = np.stack([[crop_image(picture, a, CACHED) for a in clip] for clip in affines])
+    affines, portrait = cached(boxes), data.astronaut()
+    images = np.stack([[crop_image(portrait, a, CACHED) for a in clip] for clip in affines])
     rng = np.random.default_rng(0)
     places = boxes[:, :, None, :2] + rng.uniform(0, 60, (CLIPS, FRAMES, 68, 2))
     landmarks = apply_affine(invert_affine(affines), places).astype(np.float32)
@@ -146,7 +146,7 @@ def test_all_options_disabled_give_the_crops_of_a_tracker() -> None:
     np.testing.assert_allclose(warps[:, 1:], moves, atol=2e-3)
     for crop, affine in zip(crops[:4], plain[:4], strict=True):
         for frame in range(FRAMES):
-            shown = crop_image(picture, affine[frame], SIZE) / 255
+            shown = crop_image(portrait, affine[frame], SIZE) / 255
             assert np.abs(crop[frame] - shown).mean() < 0.03
 
 

@@ -15,7 +15,7 @@ from skimage import data
 
 from rednet_jax.data.augment.jpeg import _cosines, _quantisation, compress
 
-PICTURE = data.astronaut()[:61, 190:257]
+IMAGE = data.astronaut()[:61, 190:257]
 squeeze = jax.jit(compress)
 
 
@@ -42,13 +42,13 @@ def decibels(a: NDArray, b: NDArray) -> float:
 @pytest.mark.parametrize("quality", [1, 10, 30, 49, 50, 75, 90, 100])
 def test_steps_and_images_are_those_of_libjpeg(quality: int) -> None:
     """At 61 x 67 pixels the last blocks are incomplete. libjpeg's integer transform rounds more."""
-    file = saved(PICTURE, quality)
+    file = saved(IMAGE, quality)
     tables = np.asarray(list(file.quantization.values()))
     steps = np.asarray(_quantisation(jnp.float32(quality)))
     np.testing.assert_array_equal(steps, tables[[0, 1, 1]])
-    ours, theirs = compressed(PICTURE, quality), np.asarray(file, np.float64)
+    ours, theirs = compressed(IMAGE, quality), np.asarray(file, np.float64)
     assert decibels(ours, theirs) > 47
-    assert decibels(theirs, PICTURE) < 38 or quality == 100
+    assert decibels(theirs, IMAGE) < 38 or quality == 100
     assert np.abs(ours - theirs).mean() < 0.6
     assert abs((ours - theirs).mean()) < 0.1
 
@@ -62,14 +62,14 @@ def test_the_transform_is_the_cosine_transform() -> None:
 
 def test_the_corner_moves_the_blocks() -> None:
     """The result is that of an image with padding before its first row and column."""
-    before = np.pad(PICTURE, ((3, 0), (6, 0), (0, 0)), mode="edge")
+    before = np.pad(IMAGE, ((3, 0), (6, 0), (0, 0)), mode="edge")
     whole = compressed(before, 20)[3:, 6:]
-    np.testing.assert_allclose(compressed(PICTURE, 20, (3, 6)), whole, atol=1e-3)
-    assert np.abs(compressed(PICTURE, 20) - whole).max() > 5
+    np.testing.assert_allclose(compressed(IMAGE, 20, (3, 6)), whole, atol=1e-3)
+    assert np.abs(compressed(IMAGE, 20) - whole).max() > 5
 
 
 def test_frames_are_compressed_as_single_images() -> None:
-    frames = np.stack([PICTURE, PICTURE[::-1], PICTURE[:, ::-1]])
+    frames = np.stack([IMAGE, IMAGE[::-1], IMAGE[:, ::-1]])
     together = compressed(frames, 30, (2, 5))
     for frame, result in zip(frames, together, strict=True):
         np.testing.assert_allclose(compressed(frame, 30, (2, 5)), result, atol=1e-3)

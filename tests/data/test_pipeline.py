@@ -181,9 +181,9 @@ def test_a_clip_of_exactly_the_length_is_read_whole() -> None:
 
 
 def test_an_image_is_repeated_in_every_frame() -> None:
-    pictures = faces("p", 6)
-    pictures.labelled[2] = False
-    sources = (numbered("a", [9]), 0.5), (pictures, 0.5)
+    others = faces("p", 6)
+    others.labelled[2] = False
+    sources = (numbered("a", [9]), 0.5), (others, 0.5)
     reader = read(*sources, clips=ClipConfig(frames=3, largest_stride=2))
     shown = Counter()
     for batch in take(reader, 40):

@@ -28,8 +28,8 @@ def test_samples_equal_the_source_files(data_dir: Path) -> None:
     assert (len(split), split.data, split.split) == (3, "300w", "train")
     assert [sample.name for sample in split] == [f"helen/trainset/face{i}" for i in range(3)]
     sample, tree = split[1], data_dir.parent / "tree"
-    with Image.open(tree / f"{sample.name}.png") as picture:
-        np.testing.assert_array_equal(sample.image, np.asarray(picture))
+    with Image.open(tree / f"{sample.name}.png") as saved:
+        np.testing.assert_array_equal(sample.image, np.asarray(saved))
     np.testing.assert_array_equal(sample.landmarks, read_pts(tree / f"{sample.name}.pts"))
     assert sample.labelled.all() and (sample.identity, sample.style) == (-1, "300w")
     low, high = sample.landmarks.min(0), sample.landmarks.max(0)

@@ -19,20 +19,20 @@ from rednet_jax.landmarks.builtin import IBUG68, REDNET7
 
 FACE = IBUG68.shape * 200 + 150
 EYES = float(np.linalg.norm(FACE[36] - FACE[45]))
-PICTURE = np.zeros((1, 1, 3), np.uint8)
+IMAGE = np.zeros((1, 1, 3), np.uint8)
 
 
 def sample(name, identity=-1, labelled=None):
     labelled = np.ones(68, bool) if labelled is None else labelled
     points = np.where(labelled[:, None], FACE, 0).astype(np.float32)
-    return Sample(PICTURE, points, labelled, landmark_box(FACE), name, identity)
+    return Sample(IMAGE, points, labelled, landmark_box(FACE), name, identity)
 
 
 def clip(name, valid):
     valid = np.array(valid)
     labelled = np.repeat(valid[:, None], 68, axis=1)
     points = np.where(labelled[..., None], FACE, 0).astype(np.float32)
-    return ClipSample([PICTURE] * len(valid), points, labelled, points[:, :2, 0], valid, name)
+    return ClipSample([IMAGE] * len(valid), points, labelled, points[:, :2, 0], valid, name)
 
 
 def split(samples):

@@ -60,13 +60,13 @@ def test_light_and_exposure_do_not_move_points(drawn):
     bright, _ = drawn("exposure", 4)
     assert (bright.mean((1, 2, 3)) > 1.2 * images.mean((1, 2, 3))).all()
 
-    def right_over_left(pictures):
+    def right_over_left(images):
         # On the cheeks, at the height of the tip of the nose.
         sides = []
         for corner in (2, 14):
             place = (points[:, corner] + points[:, 30]) / 2
             x, y = np.rint(place).astype(int).T
-            sides.append(pictures[np.arange(FACES), y, x].sum(-1) + 1)
+            sides.append(images[np.arange(FACES), y, x].sum(-1) + 1)
         return sides[1] / sides[0]
 
     aside, aside_points = drawn("light", "the side")

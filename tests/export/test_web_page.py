@@ -39,7 +39,7 @@ def test_an_image(browser, site):
         until(page, "window.looks.length === 2")
         page.get_by_text("One face, confidence 0.").wait_for()
         assert re.fullmatch(r"\d+ ms per image", page.locator("#speed").inner_text())
-        save(page, "picture")
+        save(page, "image")
         *_, (image, box, _, points) = recorded(page)
     for _ in range(2):
         affine = crop_transform(box, margin=config.input_margin, size=config.input_size)

@@ -113,7 +113,7 @@ def hold_the_next_frame(page):
 def drag(page, box):
     """Draws a box, image pixels, with the mouse."""
     canvas = page.locator("#drawing").bounding_box()
-    scale = canvas["width"] / page.evaluate("picture.width")
+    scale = canvas["width"] / page.evaluate("image.width")
     corners = [
         ((x + 0.5) * scale + canvas["x"], (y + 0.5) * scale + canvas["y"])
         for x, y in np.reshape(box, (2, 2)).tolist()

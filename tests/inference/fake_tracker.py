@@ -12,13 +12,13 @@ from rednet_jax.landmarks.boxes import landmark_box
 from rednet_jax.landmarks.builtin import IBUG68
 
 SIDE = 64.0
-"""Side of the faces in `picture`."""
+"""Side of the faces in `shot_frame`."""
 
 SCENE = np.kron(np.random.default_rng(0).integers(2, size=(12, 16)), np.ones((20, 20))) * 95
 """Background of the frames of a shot."""
 
 
-def picture(*centres: tuple[float, float], scene: np.ndarray = SCENE) -> np.ndarray:
+def shot_frame(*centres: tuple[float, float], scene: np.ndarray = SCENE) -> np.ndarray:
     """A frame with a bright square, half of `SIDE` wide, at the centre of each face."""
     frame = np.repeat(scene[..., None], 3, axis=2).astype(np.uint8)
     half = SIDE / 4
@@ -67,7 +67,7 @@ class FakeNetwork:
 
 
 class FakeDetector:
-    """Finds its boxes in frames with the shape of `picture`, and no face in parts of them."""
+    """Finds its boxes in frames with the shape of `shot_frame`, and no face in parts of them."""
 
     def __init__(self, *boxes):
         self.boxes = boxes

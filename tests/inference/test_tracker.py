@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from inference.fake_tracker import SIDE, FakeDetector, FakeNetwork, box_at, middle, picture
+from inference.fake_tracker import SIDE, FakeDetector, FakeNetwork, box_at, middle, shot_frame
 
 from rednet_jax.detection.detector import POINTS, Detection
 from rednet_jax.inference import streams
@@ -24,7 +24,7 @@ def test_a_moving_face_is_followed_without_the_detector(fake):
     tracker, net, detector = fake(box_at(100, 100))
     for step in range(15):
         x, y = 100 + 6 * step, 100 + 3 * step
-        (face,) = tracker.update(picture((x, y)))
+        (face,) = tracker.update(shot_frame((x, y)))
         np.testing.assert_allclose((face.box[:2] + face.box[2:]) / 2, [x, y], atol=10)
         np.testing.assert_allclose(middle(face), [x, y], atol=2)
         assert face.confidence == pytest.approx(np.full(68, 0.9))
@@ -36,8 +36,8 @@ def test_a_moving_face_is_followed_without_the_detector(fake):
 def test_a_face_that_moved_far_gets_a_second_look(fake):
     """The second crop is around the landmarks of the first, with the state of the last frame."""
     tracker, net, detector = fake(box_at(100, 100))
-    (first,) = tracker.update(picture((100, 100)))
-    (moved,) = tracker.update(picture((118, 100)))
+    (first,) = tracker.update(shot_frame((100, 100)))
+    (moved,) = tracker.update(shot_frame((118, 100)))
     assert detector.searched == 1
     assert [call.fresh for call in net.calls] == [True, False, False]
     np.testing.assert_allclose(middle(moved), [118, 100], atol=2)
@@ -50,10 +50,10 @@ def test_a_face_that_moved_far_gets_a_second_look(fake):
 def test_the_first_look_is_kept_if_the_second_finds_no_face(fake):
     """The face is near the edge of the first crop; the network fails in the second crop."""
     tracker, net, detector = fake(box_at(100, 100))
-    tracker.update(picture((100, 100)))
+    tracker.update(shot_frame((100, 100)))
     predict = net.predict
     net.predict = lambda crop: predict(crop if len(net.batches) < 3 else np.zeros_like(crop))
-    (face,) = tracker.update(picture((118, 100)))
+    (face,) = tracker.update(shot_frame((118, 100)))
     np.testing.assert_allclose(middle(face), [118, 100], atol=2)
     assert (face.identity, detector.searched, len(net.calls)) == (0, 1, 3)
 
@@ -80,7 +80,7 @@ def test_the_warp_maps_the_new_crop_to_the_old_one(fake, network):
     """A pixel of the new crop and its image in the old crop have the same frame coordinates."""
     tracker, net, _ = fake(box_at(100, 100))
     config = network[0]
-    faces = [tracker.update(picture((100 + 7 * step, 100 - 3 * step)))[0] for step in range(4)]
+    faces = [tracker.update(shot_frame((100 + 7 * step, 100 - 3 * step)))[0] for step in range(4)]
     crops = [
         crop_transform(face.box, margin=config.crop_margin, size=config.image_size)
         for face in faces
@@ -97,9 +97,9 @@ def test_the_warp_maps_the_new_crop_to_the_old_one(fake, network):
 
 def test_the_crop_is_around_the_last_landmarks(fake):
     tracker, _, _ = fake(box_at(100, 100))
-    (first,) = tracker.update(picture((100, 100)))
+    (first,) = tracker.update(shot_frame((100, 100)))
     np.testing.assert_array_equal(first.box, box_at(100, 100))
-    (second,) = tracker.update(picture((104, 100)))
+    (second,) = tracker.update(shot_frame((104, 100)))
     np.testing.assert_array_equal(second.box, landmark_box(first.landmarks))
 
 
@@ -109,7 +109,7 @@ def test_crops_of_seven_landmarks_are_around_the_whole_face(narrow, network, mon
     tracker = Tracker((config, network[1]), detector=FakeDetector(box_at(100, 100)))
     for step in range(12):
         x, y = 100 + 4 * step, 100 + 2 * step
-        (face,) = tracker.update(picture((x, y)))
+        (face,) = tracker.update(shot_frame((x, y)))
         assert face.landmarks.shape == (7, 2) and face.identity == 0
         side = (face.box[2:] - face.box[:2]).max()
         np.testing.assert_allclose(side, SIDE, rtol=0.12)
@@ -129,20 +129,20 @@ def test_crops_of_seven_landmarks_are_around_the_whole_face(narrow, network, mon
 def test_implausible_landmarks_are_no_face(fake, points):
     tracker, net, _ = fake(box_at(100, 100))
     net.predict = lambda crop: (points, np.ones(68))
-    assert tracker.update(picture((100, 100))) == []
+    assert tracker.update(shot_frame((100, 100))) == []
 
 
 def test_a_confidence_of_nan_is_no_face(fake):
     tracker, net, _ = fake(box_at(100, 100))
     net.predict = lambda crop: (IBUG68.shape * 60 + 32, np.full(68, np.nan))
-    assert tracker.update(picture((100, 100))) == []
+    assert tracker.update(shot_frame((100, 100))) == []
 
 
 def test_reset_drops_all_faces(fake):
     tracker, net, detector = fake(box_at(100, 100))
-    tracker.update(picture((100, 100)))
+    tracker.update(shot_frame((100, 100)))
     tracker.reset()
-    (face,) = tracker.update(picture((100, 100)))
+    (face,) = tracker.update(shot_frame((100, 100)))
     assert detector.searched == 2
     assert net.calls[-1].fresh
     assert face.identity == 0
@@ -152,7 +152,7 @@ def test_the_faces_of_a_frame_are_one_batch_and_keep_their_identities(fake):
     tracker, net, detector = fake(box_at(60, 60), box_at(200, 60), box_at(60, 180), faces=3)
     for step in range(12):
         centres = [(60 + 5 * step, 60), (200 + 5 * step, 60), (60, 180 - step)]
-        faces = tracker.update(picture(*centres))
+        faces = tracker.update(shot_frame(*centres))
         assert [face.identity for face in faces] == [0, 1, 2]
         for face, centre in zip(faces, centres, strict=True):
             np.testing.assert_allclose(middle(face), centre, atol=2)
@@ -163,7 +163,7 @@ def test_the_faces_of_a_frame_are_one_batch_and_keep_their_identities(fake):
 def test_at_most_the_given_number_of_faces_is_tracked(fake):
     tracker, _, _ = fake(box_at(60, 60), box_at(200, 60), box_at(60, 180), faces=2)
     for _ in range(NEWCOMERS_EVERY + 5):
-        faces = tracker.update(picture((60, 60), (200, 60), (60, 180)))
+        faces = tracker.update(shot_frame((60, 60), (200, 60), (60, 180)))
         assert [face.identity for face in faces] == [0, 1]
 
 
@@ -171,20 +171,20 @@ def test_the_older_of_two_tracks_that_converge_is_kept(fake, monkeypatch):
     constant = np.where(np.arange(768) % 2, 1, -1).astype(np.float32)
     monkeypatch.setattr(Tracker, "_thumbnail", lambda tracker, look: constant)
     tracker, _, _ = fake(box_at(60, 60), box_at(160, 60), faces=2)
-    assert len(tracker.update(picture((60, 60), (160, 60)))) == 2
+    assert len(tracker.update(shot_frame((60, 60), (160, 60)))) == 2
     for x in (150, 140, 130, 120, 110, 100, 90, 80, 70, 62):
-        faces = tracker.update(picture((60, 60), (x, 60)))
+        faces = tracker.update(shot_frame((60, 60), (x, 60)))
     assert [face.identity for face in faces] == [0]
 
 
 def test_batches_are_padded_to_a_few_sizes(fake):
     centres = [(60, 60), (160, 60), (260, 60), (60, 180), (160, 180)]
     tracker, net, _ = fake(*(box_at(*centre) for centre in centres[:3]), faces=5)
-    tracker.update(picture(*centres[:3]))
+    tracker.update(shot_frame(*centres[:3]))
     assert net.batches == [4]
     tracker.reset()
     tracker._searches._detector.boxes = tuple(box_at(*centre) for centre in centres)
-    tracker.update(picture(*centres))
+    tracker.update(shot_frame(*centres))
     assert net.batches == [4, 5]
 
 
@@ -197,7 +197,7 @@ def test_the_crop_of_a_rolled_face_is_upright(fake):
     ]
     for step in range(4):
         centre = (100 + 4 * step, 100)
-        (face,) = tracker.update(picture(centre))
+        (face,) = tracker.update(shot_frame(centre))
         np.testing.assert_allclose(middle(face), centre, atol=3)
         # The fake network predicts an upright face in the crop, which is rolled in the frame.
         assert face_roll(face.landmarks, IBUG68) == pytest.approx(np.pi / 2, abs=0.01)
@@ -220,7 +220,7 @@ def test_a_face_is_rotated_if_the_detector_finds_it_upside_down(fake):
         return points, confidence if upright else confidence * 0.4
 
     net.predict = confident_if_upright
-    image = picture((100, 100))
+    image = shot_frame((100, 100))
     image[100:117, 84:117] = 250
     for _ in range(3):
         (face,) = tracker.update(image)
@@ -232,21 +232,21 @@ def test_a_hidden_face_is_tracked_for_half_a_second(fake):
     """The square moves on; the network sees it with a low confidence."""
     tracker, net, detector = fake(box_at(100, 100))
     predict = net.predict
-    tracker.update(picture((100, 100)))
+    tracker.update(shot_frame((100, 100)))
     detector.boxes = ()
     net.predict = lambda crop: (predict(crop)[0], np.full(68, 0.2))
     for frame in range(HIDDEN_FRAMES):
-        (face,) = tracker.update(picture((102 + 2 * frame, 100)))
+        (face,) = tracker.update(shot_frame((102 + 2 * frame, 100)))
         assert face.identity == 0 and face.confidence.mean() < SURE_ABOVE
         np.testing.assert_allclose(middle(face), [102 + 2 * frame, 100], atol=3)
-    assert tracker.update(picture((132, 100))) == []
+    assert tracker.update(shot_frame((132, 100))) == []
 
 
 def test_the_detector_finds_a_hidden_face_again(fake):
     """The crop was beside the face: around the detection, the network is confident."""
     tracker, net, detector = fake(box_at(100, 100))
     predict = net.predict
-    tracker.update(picture((100, 100)))
+    tracker.update(shot_frame((100, 100)))
 
     def confident_if_centred(crop):
         points, confidence = predict(crop)
@@ -257,7 +257,7 @@ def test_the_detector_finds_a_hidden_face_again(fake):
     for frame in range(4):
         x = 100 + 16 * frame
         detector.boxes = (box_at(x, 100),)
-        (face,) = tracker.update(picture((x, 100)))
+        (face,) = tracker.update(shot_frame((x, 100)))
         assert face.identity == 0 and face.confidence.mean() > SURE_ABOVE
         np.testing.assert_allclose(middle(face), [x, 100], atol=3)
 
@@ -268,15 +268,15 @@ def test_a_face_that_is_seen_in_between_is_hidden_anew(fake):
     for frame in range(3 * HIDDEN_FRAMES):
         confidence = 0.9 if frame % HIDDEN_FRAMES == 0 else 0.2
         net.predict = lambda crop, mean=confidence: (predict(crop)[0], np.full(68, mean))
-        assert [face.identity for face in tracker.update(picture((100, 100)))] == [0]
+        assert [face.identity for face in tracker.update(shot_frame((100, 100)))] == [0]
 
 
 def test_a_very_low_confidence_loses_a_face_at_once(fake):
     tracker, net, _ = fake(box_at(100, 100))
     predict = net.predict
-    tracker.update(picture((100, 100)))
+    tracker.update(shot_frame((100, 100)))
     net.predict = lambda crop: (predict(crop)[0], np.full(68, HIDDEN_ABOVE - 0.01))
-    assert tracker.update(picture((100, 100))) == []
+    assert tracker.update(shot_frame((100, 100))) == []
 
 
 def test_the_crop_follows_only_large_rolls(fake):
@@ -295,7 +295,7 @@ def test_the_crop_follows_only_large_rolls(fake):
             )
 
         net.predict = rolled
-        (face,) = tracker.update(picture((100, 100)))
+        (face,) = tracker.update(shot_frame((100, 100)))
         assert face_roll(face.landmarks, IBUG68) == pytest.approx(roll, abs=0.02)
         crop_rolls.append(tracker._tracks[0].region.roll)
     assert crop_rolls == pytest.approx([0, 0, 0, 0.6, 0.6], abs=0.02)

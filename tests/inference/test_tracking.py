@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from inference.fake_tracker import box_at, picture
+from inference.fake_tracker import box_at, shot_frame
 
 from rednet_jax.errors import RednetError
 from rednet_jax.inference.tracking import landmark_track, track
@@ -77,7 +77,7 @@ def test_invalid_arguments_are_errors(network):
 
 def test_landmarks_of_frames_without_a_face_are_nan(fake):
     tracker, _, _ = fake(box_at(100, 100))
-    frames = [tracker.update(picture((100, 100))), []]
+    frames = [tracker.update(shot_frame((100, 100))), []]
     points = landmark_track(frames, IBUG68)
     assert points.shape == (2, 68, 2) and points.dtype == np.float32
     np.testing.assert_array_equal(points[0], frames[0][0].landmarks)

@@ -169,12 +169,12 @@ def test_warp_by_whole_pixels_copies() -> None:
 @settings(max_examples=30, deadline=None)
 def test_host_and_device_cut_the_same_crop(angle: float, scale: float, x: float, y: float) -> None:
     """Up to 2 grey levels: the host rounds after each step."""
-    picture = smooth_image(120, 110)
+    image = smooth_image(120, 110)
     affine = similarity(angle, scale, x, y)
     affine[:, 2] -= affine[:, :2].sum(1) * 15.5
-    host = crop_image(picture, affine, 32).astype(np.float64)
+    host = crop_image(image, affine, 32).astype(np.float64)
     device = cut_on_device(
-        jnp.asarray(picture, jnp.float32), jnp.asarray(affine, jnp.float32), (32, 32)
+        jnp.asarray(image, jnp.float32), jnp.asarray(affine, jnp.float32), (32, 32)
     )
     grid = np.stack(np.meshgrid(np.arange(32), np.arange(32)), -1)
     where = apply_affine(affine, grid)
@@ -185,20 +185,20 @@ def test_host_and_device_cut_the_same_crop(angle: float, scale: float, x: float,
 @pytest.mark.parametrize("scale", [1.0, 1.6, 2.0, 2.7, 5.3])
 def test_a_shrunk_crop_is_not_shifted(scale: float) -> None:
     """A shift of a quarter of a crop pixel would be a difference of 3 (scale 1) to 11 (scale 5)."""
-    picture = smooth_image(300, 260)
+    image = smooth_image(300, 260)
     size = int(200 / scale)
     affine = np.asarray([[scale, 0, 25.3], [0, scale, 40.9]])
     grid = np.stack(np.meshgrid(np.arange(size), np.arange(size)), -1)
     where = apply_affine(affine, grid)
-    crop = crop_image(picture, affine, size)
+    crop = crop_image(image, affine, size)
     assert np.abs(crop - smooth(where[..., 0], where[..., 1])).max() <= 1.6 + scale / 4
 
 
 def test_whole_pixels_are_copied_and_outside_is_black() -> None:
-    picture = np.random.default_rng(0).integers(1, 256, (20, 30, 3), dtype=np.uint8)
-    crop = crop_image(picture, np.asarray([[1, 0, -4], [0, 1, 7]]), 24)
+    image = np.random.default_rng(0).integers(1, 256, (20, 30, 3), dtype=np.uint8)
+    crop = crop_image(image, np.asarray([[1, 0, -4], [0, 1, 7]]), 24)
     expected = np.zeros((24, 24, 3), np.uint8)
-    expected[:13, 4:] = picture[7:, :20]
+    expected[:13, 4:] = image[7:, :20]
     np.testing.assert_array_equal(crop, expected)
 
 
@@ -213,12 +213,12 @@ def test_fine_detail_is_averaged() -> None:
 @pytest.mark.parametrize("corner", [-900.0, -3.3, 40.2])
 def test_a_black_border_does_not_change_crops(scale: float, corner: float) -> None:
     """`crop_image` skips regions outside the image, which changes no pixel except by rounding."""
-    picture = smooth_image(60, 50)
+    image = smooth_image(60, 50)
     border = 20 * int(scale + 0.5)
-    padded = np.pad(picture, ((border, border), (border, border), (0, 0)))
+    padded = np.pad(image, ((border, border), (border, border), (0, 0)))
     affine = np.asarray([[scale, 0, corner], [0, scale, corner]])
     moved = affine + np.asarray([[0, 0, border], [0, 0, border]])
-    crop, same = (crop_image(*cut, 32).astype(int) for cut in ((picture, affine), (padded, moved)))
+    crop, same = (crop_image(*cut, 32).astype(int) for cut in ((image, affine), (padded, moved)))
     np.testing.assert_allclose(crop, same, atol=1)
 
 
@@ -227,7 +227,7 @@ def test_a_black_border_does_not_change_crops(scale: float, corner: float) -> No
     [(0, 0, 1e6, 1e6), (-1e30, -1e30, 1e30, 1e30), (1e9, 1e9, 2e9, 2e9), (-500, -500, -400, -400)],
 )
 def test_crops_of_boxes_of_any_size(box: tuple[float, ...]) -> None:
-    picture = np.full((100, 120, 3), 255, np.uint8)
-    crop = crop_image(picture, crop_transform(np.asarray(box), margin=1.25, size=64), 64)
+    image = np.full((100, 120, 3), 255, np.uint8)
+    crop = crop_image(image, crop_transform(np.asarray(box), margin=1.25, size=64), 64)
     assert crop.shape == (64, 64, 3)
     assert (crop > 0).mean() < 0.01

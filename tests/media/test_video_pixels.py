@@ -115,11 +115,11 @@ def test_colours_are_read_by_matrix_and_range(tmp_path, matrix, colour_range, ta
         np.repeat(row[None, ::step], height // step, 0)
         for row, step in zip(rows, (1, 2, 2), strict=True)
     )
-    picture = np.concatenate([plane.ravel() for plane in (luma, *chroma)])
+    planes = np.concatenate([plane.ravel() for plane in (luma, *chroma)])
     with av.open(str(tmp_path / "a.mp4"), "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"crf": "1"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        frame = av.VideoFrame.from_ndarray(picture.reshape(-1, width), format="yuv420p")
+        frame = av.VideoFrame.from_ndarray(planes.reshape(-1, width), format="yuv420p")
         if tagged:
             for target in (stream.codec_context, frame):
                 target.colorspace, target.color_range = MATRICES[matrix][0], colour_range

@@ -41,8 +41,8 @@ def draw_face(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     bent = IBUG68.shape + rng.normal(0, 0.02, (68, 2))
     landmarks = (size * bent @ turn + SIDE / 2 + rng.uniform(-4, 4, 2)).astype(np.float32)
-    picture = Image.new("RGB", (SIDE, SIDE), tuple(rng.integers(0, 120, 3)))
-    pen = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (SIDE, SIDE), tuple(rng.integers(0, 120, 3)))
+    pen = ImageDraw.Draw(image)
     parts = {part.name: [tuple(landmarks[i]) for i in part.points] for part in IBUG68.parts}
     skin = tuple(rng.integers(150, 230, 3))
     pen.polygon(parts["jaw"] + parts["left_brow"][::-1] + parts["right_brow"][::-1], fill=skin)
@@ -50,4 +50,4 @@ def draw_face(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         pen.polygon(parts[name], fill=colour, outline="black")
     for name in ("right_brow", "left_brow", "nose_bridge", "nose_base", "inner_lips"):
         pen.line(parts[name], fill="black")
-    return np.asarray(picture), landmarks
+    return np.asarray(image), landmarks

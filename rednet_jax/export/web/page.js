@@ -8,7 +8,7 @@ const SMALLEST_BOX = 24;
 const TIMED = 30;
 
 const [image, drawing, file, camera, play, message, speed, empty] = [
-  "picture", "drawing", "file", "camera", "play", "message", "speed", "empty",
+  "image", "drawing", "file", "camera", "play", "message", "speed", "empty",
 ].map((id) => document.getElementById(id));
 const pixels = image.getContext("2d", { willReadFrequently: true });
 

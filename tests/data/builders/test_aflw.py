@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data.builders.trees import LANDMARKS, PICTURE, names, read_back, save_image
+from data.builders.trees import IMAGE, LANDMARKS, names, read_back, save_image
 
 from rednet_jax.data.builders.aflw import SHARED, split_of
 from rednet_jax.errors import RednetError
@@ -68,7 +68,7 @@ def test_a_sample_labels_only_the_shared_points(tmp_path, build) -> None:
     assert prepared.left_out == prepared.skipped == ()
     whole, part = read_back(prepared)["train"]
     assert names([whole, part]) == [f"{file[:-4]}_7", f"{file[:-4]}_9"]
-    assert whole["image"].shape == PICTURE.shape
+    assert whole["image"].shape == IMAGE.shape
     assert np.flatnonzero(whole["labelled"]).tolist() == sorted(SHARED.values())
     assert np.flatnonzero(part["labelled"]).tolist() == [8, 30, 36]
     for face in (whole, part):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from data.builders.trees import LANDMARKS, PICTURE, add_faces, names, read_back, save_image
+from data.builders.trees import IMAGE, LANDMARKS, add_faces, names, read_back, save_image
 from PIL import Image
 
 from rednet_jax.data.builders.tree_300w import SPLITS, photo, split_names, validation_names
@@ -41,7 +41,7 @@ def test_splits_are_those_of_the_folders(tree, build) -> None:
 def test_a_sample_has_the_image_and_labels_of_its_files(tree, build) -> None:
     face = read_back(build("300w", tree))["train"][0]
     assert face["name"] == b"afw/5_1"
-    np.testing.assert_array_equal(face["image"], PICTURE)
+    np.testing.assert_array_equal(face["image"], IMAGE)
     np.testing.assert_allclose(face["landmarks"], LANDMARKS, atol=1e-3)
     np.testing.assert_array_equal(face["box"][:2], face["landmarks"].min(0))
     np.testing.assert_array_equal(face["box"][2:], face["landmarks"].max(0))
@@ -60,15 +60,15 @@ def test_rgb_images_are_stored_without_recompression(tree, build) -> None:
     stored = list(builder.as_data_source("train", decoders=skip))
     assert file.read_bytes() in [face["image"] for face in stored]
     # The labels are in pixels as stored, so the EXIF orientation must be ignored.
-    assert {face["image"].shape for face in builder.as_data_source("train")} == {PICTURE.shape}
+    assert {face["image"].shape for face in builder.as_data_source("train")} == {IMAGE.shape}
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "I;16", "I", "F"])
 def test_other_images_are_converted_to_rgb(tree, build, mode) -> None:
-    grey = np.asarray(Image.fromarray(PICTURE).convert("L"))
+    grey = np.asarray(Image.fromarray(IMAGE).convert("L"))
     deep = {"I;16": grey.astype(np.uint16) * 257, "I": grey.astype(np.int32) * 257}
     deep["F"] = (grey / 255).astype(np.float32)
-    image = Image.fromarray(deep.get(mode, PICTURE))
+    image = Image.fromarray(deep.get(mode, IMAGE))
     image = image if mode in deep else image.convert(mode)
     exif = Image.Exif()
     exif[0x0112] = 6

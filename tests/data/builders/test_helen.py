@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import tensorflow_datasets as tfds
 from data.builders.trees import (
+    IMAGE,
     LANDMARKS,
-    PICTURE,
     add_faces,
     names,
     read_back,
@@ -32,7 +32,7 @@ def test_folders_with_68_point_files(tmp_path, build) -> None:
         "test": ["testset/9_1"],
     }
     face = samples["train"][0]
-    np.testing.assert_array_equal(face["image"], PICTURE)
+    np.testing.assert_array_equal(face["image"], IMAGE)
     np.testing.assert_allclose(face["landmarks"], LANDMARKS, atol=1e-3)
     assert face["labelled"].all() and face["style"] == b"300w"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from data.builders.trees import LANDMARKS, PICTURE, names, read_back, save_image, write_labels
+from data.builders.trees import IMAGE, LANDMARKS, names, read_back, save_image, write_labels
 
 from rednet_jax.data.builders.machine_labels import FILE
 from rednet_jax.data.builders.people import identity, person
@@ -31,7 +31,7 @@ def test_the_publishers_folders_give_identities_without_points(tree, build) -> N
     assert prepared.left_out == (f"{tree}/{FILE}: no such file; no landmark is labelled",)
     samples = read_back(prepared)
     assert names(samples["train"]) == FACES[:2] and names(samples["validation"]) == FACES[2:]
-    height, width = PICTURE.shape[:2]
+    height, width = IMAGE.shape[:2]
     for face in samples["train"]:
         assert face["identity"] == identity("Ann_Other")
         assert not face["labelled"].any() and not face["landmarks"].any()
@@ -45,7 +45,7 @@ def test_points_outside_the_image_are_not_labelled(tree, build) -> None:
     assert prepared.left_out == ()
     bare, masked = read_back(prepared)["train"]
     assert not bare["labelled"].any()
-    shown = lower[:, 1] <= PICTURE.shape[0] - 0.5
+    shown = lower[:, 1] <= IMAGE.shape[0] - 0.5
     assert 0 < shown.sum() < 68
     np.testing.assert_array_equal(masked["labelled"], shown)
     np.testing.assert_allclose(masked["landmarks"][shown], lower[shown], atol=0.01)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from data.builders.trees import LANDMARKS, PICTURE, names, read_back, save_image, write_labels
+from data.builders.trees import IMAGE, LANDMARKS, names, read_back, save_image, write_labels
 
 from rednet_jax.data.builders.machine_labels import FILE
 from rednet_jax.data.builders.people import identity, person
@@ -60,7 +60,7 @@ def test_both_folders_are_split_by_person(tree, build) -> None:
     assert {face["style"] for face in train} == {b"300w"}
     untrusted, trusted = train[:2]
     assert not untrusted["labelled"].any() and not untrusted["landmarks"].any()
-    height, width = PICTURE.shape[:2]
+    height, width = IMAGE.shape[:2]
     assert untrusted["box"].tolist() == [0, 0, width - 1, height - 1]
     np.testing.assert_allclose(trusted["landmarks"], LANDMARKS, atol=0.01)
     assert trusted["labelled"].all()

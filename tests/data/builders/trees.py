@@ -16,14 +16,14 @@ from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.landmarks.pts import write_pts
 
 LANDMARKS = (IBUG68.shape * 20 + [16, 12]).astype(np.float32)
-PICTURE = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
 
 Samples = list[dict[str, Any]]
 
 
 def save_image(path: Path, **options: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(PICTURE).save(path, **options)
+    Image.fromarray(IMAGE).save(path, **options)
     return path
 
 
