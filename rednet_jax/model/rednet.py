@@ -105,6 +105,11 @@ def align_image(
 ) -> tuple[Output, Tree]:
     """Finds landmarks in images by K passes of the feedback loop, without f_tRNN.
 
+    Gradients are reverse-mode (`jax.grad`, `jax.vjp`): convolutions have a custom rule, so
+    `jax.jvp` raises a TypeError. No gradient flows through the position of a crop, and through z
+    only with `config.open_feedback_gradient`. Without it, the gradient of the landmarks is that of
+    the last pass alone.
+
     Args:
         config: of the network.
         variables: of `init` or of a checkpoint.
