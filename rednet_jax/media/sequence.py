@@ -15,12 +15,21 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rednet_jax.errors import RednetError
-from rednet_jax.media.images import ENDINGS, read_image
+from rednet_jax.media.images import (
+    ENDINGS,
+    image_errors,
+    open_image,
+    read_bytes,
+    read_image,
+)
 from rednet_jax.media.rates import frame_rate
 from rednet_jax.media.video import LARGEST, VideoFrame, VideoReader
 
 FPS = Fraction(25)
 """Default frames per second of an image sequence, the same as FFmpeg's."""
+
+_ANIMATED = ("AVIF", "GIF", "PNG", "WEBP")
+"""Formats of images that are read as a video if they have several frames."""
 
 _NUMBER = re.compile(r"%(0?)(\d*)d")
 
@@ -53,8 +62,8 @@ def open_frames(
     """Opens a video, a camera or an image sequence.
 
     Args:
-        source: a file in any format that FFmpeg reads, the number of a camera, a folder of images,
-            or a pattern of image files such as frame_%04d.png.
+        source: a file in any format that FFmpeg reads, the number of a camera, an image, a folder
+            of images, or a pattern of image files such as frame_%04d.png.
         fps: frames per second of an image sequence, 25 if None. It must be None for a video.
 
     Raises:
@@ -66,7 +75,8 @@ def open_frames(
         if not os.fspath(source):
             raise RednetError("the path of the video is empty")
         path = Path(source)
-        if path.is_dir() or (_NUMBER.search(path.name) and not path.exists()):
+        pattern = _NUMBER.search(path.name) and not path.exists()
+        if path.is_dir() or pattern or _is_still(path):
             return ImageSequence(path, FPS if fps is None else fps)
     if fps is not None:
         raise RednetError(f"{source}: fps is only for images, not for a video")
@@ -74,7 +84,7 @@ def open_frames(
 
 
 class ImageSequence:
-    """The images of a folder or of a pattern as frames, with the attributes of `VideoReader`.
+    """An image, or those of a folder or a pattern, as frames; attributes as of `VideoReader`.
 
     The images are in the order of the numbers in their names. They are resized to the size of the
     first image. Images that cannot be read are left out, and `broken` describes them.
@@ -84,8 +94,8 @@ class ImageSequence:
         """Finds the images and reads the first.
 
         Args:
-            source: a folder, of which the files with an image's extension are read, or a pattern
-                such as frame_%04d.png, for which the numbers may have gaps.
+            source: a folder, of which the files with an image's extension are read, a pattern such
+                as frame_%04d.png, for which the numbers may have gaps, or an image.
             fps: frames per second.
 
         Raises:
@@ -96,7 +106,10 @@ class ImageSequence:
         self.broken: str | None = None
         self.fps, self.pixel_aspect = frame_rate(fps), Fraction(1)
         path = Path(source)
-        self._files = _images_in(path) if path.is_dir() else _images_like(path)
+        if path.is_file():
+            self._files = [path]
+        else:
+            self._files = _images_in(path) if path.is_dir() else _images_like(path)
         if not self._files:
             kind = "no image in this folder" if path.is_dir() else "no image has such a name"
             raise RednetError(f"{self.name}: {kind}")
@@ -134,6 +147,17 @@ class ImageSequence:
         if image.shape[1::-1] == self.size:
             return image
         return np.asarray(Image.fromarray(image).resize(self.size, Image.Resampling.BILINEAR))
+
+
+def _is_still(path: Path) -> bool:
+    """Whether a file is an image, and no animation."""
+    if path.suffix.lower() not in ENDINGS:
+        return False
+    try:
+        with image_errors(path), open_image(read_bytes(path)) as image:
+            return image.format not in _ANIMATED or getattr(image, "n_frames", 1) == 1
+    except RednetError:
+        return False
 
 
 def _images_in(folder: Path) -> list[Path]:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Protocol, Self, cast
+from typing import BinaryIO, NamedTuple, Protocol, Self
 
 import av
 import numpy as np
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from rednet_jax.errors import RednetError
 from rednet_jax.files import staged
+from rednet_jax.media.display import UPRIGHT, display_matrix, displayed
 from rednet_jax.media.rates import frame_rate
 
 MISSING_FRAMES = 3
@@ -42,9 +43,6 @@ CAMERAS = {
     "win32": ("vfwcap", "{}"),
 }
 """FFmpeg's input device for cameras on each platform, and its name for camera number {}."""
-
-UPRIGHT = np.eye(2, dtype=np.int64)
-"""Display matrix of a video that is shown as stored."""
 
 LARGEST = 36_000_000
 """Maximum number of pixels of a frame, a little more than 8K: dozens of frames are in memory."""
@@ -162,7 +160,7 @@ class VideoReader:
         for frame in self._decodable():
             if first is None:
                 first = frame
-                self._matrix = _display_matrix(frame)
+                self._matrix = display_matrix(frame)
             try:
                 # The frame size may change within a stream: all frames get the size of the first.
                 image = _rgb(frame, first.width, first.height)
@@ -173,7 +171,7 @@ class VideoReader:
                 seconds = self._seconds(first, frame, seconds)
                 self._damaged += last.is_corrupt
             last = frame
-            yield VideoFrame(np.ascontiguousarray(_displayed(image, self._matrix)), seconds)
+            yield VideoFrame(np.ascontiguousarray(displayed(image, self._matrix)), seconds)
         if first is not None and last is not None and self.broken is None and not self.live:
             self.broken = self._missing(first, last)
 
@@ -239,35 +237,6 @@ class VideoReader:
                 # The length of a file is that of its longest stream.
                 lengths.append(container.duration / av.time_base - start)
         return max(lengths) or None
-
-
-def _display_matrix(frame: av.VideoFrame) -> NDArray[np.int64]:
-    """Returns the display matrix of a frame, int [2, 2]: a rotation by multiples of 90 degrees, or
-    a reflection.
-
-    It maps directions (x, y) of the stored image to those of the displayed image. Other angles are
-    rounded to these.
-    """
-    data = frame.side_data.get("DISPLAYMATRIX")
-    if data is None:
-        return UPRIGHT
-    # With rows (a, b, u), (c, d, v), (x, y, w), pixel (p, q) is displayed at
-    # (a p + c q + x, b p + d q + y).
-    values = np.frombuffer(cast(bytes, data), np.int32)
-    stored = values.reshape(3, 3)[:2, :2].T.astype(np.float64)
-    straight, crossed = np.abs(np.diag(stored)).sum(), np.abs(np.diag(stored[::-1])).sum()
-    if not straight + crossed:
-        return UPRIGHT
-    kept = np.eye(2) if straight >= crossed else np.eye(2)[::-1]
-    return np.where(stored < 0, -1, 1) * kept.astype(np.int64)
-
-
-def _displayed(image: NDArray[np.uint8], matrix: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Applies a display matrix to an image [H, W, 3]."""
-    if not matrix[0, 0]:
-        image = image.swapaxes(0, 1)
-    across, down = matrix.sum(1)
-    return image[::down, ::across]
 
 
 def _rgb(frame: av.VideoFrame, width: int, height: int) -> NDArray[np.uint8]:

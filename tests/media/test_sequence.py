@@ -52,6 +52,25 @@ def test_an_existing_file_is_not_read_as_a_pattern(tmp_path):
         assert isinstance(reader, VideoReader)
 
 
+@pytest.mark.parametrize("name", ("a.jpg", "a.png", "a.tif", "a.webp"))
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_image_is_the_same_alone_and_in_a_folder(tmp_path, portrait, name, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(portrait[:200]).save(tmp_path / name, exif=exif)
+    (alone,), (in_folder,) = (list(open_frames(path)) for path in (tmp_path / name, tmp_path))
+    np.testing.assert_array_equal(alone.image, in_folder.image)
+    assert alone.seconds == in_folder.seconds == 0
+
+
+def test_the_frames_of_an_animation_are_those_of_a_video(tmp_path):
+    images = [Image.new("RGB", (32, 24), (50 * n,) * 3) for n in range(4)]
+    images[0].save(tmp_path / "a.png", save_all=True, append_images=images[1:], duration=100)
+    frames, reader = greys(tmp_path / "a.png")
+    assert isinstance(reader, VideoReader)
+    assert [grey for grey, _ in frames] == [0, 50, 100, 150]
+
+
 def test_unreadable_images_are_left_out_and_reported(tmp_path):
     for number in range(4):
         save(tmp_path, f"{number}.png", number)

@@ -8,7 +8,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from rednet_jax.errors import RednetError
 from rednet_jax.media.video import VideoReader, write_video
@@ -117,6 +117,28 @@ def test_the_display_matrix_is_applied(tmp_path, matrix, shown):
     assert reader.size == expected.shape[1::-1]
     assert frame.shape == expected.shape
     assert np.abs(frame.astype(float) - expected).mean() < 8
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_exif_orientation_of_jpeg_frames_is_applied(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    quarters = np.zeros((48, 64), np.uint8)
+    quarters[:24, 32:], quarters[24:, :32], quarters[24:, 32:] = 80, 160, 240
+    jpeg = tmp_path / "a.jpg"
+    Image.fromarray(quarters).convert("RGB").save(jpeg, exif=exif)
+    with av.open(str(tmp_path / "a.avi"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        packet = av.Packet(jpeg.read_bytes())
+        packet.pts = packet.dts = 0
+        packet.stream, packet.time_base = stream, Fraction(1, 25)
+        container.mux(packet)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(jpeg))).astype(float)
+    for path in (jpeg, tmp_path / "a.avi"):
+        (frame,), _ = read(path)
+        assert frame.shape == upright.shape
+        assert np.abs(frame - upright).mean() < 3
 
 
 def test_a_trimmed_file_is_complete(tmp_path):
