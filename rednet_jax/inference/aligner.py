@@ -253,14 +253,18 @@ def image_pixels(image: ImageLike) -> NDArray[np.uint8]:
     """Returns an image as RGB uint8 [H, W, 3].
 
     Raises:
-        RednetError: the image cannot be read, or the array has another shape or dtype.
+        RednetError: the image cannot be read, or is no array of this shape and dtype.
     """
     if isinstance(image, str | os.PathLike):
         return read_image(image, upright=True)
     if isinstance(image, Image.Image):
         with image_errors(getattr(image, "filename", "") or "image"):
             return rgb_pixels(image, upright=True)
-    pixels = np.asarray(image)
+    try:
+        pixels = np.asarray(image)
+    except (TypeError, ValueError) as error:
+        # Lists of rows of different lengths, and tensors on another device.
+        raise RednetError(f"an image is RGB uint8 [H, W, 3]: {error}") from error
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
         raise RednetError(f"an image is RGB uint8 [H, W, 3], not {pixels.dtype} {pixels.shape}")
     return pixels

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rednet_jax.detection.detector import Detection, FaceDetector, by_prominence, upright_box
 from rednet_jax.detection.yunet import YuNet
 from rednet_jax.errors import RednetError
-from rednet_jax.inference.aligner import DOUBTFUL
+from rednet_jax.inference.aligner import DOUBTFUL, ImageLike, image_pixels
 from rednet_jax.inference.appearance import ALIKE, Appearance, thumbnail
 from rednet_jax.inference.cuts import CutFinder
 from rednet_jax.inference.face import Face
@@ -157,7 +157,7 @@ class Tracker:
         self._missing = Missing()
         self._searches.reset()
 
-    def update(self, image: NDArray[np.uint8]) -> list[Face]:
+    def update(self, image: ImageLike) -> list[Face]:
         """Returns the faces in the next frame, the longest track first.
 
         `identity` is the number of the person, from 0. It stays the same while the face is tracked
@@ -167,13 +167,12 @@ class Tracker:
         hidden face have a mean confidence below `SURE_ABOVE`.
 
         Args:
-            image: RGB uint8 [H, W, 3].
+            image: RGB uint8 [H, W, 3], or an image as `Aligner` takes it.
 
         Raises:
-            RednetError: the frame has another shape or dtype, or no pixels.
+            RednetError: the frame has another shape or dtype, no pixels, or cannot be read.
         """
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-            raise RednetError(f"a frame is uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
+        image = image_pixels(image)
         cut = self._cuts.update(image)
         if cut:
             self._tracks = []

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rednet_jax.detection.detector import FaceDetector
 from rednet_jax.errors import RednetError
+from rednet_jax.inference.aligner import ImageLike
 from rednet_jax.inference.face import Face
 from rednet_jax.inference.streams import Carry
 from rednet_jax.inference.tracker import Tracker
@@ -37,7 +38,7 @@ class TrackedFrame:
 
 
 def track(
-    source: str | os.PathLike[str] | int | Iterable[NDArray[np.uint8]],
+    source: str | os.PathLike[str] | int | Iterable[ImageLike],
     checkpoint: Checkpoint = "compact_video",
     *,
     faces: int = 1,
@@ -53,7 +54,8 @@ def track(
 
     Args:
         source: a video file, the number of a camera, a folder of images, a pattern such as
-            frame_%04d.png, or an iterable of frames, arrays RGB uint8 [H, W, 3].
+            frame_%04d.png, or an iterable of frames, RGB uint8 [H, W, 3] or images as `Aligner`
+            takes them.
         checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
         faces: maximum number of faces that are tracked.
         feedback_steps: K, passes of the network for each frame.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from inference.fake_tracker import box_at, shot_frame
+from inference.fake_tracker import box_at, middle, shot_frame
+from PIL import Image
 
 from rednet_jax.errors import RednetError
 from rednet_jax.inference.tracking import landmark_track, track
@@ -70,9 +72,20 @@ def test_invalid_arguments_are_errors(network):
         np.zeros((8, 8, 3)),
         np.zeros((8, 8, 4), np.uint8),
         np.zeros((0, 0, 3), np.uint8),
+        None,
+        [[1], [2, 3]],
+        shot_frame((100, 100)).tolist(),
     ):
-        with pytest.raises(RednetError, match="a frame is uint8"):
+        with pytest.raises(RednetError, match="an image is RGB uint8"):
             next(track([frame], network))
+
+
+def test_frames_may_be_arrays_and_images_of_every_kind(fake):
+    frame = shot_frame((100, 100))
+    for same in (jnp.asarray(frame), Image.fromarray(frame)):
+        tracker, _, _ = fake(box_at(100, 100))
+        (face,) = tracker.update(same)
+        np.testing.assert_allclose(middle(face), [100, 100], atol=2)
 
 
 def test_landmarks_of_frames_without_a_face_are_nan(fake):
