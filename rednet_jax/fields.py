@@ -16,6 +16,7 @@ import hashlib
 import inspect
 import json
 import math
+import operator
 import types
 import typing
 from collections.abc import Mapping
@@ -115,6 +116,23 @@ def shown(value: Any) -> str:
     """Returns the text of a value for a message: a single line of limited length."""
     text = " ".join(repr(value).split())
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
+
+
+def integer(value: Any, name: str, least: int = 1) -> int:
+    """Returns an integer of any type, such as one of NumPy's, as an int.
+
+    Raises:
+        RednetError: it is no integer, or below `least`. A bool is no integer.
+    """
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None:
+        raise RednetError(f"{name} must be an integer, not {shown(value)}")
+    if number < least:
+        raise RednetError(f"{name} must be {least} or more, not {number}")
+    return number
 
 
 class Difference(NamedTuple):

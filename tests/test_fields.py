@@ -18,7 +18,7 @@ from rednet_jax.data.augment import Augmentation, Drift
 from rednet_jax.data.pipeline import ClipConfig
 from rednet_jax.data.synthetic.generate import SyntheticConfig
 from rednet_jax.errors import RednetError
-from rednet_jax.fields import check_fields, field_types, parse_field, with_defaults
+from rednet_jax.fields import check_fields, field_types, integer, parse_field, with_defaults
 from rednet_jax.inference.smoothing import OneEuro
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.train.experiment import (
@@ -110,6 +110,17 @@ def test_a_value_of_a_wrong_type_is_an_error_with_the_fields_name(build, message
         build()
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+def test_an_integer_argument_may_be_of_any_integer_type():
+    for value in (3, np.int64(3), np.uint8(3), np.array(3)):
+        number = integer(value, "faces")
+        assert type(number) is int and number == 3
+    for value in (True, np.True_, 2.0, "2", None, np.array([2])):
+        with pytest.raises(RednetError, match="faces must be an integer, not "):
+            integer(value, "faces")
+    with pytest.raises(RednetError, match="camera must be 0 or more, not -1"):
+        integer(np.int64(-1), "camera", least=0)
 
 
 def test_an_int_is_accepted_for_a_float_and_not_converted():

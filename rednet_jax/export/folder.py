@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import rednet_jax
 from rednet_jax.errors import RednetError
+from rednet_jax.fields import integer
 from rednet_jax.files import replacing, write_text, writing
 from rednet_jax.landmarks.normalisers import normaliser_text
 from rednet_jax.model.config import RedNetConfig
@@ -40,12 +41,10 @@ def feedback_steps_of(config: RedNetConfig, feedback_steps: int | None) -> int:
     """Returns K, or the K of training if it is None.
 
     Raises:
-        RednetError: K is below 1.
+        RednetError: K is no integer, or below 1.
     """
     steps = config.feedback_steps if feedback_steps is None else feedback_steps
-    if steps < 1:
-        raise RednetError(f"feedback_steps is {steps}; at least one pass must run")
-    return steps
+    return integer(steps, "feedback_steps")
 
 
 def versions(modules: Sequence[str]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from PIL import Image
 from rednet_jax.detection.detector import Detection, FaceDetector, by_prominence, upright_box
 from rednet_jax.detection.yunet import YuNet
 from rednet_jax.errors import RednetError
+from rednet_jax.fields import integer
 from rednet_jax.inference.face import MIN_CONFIDENCE, Face
 from rednet_jax.inference.predict import predict_crops
 from rednet_jax.landmarks.crops import apply_affine, crop_image, crop_transform
@@ -87,20 +88,17 @@ class Aligner:
             min_confidence: faces with a lower mean confidence are left out, 0 to 1.
 
         Raises:
-            RednetError: a bad checkpoint, feedback_steps or faces below 1, min_confidence outside
-                0 to 1.
+            RednetError: a bad checkpoint, feedback_steps or faces that are no integers or below 1,
+                min_confidence outside 0 to 1.
         """
-        if feedback_steps < 1:
-            raise RednetError(f"feedback steps must be 1 or more, not {feedback_steps}")
-        if faces is not None and faces < 1:
-            raise RednetError(f"faces must be 1 or more, not {faces}")
+        self._feedback_steps = integer(feedback_steps, "feedback steps")
+        self._faces = None if faces is None else integer(faces, "faces")
         if not 0 <= min_confidence <= 1:
             raise RednetError(f"min confidence must be 0 to 1, not {min_confidence}")
         self.config, variables = network_of(checkpoint)
         # Without this, every call would copy the variables to the device.
         self._variables = jax.device_put(variables)
         self._detector = detector or YuNet()
-        self._feedback_steps, self._faces = feedback_steps, faces
         self._min_confidence = min_confidence
 
     @overload

@@ -30,7 +30,7 @@ from rednet_jax.landmarks.drawing import draw_landmarks
 from rednet_jax.landmarks.table import IDENTITY, landmarks_csv
 from rednet_jax.media.background import read_ahead, write_behind
 from rednet_jax.media.sequence import FrameReader, open_frames
-from rednet_jax.media.video import VideoFrame, write_video
+from rednet_jax.media.video import VideoFrame, video_source, write_video
 from rednet_jax.weights.store import Checkpoint, network_of
 
 Output = str | os.PathLike[str]
@@ -109,6 +109,7 @@ def track_file(
         RednetError: the video or the checkpoint cannot be read, faces or feedback_steps is below 1,
             an unknown `carry`, or an output cannot be written.
     """
+    video = video_source(video)
     if out is None and landmarks is None and jsonl is None:
         stem = _stem(video)
         out, landmarks = f"{stem}_landmarks.mp4", f"{stem}_landmarks.csv"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rednet_jax.detection.detector import Detection, FaceDetector, by_prominence, upright_box
 from rednet_jax.detection.yunet import YuNet
-from rednet_jax.errors import RednetError
+from rednet_jax.fields import integer
 from rednet_jax.inference.aligner import DOUBTFUL, ImageLike, image_pixels
 from rednet_jax.inference.appearance import ALIKE, Appearance, thumbnail
 from rednet_jax.inference.cuts import CutFinder
@@ -135,17 +135,15 @@ class Tracker:
             detector: finds the faces; `YuNet(VIDEO_SEARCH)` if None.
 
         Raises:
-            RednetError: the checkpoint cannot be read, faces or feedback_steps is below 1, or an
-                unknown `carry`.
+            RednetError: the checkpoint cannot be read, faces or feedback_steps is no integer or
+                below 1, or an unknown `carry`.
         """
-        for name, value in {"faces": faces, "feedback steps": feedback_steps}.items():
-            if value < 1:
-                raise RednetError(f"{name} must be 1 or more, not {value}")
+        self._faces = integer(faces, "faces")
+        feedback_steps = integer(feedback_steps, "feedback steps")
         self.config, variables = network_of(checkpoint)
-        self._faces = faces
         self._searches = SearchSchedule(detector or YuNet(VIDEO_SEARCH))
         self._streams = Streams(
-            self.config, variables, faces, feedback_steps=feedback_steps, carry=carry
+            self.config, variables, self._faces, feedback_steps=feedback_steps, carry=carry
         )
         self.reset()
 

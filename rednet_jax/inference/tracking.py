@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,16 +67,23 @@ def track(
         An iterator over the frames with their faces; each frame is computed by `next`.
 
     Raises:
-        RednetError: the video or the checkpoint cannot be read, faces or feedback_steps is below 1,
-            or an unknown `carry`. The iterator raises it for a frame that is no RGB uint8 array
-            and, after the last frame that could be read, for a damaged or truncated file.
+        RednetError: the video or the checkpoint cannot be read, faces or feedback_steps is no
+            integer or below 1, or an unknown `carry`. The iterator raises it for a frame
+            that is no RGB uint8 array and, after the last frame that could be read, for a damaged
+            or truncated file.
     """
     tracker = Tracker(
         checkpoint, faces=faces, feedback_steps=feedback_steps, carry=carry, detector=detector
     )
-    if isinstance(source, str | os.PathLike | int):
-        return _track_video(tracker, open_frames(source))
-    return (TrackedFrame(index, None, tracker.update(image)) for index, image in enumerate(source))
+    if not isinstance(source, str | os.PathLike):
+        try:
+            frames = iter(cast(Iterable[ImageLike], source))
+        except TypeError:
+            # The number of a camera.
+            pass
+        else:
+            return (TrackedFrame(n, None, tracker.update(image)) for n, image in enumerate(frames))
+    return _track_video(tracker, open_frames(cast(str | int, source)))
 
 
 def landmark_track(frames: Sequence[Sequence[Face]], scheme: Scheme) -> NDArray[np.float32]:

@@ -23,7 +23,7 @@ from rednet_jax.media.images import (
     read_image,
 )
 from rednet_jax.media.rates import frame_rate
-from rednet_jax.media.video import LARGEST, VideoFrame, VideoReader
+from rednet_jax.media.video import LARGEST, VideoFrame, VideoReader, video_source
 
 FPS = Fraction(25)
 """Default frames per second of an image sequence, the same as FFmpeg's."""
@@ -67,9 +67,10 @@ def open_frames(
         fps: frames per second of an image sequence, 25 if None. It must be None for a video.
 
     Raises:
-        RednetError: the source is empty, fps is given for a video, or as `VideoReader` and
-            `ImageSequence` raise it.
+        RednetError: the source is empty or neither a path nor a number, fps is given for a video,
+            or as `VideoReader` and `ImageSequence` raise it.
     """
+    source = video_source(source)
     if not isinstance(source, int):
         # Path("") is the current folder.
         if not os.fspath(source):

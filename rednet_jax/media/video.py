@@ -20,6 +20,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from rednet_jax.errors import RednetError
+from rednet_jax.fields import integer, shown
 from rednet_jax.files import staged
 from rednet_jax.media.display import UPRIGHT, display_matrix, displayed
 from rednet_jax.media.rates import frame_rate
@@ -70,6 +71,22 @@ class WriteFrame(Protocol):
         """Takes RGB uint8 [H, W, 3] and its time; None is one frame interval after the last."""
 
 
+def video_source(source: str | os.PathLike[str] | int) -> str | os.PathLike[str] | int:
+    """Returns the path of a video, or the number of a camera as an int.
+
+    Raises:
+        RednetError: it is neither.
+    """
+    if isinstance(source, str | os.PathLike):
+        return source
+    try:
+        return integer(source, "camera", least=0)
+    except RednetError:
+        raise RednetError(
+            f"a video is a path or the number of a camera, not {shown(source)}"
+        ) from None
+
+
 class VideoReader:
     """The frames of a video or a camera, rotated as the file declares.
 
@@ -97,6 +114,7 @@ class VideoReader:
             RednetError: the file or the camera is missing, is no video, or no frame of it can be
                 decoded.
         """
+        source = video_source(source)
         self.broken: str | None = None
         self._damaged = 0
         self._matrix = UPRIGHT

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from rednet_jax.errors import RednetError
+from rednet_jax.fields import integer
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.state import State, initial_state
 from rednet_jax.model.variables import mismatch
@@ -36,10 +37,7 @@ def check_arguments(
     Raises:
         RednetError: they do not, or there is no image.
     """
-    if not isinstance(feedback_steps, int):
-        raise RednetError(f"feedback_steps is {feedback_steps!r}, not an integer")
-    if feedback_steps < 1:
-        raise RednetError(f"feedback_steps is {feedback_steps}; at least one pass must run")
+    integer(feedback_steps, "feedback_steps")
     size = config.input_size
     if images.ndim != len(axes) + 3 or images.shape[len(axes) :] != (size, size, 3):
         takes = ", ".join((*axes, str(size), str(size), "3"))

@@ -180,7 +180,9 @@ def test_images_with_boxes_may_be_of_every_kind(released, portrait):
 def test_options_out_of_range_are_errors(network):
     for options, message in (
         ({"feedback_steps": 0}, "feedback steps must be 1 or more, not 0"),
+        ({"feedback_steps": True}, "feedback steps must be an integer, not True"),
         ({"faces": 0}, "faces must be 1 or more, not 0"),
+        ({"faces": 1.5}, "faces must be an integer, not 1.5"),
         ({"min_confidence": 1.5}, "min confidence must be 0 to 1, not 1.5"),
     ):
         with pytest.raises(RednetError, match=message):

@@ -65,6 +65,12 @@ def test_invalid_arguments_are_errors(network):
         track([], network, feedback_steps=0)
     with pytest.raises(RednetError, match="faces must be 1 or more, not 0"):
         track([], network, faces=0)
+    for faces in (2.0, "2", True):
+        with pytest.raises(RednetError, match=f"faces must be an integer, not {faces!r}"):
+            track([], network, faces=faces)
+    for source in (True, None, 1.5, -1):
+        with pytest.raises(RednetError, match=f"path or the number of a camera, not {source!r}"):
+            track(source, network)
     with pytest.raises(RednetError, match="carry: 'none' is not one of all, feedback, nothing"):
         track([], network, carry="none")
     for frame in (
@@ -78,6 +84,12 @@ def test_invalid_arguments_are_errors(network):
     ):
         with pytest.raises(RednetError, match="an image is RGB uint8"):
             next(track([frame], network))
+
+
+def test_integers_may_be_of_numpy(network, portrait):
+    assert len(list(track([portrait], network, faces=np.int64(2), feedback_steps=np.int64(1)))) == 1
+    with pytest.raises(RednetError, match="camera 99: cannot be opened"):
+        next(track(np.int64(99), network))
 
 
 def test_frames_may_be_arrays_and_images_of_every_kind(fake):

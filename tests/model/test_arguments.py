@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from rednet_jax.errors import RednetError
@@ -22,7 +23,7 @@ def test_wrong_shapes_types_and_passes_raise_errors(shallow: Narrow) -> None:
     config = shallow("compact")
     variables = rednet.init(config, jax.random.key(0))
     images = jnp.zeros((1, config.image_size, config.image_size, 3))
-    with pytest.raises(RednetError, match="feedback_steps is 0"):
+    with pytest.raises(RednetError, match="feedback_steps must be 1 or more, not 0"):
         rednet.align_image(config, variables, images, feedback_steps=0)
     with pytest.raises(RednetError, match="images are"):
         rednet.align_image(config, variables, images[:, 1:], feedback_steps=1)
@@ -94,8 +95,11 @@ def test_no_images_and_passes_that_are_no_integer_raise_errors(shallow: Narrow) 
         clips = jnp.zeros((1, 0, size, size, 3))
         rednet.align_clip(config, variables, clips, state, feedback_steps=1)
     images = jnp.zeros((1, size, size, 3))
-    with pytest.raises(RednetError, match=r"feedback_steps is 1\.5, not an integer"):
-        rednet.align_image(config, variables, images, feedback_steps=1.5)
+    for wrong in (1.5, True, "1"):
+        with pytest.raises(RednetError, match=f"feedback_steps must be an integer, not {wrong!r}"):
+            rednet.align_image(config, variables, images, feedback_steps=wrong)
+    output, _ = rednet.align_image(config, variables, images, feedback_steps=np.int64(2))
+    assert output.per_step.landmarks.shape[0] == 2
     floats = state._replace(passes=state.passes.astype(float))
     with pytest.raises(RednetError, match=r"state: passes is float32 \(1,\), and 1 images of"):
         rednet.step(config, variables, floats, images, feedback_steps=1)
