@@ -15,7 +15,7 @@ from PIL import Image
 from rednet_jax.detection.detector import Detection, FaceDetector, by_prominence, upright_box
 from rednet_jax.detection.yunet import YuNet
 from rednet_jax.errors import RednetError
-from rednet_jax.fields import integer
+from rednet_jax.fields import integer, shown
 from rednet_jax.inference.face import MIN_CONFIDENCE, Face
 from rednet_jax.inference.predict import predict_crops
 from rednet_jax.landmarks.crops import apply_affine, crop_image, crop_transform
@@ -281,7 +281,10 @@ def _checked(
     image: NDArray[np.uint8], boxes: Sequence[NDArray[np.floating]]
 ) -> list[NDArray[np.float32]]:
     height, width = image.shape[:2]
-    checked = [np.asarray(box, np.float32) for box in boxes]
+    try:
+        checked = [np.asarray(box, np.float32) for box in boxes]
+    except (TypeError, ValueError):
+        raise RednetError(f"the boxes of an image are arrays [4], not {shown(boxes)}") from None
     for box in checked:
         if box.shape != (4,):
             raise RednetError(f"a box is an array [4], not {list(box.shape)}")

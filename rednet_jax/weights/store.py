@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from rednet_jax.errors import RednetError
-from rednet_jax.fields import plain_function
+from rednet_jax.fields import plain_function, shown
 from rednet_jax.files import replacing
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.rednet import mismatch
@@ -95,6 +95,9 @@ def find(checkpoint: str | os.PathLike[str]) -> Path:
     Raises:
         RednetError: there is no such checkpoint.
     """
+    if not isinstance(checkpoint, str | os.PathLike) or not os.fspath(checkpoint):
+        # Path("") is the current folder.
+        raise RednetError(f"checkpoint: {shown(checkpoint)} is no name, file or run folder")
     names = released()
     path = Path(checkpoint)
     if os.fspath(checkpoint) in names:

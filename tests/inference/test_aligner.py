@@ -145,6 +145,8 @@ def test_arrays_of_another_shape_or_dtype_are_errors(network, image):
         ([[10, 10, np.nan, 90]], "the box 10,10,nan,90 is not finite"),
         ([[-np.inf, 10, 90, 90]], "the box -inf,10,90,90 is not finite"),
         ([[10, 10, 90]], r"a box is an array \[4\], not \[3\]"),
+        (["10,10,90,90"], r"arrays \[4\], not \['10,10,90,90'\]"),
+        (None, r"arrays \[4\], not None"),
         ([10, 10, 90, 90], r"a box is an array \[4\], not \[\]"),
     ],
 )

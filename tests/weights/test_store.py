@@ -128,6 +128,13 @@ def test_a_network_may_be_given_as_it_is_or_by_a_name_or_a_path(network, file):
     assert names == ["compact", file.stem, "compact"]
 
 
+@pytest.mark.parametrize("checkpoint", ("", None, 3, ["compact"]))
+def test_what_is_no_name_and_no_path_is_an_error(checkpoint):
+    for read in (load, store.network_of):
+        with pytest.raises(RednetError, match=r"^checkpoint: .* is no name, file or run folder$"):
+            read(checkpoint)
+
+
 def test_a_released_name_takes_precedence_over_a_folder_of_that_name(
     network, file, tmp_path, monkeypatch
 ):
