@@ -31,15 +31,26 @@ def write_behind(write: Callable[[T], None], count: int = 4) -> Iterator[Callabl
     """Yields a function that calls `write` in a thread and has up to `count` items in its queue.
 
     An exception of `write` is raised by a later call or at the block's end, which waits for all
-    items.
+    items. After an exception, `write` is not called again.
     """
+    failed = False
+
+    def write_next(item: T) -> None:
+        nonlocal failed
+        if failed:
+            # FFmpeg crashes if a frame is written after a header that could not be written.
+            return
+        failed = True
+        write(item)
+        failed = False
+
     with ThreadPoolExecutor(1) as pool:
         waiting: deque[Future[None]] = deque()
 
         def later(item: T) -> None:
             if len(waiting) == count:
                 waiting.popleft().result()
-            waiting.append(pool.submit(write, item))
+            waiting.append(pool.submit(write_next, item))
 
         yield later
         for future in waiting:

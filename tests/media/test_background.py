@@ -60,6 +60,21 @@ def test_write_behind_keeps_the_order_and_waits():
     assert threading.current_thread() not in threads
 
 
+def test_write_behind_writes_nothing_after_an_exception():
+    begun, asked = [], threading.Event()
+
+    def write(item):
+        begun.append(item)
+        asked.wait()
+        raise RednetError("disk full")
+
+    with pytest.raises(RednetError, match="disk full"), write_behind(write, count=4) as later:
+        for item in range(4):
+            later(item)
+        asked.set()
+    assert begun == [0]
+
+
 def test_write_behind_raises_the_exception_of_write():
     def write(item):
         raise RednetError(f"item {item}")
