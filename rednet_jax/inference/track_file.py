@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from types import TracebackType
+from typing import Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,8 @@ from rednet_jax.weights.store import Checkpoint, network_of
 
 Output = str | os.PathLike[str]
 
+T = TypeVar("T")
+
 STDOUT = "-"
 """The output name that stands for standard output."""
 
@@ -49,8 +52,8 @@ class TrackedVideo(NamedTuple):
         found: number of frames with a face.
         people: number of identities.
         frames_per_second: of reading, tracking, drawing and writing together, without compilation.
-        failures: one line each: the video is damaged, truncated or interrupted, or no face was
-            found in it.
+        failures: one line each: the video is damaged, truncated or interrupted, no face was found
+            in it, or one of several outputs could not be written.
         files: the written files, without standard output.
         interrupted: True after Ctrl-C; False for a camera, whose video ends with it.
     """
@@ -82,7 +85,8 @@ def track_file(
     """Tracks faces through a video. Output files are complete, or do not appear at all.
 
     Decoding, and drawing and encoding, run in threads beside the network. After Ctrl-C, the outputs
-    are written for the frames so far.
+    are written for the frames so far. An output that fails, for example on a full disk, does not
+    stop the others.
 
     Args:
         video: a file in any format that FFmpeg reads, the number of a camera, a folder of images,
@@ -107,7 +111,8 @@ def track_file(
 
     Raises:
         RednetError: the video or the checkpoint cannot be read, faces or feedback_steps is below 1,
-            an unknown `carry`, or an output cannot be written.
+            an unknown `carry`, an output that cannot be written before the first frame, or none
+            that could be written.
     """
     video = video_source(video)
     if out is None and landmarks is None and jsonl is None:
@@ -121,8 +126,8 @@ def track_file(
         distinct.append(Path(video).resolve())
     if len(set(distinct)) < len(distinct):
         raise RednetError(f"{files[-1]}: the video and the outputs must be different files")
-    if landmarks is not None and landmarks != STDOUT:
-        check_writable(landmarks)
+    for path in files:
+        check_writable(path)
     count = with_face = 0
     people: set[int | None] = set()
     points: list[NDArray[np.float32]] = []
@@ -137,12 +142,12 @@ def track_file(
             smooth = carry != "all" or not is_recurrent(variables)
         smoother = Smoother() if smooth else None
         stopped = stack.enter_context(_interrupted())
-        draw = None
+        draw = write_line = None
         if out is not None:
-            draw = stack.enter_context(_drawn_video(out, reader))
-        write_line = None
+            draw = stack.enter_context(_Apart(out, _drawn_video(out, reader)))
         if jsonl is not None:
-            write_line = stack.enter_context(_lines(jsonl))
+            write_line = stack.enter_context(_Apart(jsonl, _lines(jsonl)))
+        apart = [output for output in (draw, write_line) if output is not None]
         frames = stack.enter_context(contextlib.closing(read_ahead(reader)))
         # A camera may run for days: its landmarks are kept in memory only if they are written.
         keep = landmarks is not None or not reader.live
@@ -162,9 +167,12 @@ def track_file(
             if write_line is not None:
                 write_line(json_line(count, frame.seconds, tracked))
             report(count, reader.frame_count)
+            if landmarks is None and all(output.failure for output in apart):
+                break
             if stopped.is_set():
                 break
         seconds = time.perf_counter() - begin
+    lost = {output.path: output.failure for output in apart if output.failure is not None}
     track = np.reshape(points, (-1, config.scheme.count, 2)).astype(np.float32)
     if landmarks is not None:
         names = [str(number + 1) for number in range(count)]
@@ -172,8 +180,13 @@ def track_file(
         if landmarks == STDOUT:
             sys.stdout.write(table)
         else:
-            write_text(landmarks, table)
-    failures = []
+            try:
+                write_text(landmarks, table)
+            except RednetError as error:
+                lost[Path(landmarks)] = str(error)
+    failures = list(lost.values())
+    if failures and len(lost) == sum(path is not None for path in (out, landmarks, jsonl)):
+        raise RednetError("; ".join(failures))
     if stopped.is_set() and not reader.live:
         failures.append(f"{reader.name}: interrupted; the {count} frames before are kept")
     elif reader.broken is not None:
@@ -184,7 +197,14 @@ def track_file(
         failures.append(f"{reader.name}: no face found in {count} frames")
     interrupted = stopped.is_set() and not reader.live
     return TrackedVideo(
-        track, count, with_face, len(people), count / seconds, failures, files, interrupted
+        track,
+        count,
+        with_face,
+        len(people),
+        count / seconds,
+        failures,
+        [path for path in files if path not in lost],
+        interrupted,
     )
 
 
@@ -216,6 +236,50 @@ def json_line(frame: int, seconds: float, faces: list[Face]) -> str:
             ],
         }
     )
+
+
+class _Apart(Generic[T]):
+    """An output whose failure, after the start, is kept instead of raised: others are written on.
+
+    Attributes:
+        path: of the output.
+        failure: why it cannot be written; None if it can.
+    """
+
+    def __init__(
+        self, path: Output, output: contextlib.AbstractContextManager[Callable[[T], None]]
+    ) -> None:
+        self.path = Path(path)
+        self.failure: str | None = None
+        self._output, self._stack = output, contextlib.ExitStack()
+
+    def __call__(self, item: T) -> None:
+        if self.failure is not None:
+            return
+        try:
+            # The output ends here, with the exception of the write, unless the write succeeds.
+            with self._stack.pop_all() as stack:
+                self._write(item)
+                self._stack = stack.pop_all()
+        except RednetError as error:
+            self.failure = str(error)
+
+    def __enter__(self) -> Self:
+        self._write = self._stack.enter_context(self._output)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self._stack.__exit__(kind, error, trace)
+        except RednetError as failure:
+            if error is not None:
+                raise
+            self.failure = str(failure)
 
 
 @contextlib.contextmanager

@@ -279,19 +279,71 @@ def test_an_error_leaves_no_outputs(network, video, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unwritable_table_is_an_error_before_the_first_frame(network, video, tmp_path):
-    (tmp_path / "folder").mkdir()
+@pytest.mark.parametrize("kind", ("out", "landmarks", "jsonl"))
+def test_an_unwritable_output_is_an_error_before_the_first_frame(network, video, tmp_path, kind):
+    (tmp_path / "folder.mp4").mkdir()
     done: list[int] = []
-    with pytest.raises(RednetError, match="folder: cannot be written"):
+    outputs = {"out": tmp_path / "a.mp4", "landmarks": tmp_path / "a", "jsonl": tmp_path / "b"}
+    outputs[kind] = tmp_path / "folder.mp4"
+    with pytest.raises(RednetError, match=r"folder\.mp4: cannot be written \(it is a folder\)"):
         track_file(
             video,
             checkpoint=network,
-            out=tmp_path / "drawn.mp4",
-            landmarks=tmp_path / "folder",
+            **outputs,
             report=lambda count, total: done.append(count),
         )
     assert done == []
-    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.mp4"]
+
+
+@pytest.mark.parametrize("kind", ("out", "landmarks", "jsonl"))
+def test_an_output_that_fails_does_not_stop_the_others(network, video, tmp_path, kind):
+    outputs = {"out": tmp_path / "a.mp4", "landmarks": tmp_path / "a", "jsonl": tmp_path / "b"}
+
+    def report(done, total):
+        if done == 3:
+            outputs[kind].mkdir()
+            (outputs[kind] / "file").touch()
+
+    tracked = track_file(video, checkpoint=network, **outputs, report=report)
+    (failure,) = tracked.failures
+    assert failure.startswith(f"{outputs[kind]}: cannot be written (")
+    kept = [path for name, path in outputs.items() if name != kind]
+    assert tracked.files == kept and tracked.frames == 12
+    assert all(path.is_file() for path in kept)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_the_other_outputs_have_every_frame_after_one_has_failed(
+    network, video, tmp_path, monkeypatch
+):
+    def draw(*arguments):
+        raise RednetError("disk full")
+
+    monkeypatch.setattr(module, "draw_landmarks", draw)
+    drawn, lines = tmp_path / "a.mp4", tmp_path / "b.jsonl"
+    tracked = track_file(video, checkpoint=network, out=drawn, jsonl=lines)
+    assert tracked.failures == ["disk full"]
+    assert tracked.files == [lines]
+    assert len(lines.read_text().splitlines()) == 12
+    assert list(tmp_path.iterdir()) == [lines]
+
+
+def test_tracking_ends_when_no_output_is_left(network, video, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise RednetError("disk full")
+
+    done: list[int] = []
+    monkeypatch.setattr(module, "draw_landmarks", full)
+    with pytest.raises(RednetError, match="disk full"):
+        track_file(
+            video,
+            checkpoint=network,
+            out=tmp_path / "a.mp4",
+            report=lambda count, total: done.append(count),
+        )
+    assert len(done) < 12
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_outputs_must_be_different_files(network, video, tmp_path):

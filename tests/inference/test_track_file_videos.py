@@ -91,7 +91,7 @@ def test_an_unwritable_folder_is_an_error(network, tmp_path):
     closed = tmp_path / "closed"
     closed.mkdir(mode=stat.S_IRUSR | stat.S_IXUSR)
     for kind in ("out", "landmarks", "jsonl"):
-        with pytest.raises(RednetError, match=r"cannot be written \(Permission denied\)"):
+        with pytest.raises(RednetError, match=r"cannot be written \(no permission"):
             track_file(video, checkpoint=network, **{kind: closed / "b.mp4"})
 
 
