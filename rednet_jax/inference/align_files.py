@@ -31,7 +31,7 @@ class Aligned(NamedTuple):
     Attributes:
         faces: the faces of each image by the image's name, in the order of the table.
         landmarks: L, landmarks of a face.
-        failures: one line for each image without a face, and for skipped files.
+        failures: one line for each image without a face, for skipped files, and after Ctrl-C.
         interrupted: True after Ctrl-C: the remaining images are missing.
     """
 
@@ -110,7 +110,7 @@ def align_files(
 ) -> Aligned:
     """Finds the landmarks of the most prominent faces of each image.
 
-    After Ctrl-C, the results so far are written.
+    After Ctrl-C, the results so far are written; without any, nothing is.
 
     Args:
         paths: one or several image files and folders. A folder stands for all images below it.
@@ -127,6 +127,7 @@ def align_files(
         report: called with the number of images done and the total.
 
     Raises:
+        KeyboardInterrupt: on Ctrl-C before the first result.
         RednetError: no image can be read, the checkpoint or the boxes file is invalid, an option is
             out of range, or an output cannot be written.
     """
@@ -151,25 +152,32 @@ def align_files(
     interrupted = False
     try:
         for name, path in files.items():
-            results[name] = []
+            found: list[Face] = []
             try:
                 image = read_image(path, upright=True)
                 readable += 1
                 image_boxes = None if box_of is None else [_boxes(name, path, box_of)]
-                results[name] = aligner.align([image], image_boxes)[0]
+                found = aligner.align([image], image_boxes)[0]
             except RednetError as error:
                 has_path = str(path) in str(error)
                 failures.append(str(error) if has_path else f"{name}: {error}")
             else:
-                if not results[name]:
+                if not found:
                     failures.append(f"{name}: no face found")
                 if drawings:
-                    for face in results[name]:
+                    for face in found:
                         image = draw_landmarks(image, face.landmarks, face.scheme)
                     write_image(drawings[name], image)
+            # An image that Ctrl-C interrupts must not count as one without a face.
+            results[name] = found
             report(len(results), len(files))
     except KeyboardInterrupt:
+        if not results:
+            raise
         interrupted = True
+        failures.append(
+            f"interrupted; the results of {len(results)} of {len(files)} images are kept"
+        )
     if not (readable or interrupted):
         rest = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
         raise RednetError(failures[0] + rest)

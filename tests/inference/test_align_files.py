@@ -11,6 +11,7 @@ from PIL import Image
 
 from rednet_jax.errors import RednetError
 from rednet_jax.inference.align_files import _named, align_files
+from rednet_jax.inference.aligner import Aligner
 from rednet_jax.landmarks.boxes import landmark_box
 from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.landmarks.drawing import draw_landmarks
@@ -187,7 +188,31 @@ def test_ctrl_c_keeps_the_results_so_far(network, save, boxes, tmp_path):
     file = boxes("a", "b")
     aligned = align_files(files, checkpoint=network, boxes=file, csv=table, report=interrupt)
     assert aligned.interrupted
+    assert aligned.failures == ["interrupted; the results of 1 of 2 images are kept"]
     assert read_landmarks_csv(table)[0] == ["a"]
+
+
+def test_an_interrupted_image_is_not_one_without_a_face(
+    network, save, boxes, tmp_path, monkeypatch
+):
+    align, calls = Aligner.align, []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return align(*arguments)
+
+    monkeypatch.setattr(Aligner, "align", interrupted)
+    files, table = [save("a.png"), save("b.png")], tmp_path / "a.csv"
+    options = {"checkpoint": network, "boxes": boxes("a", "b"), "csv": table}
+    assert list(align_files(files, **options).faces) == ["a"]
+    assert read_landmarks_csv(table)[0] == ["a"]
+    table.unlink()
+    calls[:] = [None]
+    with pytest.raises(KeyboardInterrupt):
+        align_files(files, **options)
+    assert not table.exists()
 
 
 def test_outputs_are_checked_before_work_starts(network, save, tmp_path):
