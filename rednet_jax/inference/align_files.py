@@ -31,7 +31,8 @@ class Aligned(NamedTuple):
     Attributes:
         faces: the faces of each image by the image's name, in the order of the table.
         landmarks: L, landmarks of a face.
-        failures: one line for each image without a face, for skipped files, and after Ctrl-C.
+        failures: one line for each image without a face, for skipped files, for overlays that
+            cannot be written, and after Ctrl-C.
         interrupted: True after Ctrl-C: the remaining images are missing.
     """
 
@@ -129,7 +130,7 @@ def align_files(
     Raises:
         KeyboardInterrupt: on Ctrl-C before the first result.
         RednetError: no image can be read, the checkpoint or the boxes file is invalid, an option is
-            out of range, or an output cannot be written.
+            out of range, or an output cannot be written. The other output is written all the same.
     """
     files, skipped = _named([paths] if isinstance(paths, str | os.PathLike) else paths)
     drawings = {} if overlay is None else {n: Path(overlay) / f"{n}.png" for n in files}
@@ -167,7 +168,10 @@ def align_files(
                 if drawings:
                     for face in found:
                         image = draw_landmarks(image, face.landmarks, face.scheme)
-                    write_image(drawings[name], image)
+                    try:
+                        write_image(drawings[name], image)
+                    except RednetError as error:
+                        failures.append(str(error))
             # An image that Ctrl-C interrupts must not count as one without a face.
             results[name] = found
             report(len(results), len(files))
@@ -182,10 +186,15 @@ def align_files(
         rest = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
         raise RednetError(failures[0] + rest)
     aligned = Aligned(results, aligner.config.scheme.count, failures + skipped, interrupted)
-    if csv is not None:
-        write_text(csv, aligned.csv())
-    if json is not None:
-        write_text(json, aligned.json())
+    lost = []
+    for output, text in ((csv, aligned.csv), (json, aligned.json)):
+        if output is not None:
+            try:
+                write_text(output, text())
+            except RednetError as error:
+                lost.append(str(error))
+    if lost:
+        raise RednetError("; ".join(lost))
     return aligned
 
 

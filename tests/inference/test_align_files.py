@@ -229,6 +229,31 @@ def test_outputs_are_checked_before_work_starts(network, save, tmp_path):
     assert reports == []
 
 
+def test_an_output_that_fails_does_not_stop_the_others(network, save, boxes, tmp_path):
+    files, drawn = [save("a.png"), save("b.png")], tmp_path / "drawn"
+    table, faces = tmp_path / "a.csv", tmp_path / "a.json"
+
+    def report(done, total):
+        (drawn / "b.png" / "file").mkdir(parents=True, exist_ok=True)
+
+    options = {"checkpoint": network, "boxes": boxes("a", "b"), "overlay": drawn}
+    aligned = align_files(files, **options, csv=table, report=report)
+    (failure,) = aligned.failures
+    assert failure.startswith(f"{drawn / 'b.png'}: cannot be written (")
+    assert read_landmarks_csv(table)[0] == ["a", "b"]
+    assert (drawn / "a.png").is_file()
+    table.unlink()
+    with pytest.raises(RednetError, match=r"a\.csv: cannot be written"):
+        align_files(
+            files[0],
+            checkpoint=network,
+            csv=table,
+            json=faces,
+            report=lambda *_: (table / "file").mkdir(parents=True),
+        )
+    assert faces.is_file()
+
+
 def test_a_bad_image_does_not_stop_the_others(network, save, tmp_path):
     good = save("good.png")
     empty = good.with_name("empty.png")
