@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rednet_jax.detection.detector import FaceDetector
 from rednet_jax.errors import RednetError
+from rednet_jax.fields import shown
 from rednet_jax.files import check_writable, write_text
 from rednet_jax.inference.aligner import Aligner
 from rednet_jax.inference.face import MIN_CONFIDENCE, Face
@@ -96,7 +97,7 @@ def rounded(values: Any) -> Any:
 
 
 def align_files(
-    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
     checkpoint: Checkpoint = "compact",
     feedback_steps: int = 3,
@@ -132,7 +133,7 @@ def align_files(
         RednetError: no image can be read, the checkpoint or the boxes file is invalid, an option is
             out of range, or an output cannot be written. The other output is written all the same.
     """
-    files, skipped = _named([paths] if isinstance(paths, str | os.PathLike) else paths)
+    files, skipped = _named([paths] if isinstance(paths, str | os.PathLike) else list(paths))
     drawings = {} if overlay is None else {n: Path(overlay) / f"{n}.png" for n in files}
     if replaced := {p.resolve() for p in files.values()} & {p.resolve() for p in drawings.values()}:
         raise RednetError(f"{min(replaced)}: an image that an overlay would replace")
@@ -215,9 +216,12 @@ def _named(paths: Sequence[str | os.PathLike[str]]) -> tuple[dict[str, Path], li
     """
     files: list[Path] = []
     skipped: list[str] = []
-    if not all(map(os.fspath, paths)):
+    if not paths:
+        raise RednetError("no image and no folder is given")
+    for path in paths:
         # Path("") is the current folder.
-        raise RednetError("'': not the name of an image or a folder")
+        if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+            raise RednetError(f"{shown(path)}: not the name of an image or a folder")
     for path in map(Path, paths):
         if not path.is_dir():
             files.append(path)

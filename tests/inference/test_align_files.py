@@ -254,6 +254,17 @@ def test_an_output_that_fails_does_not_stop_the_others(network, save, boxes, tmp
     assert faces.is_file()
 
 
+def test_paths_may_be_any_iterable_that_is_not_empty(network, save, boxes):
+    files = [save("a.png"), save("b.png")]
+    aligned = align_files(iter(files), checkpoint=network, boxes=boxes("a", "b"))
+    assert list(aligned.faces) == ["a", "b"]
+    with pytest.raises(RednetError, match="no image and no folder is given"):
+        align_files([], checkpoint=network)
+    for path in ("", None, 3):
+        with pytest.raises(RednetError, match=f"^{path!r}: not the name of an image or a folder"):
+            align_files([path], checkpoint=network)
+
+
 def test_a_bad_image_does_not_stop_the_others(network, save, tmp_path):
     good = save("good.png")
     empty = good.with_name("empty.png")
