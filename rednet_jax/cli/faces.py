@@ -126,7 +126,8 @@ def align(args: argparse.Namespace) -> int:
 
     The table has one row per face: name of the image, number of the face, score of the detector,
     mean confidence, and the landmarks x0, y0, ... in image pixels. An image without a face has a
-    row of nan. EXIF orientation is applied. Ctrl-C stops early and writes the results so far.
+    row of nan. EXIF orientation is applied. Ctrl-C or SIGTERM stops early and writes the results so
+    far.
 
     Example: rednet align group.jpg --faces all --csv landmarks.csv --overlay drawn
     """
@@ -167,7 +168,7 @@ def align(args: argparse.Namespace) -> int:
 def track(args: argparse.Namespace) -> int:
     """Track faces through a video, numbered images, or the frames of a camera.
 
-    Ctrl-C stops a camera or a file, and writes the frames so far.
+    Ctrl-C or SIGTERM stops a camera or a file, and writes the frames so far.
 
     Example: rednet track talk.mp4 --out talk_landmarks.mp4 --landmarks talk.csv
     """

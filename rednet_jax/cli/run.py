@@ -1,19 +1,24 @@
 """Runs a command line and reports errors as lines on standard error and an exit status.
 
 Exit status: 0 success; 1 success except for the failures on standard error, one line each; 2 the
-command failed with one line on standard error; 3 another process of the run ended; 130 Ctrl-C.
+command failed with one line on standard error; 3 another process of the run ended; 130 Ctrl-C or
+SIGTERM.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 
 from rednet_jax.cli.options import parser
 from rednet_jax.cli.output import failed
+from rednet_jax.cli.training import train
 from rednet_jax.cli.values import fields_of
 from rednet_jax.compilation import keep_compiled
 from rednet_jax.errors import RednetError
@@ -36,7 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif rest:
             rednet.error(f"unrecognized arguments: {' '.join(rest)}")
         keep_compiled(args.compilation_cache)
-        status: int = args.run(args)
+        # Training saves a checkpoint on SIGTERM, in many processes through a handler of JAX.
+        signals = contextlib.nullcontext() if args.run is train else _sigterm_as_interrupt()
+        with signals:
+            status: int = args.run(args)
         return status
     except RednetError as error:
         failed([str(error)])
@@ -48,6 +56,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader closed the pipe. Without this, Python would print an error at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+@contextlib.contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Context in which SIGTERM raises KeyboardInterrupt, so that no temporary files are left."""
+    if threading.current_thread() is not threading.main_thread():
+        # Python allows signal handlers only in the main thread.
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _collect_seldom() -> None:

@@ -55,7 +55,7 @@ class TrackedVideo(NamedTuple):
         failures: one line each: the video is damaged, truncated or interrupted, no face was found
             in it, or one of several outputs could not be written.
         files: the written files, without standard output.
-        interrupted: True after Ctrl-C; False for a camera, whose video ends with it.
+        interrupted: True after Ctrl-C or SIGTERM; False for a camera, whose video ends with it.
     """
 
     landmarks: NDArray[np.float32]
@@ -84,9 +84,9 @@ def track_file(
 ) -> TrackedVideo:
     """Tracks faces through a video. Output files are complete, or do not appear at all.
 
-    Decoding, and drawing and encoding, run in threads beside the network. After Ctrl-C, the outputs
-    are written for the frames so far. An output that fails, for example on a full disk, does not
-    stop the others.
+    Decoding, and drawing and encoding, run in threads beside the network. After Ctrl-C or SIGTERM,
+    the outputs are written for the frames so far. An output that fails, for example on a full disk,
+    does not stop the others.
 
     Args:
         video: a file in any format that FFmpeg reads, the number of a camera, a folder of images,
@@ -323,7 +323,10 @@ def _lines(path: Output) -> Iterator[Callable[[str], None]]:
 
 @contextlib.contextmanager
 def _interrupted() -> Iterator[threading.Event]:
-    """Yields an event that the first Ctrl-C sets. The second one raises KeyboardInterrupt."""
+    """Yields an event that the first Ctrl-C or SIGTERM sets, such as a job's at its time limit.
+
+    The second one has the handler from before, which ends the process or raises KeyboardInterrupt.
+    """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         # Python allows signal handlers only in the main thread.
@@ -332,10 +335,18 @@ def _interrupted() -> Iterator[threading.Event]:
 
     def note(number: int, frame: object) -> None:
         event.set()
-        signal.signal(signal.SIGINT, before)
+        restore()
 
-    before = signal.signal(signal.SIGINT, note)
+    def restore() -> None:
+        for stopping, handler in before.items():
+            signal.signal(stopping, handler)
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # A handler that was not set from Python is None, and could not be restored.
+    before = {number: handler for number, handler in handlers.items() if handler is not None}
+    for number in before:
+        signal.signal(number, note)
     try:
         yield event
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import jax
@@ -15,6 +16,7 @@ from rednet_jax.bench import scan
 from rednet_jax.data.prepare import prepare
 from rednet_jax.errors import RednetError
 from rednet_jax.inference import track_file
+from rednet_jax.inference.aligner import Aligner
 from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.landmarks.pts import write_pts
 from rednet_jax.landmarks.table import read_landmarks_csv
@@ -214,6 +216,16 @@ def test_bench_prints_what_it_measures(here, run, monkeypatch):
     assert out == "device cpu\nstep_ms 4.568\nmemory_mb nan\n"
     assert json.loads((here / "a.json").read_text()) == {**result, "memory_mb": None}
     assert run("bench", "scan", "--json", "-")[1] == (here / "a.json").read_text()
+
+
+def test_sigterm_is_one_error_line(checkpoint, here, run, monkeypatch):
+    Image.new("RGB", (200, 200)).save(here / "a.png")
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(Aligner, "align", lambda *_: signal.raise_signal(signal.SIGTERM))
+    status, out, errors = run("align", "a.png", "--checkpoint", checkpoint, "--csv", "a.csv")
+    assert (status, out, errors) == (130, "", ["rednet: interrupted"])
+    assert [path.name for path in here.iterdir()] == ["a.png"]
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_ctrl_c_is_one_error_line(checkpoint, grey_video, here, run, monkeypatch):

@@ -86,14 +86,15 @@ def test_an_invalid_video_is_one_error_line_and_status_2(checkpoint, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["text.mp4"]
 
 
-def test_ctrl_c_leaves_complete_outputs(checkpoint, clip, tmp_path):
+@pytest.mark.parametrize("number", (signal.SIGINT, signal.SIGTERM))
+def test_ctrl_c_and_sigterm_leave_complete_outputs(checkpoint, clip, tmp_path, number):
     command = [str(REDNET), "track", str(clip), "--checkpoint", str(checkpoint)]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not list(tmp_path.iterdir()):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
     (line,) = errors.splitlines()

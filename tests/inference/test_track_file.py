@@ -223,12 +223,13 @@ def test_the_frames_of_a_truncated_video_are_kept(network, video, tmp_path, monk
         assert len(list(drawn)) == 5
 
 
-def test_ctrl_c_keeps_the_frames_so_far(network, video, tmp_path):
+@pytest.mark.parametrize("number", (signal.SIGINT, signal.SIGTERM))
+def test_ctrl_c_and_sigterm_keep_the_frames_so_far(network, video, tmp_path, number):
     def report(done, total):
         if done == 4:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
 
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(number)
     tracked = track_file(
         video,
         checkpoint=network,
@@ -239,7 +240,7 @@ def test_ctrl_c_keeps_the_frames_so_far(network, video, tmp_path):
     )
     assert tracked.interrupted
     assert tracked.failures == [f"{video}: interrupted; the 4 frames before are kept"]
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(number) is before
     with VideoReader(tmp_path / "drawn.mp4") as drawn:
         assert len(list(drawn)) == 4
         assert drawn.broken is None
