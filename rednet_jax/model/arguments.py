@@ -39,6 +39,8 @@ def check_arguments(
     """
     integer(feedback_steps, "feedback_steps")
     size = config.input_size
+    if not hasattr(images, "ndim"):
+        raise RednetError(f"images are a {type(images).__name__}, not one array: stack them")
     if images.ndim != len(axes) + 3 or images.shape[len(axes) :] != (size, size, 3):
         takes = ", ".join((*axes, str(size), str(size), "3"))
         unbatched = images.ndim == len(axes) + 2 and images.shape[-3:] == (size, size, 3)

@@ -29,6 +29,8 @@ def test_wrong_shapes_types_and_passes_raise_errors(shallow: Narrow) -> None:
         rednet.align_image(config, variables, images[:, 1:], feedback_steps=1)
     with pytest.raises(RednetError, match="images are uint8, not floating"):
         rednet.align_image(config, variables, images.astype(jnp.uint8), feedback_steps=1)
+    with pytest.raises(RednetError, match="images are a list, not one array"):
+        rednet.align_image(config, variables, list(images), feedback_steps=1)
     state = rednet.initial_state(config, 1)
     with pytest.raises(RednetError, match="images are bfloat16, not float32"):
         rednet.step(config, variables, state, images.astype(jnp.bfloat16), feedback_steps=1)
