@@ -46,7 +46,7 @@ def staged(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     # The target of a symbolic link is replaced, not the link.
     target = Path(os.path.realpath(path))
-    partial = target.parent / f".{target.name}.{os.getpid()}.partial"
+    partial = _partial(target)
     with writing(path):
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists() and not (target.is_file() or target.is_dir()):
@@ -61,22 +61,30 @@ def staged(path: str | os.PathLike[str]) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
-def check_writable(path: str | os.PathLike[str]) -> None:
-    """Checks in advance whether `replacing` can write a file.
+def check_writable(path: str | os.PathLike[str], *, folder: bool = False) -> None:
+    """Checks in advance whether `replacing` can write a file, or files in a folder.
 
     Raises:
-        RednetError: the path is a folder, or files cannot be created in its folder.
+        RednetError: the path is a folder (or is none), or files cannot be created there.
     """
-    target = Path(path)
-    if target.exists() and not target.is_file():
+    target = Path(os.path.realpath(path))
+    # os.path, since Path.exists raises an error for a name that is too long.
+    if os.path.exists(target) and not (target.is_dir() if folder else target.is_file()):
         kind = "it is a folder" if target.is_dir() else "not a regular file"
+        kind = "not a folder" if folder else kind
         raise RednetError(f"{path}: cannot be written ({kind})")
     # `replacing` creates the missing folders.
-    existing = next(folder for folder in target.absolute().parents if os.path.lexists(folder))
+    inside = target / "file" if folder else target
+    existing = next(place for place in inside.parents if os.path.lexists(place))
     if not existing.is_dir():
         raise RednetError(f"{path}: cannot be written ({existing} is not a folder)")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise RednetError(f"{path}: cannot be written (no permission to write in {existing})")
+    # Root has every permission, also in a file system without files of users.
+    partial = _partial(existing / inside.name)
+    with writing(path):
+        partial.touch()
+        partial.unlink()
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -158,6 +166,10 @@ def locked_folder(path: Path, *, wait: bool = False) -> Iterator[Path]:
             raise RednetError(f"{path}: another process uses this folder") from None
         finally:
             os.close(lock)
+
+
+def _partial(target: Path) -> Path:
+    return target.parent / f".{target.name}.{os.getpid()}.partial"
 
 
 def _is_same(path: Path, opened: int) -> bool:

@@ -11,6 +11,7 @@ import pytest
 
 from rednet_jax.errors import RednetError
 from rednet_jax.files import (
+    check_writable,
     json_text,
     locked_folder,
     replacing,
@@ -91,6 +92,31 @@ def test_a_path_that_cannot_be_written_is_an_error(
     with pytest.raises(RednetError, match=r"^\S+: cannot be written \(.+\)$"):
         write_text(path, "text")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_that_no_file_can_be_written_is_found_in_advance(
+    tmp_path: Path, folder: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    check_writable(tmp_path / "new" / "output", folder=folder)
+    with pytest.raises(RednetError, match=r"cannot be written \(.+/file is not a folder\)$"):
+        check_writable(tmp_path / "file" / "output", folder=folder)
+    with pytest.raises(RednetError, match=r"cannot be written \((not|it is) a folder\)$"):
+        check_writable(tmp_path / "file" if folder else tmp_path, folder=folder)
+
+    def touch(path: Path) -> None:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    # As in /proc, of root, whom os.access permits everything.
+    monkeypatch.setattr(Path, "touch", touch)
+    with pytest.raises(RednetError, match=r"output: cannot be written \(No such file"):
+        check_writable(tmp_path / "output", folder=folder)
+
+
+def test_a_name_that_is_too_long_is_found_in_advance(tmp_path: Path) -> None:
+    with pytest.raises(RednetError, match=r"xx: cannot be written \(File name too long\)$"):
+        check_writable(tmp_path / ("x" * 300))
 
 
 def test_a_device_or_a_pipe_is_not_replaced(tmp_path: Path) -> None:

@@ -195,14 +195,20 @@ def propose(args: argparse.Namespace) -> int:
     Example: rednet data scheme ~/mine --labels labels.csv --name mine98
     """
     from rednet_jax.data.propose import propose_scheme
+    from rednet_jax.media.images import ENDINGS
 
+    out, sheet = args.out or Path(f"{args.name}.json"), args.sheet or Path(f"{args.name}.png")
+    shared.check_outputs(
+        [("--out", out), ("--sheet", sheet)],
+        [args.labels, *shared.files_of(args.source, (*ENDINGS, ".pts"))],
+    )
     with progress("face") as report:
         proposal = propose_scheme(
             args.source,
             args.name,
             labels=args.labels,
-            out=args.out,
-            sheet=args.sheet,
+            out=out,
+            sheet=sheet,
             report=report,
         )
     scheme = proposal.scheme
@@ -222,13 +228,15 @@ def show_data(args: argparse.Namespace) -> int:
     """
     from rednet_jax.data.show import show_split
 
+    out = args.out or f"{args.name}_{args.split}.png"
+    shared.check_outputs([("--out", out)], [shared.prepared_folder(args.name, args.data_dir)])
     with progress("sample") as report:
         sheet = show_split(
             args.name,
             args.split,
             count=args.count,
             augmented=args.augmented,
-            out=args.out,
+            out=out,
             data_dir=args.data_dir,
             report=report,
         )

@@ -137,6 +137,7 @@ def evaluate(args: argparse.Namespace) -> int:
     from rednet_jax.landmarks.builtin import load_scheme
 
     how = {"data_dir": args.data_dir, "normaliser": args.normaliser, "plot": args.plot}
+    clips = holds_clips(args.data)
     if args.predictions_in is not None:
         for name, option in (
             ("checkpoint", "CHECKPOINT"),
@@ -149,6 +150,7 @@ def evaluate(args: argparse.Namespace) -> int:
         ):
             if getattr(args, name) is not None:
                 raise RednetError(f"{option} cannot be used with --predictions-in")
+        _check_outputs(args, clips)
         scheme = None if args.scheme is None else load_scheme(args.scheme)
         result = score_predictions(args.predictions_in, args.data, args.split, scheme=scheme, **how)
     elif args.scheme is not None:
@@ -156,7 +158,7 @@ def evaluate(args: argparse.Namespace) -> int:
     elif args.checkpoint is None:
         raise RednetError("either CHECKPOINT or --predictions-in is required (see --help)")
     else:
-        clips = holds_clips(args.data)
+        _check_outputs(args, clips)
         of_clips = {"every": args.every, "carry": args.carry, "corrupt": args.corrupt}
         for name, value in of_clips.items():
             if value is None:
@@ -179,6 +181,22 @@ def evaluate(args: argparse.Namespace) -> int:
     return 0
 
 
+def _check_outputs(args: argparse.Namespace, clips: bool) -> None:
+    read = args.predictions_in
+    predictions = [("--predictions", args.predictions)]
+    in_folder = clips and args.predictions is not None and args.predictions.suffix != ".csv"
+    shared.check_outputs(
+        [("--json", args.json), ("--plot", args.plot), *([] if in_folder else predictions)],
+        [
+            *([] if read is None else shared.files_of(read, (".csv",))),
+            args.scheme,
+            shared.weights_file(args.checkpoint),
+            shared.prepared_folder(args.data, args.data_dir),
+        ],
+        folders=predictions if in_folder else [],
+    )
+
+
 def calibrate(args: argparse.Namespace) -> int:
     """Calibrate the confidence of a checkpoint by Platt scaling on a validation split.
 
@@ -189,7 +207,14 @@ def calibrate(args: argparse.Namespace) -> int:
     Example: rednet calibrate runs/compact --data-dir DIR --out calibrated
     """
     from rednet_jax.evaluate.calibration import calibrate
+    from rednet_jax.weights.store import checkpoint_name
 
+    names = (f"{checkpoint_name(args.checkpoint)}.safetensors", "reliability.png")
+    weights = shared.weights_file(args.checkpoint)
+    shared.check_outputs(
+        [("--out", args.out / name) for name in (*names, "calibration.json")],
+        [weights, shared.prepared_folder(args.data, args.data_dir)],
+    )
     with progress("face") as report:
         result = calibrate(
             args.checkpoint,

@@ -71,6 +71,7 @@ def export(args: argparse.Namespace) -> int:
     """
     from rednet_jax.export.targets import export
 
+    shared.check_outputs([], folders=[("--out", args.out)])
     written = export(
         args.checkpoint,
         args.target,
@@ -107,6 +108,7 @@ def import_(args: argparse.Namespace) -> int:
     """
     from rednet_jax.export.imported import import_weights
 
+    shared.check_outputs([("--out", args.out)], [args.file])
     imported = import_weights(args.file, args.out)
     for theirs, ours in imported.matched:
         print(f"{theirs} -> {ours}")

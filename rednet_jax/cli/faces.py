@@ -7,7 +7,9 @@ The docstring of a command's function is its help. Imports are inside the functi
 from __future__ import annotations
 
 import argparse
+import re
 import sys
+from pathlib import Path
 
 from rednet_jax.cli import shared, values
 from rednet_jax.cli.output import failed, progress
@@ -133,9 +135,16 @@ def align(args: argparse.Namespace) -> int:
     """
     from rednet_jax.inference.align_files import align_files
     from rednet_jax.inference.face import MIN_CONFIDENCE
+    from rednet_jax.media.images import ENDINGS
 
     if args.csv == args.json == "-":
         raise RednetError("--csv and --json cannot both go to standard output")
+    sources = [file for path in args.images for file in shared.files_of(path, ENDINGS)]
+    shared.check_outputs(
+        [("--csv", args.csv), ("--json", args.json)],
+        [*sources, args.boxes, shared.weights_file(args.checkpoint)],
+        folders=[("--overlay", args.overlay)],
+    )
     outputs = [args.csv, args.json, args.overlay]
     print_csv, print_json = args.csv == "-" or not any(outputs), args.json == "-"
     with progress("image") as report:
@@ -174,6 +183,10 @@ def track(args: argparse.Namespace) -> int:
     """
     from rednet_jax.inference.track_file import track_file
 
+    shared.check_outputs(
+        [("--out", args.out), ("--landmarks", args.landmarks), ("--jsonl", args.jsonl)],
+        [*_frames(args.video), shared.weights_file(args.checkpoint)],
+    )
     with progress("frame") as report:
         tracked = track_file(
             args.video,
@@ -198,6 +211,20 @@ def track(args: argparse.Namespace) -> int:
         )
     status = failed(tracked.failures)
     return 130 if tracked.interrupted else status
+
+
+def _frames(video: str | int) -> list[Path]:
+    """Returns the files that a video is read from."""
+    from rednet_jax.media.images import ENDINGS
+
+    if isinstance(video, int):
+        return []
+    path = Path(video)
+    before, number, after = re.split(r"(%0?\d*d|$)", path.name, maxsplit=1)
+    if not number or path.exists() or not path.parent.is_dir():
+        return shared.files_of(path, ENDINGS)
+    frame = re.compile(rf"{re.escape(before)}\d+{re.escape(after)}")
+    return [file for file in path.parent.iterdir() if frame.fullmatch(file.name)]
 
 
 def quickstart(args: argparse.Namespace) -> int:

@@ -116,6 +116,19 @@ def add_commands(commands: shared.Commands) -> None:
         shared.add_json(command)
 
 
+def _check_outputs(args: argparse.Namespace) -> None:
+    """Checks the outputs of a benchmark, of which each has only some of these options."""
+    from rednet_jax.media.images import ENDINGS
+
+    given = vars(args)
+    inputs = [shared.weights_file(given.get("checkpoint"))]
+    if "data_dir" in given:
+        inputs.append(shared.prepared_folder(given.get("data", "300w"), args.data_dir))
+    for folder in filter(None, (given.get("infants"), given.get("without_faces"))):
+        inputs += shared.files_of(folder, (*ENDINGS, ".pts", ".csv"))
+    shared.check_outputs([("--json", args.json)], inputs, folders=[("--out", given.get("out"))])
+
+
 def bench_scan(args: argparse.Namespace) -> int:
     """Compare the nested lax.scans with the same loops unrolled, and time one frame.
 
@@ -123,6 +136,7 @@ def bench_scan(args: argparse.Namespace) -> int:
     """
     from rednet_jax.bench.scan import bench_scan
 
+    _check_outputs(args)
     print_result(bench_scan(), args.json)
     return 0
 
@@ -138,6 +152,7 @@ def bench_startup(args: argparse.Namespace) -> int:
     from rednet_jax.bench.startup import bench_startup
     from rednet_jax.evaluate.provenance import provenance
 
+    _check_outputs(args)
     origin = provenance("rednet bench startup --json experiments/results/startup.json", seed=0)
     print_result({**bench_startup(), "provenance": origin}, args.json)
     return 0
@@ -150,6 +165,7 @@ def bench_input(args: argparse.Namespace) -> int:
     """
     from rednet_jax.bench.input import bench_input
 
+    _check_outputs(args)
     print_result(bench_input(), args.json)
     return 0
 
@@ -164,6 +180,7 @@ def bench_scaling(args: argparse.Namespace) -> int:
     """
     from rednet_jax.bench.scaling import bench_scaling
 
+    _check_outputs(args)
     with progress("mesh") as report:
         result = bench_scaling(report)
     print_result(result, args.json)
@@ -179,6 +196,7 @@ def bench_track(args: argparse.Namespace) -> int:
     """
     from rednet_jax.bench.track import bench_track
 
+    _check_outputs(args)
     print_result(bench_track(args.checkpoint, feedback_steps=args.feedback_steps), args.json)
     return 0
 
@@ -192,6 +210,7 @@ def bench_detect(args: argparse.Namespace) -> int:
     """
     from rednet_jax.bench.detect import bench_detect
 
+    _check_outputs(args)
     with progress("image") as report:
         result = bench_detect(
             data_dir=args.data_dir,
@@ -213,6 +232,7 @@ def bench_exports(args: argparse.Namespace) -> int:
     """
     from rednet_jax.bench.exports import bench_exports
 
+    _check_outputs(args)
     with progress("row") as report:
         result = bench_exports(
             args.checkpoint,
@@ -232,6 +252,7 @@ def bench_steadiness(args: argparse.Namespace) -> int:
     """
     from rednet_jax.bench.steadiness import bench_steadiness
 
+    _check_outputs(args)
     with progress("frame") as report:
         result = bench_steadiness(
             args.checkpoint,
@@ -255,6 +276,7 @@ def bench_identities(args: argparse.Namespace) -> int:
     """
     from rednet_jax.bench.identities import bench_identities
 
+    _check_outputs(args)
     with progress("clip") as report:
         result = bench_identities(args.data, args.splits, data_dir=args.data_dir, report=report)
     print_result(result, args.json)
@@ -270,6 +292,7 @@ def bench_layers(args: argparse.Namespace) -> int:
     """
     from rednet_jax.bench.layers import bench_layers
 
+    _check_outputs(args)
     with progress("batch") as report:
         result = bench_layers(args.checkpoint, batches=args.batch, report=report)
     print_result(result, args.json)
@@ -286,6 +309,7 @@ def bench_torch(args: argparse.Namespace) -> int:
     """
     from rednet_jax.bench.pytorch import bench_torch
 
+    _check_outputs(args)
     with progress("row") as report:
         result = bench_torch(
             args.checkpoint,

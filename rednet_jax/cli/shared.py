@@ -5,15 +5,25 @@ from __future__ import annotations
 import argparse
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from rednet_jax.cli import values
+from rednet_jax.errors import RednetError
+from rednet_jax.files import check_writable
 
 CHECKPOINT = "a released network (compact, compact_video), a .safetensors file, or a run folder"
 
 # A parser or an argument group.
 Options = argparse._ActionsContainer
+
+Paths = Sequence[tuple[str, str | os.PathLike[str] | None]]
+"""Options and their values."""
+
+_STANDARD_OUTPUT = ("--csv", "--json", "--jsonl", "--landmarks")
+"""Options for which - is standard output."""
 
 
 class Commands:
@@ -145,3 +155,73 @@ def add_json_option(options: Options) -> None:
         metavar="OUT",
         help="all figures as JSON; - writes them to standard output (default: not written)",
     )
+
+
+def check_outputs(
+    files: Paths,
+    inputs: Iterable[str | os.PathLike[str] | None] = (),
+    *,
+    folders: Paths = (),
+) -> None:
+    """Checks the outputs of a command before its work, which may take hours.
+
+    Args:
+        files: each output file with its option; None if it is not written.
+        inputs: files that the command reads, and folders of which it may read any file.
+        folders: as `files`, of output folders.
+
+    Raises:
+        RednetError: an output cannot be written or would replace an input, or two outputs have the
+            same path.
+    """
+    outputs = [
+        (option, path, folder)
+        for paths, folder in ((files, False), (folders, True))
+        for option, path in paths
+        if path is not None and not (str(path) == "-" and option in _STANDARD_OUTPUT)
+    ]
+    sources = [source for source in inputs if source is not None and os.path.exists(source)]
+    for option, path, folder in outputs:
+        if str(path) == "-":
+            raise RednetError(f"{option} -: standard output is not possible here, only a path")
+        if not folder and any(_replaces(path, source) for source in sources):
+            raise RednetError(f"{option} {path}: would replace an input of this command")
+    for first, second in itertools.permutations(outputs, 2):
+        (option, path, folder), (other, below, _) = first, second
+        target, inside = Path(os.path.realpath(path)), Path(os.path.realpath(below))
+        if target == inside or (not folder and target in inside.parents):
+            raise RednetError(f"{other} {below}: {option} writes to {path}")
+    for _, path, folder in outputs:
+        check_writable(path, folder=folder)
+
+
+def _replaces(output: str | os.PathLike[str], source: str | os.PathLike[str]) -> bool:
+    """Whether an output is an input file, or an existing file below an input folder."""
+    if not os.path.exists(output):
+        return False
+    if os.path.isdir(source):
+        return Path(os.path.realpath(source)) in Path(os.path.realpath(output)).parents
+    return os.path.samefile(output, source)
+
+
+def weights_file(checkpoint: str | None) -> Path | None:
+    """Returns the file that a checkpoint is read from; raises RednetError if there is none."""
+    from rednet_jax.weights.store import find
+
+    return None if checkpoint is None else find(checkpoint)
+
+
+def prepared_folder(data: str, data_dir: Path | None) -> Path | None:
+    """Returns the folder of a data set; None if it is not prepared."""
+    from rednet_jax.data.prepare import find_prepared
+
+    prepared = find_prepared(data, data_dir)
+    return None if prepared is None else prepared.folder
+
+
+def files_of(path: str | os.PathLike[str], endings: Iterable[str]) -> list[Path]:
+    """Returns a file itself, and of a folder the files below with these endings in any case."""
+    endings = tuple(endings)
+    if not os.path.isdir(path):
+        return [Path(path)]
+    return [file for file in Path(path).rglob("*") if file.suffix.lower() in endings]

@@ -212,8 +212,10 @@ def ablate(args: argparse.Namespace) -> int:
     Example: rednet ablate experiments/ablation_losses.py --data-dir DIR --jobs 2 --minutes 50
     """
     from rednet_jax.ablate.index import write_index
-    from rednet_jax.ablate.run import RUNS, ablate
+    from rednet_jax.ablate.run import RESULTS, RUNS, ablate
 
+    out = (args.out or RESULTS) if args.file is not None and "table" in args.do else None
+    shared.check_outputs([], folders=[("--out", out), ("--index", args.index)])
     if args.index is not None:
         print(write_index(args.index))
     if args.file is None:
