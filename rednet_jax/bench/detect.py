@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from rednet_jax.data.builders.trees import files_by_name
 from rednet_jax.data.samples import Sample
 from rednet_jax.data.sources import read_split
 from rednet_jax.detection.detector import RIGHT_IOU, Detection, FaceDetector
@@ -284,7 +285,8 @@ def _without_faces(folder: Path | None, images: int | None) -> Iterator[NDArray[
         yield image
     if folder is None:
         return
-    paths = sorted(p for p in folder.glob("*") if p.suffix.lower() in (".jpg", ".png"))
+    names = files_by_name(folder, ["."], (".jpg", ".png")).values()
+    paths = sorted(folder / name for files in names for name in files)
     if not paths:
         raise RednetError(f"{folder}: has no .jpg or .png images")
     for i in _spread(len(paths), images):

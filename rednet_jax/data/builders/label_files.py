@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rednet_jax.data.builders.examples import FARTHEST
+from rednet_jax.data.builders.trees import files_below, first_image, image_finder
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.pts import read_pts
 from rednet_jax.landmarks.schemes import Scheme
@@ -53,39 +54,31 @@ def read_labels(
         RednetError: the labels cannot be read, or no image is labelled.
     """
     if labels is None:
-        pairs = []
-        for path in sorted(root.rglob("*.pts")):
-            images = [path.with_suffix(ending) for ending in ENDINGS]
-            image = next((file for file in images if file.is_file()), None)
-            if image is not None:
-                pairs.append((image, read_pts(path)))
+        images = files_below(root, ENDINGS)
+        pairs = [
+            (root / image, read_pts(root / files[0]))
+            for name, files in sorted(files_below(root, (".pts",)).items())
+            if (image := first_image(images.get(name, []))) is not None
+        ]
     else:
         listed = (
             coco_labels(labels, None)
             if labels.suffix.lower() == ".json"
             else csv_labels(labels, None)
         )
-        pairs = []
-        for label in listed:
-            names = [label.file, *(f"{label.file}{ending}" for ending in ENDINGS)]
-            image = next((root / name for name in names if is_file(root / name)), None)
-            if image is not None:
-                pairs.append((image, label.landmarks))
+        find = image_finder(root)
+        pairs = [
+            (root / image, label.landmarks)
+            for label in listed
+            if (image := find(label.file)) is not None
+        ]
     if not pairs:
         raise RednetError(f"{labels or root}: no labelled image")
     count = len(pairs[0][1]) if count is None else count
-    for image, points in pairs:
+    for path, points in pairs:
         if len(points) != count:
-            raise RednetError(f"{image}: {len(points)} landmarks, others have {count}")
+            raise RednetError(f"{path}: {len(points)} landmarks, others have {count}")
     return pairs
-
-
-def is_file(path: Path) -> bool:
-    """Returns whether a file exists; False for names that the file system does not allow."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
 
 
 @contextlib.contextmanager

@@ -19,11 +19,15 @@ from rednet_jax.data.builders.label_files import (
     Label,
     coco_labels,
     csv_labels,
-    is_file,
     read_points,
     reading,
 )
-from rednet_jax.data.builders.trees import files_by_name, without_ending
+from rednet_jax.data.builders.trees import (
+    files_below,
+    image_finder,
+    lower_ending,
+    without_ending,
+)
 from rednet_jax.errors import RednetError
 from rednet_jax.fields import check_fields
 from rednet_jax.landmarks.builtin import plain_scheme
@@ -135,19 +139,16 @@ class RednetFolder(FaceBuilder):
         labels = self._own.labels
         if labels is None:
             return self._beside_images()
-        if labels.suffix.lower() == ".json":
-            return coco_labels(labels, self.scheme)
-        return self._with_endings(csv_labels(labels, self.scheme))
+        read = coco_labels if labels.suffix.lower() == ".json" else csv_labels
+        find = image_finder(self.root)
+        return [
+            label._replace(file=find(label.file) or label.file)
+            for label in read(labels, self.scheme)
+        ]
 
     def _beside_images(self) -> list[Label]:
-        folders = [
-            path.relative_to(self.root).as_posix()
-            for path in (self.root, *sorted(self.root.rglob("*")))
-            if path.is_dir()
-            and not any(part.startswith(".") for part in path.relative_to(self.root).parts)
-        ]
-        images = files_by_name(self.root, folders, ENDINGS)
-        points = files_by_name(self.root, folders, (".pts",))
+        images = files_below(self.root, ENDINGS)
+        points = files_below(self.root, (".pts",))
         unread = np.full((self.scheme.count, 2), np.nan, np.float32)
         labels = []
         for name, files in sorted(points.items()):
@@ -157,17 +158,6 @@ class RednetFolder(FaceBuilder):
                 file = image.relative_to(self.root).as_posix()
                 labels.append(Label(file, unread, None, None, files[0]))
         return labels
-
-    def _with_endings(self, labels: list[Label]) -> list[Label]:
-        """Adds the file extension to images that a table lists without it."""
-        completed: list[Label] = []
-        for label in labels:
-            if not is_file(self.root / label.file):
-                endings = [e for e in ENDINGS if is_file(self.root / f"{label.file}{e}")]
-                if endings:
-                    label = label._replace(file=f"{label.file}{endings[0]}")
-            completed.append(label)
-        return completed
 
     def _groups(self) -> dict[str, str]:
         """Returns the group of each face, by name: its person or image, which has one split."""
@@ -181,7 +171,7 @@ class RednetFolder(FaceBuilder):
         group_splits: dict[str, str] = {}
         faces: dict[str, list[str]] = {}
         for name, label in self._faces.items():
-            for image in {label.file, without_ending(label.file)}:
+            for image in {label.file, lower_ending(label.file), without_ending(label.file)}:
                 faces.setdefault(image, []).append(name)
         for split, path in self._own.lists:
             with reading(path):
@@ -190,9 +180,10 @@ class RednetFolder(FaceBuilder):
             for line in text.splitlines():
                 if not (listed := line.strip()) or listed.startswith("#"):
                     continue
-                if listed not in faces:
+                labelled = faces.get(listed) or faces.get(lower_ending(listed))
+                if labelled is None:
                     raise RednetError(f"{path}: {listed!r} is not a labelled image")
-                for name in faces[listed]:
+                for name in labelled:
                     before = group_splits.setdefault(groups[name], split)
                     if before != split:
                         raise RednetError(f"{path}: {groups[name]} is in {before} and in {split}")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib import resources
 from pathlib import Path
+
+from rednet_jax.media.images import ENDINGS
 
 
 def files_by_name(
@@ -33,6 +37,66 @@ def files_by_name(
                     relative.as_posix()
                 )
     return files_of
+
+
+def files_below(root: Path, endings: Iterable[str]) -> dict[str, list[str]]:
+    """Returns the files as `files_by_name`, of a folder and all folders below, without hidden."""
+    folders = [
+        path.relative_to(root).as_posix()
+        for path in (root, *sorted(root.rglob("*")))
+        if path.is_dir() and not any(part.startswith(".") for part in path.relative_to(root).parts)
+    ]
+    return files_by_name(root, folders, endings)
+
+
+def first_image(files: Iterable[str]) -> str | None:
+    """Returns the image whose extension is the first in `ENDINGS`; None if there is no image."""
+
+    def order(file: str) -> tuple[int, str]:
+        return ENDINGS.index(Path(file).suffix.lower()), file
+
+    return min(files, key=order, default=None)
+
+
+def image_finder(root: Path) -> Callable[[str], str | None]:
+    """Returns a function of the name of an image in a list, relative to `root`.
+
+    The function returns the path of the file relative to `root`, or None. A name has no extension,
+    the file's, or the file's in another case. Of several extensions the first of `ENDINGS` is
+    taken.
+    """
+
+    @functools.cache
+    def extensions(folder: Path) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for path in folder.iterdir():
+            if path.suffix.lower() in ENDINGS:
+                found.setdefault(path.stem, []).append(path.suffix)
+        return found
+
+    def find(name: str) -> str | None:
+        # The file system does not allow every name.
+        with contextlib.suppress(OSError, ValueError):
+            path = root / name
+            if path.is_file():
+                return name
+            known = extensions(path.parent)
+            added = [f"{name}{extension}" for extension in known.get(path.name, [])]
+            stem = name.removesuffix(path.suffix)
+            changed = [
+                f"{stem}{extension}"
+                for extension in known.get(path.stem, [])
+                if extension.lower() == path.suffix.lower()
+            ]
+            return first_image(file for file in (*added, *changed) if (root / file).is_file())
+        return None
+
+    return find
+
+
+def lower_ending(file: str) -> str:
+    """Returns a path with its extension in lower case."""
+    return re.sub(r"\.\w+$", lambda ending: ending[0].lower(), file)
 
 
 def without_ending(file: str) -> str:
