@@ -225,7 +225,8 @@ class Checkpoints:
         return sorted(
             int(path.name)
             for path in self._folder.iterdir()
-            if path.name.isdecimal() and path.is_dir()
+            # A user's folder may have another numeral for its name, such as 007.
+            if path.name.isdecimal() and path.name == str(int(path.name)) and path.is_dir()
         )
 
     def _went_back_to(self, step: int) -> bool:

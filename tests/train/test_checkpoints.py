@@ -74,6 +74,23 @@ def test_an_incomplete_checkpoint_is_ignored(tmp_path):
         assert checkpoints.latest is None
 
 
+@pytest.mark.parametrize("name", ["007", "\u0667", "7.copy", "-7", "notes"])
+def test_a_folder_without_the_name_of_a_step_is_ignored(tmp_path, name):
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(5, some_state(5.0), POSITION, 1.0)
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "mine.txt").write_text("mine")
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        assert checkpoints.latest == 5
+        resumed = checkpoints.resume(like)
+        assert resumed is not None and resumed.step == 5
+        for step in (6, 8):
+            checkpoints.save(step, some_state(float(step)), {"next_index": step}, 2.0)
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        assert checkpoints.latest == 8
+    assert (tmp_path / name / "mine.txt").read_text() == "mine"
+
+
 def test_the_error_for_another_network_is_one_line(tmp_path):
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         checkpoints.save(5, some_state(5.0), POSITION, 1.0)
