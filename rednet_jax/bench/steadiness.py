@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from rednet_jax.data.sources import read_clips
 from rednet_jax.detection.detector import RIGHT_IOU
 from rednet_jax.evaluate.metrics import error_jitter, jitter, point_errors
 from rednet_jax.evaluate.provenance import measured_on
+from rednet_jax.evaluate.tracked_clips import labelled_box
 from rednet_jax.inference.face import Face
 from rednet_jax.inference.smoothing import Smoother
 from rednet_jax.inference.streams import Carry, is_recurrent
@@ -100,6 +101,10 @@ def bench_steadiness(
     labels: list[NDArray[np.float32]] = []
     for stored in clips:
         clip = _converted(stored, clips.scheme, scheme)
+        boxes = {
+            int(frame): labelled_box(stored, int(frame), clips.scheme)
+            for frame in np.flatnonzero(stored.valid)
+        }
         labels.append(np.where(clip.labelled[..., None], clip.landmarks, np.nan))
         seconds: dict[Carry, list[float]] = {carry: [] for carry in carries}
         tracks: dict[Carry, list[list[Face]]] = {carry: [] for carry in carries}
@@ -121,7 +126,7 @@ def bench_steadiness(
                 {
                     "clip": clip.name,
                     "way": way.name,
-                    **_score(clip, track, scheme),
+                    **_score(clip, track, scheme, boxes),
                     "frames_per_second": float(1 / np.mean(seconds[way.carry])),
                 }
             )
@@ -152,15 +157,26 @@ def _converted(clip: ClipSample, source: Scheme, target: Scheme) -> ClipSample:
     )
 
 
-def _score(clip: ClipSample, track: list[list[Face]], scheme: Scheme) -> dict[str, float | int]:
-    """Returns errors, jitter and lost frames of the person who is labelled in most frames."""
+def _score(
+    clip: ClipSample,
+    track: list[list[Face]],
+    scheme: Scheme,
+    boxes: Mapping[int, NDArray[np.floating]],
+) -> dict[str, float | int]:
+    """Returns errors, jitter and lost frames of the person who is labelled in most frames.
+
+    Args:
+        clip: with labels of the same scheme as the tracked landmarks.
+        track: the faces in each frame.
+        scheme: of the landmarks.
+        boxes: of the whole face, in each labelled frame.
+    """
     inner = inner_landmarks(scheme)
-    valid = [int(frame) for frame in np.flatnonzero(clip.valid)]
     right: dict[int | None, list[int]] = {}
-    for frame in valid:
+    for frame, labelled in boxes.items():
         for face in track[frame]:
             box = whole_face_box(face.landmarks, scheme, expected=face.box)
-            if intersection_over_union(box, clip.box[frame]) > RIGHT_IOU:
+            if intersection_over_union(box, labelled) > RIGHT_IOU:
                 right.setdefault(face.identity, []).append(frame)
     person, frames = max(right.items(), key=lambda item: len(item[1]), default=(-1, []))
     points = np.full(clip.landmarks.shape, np.nan, np.float32)
@@ -168,8 +184,8 @@ def _score(clip: ClipSample, track: list[list[Face]], scheme: Scheme) -> dict[st
         (points[frame],) = (f.landmarks for f in track[frame] if f.identity == person)
     errors = point_errors(points, clip.landmarks, scheme, clip.labelled, boxes=clip.box)[frames]
     return {
-        "labelled": len(valid),
-        "lost": len(valid) - len(frames),
+        "labelled": len(boxes),
+        "lost": len(boxes) - len(frames),
         "nme_inner": _mean(errors[:, inner]),
         "nme_all": _mean(errors),
         "jitter_inner": jitter(points, scheme, inner),

@@ -62,13 +62,21 @@ class LabelDetector:
         clip, frame = self.clip, self.frame
         if clip is None or not clip.valid[frame]:
             return []
-        box = whole_face_box(
-            clip.landmarks[frame], self._scheme, clip.labelled[frame], expected=clip.box[frame]
-        )
+        box = labelled_box(clip, frame, self._scheme)
         if self._displace is not None:
             rng = np.random.default_rng(zlib.crc32(f"{clip.name}/{frame + 1}".encode()))
             box = jitter_box(rng, box, *self._displace)
         return [Detection(box, 1.0)]
+
+
+def labelled_box(clip: ClipSample, frame: int, scheme: Scheme) -> NDArray[np.float32]:
+    """Returns the box [4] of the whole face in a labelled frame; `scheme` is that of the clip.
+
+    `clip.box` may be smaller: it encloses the labelled landmarks only.
+    """
+    return whole_face_box(
+        clip.landmarks[frame], scheme, clip.labelled[frame], expected=clip.box[frame]
+    )
 
 
 def evaluate_clips(
@@ -163,7 +171,9 @@ def evaluate_clips(
             done += 1
             report(done, len(labels.names))
         for steps in trackers:
-            tracks[steps].append(answers(clip, tracked[steps], config.scheme, boxes, every))
+            tracks[steps].append(
+                answers(clip, tracked[steps], config.scheme, boxes, every, of_labels=clips.scheme)
+            )
     landmarks = {steps: np.concatenate(of_clips) for steps, of_clips in tracks.items()}
     if predictions is not None:
         write_predictions(predictions, labels, landmarks[max(landmarks)])
@@ -233,6 +243,8 @@ def answers(
     scheme: Scheme,
     boxes: Boxes,
     every: int = 1,
+    *,
+    of_labels: Scheme,
 ) -> NDArray[np.float32]:
     """Returns the landmarks [T, L, 2] of the labelled person, nan in frames without them.
 
@@ -241,16 +253,17 @@ def answers(
         frames: the tracked faces of each frame.
         scheme: of the tracked landmarks.
         boxes: how faces were detected. From the labels there is one face, which is always chosen.
-            From the detector, the face with an IoU above `RIGHT_IOU` with the labels' box is
+            From the detector, the face with an IoU above `RIGHT_IOU` with `labelled_box` is
             chosen; in a frame without labels, the face with the identity that was chosen last.
         every: every `every`-th frame was tracked.
+        of_labels: scheme of the clip.
     """
     landmarks = np.full((len(frames), scheme.count, 2), np.nan, np.float32)
     person: int | None = None
     for frame, faces in enumerate(frames):
         chosen = list(faces)
         if boxes == "detector" and clip.valid[frame * every]:
-            box = clip.box[frame * every]
+            box = labelled_box(clip, frame * every, of_labels)
             overlaps = [
                 (
                     intersection_over_union(

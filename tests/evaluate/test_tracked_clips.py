@@ -13,6 +13,7 @@ from data.miniature_300vw import FRAMES, UNLABELLED, prepare_300vw
 from rednet_jax.data.builders.trees import read_list
 from rednet_jax.data.prepare import prepare
 from rednet_jax.data.sources import read_clips
+from rednet_jax.detection.detector import RIGHT_IOU
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate import corrupt
 from rednet_jax.evaluate import tracked_clips as module
@@ -21,8 +22,9 @@ from rednet_jax.evaluate.predictions import score_predictions
 from rednet_jax.evaluate.tracked_clips import FACES, LabelDetector, answers, evaluate_clips
 from rednet_jax.inference.face import Face
 from rednet_jax.inference.schedule import SearchSchedule
-from rednet_jax.landmarks.boxes import landmark_box
-from rednet_jax.landmarks.builtin import IBUG68
+from rednet_jax.landmarks.boxes import intersection_over_union, landmark_box, whole_face_box
+from rednet_jax.landmarks.builtin import IBUG68, REDNET7
+from rednet_jax.landmarks.convert import convert
 from rednet_jax.landmarks.normalisers import face_lengths
 from rednet_jax.landmarks.table import read_landmarks_csv
 from rednet_jax.weights.store import fingerprint
@@ -40,9 +42,13 @@ def clips(data_dir):
     return list(read_clips("300vw", "train", data_dir))
 
 
-def face(identity, landmarks):
+def face(identity, landmarks, scheme=IBUG68):
     return Face(
-        landmarks, np.ones(68, np.float32), np.zeros(4, np.float32), IBUG68, identity=identity
+        landmarks,
+        np.ones(len(landmarks), np.float32),
+        np.zeros(4, np.float32),
+        scheme,
+        identity=identity,
     )
 
 
@@ -300,7 +306,7 @@ def test_the_face_that_overlaps_the_labels_is_chosen(clips):
     frames = [[face(0, b), face(1, a)] for a, b in zip(labelled, bystander, strict=True)]
     frames[0] = [face(0, bystander[0])]
     frames[7] = [face(0, bystander[7])]
-    chosen = answers(clip, frames, IBUG68, "detector")
+    chosen = answers(clip, frames, IBUG68, "detector", of_labels=IBUG68)
     missing = np.flatnonzero(np.isnan(chosen[:, 0, 0])).tolist()
     # The identity is unknown before the first labelled frame, index 2; frame 5 is unlabelled, but
     # the identity is known.
@@ -308,8 +314,25 @@ def test_the_face_that_overlaps_the_labels_is_chosen(clips):
     for frame in range(2, len(labelled)):
         if frame != 7:
             np.testing.assert_array_equal(chosen[frame], labelled[frame])
-    by_labels = answers(clip, [faces[:1] for faces in frames], IBUG68, "truth")
+    by_labels = answers(clip, [faces[:1] for faces in frames], IBUG68, "truth", of_labels=IBUG68)
     np.testing.assert_array_equal(by_labels[3], bystander[3])
+
+
+def test_a_clip_with_few_landmarks_has_the_box_of_the_whole_face(clips):
+    """Seven landmarks span the middle of a face, whose box the tracker's faces have."""
+    (clip,) = [clip for clip in clips if clip.name == "one"]
+    points = convert(clip.landmarks, IBUG68, REDNET7)
+    few = dataclasses.replace(
+        clip,
+        landmarks=points,
+        labelled=np.repeat(clip.labelled[:, :1], len(REDNET7.shape), axis=1),
+        box=np.stack([landmark_box(seven) for seven in points]),
+    )
+    whole = whole_face_box(points[2], REDNET7)
+    assert intersection_over_union(few.box[2], whole) < RIGHT_IOU
+    frames = [[face(0, landmarks, REDNET7)] for landmarks in points]
+    chosen = answers(few, frames, REDNET7, "detector", of_labels=REDNET7)
+    np.testing.assert_array_equal(chosen[few.valid], points[few.valid])
 
 
 def test_released_weights_track_drawn_faces(data_dir):
