@@ -229,7 +229,8 @@ def _svg(plot: Plot, started: Sequence[tuple[int, str]], last: int) -> str:
         axes.grid(axis="y")
         axes.set_xlim(0, last)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
-        if plot.logarithmic:
+        # The learning rate of a run of one step may be 0.
+        if plot.logarithmic and any(y > 0 for curve in plot.curves for _, y in curve.points):
             axes.set_yscale("log", nonpositive="mask")
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.6)))

@@ -6,6 +6,7 @@ import base64
 import copy
 import json
 import re
+import warnings
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -166,6 +167,15 @@ def test_curves_have_the_values_of_the_rows():
         ("validation, pass 1", [(10, 8.0), (20, 6.0), (40, 5.5)]),
         ("validation, pass 2", [(20, 4.0), (40, 5.0)]),
     ]
+
+
+def test_a_curve_of_zeros_is_drawn_without_a_warning(run):
+    """Such as the learning rate of a run of one step, which warms up."""
+    row = {"step": 1, "loss": 4.0, "learning_rate": 0.0}
+    (run / "metrics.jsonl").write_text(f"{json.dumps(row)}\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "Learning rate" in write_report(run).read_text()
 
 
 def test_the_page_is_deterministic(run):
