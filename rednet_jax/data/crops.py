@@ -128,14 +128,7 @@ def face_crops(
     try:
         # Checked before locking, since a complete data folder may be read-only.
         if not _made_from(folder, source):
-            # If several processes start together, one crops and the others wait.
-            with locked_folder(folder.with_name(f".{folder.name}.partial"), wait=True) as partial:
-                if not _made_from(folder, source):
-                    _cut(samples, partial / "new", margin, size)
-                    write_text(partial / "new" / _SOURCE, json.dumps(source))
-                    if folder.exists():
-                        os.replace(folder, partial / "old")
-                    os.replace(partial / "new", folder)
+            _make(folder, source, samples, margin, size)
         with np.load(folder / _LABELS, allow_pickle=False) as file:
             labels = {name: file[name] for name in _LABEL_ARRAYS}
         shape = (len(labels["names"]), size, size, 3)
@@ -148,6 +141,29 @@ def face_crops(
         scheme=samples.scheme,
         fingerprint=_fingerprint(folder, {**labels, _IMAGES: images}),
     )
+
+
+def _make(
+    folder: Path,
+    source: dict[str, object],
+    samples: Split[ClipSample] | Split[Sample],
+    margin: float,
+    size: int,
+) -> None:
+    """Crops the faces; raises RednetError if the folder cannot be written."""
+    try:
+        # If several processes start together, one crops and the others wait.
+        with locked_folder(folder.with_name(f".{folder.name}.partial"), wait=True) as partial:
+            if not _made_from(folder, source):
+                _cut(samples, partial / "new", margin, size)
+                write_text(partial / "new" / _SOURCE, json.dumps(source))
+                if folder.exists():
+                    os.replace(folder, partial / "old")
+                os.replace(partial / "new", folder)
+    except OSError as error:
+        raise RednetError(
+            f"{folder}: cannot be written ({error}); use a --data-dir that can be written"
+        ) from error
 
 
 def fingerprint_arrays(arrays: Mapping[str, NDArray[Any]]) -> str:
