@@ -69,8 +69,8 @@ def check_writable(path: str | os.PathLike[str], *, folder: bool = False) -> Non
     """
     target = Path(os.path.realpath(path))
     # os.path, since Path.exists raises an error for a name that is too long.
-    if os.path.exists(target) and not (target.is_dir() if folder else target.is_file()):
-        kind = "it is a folder" if target.is_dir() else "not a regular file"
+    if os.path.exists(path) and not (os.path.isdir(path) if folder else os.path.isfile(path)):
+        kind = "it is a folder" if os.path.isdir(path) else "not a regular file"
         kind = "not a folder" if folder else kind
         raise RednetError(f"{path}: cannot be written ({kind})")
     # `replacing` creates the missing folders.
@@ -84,7 +84,7 @@ def check_writable(path: str | os.PathLike[str], *, folder: bool = False) -> Non
     partial = _partial(existing / inside.name)
     with writing(path):
         partial.touch()
-        partial.unlink()
+        partial.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

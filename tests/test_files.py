@@ -123,6 +123,13 @@ def test_a_device_or_a_pipe_is_not_replaced(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(RednetError, match=r"pipe: cannot be written \(not a regular file\)$"):
         write_text(tmp_path / "pipe", "text")
+    # /dev/stdout may be a link to a pipe without a path.
+    ends = os.pipe()
+    for path in (tmp_path / "pipe", f"/dev/fd/{ends[1]}"):
+        with pytest.raises(RednetError, match=r"cannot be written \(not a regular file\)$"):
+            check_writable(path)
+    for end in ends:
+        os.close(end)
     assert (tmp_path / "pipe").is_fifo()
 
 
