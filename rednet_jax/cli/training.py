@@ -185,13 +185,20 @@ def train(args: argparse.Namespace) -> int:
     Example: rednet train experiments/compact_300w.py --data-dir DIR --run-dir RUN --batch 32
     """
     from rednet_jax.train.distributed import joined
+    from rednet_jax.train.folder import CONFIG
     from rednet_jax.train.load import load_experiment
     from rednet_jax.train.loop import train
+    from rednet_jax.weights.store import BEST
 
+    run_dir = args.run_dir or Path("runs") / args.experiment.stem
+    if not (run_dir / CONFIG).exists():
+        # A resumed run has read its initial weights, which it records.
+        weights = shared.weights_file(args.init_from)
+        shared.check_outputs([("--run-dir", run_dir / BEST)], [weights])
     with joined(args.coordinator, args.processes, args.process_id):
         train(
             load_experiment(args.experiment, {**args.mesh, **args.fields}),
-            args.run_dir or Path("runs") / args.experiment.stem,
+            run_dir,
             data_dir=args.data_dir,
             stop_after=args.stop_after,
             parallel=args.parallel,

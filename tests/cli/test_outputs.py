@@ -105,6 +105,10 @@ REFUSED = {
     "one path, scheme": ("data scheme seq --name n --out x --sheet x", "--sheet x: --out"),
     "samples to standard output": ("data show 300w --out -", "--out -: standard output"),
     "samples, no such folder": ("data show 300w --out A.png/x", "A.png/x: cannot be written"),
+    "run over its initial weights": (
+        "train none.py --init-from run --run-dir run",
+        "--run-dir run/best.safetensors: would replace",
+    ),
     "table of an ablation": ("ablate none.py --out A.png/x", "A.png/x: cannot be written"),
     "benchmark over the weights": (
         "bench layers --checkpoint w.st --json w.st",
