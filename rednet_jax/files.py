@@ -67,10 +67,10 @@ def check_writable(path: str | os.PathLike[str], *, folder: bool = False) -> Non
     Raises:
         RednetError: the path is a folder (or is none), or files cannot be created there.
     """
-    target = Path(os.path.realpath(path))
+    given, target = Path(path), Path(os.path.realpath(path))
     # os.path, since Path.exists raises an error for a name that is too long.
-    if os.path.exists(path) and not (os.path.isdir(path) if folder else os.path.isfile(path)):
-        kind = "it is a folder" if os.path.isdir(path) else "not a regular file"
+    if os.path.exists(given) and not (given.is_dir() if folder else given.is_file()):
+        kind = "it is a folder" if given.is_dir() else "not a regular file"
         kind = "not a folder" if folder else kind
         raise RednetError(f"{path}: cannot be written ({kind})")
     # `replacing` creates the missing folders.

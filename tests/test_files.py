@@ -119,6 +119,11 @@ def test_a_name_that_is_too_long_is_found_in_advance(tmp_path: Path) -> None:
         check_writable(tmp_path / ("x" * 300))
 
 
+def test_an_empty_path_is_the_current_folder() -> None:
+    with pytest.raises(RednetError, match=r"cannot be written \(it is a folder\)$"):
+        check_writable("")
+
+
 def test_a_device_or_a_pipe_is_not_replaced(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(RednetError, match=r"pipe: cannot be written \(not a regular file\)$"):

@@ -1,4 +1,4 @@
-"""Adds commands to a parser, and the options that several commands share."""
+"""Adds commands to a parser; the options that several commands share, and checks of outputs."""
 
 from __future__ import annotations
 
