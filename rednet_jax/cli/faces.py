@@ -202,9 +202,10 @@ def track(args: argparse.Namespace) -> int:
             report=report,
         )
     if tracked.files:
+        people = "1 person" if tracked.people == 1 else f"{tracked.people} people"
         print(
             f"a face in {tracked.found} of {tracked.frames} frames, "
-            f"{tracked.people} people, {tracked.frames_per_second:.0f} frames/s: "
+            f"{people}, {tracked.frames_per_second:.0f} frames/s: "
             f"{' and '.join(map(str, tracked.files))}",
             # Where an output is "-", standard output is for its data only.
             file=sys.stderr if "-" in (args.landmarks, args.jsonl) else sys.stdout,
