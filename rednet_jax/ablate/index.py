@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,8 @@ def write_index(folder: Path) -> Path:
     if ablations:
         lines += ["## Ablations", ""]
     for path, result in ablations.items():
-        lines += _ablation(path, result)
+        with _reading(path):
+            lines += _ablation(path, result)
     others = {path: result for path, result in results.items() if path not in ablations}
     if others:
         lines += ["## Measurements", "", "| file | made by | commit |", "|---|---|---|"]
@@ -82,6 +85,15 @@ def _note(path: Path) -> str:
     return f"[{heading}]({path.name})\n"
 
 
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Converts errors of a result without the expected fields to a RednetError."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise RednetError(f"{path}: not as a command writes it ({error!r})") from error
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         result = read_json(path)
@@ -100,11 +112,13 @@ def _path(folder: Path) -> str:
 
 def _claims(results: dict[Path, dict[str, Any]], planned: list[Ablation]) -> list[str]:
     """Returns the table of all claims, with those of the papers first."""
-    rows = [
-        (claim["by"], claim["verdict"], _claim(path, result, claim))
-        for path, result in results.items()
-        for claim in result.get("claims", ())
-    ]
+    rows = []
+    for path, result in results.items():
+        with _reading(path):
+            rows += [
+                (str(claim["by"]), str(claim["verdict"]), _claim(path, result, claim))
+                for claim in result.get("claims", ())
+            ]
     for ablation in planned:
         command = f"`rednet ablate experiments/{ablation.name}.py`"
         rows += [

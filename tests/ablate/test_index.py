@@ -58,6 +58,10 @@ def test_missing_folders_and_unreadable_files_raise(tmp_path):
     (tmp_path / "one.json").write_text("{")
     with pytest.raises(RednetError, match=r"one\.json: cannot be read"):
         write_index(tmp_path)
+    for result in ({"claims": [{"by": "ours"}]}, {"claims": 1}, {"arms": 1, "rows": 1}):
+        (tmp_path / "one.json").write_text(json.dumps(result))
+        with pytest.raises(RednetError, match=r"one\.json: not as a command writes it \("):
+            write_index(tmp_path)
 
 
 @pytest.mark.skipif(not RESULTS.is_dir(), reason="no checkout")

@@ -10,7 +10,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from train.runs import assert_same, rows, saved
+from train.runs import assert_same, rows
 
 from rednet_jax.train.checkpoints import Checkpoints
 from rednet_jax.train.state import initial_train_state
@@ -89,7 +89,8 @@ def test_a_run_killed_twenty_times_loses_only_the_steps_since_its_last_checkpoin
         assert start(folder, "--stop-after", str(end)).wait() == 0
     states = []
     for folder in (run, tmp_path / "uninterrupted"):
-        assert saved(folder)[-1] == end
+        # An older checkpoint whose deletion was interrupted is set aside, as STEP.damaged.
+        assert str(end) in os.listdir(folder / "checkpoints")
         with Checkpoints(folder / "checkpoints", keep=2) as checkpoints:
             like = jax.eval_shape(lambda: initial_train_state(short))
             states.append(checkpoints.load(end, like))
