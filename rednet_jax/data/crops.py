@@ -128,7 +128,7 @@ def face_crops(
     try:
         # Checked before locking, since a complete data folder may be read-only.
         if not _made_from(folder, source):
-            _make(folder, source, samples, margin, size)
+            _write_crops(folder, source, samples, margin, size)
         with np.load(folder / _LABELS, allow_pickle=False) as file:
             labels = {name: file[name] for name in _LABEL_ARRAYS}
         shape = (len(labels["names"]), size, size, 3)
@@ -143,7 +143,7 @@ def face_crops(
     )
 
 
-def _make(
+def _write_crops(
     folder: Path,
     source: dict[str, object],
     samples: Split[ClipSample] | Split[Sample],

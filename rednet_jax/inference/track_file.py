@@ -144,10 +144,10 @@ def track_file(
         stopped = stack.enter_context(_interrupted())
         draw = write_line = None
         if out is not None:
-            draw = stack.enter_context(_Apart(out, _drawn_video(out, reader)))
+            draw = stack.enter_context(_IsolatedOutput(out, _drawn_video(out, reader)))
         if jsonl is not None:
-            write_line = stack.enter_context(_Apart(jsonl, _lines(jsonl)))
-        apart = [output for output in (draw, write_line) if output is not None]
+            write_line = stack.enter_context(_IsolatedOutput(jsonl, _lines(jsonl)))
+        isolated = [output for output in (draw, write_line) if output is not None]
         frames = stack.enter_context(contextlib.closing(read_ahead(reader)))
         # A camera may run for days: its landmarks are kept in memory only if they are written.
         keep = landmarks is not None or not reader.live
@@ -167,12 +167,12 @@ def track_file(
             if write_line is not None:
                 write_line(json_line(count, frame.seconds, tracked))
             report(count, reader.frame_count)
-            if landmarks is None and all(output.failure for output in apart):
+            if landmarks is None and all(output.failure for output in isolated):
                 break
             if stopped.is_set():
                 break
         seconds = time.perf_counter() - begin
-    lost = {output.path: output.failure for output in apart if output.failure is not None}
+    lost = {output.path: output.failure for output in isolated if output.failure is not None}
     track = np.reshape(points, (-1, config.scheme.count, 2)).astype(np.float32)
     if landmarks is not None:
         names = [str(number + 1) for number in range(count)]
@@ -238,8 +238,8 @@ def json_line(frame: int, seconds: float, faces: list[Face]) -> str:
     )
 
 
-class _Apart(Generic[T]):
-    """An output whose failure, after the start, is kept instead of raised: others are written on.
+class _IsolatedOutput(Generic[T]):
+    """An output whose failure after the start is recorded, not raised, so that others continue.
 
     Attributes:
         path: of the output.

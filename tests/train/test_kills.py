@@ -90,7 +90,8 @@ def test_a_run_killed_twenty_times_loses_only_the_steps_since_its_last_checkpoin
     states = []
     for folder in (run, tmp_path / "uninterrupted"):
         # An older checkpoint whose deletion was interrupted is set aside, as STEP.damaged.
-        assert str(end) in os.listdir(folder / "checkpoints")
+        names = os.listdir(folder / "checkpoints")
+        assert max(int(name) for name in names if name.isdecimal()) == end
         with Checkpoints(folder / "checkpoints", keep=2) as checkpoints:
             like = jax.eval_shape(lambda: initial_train_state(short))
             states.append(checkpoints.load(end, like))
