@@ -10,13 +10,19 @@ matrices. Run nothing else at the same time. Two CPU cores: 2 minutes.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from rednet_jax.ablate.plan import load_ablation
-from rednet_jax.bench.machine import Timing, measure_machine, milliseconds, portrait_crops
+from rednet_jax.bench.machine import (
+    Timing,
+    interleaved_milliseconds,
+    measure_machine,
+    portrait_crops,
+)
 from rednet_jax.bench.runtimes import time_row
 from rednet_jax.evaluate.provenance import provenance
 from rednet_jax.files import write_json
@@ -27,29 +33,28 @@ HERE = Path(__file__).parent
 CALLS = ((1, 1), (1, 3), (32, 1))
 """Batch and K of each measured call."""
 
-TIMING = Timing(rounds=3, seconds=0.3)
+TIMING = Timing(rounds=20, seconds=0.1)
 
 
 def main() -> None:
     """Measures and writes."""
     origin = provenance("python experiments/shape_times.py", 0)
     machine = measure_machine(TIMING)
-    rows: list[dict[str, Any]] = []
+    rows: dict[str, dict[str, Any]] = {}
+    runs: dict[tuple[str, int, int], Callable[[], Any]] = {}
     for arm in load_ablation(HERE / "ablation_shapes.py").arms:
         config = arm.experiment.model
         variables = init(config, jax.random.key(0))
-        row = {
-            "arm": arm.name,
-            "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
-        }
+        count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+        rows[arm.name] = {"arm": arm.name, "parameters": count}
         for batch, steps in CALLS:
-            run = functools.partial(
+            runs[arm.name, batch, steps] = functools.partial(
                 predict_crops, config, variables, portrait_crops(config, batch), steps, batch
             )
-            row[f"batch {batch}, K = {steps}"] = time_row(milliseconds(run, TIMING), batch, machine)
-        rows.append(row)
-        print(row, flush=True)
-    result = {"machine": machine._asdict(), "rows": rows, "provenance": origin}
+    for (name, batch, steps), ms in interleaved_milliseconds(runs, TIMING).items():
+        rows[name][f"batch {batch}, K = {steps}"] = time_row(ms, batch, machine)
+        print(f"batch {batch}, K = {steps}: {name} {ms:.2f} ms")
+    result = {"machine": machine._asdict(), "rows": list(rows.values()), "provenance": origin}
     write_json(HERE / "results" / "shape_times.json", result)
 
 

@@ -20,8 +20,8 @@ from rednet_jax.bench.machine import (
     Machine,
     Timing,
     check_batches,
+    interleaved_milliseconds,
     measure_machine,
-    milliseconds,
     portrait_crops,
 )
 from rednet_jax.bench.scan import python_loop
@@ -276,33 +276,36 @@ def _jit(function: Callable[..., Any]) -> jax.stages.Wrapped:
     return jax.jit(function, compiler_options=inference_options())
 
 
+def _kind(layer: Layer) -> tuple[str, ...]:
+    return "layer", layer.shapes, str(layer.operation.params)
+
+
 def _measure(
     config: RedNetConfig, variables: dict[str, Any], batch: int, machine: Machine, timing: Timing
 ) -> tuple[Row, list[Row], list[Row]]:
     """Returns the row of a batch's whole step, and those of its parts and layers."""
     arguments = step_arguments(config, variables, batch)
     compiled = _jit(functools.partial(step, config))
-    whole = milliseconds(functools.partial(compiled, *arguments), timing)
     program = Program(functools.partial(step, config, scan=python_loop), *arguments)
-    parts = [program.part(name) for name in program.parts]
-    layers = [program.layer(layer) for layer in program.layers]
-    used = list(dict.fromkeys(var for each in (*parts, *layers) for var in each.inputs))
-    values = dict(zip(used, program.values(used, *arguments), strict=True))
-
-    def timed(subprogram: Subprogram) -> float:
-        inputs = [values[var] for var in subprogram.inputs]
-        ms = milliseconds(functools.partial(subprogram.run, *inputs), timing)
-        # Positive, since the overhead of a call varies.
-        return max(ms - machine.call_ms, 1e-6)
-
+    subprograms: dict[tuple[str, ...], Subprogram] = {
+        ("part", name): program.part(name) for name in program.parts
+    }
     # Layers with equal operations and shapes are timed once.
-    times: dict[tuple[str, str], float] = {}
+    subprograms |= {_kind(layer): program.layer(layer) for layer in program.layers}
+    used = list(dict.fromkeys(var for each in subprograms.values() for var in each.inputs))
+    values = dict(zip(used, program.values(used, *arguments), strict=True))
+    runs: dict[tuple[str, ...], Callable[[], Any]] = {
+        key: functools.partial(each.run, *(values[var] for var in each.inputs))
+        for key, each in subprograms.items()
+    }
+    runs[("step",)] = functools.partial(compiled, *arguments)
+    times = interleaved_milliseconds(runs, timing)
+    whole = times.pop(("step",))
+    # Positive, since the overhead of a call varies.
+    times = {key: max(ms - machine.call_ms, 1e-6) for key, ms in times.items()}
     layer_rows: list[Row] = []
-    for layer, subprogram in zip(program.layers, layers, strict=True):
-        key = layer.shapes, str(layer.operation.params)
-        if key not in times:
-            times[key] = timed(subprogram)
-        ms = times[key]
+    for layer in program.layers:
+        ms = times[_kind(layer)]
         rate = layer.flops / ms / 1e6
         layer_rows.append(
             {
@@ -317,9 +320,9 @@ def _measure(
             }
         )
     part_rows: list[Row] = []
-    for part, subprogram in zip(program.parts, parts, strict=True):
+    for part in program.parts:
         own = [row for row in layer_rows if row["part"] == part]
-        ms, within = timed(subprogram), sum(row["ms"] for row in own)
+        ms, within = times["part", part], sum(row["ms"] for row in own)
         part_rows.append(
             {
                 "part": part,

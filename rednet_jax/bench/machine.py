@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,8 @@ from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.crops import crop_image
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.quickstart import SIDE, portrait_clip
+
+Name = TypeVar("Name", bound=Hashable)
 
 PRODUCT = 2048
 """Side of the matrices for the measured product."""
@@ -32,7 +35,7 @@ class Timing(NamedTuple):
         seconds: approximate time of a round, which has at least three calls; their median is used.
     """
 
-    rounds: int = 5
+    rounds: int = 10
     seconds: float = 0.1
 
 
@@ -59,11 +62,31 @@ def milliseconds(run: Callable[[], Any], timing: Timing) -> float:
         run: the call; JAX arrays that it returns are waited for.
         timing: number of calls.
     """
-    jax.block_until_ready(run())
-    calls = max(3, round(timing.seconds / max(_seconds(run), 1e-9)))
-    return 1e3 * min(
-        statistics.median(_seconds(run) for _ in range(calls)) for _ in range(timing.rounds)
-    )
+    return interleaved_milliseconds({"run": run}, timing)["run"]
+
+
+def interleaved_milliseconds(
+    runs: Mapping[Name, Callable[[], Any]], timing: Timing
+) -> dict[Name, float]:
+    """Returns the times of calls that are compared with each other, as `milliseconds` defines them.
+
+    Each round times all calls, so a machine that is slower for some seconds is slower for all of
+    them, and the fastest rounds of all are comparable.
+
+    Args:
+        runs: the calls by name.
+        timing: number of timed calls of each.
+    """
+    calls = {}
+    for name, run in runs.items():
+        jax.block_until_ready(run())
+        calls[name] = max(3, round(timing.seconds / max(_seconds(run), 1e-9)))
+    fastest = dict.fromkeys(runs, math.inf)
+    for _ in range(timing.rounds):
+        for name, run in runs.items():
+            median = statistics.median(_seconds(run) for _ in range(calls[name]))
+            fastest[name] = min(fastest[name], 1e3 * median)
+    return fastest
 
 
 def measure_machine(timing: Timing) -> Machine:

@@ -15,8 +15,8 @@ from rednet_jax.bench.machine import (
     Machine,
     Timing,
     check_batches,
+    interleaved_milliseconds,
     measure_machine,
-    milliseconds,
     portrait_crops,
 )
 from rednet_jax.bench.other_tools import time_other_tools
@@ -78,7 +78,7 @@ def bench_torch(
     import torch
 
     check_batches([*batches, training_batch])
-    timing = timing or Timing(rounds=3, seconds=0.3)
+    timing = timing or Timing()
     config, variables = network_of(checkpoint)
     variables = jax.device_put(variables)
     trained = config.architecture != "ijcv_resnet"
@@ -193,9 +193,9 @@ def _inference(
             "batch": batch,
             "feedback_steps": steps,
             "runtime": name,
-            **time_row(milliseconds(run, timing), batch, machine),
+            **time_row(ms, batch, machine),
             "difference_px": differences[name],
         }
-        for name, run in runtimes.items()
+        for name, ms in interleaved_milliseconds(runtimes, timing).items()
     ]
     return beside_jax(rows)

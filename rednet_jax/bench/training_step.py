@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rednet_jax.bench.machine import Machine, Timing, milliseconds, portrait_crops
+from rednet_jax.bench.machine import Machine, Timing, interleaved_milliseconds, portrait_crops
 from rednet_jax.bench.runtimes import Row, Variables, beside_jax, time_row, torch_network
 from rednet_jax.bench.scan import python_loop
 from rednet_jax.compiler_options import training_options
@@ -82,10 +82,10 @@ def training_rows(
             "batch": batch,
             "feedback_steps": steps,
             "runtime": name,
-            **time_row(milliseconds(run, timing), batch, machine),
+            **time_row(ms, batch, machine),
             "gradient_difference": differences.get(name),
         }
-        for name, run in runs.items()
+        for name, ms in interleaved_milliseconds(runs, timing).items()
     ]
     return beside_jax(rows)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rednet_jax.bench.layers import Program, bench_layers, operation_flops, step, step_arguments
-from rednet_jax.bench.machine import Timing, milliseconds
+from rednet_jax.bench.machine import Timing, interleaved_milliseconds, milliseconds
 from rednet_jax.bench.scan import python_loop
 from rednet_jax.errors import RednetError
 from rednet_jax.model.rednet import init
@@ -141,3 +141,22 @@ def test_the_fastest_round_is_reported(monkeypatch):
 
     # A warm-up call, a call that determines the size of rounds, and two rounds of three calls.
     assert milliseconds(run, Timing(rounds=2, seconds=0.1)) == 2000.0
+
+
+def test_a_slower_period_slows_all_interleaved_calls_and_is_not_reported(monkeypatch):
+    now, calls = [0.0], []
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+
+    def call(name, seconds):
+        def run():
+            calls.append(name)
+            # Rounds of three calls each: the machine is slower until the second round.
+            now[0] += seconds * (10 if len(calls) <= 4 + 6 else 1)
+
+        return run
+
+    runs = {"first": call("first", 1.0), "second": call("second", 2.0)}
+    times = interleaved_milliseconds(runs, Timing(rounds=2, seconds=0.1))
+    assert times == {"first": 1000.0, "second": 2000.0}
+    one_round = ["first"] * 3 + ["second"] * 3
+    assert calls == ["first"] * 2 + ["second"] * 2 + one_round * 2
