@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -35,7 +34,7 @@ def bench_exports(
     out: Path,
     feedback_steps: Sequence[int] = (1, 3),
     targets: Sequence[Target] = get_args(Target),
-    rounds: int = 5,
+    rounds: int = 20,
     data_dir: Path | None = None,
     report: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> dict[str, Any]:
@@ -67,24 +66,31 @@ def bench_exports(
     rows: list[dict[str, Any]] = []
     left_out: list[dict[str, Any]] = []
     versions: dict[str, str] = {}
-    for number, (steps, target) in enumerate(itertools.product(feedback_steps, timed)):
-        report(number, len(feedback_steps) * len(timed))
-        if target == timed[0]:
-            rows.append(_row("jax", steps, network(config, variables, steps), inputs, rounds))
-        folder = out / f"{target}_{steps}"
-        try:
-            if not (folder / EXPORT).exists():
-                export(checkpoint, target, folder, feedback_steps=steps, data_dir=data_dir)
-        except RednetError as error:
-            left_out.append({"target": target, "feedback_steps": steps, "left_out": str(error)})
-            continue
-        written = read_export(folder / EXPORT)
-        expected = {"weights": fingerprint(variables), "feedback_steps": steps, "dtype": "float32"}
-        if {name: written.get(name) for name in expected} != expected:
-            raise RednetError(f"{folder}: an export of another checkpoint or config; delete it")
-        versions |= written["versions"]
-        for name, runner in _runners(config, folder, written).items():
-            rows.append(_row(name, steps, runner, inputs, rounds))
+    for number, steps in enumerate(feedback_steps):
+        runners = {"jax": network(config, variables, steps)}
+        for done, target in enumerate(timed, number * len(timed)):
+            report(done, len(feedback_steps) * len(timed))
+            folder = out / f"{target}_{steps}"
+            try:
+                if not (folder / EXPORT).exists():
+                    export(checkpoint, target, folder, feedback_steps=steps, data_dir=data_dir)
+            except RednetError as error:
+                left_out.append({"target": target, "feedback_steps": steps, "left_out": str(error)})
+                continue
+            written = read_export(folder / EXPORT)
+            expected = {
+                "weights": fingerprint(variables),
+                "feedback_steps": steps,
+                "dtype": "float32",
+            }
+            if {name: written.get(name) for name in expected} != expected:
+                raise RednetError(f"{folder}: an export of another checkpoint or config; delete it")
+            versions |= written["versions"]
+            runners |= _runners(config, folder, written)
+        rows += [
+            {"target": name, "feedback_steps": steps, "ms_per_frame": ms}
+            for name, ms in _milliseconds(runners, inputs, rounds).items()
+        ]
     result = provenance(
         f"rednet bench exports --checkpoint {checkpoint} --out DIR --data-dir PREPARED "
         f"--feedback-steps {','.join(map(str, feedback_steps))}",
@@ -114,10 +120,15 @@ def _runners(config: RedNetConfig, folder: Path, written: dict[str, Any]) -> dic
     return {target: runner(config, *files)}
 
 
-def _row(target: str, steps: int, runner: Runner, inputs: Inputs, rounds: int) -> dict[str, Any]:
-    _times(runner, inputs)
-    times = [statistics.median(_times(runner, inputs)) for _ in range(rounds)]
-    return {"target": target, "feedback_steps": steps, "ms_per_frame": 1e3 * min(times)}
+def _milliseconds(runners: Mapping[str, Runner], inputs: Inputs, rounds: int) -> dict[str, float]:
+    """Returns the time of a frame in each runner; every round runs all of them."""
+    for runner in runners.values():
+        _times(runner, inputs)
+    medians = [
+        {name: statistics.median(_times(runner, inputs)) for name, runner in runners.items()}
+        for _ in range(rounds)
+    ]
+    return {name: 1e3 * min(each[name] for each in medians) for name in runners}
 
 
 def _times(runner: Runner, inputs: Inputs) -> list[float]:
