@@ -29,7 +29,7 @@ from rednet_jax.compiler_options import inference_options
 from rednet_jax.evaluate.provenance import provenance
 from rednet_jax.model import rednet
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.weights.store import Checkpoint, network_of
+from rednet_jax.weights.store import Checkpoint, name_in_command, network_of
 
 OTHER = "other"
 """Part of the operations outside all named scopes, such as the conversion of pixels to floats."""
@@ -194,7 +194,7 @@ def bench_layers(
         steps.append({"batch": batch, **step_row})
         parts += [{"batch": batch, **row} for row in part_rows]
         layers += [{"batch": batch, **row} for row in layer_rows]
-    name = "CHECKPOINT" if isinstance(checkpoint, tuple) else str(checkpoint)
+    name = name_in_command(checkpoint)
     numbers = ",".join(map(str, batches))
     return {
         "checkpoint": name,

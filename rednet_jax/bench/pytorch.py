@@ -27,7 +27,7 @@ from rednet_jax.evaluate.provenance import provenance
 from rednet_jax.export.folder import require, versions
 from rednet_jax.inference.predict import predict_crops
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.weights.store import Checkpoint, network_of, write_torch_weights
+from rednet_jax.weights.store import Checkpoint, name_in_command, network_of, write_torch_weights
 
 LARGEST_DIFFERENCE, LARGEST_MEDIAN = 0.1, 1e-3
 """Pixels: the largest difference of a point, and the largest median of all points, for two networks
@@ -105,7 +105,7 @@ def bench_torch(
         left_out.append({"runtime": "training", "left_out": reason})
     others = time_other_tools(machine, timing)
     left_out += [row for row in others if "left_out" in row]
-    name = "CHECKPOINT" if isinstance(checkpoint, tuple) else str(checkpoint)
+    name = name_in_command(checkpoint)
     words = [f"rednet bench torch --checkpoint {name} --batch {','.join(map(str, batches))}"]
     words.append(f"--feedback-steps {','.join(map(str, feedback_steps))}")
     origin = provenance(" ".join(words), seed=0)

@@ -25,7 +25,7 @@ from rednet_jax.landmarks.boxes import intersection_over_union, whole_face_box
 from rednet_jax.landmarks.convert import convert, convert_labelled
 from rednet_jax.landmarks.normalisers import inner_landmarks, normaliser_text
 from rednet_jax.landmarks.schemes import Scheme
-from rednet_jax.weights.store import Checkpoint, network_of
+from rednet_jax.weights.store import Checkpoint, name_in_command, network_of
 
 FACES = 3
 """Faces to track in each clip, as the labelled person may not be the largest."""
@@ -141,8 +141,8 @@ def bench_steadiness(
         "ways": [_summary(way, [row for row in rows if row["way"] == way.name]) for way in WAYS],
         "of_clips": rows,
         "provenance": measured_on(
-            f"rednet bench steadiness --checkpoint CHECKPOINT --data {data} --split {split} "
-            f"--feedback-steps {feedback_steps}",
+            f"rednet bench steadiness --checkpoint {name_in_command(checkpoint)} --data {data} "
+            f"--split {split} --feedback-steps {feedback_steps}",
             clips,
             weights=variables,
         ),

@@ -27,7 +27,7 @@ from rednet_jax.landmarks.drawing import draw_landmarks
 from rednet_jax.media.video import VideoReader, write_video
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.quickstart import portrait_clip
-from rednet_jax.weights.store import Checkpoint, network_of
+from rednet_jax.weights.store import Checkpoint, name_in_command, network_of
 
 SIZE = (640, 480)
 """Width and height of the clip."""
@@ -94,7 +94,9 @@ def bench_track(
         "feedback_steps": feedback_steps,
         "per_clip": rows,
         "provenance": provenance(
-            f"rednet bench track --checkpoint CHECKPOINT --feedback-steps {feedback_steps}", seed=0
+            f"rednet bench track --checkpoint {name_in_command(checkpoint)} "
+            f"--feedback-steps {feedback_steps}",
+            seed=0,
         ),
     }
 

@@ -79,6 +79,11 @@ def network_of(checkpoint: Checkpoint) -> tuple[RedNetConfig, Variables]:
     return checkpoint if isinstance(checkpoint, tuple) else load(checkpoint)
 
 
+def name_in_command(checkpoint: Checkpoint) -> str:
+    """Returns the checkpoint as recorded commands write it; CHECKPOINT for (config, variables)."""
+    return "CHECKPOINT" if isinstance(checkpoint, tuple) else str(checkpoint)
+
+
 def load_with(
     model: RedNetConfig, checkpoint: str | os.PathLike[str]
 ) -> tuple[RedNetConfig, Variables]:
