@@ -80,7 +80,7 @@ def _row(
         # TensorFlow and PyTorch do not free their memory, so each export has a process of its own.
         done = subprocess.run(
             [
-                *(sys.executable, "-m", "rednet_jax.cli", "export", checkpoint, "--to", target),
+                *(sys.executable, "-m", "rednet_jax", "export", checkpoint, "--to", target),
                 *("--out", str(out), "--feedback-steps", str(steps), "--dtype", dtype),
                 *("--data-dir", str(data_dir)),
             ],

@@ -97,7 +97,7 @@ def test_the_wheel_runs_without_the_source_tree(built, tmp_path) -> None:
     python = (sys.executable, "-P")
     file = run(*python, "-c", "import rednet_jax; print(rednet_jax.__file__)", env=environment)
     assert Path(file.strip()).is_relative_to(site)
-    rednet = (*python, "-m", "rednet_jax.cli")
+    rednet = (*python, "-m", "rednet_jax")
     options = {"env": environment, "cwd": work}
     assert rednet_jax.__version__ in run(*rednet, "--version", **options)
     assert "Example: rednet quickstart" in run(*rednet, "quickstart", "--help", **options)

@@ -19,6 +19,7 @@ ROOT = PACKAGE.parent
 # Each folder or module may import itself, and those in lower layers. `model` may import only
 # `landmarks`, `fields` and `errors`.
 LAYERS = [
+    {"__main__"},
     {"cli"},
     {"bench", "ablate"},
     {"quickstart"},

@@ -25,7 +25,7 @@ PASSES = (1, 2, 3, 4, 5, 6, 8)
 FRAMES = (1, 2, 4, 8, 16, 32)
 
 _OTHER_CACHES = ("JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE")
-_REDNET = ("-m", "rednet_jax.cli")
+_REDNET = ("-m", "rednet_jax")
 
 Row = dict[str, int | float]
 

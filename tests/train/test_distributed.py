@@ -257,7 +257,7 @@ def path(tmp_path_factory, narrow) -> Path:
 
 def rednet_train(path: Path, run: Path, data: Path, *options: str) -> Processes:
     """Starts the command; the processes' output is in files beside the run's folder."""
-    command = [sys.executable, "-m", "rednet_jax.cli", "train", path, *options]
+    command = [sys.executable, "-m", "rednet_jax", "train", path, *options]
     folders = "--run-dir", run, "--data-dir", data, "--processes", 2
     return Processes(
         run.parent,
@@ -293,7 +293,7 @@ def test_processes_with_different_options_or_data_do_not_train(path, data_dir, t
             f"data.images.{split} is '"
             for split in ("train 300w/train", "validation 300w/validation")
         ]
-    command = [sys.executable, "-m", "rednet_jax.cli", "train", path, "--mesh", "data=4"]
+    command = [sys.executable, "-m", "rednet_jax", "train", path, "--mesh", "data=4"]
     command += ["--run-dir", run, "--processes", 2]
     with Processes(
         tmp_path,

@@ -51,7 +51,7 @@ def test_a_run_killed_twenty_times_loses_only_the_steps_since_its_last_checkpoin
     output = tmp_path / "output.txt"
 
     def start(folder, *options):
-        command = [sys.executable, "-m", "rednet_jax.cli", "train", str(file), *options]
+        command = [sys.executable, "-m", "rednet_jax", "train", str(file), *options]
         command += ["--run-dir", str(folder), "--data-dir", str(data_dir)]
         with output.open("w") as out:
             return subprocess.Popen(command, env=environment, stdout=out)

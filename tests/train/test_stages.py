@@ -223,7 +223,7 @@ def test_a_signal_saves_a_checkpoint_and_exits_with_status_0(
         "stage = Stage('images', 100_000, data, batch=4)\n"
         "experiment = Experiment('long', model, (stage,), log_every=1)\n"
     )
-    command = [sys.executable, "-m", "rednet_jax.cli", "train", str(file)]
+    command = [sys.executable, "-m", "rednet_jax", "train", str(file)]
     command += ["--run-dir", str(run), "--data-dir", str(data_dir)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 200

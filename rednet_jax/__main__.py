@@ -1,4 +1,4 @@
-"""`python -m rednet_jax.cli`, which is `rednet`."""
+"""`python -m rednet_jax` is `rednet`."""
 
 import sys
 
