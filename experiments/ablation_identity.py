@@ -38,7 +38,7 @@ with_term = dataclasses.replace(
 
 ablation = Ablation(
     name="ablation_identity",
-    question="Does telling people apart from C_id help to find landmarks?",
+    question="Does the identity loss on C_id lower the error of the landmarks?",
     arms=(Arm("no identity term", without), Arm("identity term", with_term)),
     baseline="no identity term",
     claims=(

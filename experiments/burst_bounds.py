@@ -4,10 +4,10 @@
 
 tracks the windows of `burst_windows` on 300-VW with K = 1 and compares, within bursts: the network
 with its state carried; the last landmarks before the burst, held; the same, extrapolated with their
-mean velocity, which is damped; and the better of network and extrapolation in each frame. Held and
-extrapolated landmarks are told where the bursts are, and the better one is chosen by the labels: it
-bounds what a tracker can gain from the motion before a burst. The damping is the best of `DAMPINGS`
-on the training clips.
+mean velocity, which is damped; and the better of network and extrapolation in each frame. Holding
+and extrapolation use the true position of the bursts, and the better one is selected by the labels,
+so it bounds what a tracker can gain from the motion before a burst. The damping is the best of
+`DAMPINGS` on the training clips.
 
 Writes experiments/results/NAME_burst_bounds.json and a table beside it. Two CPU cores, shared with
 other work: 5 minutes.
@@ -144,8 +144,8 @@ def _page(result: dict[str, Any]) -> str:
         "NME in percent of the inter-ocular distance, K = 1. Held and extrapolated landmarks are "
         "those before the burst; the damping of the velocity, "
         f"{result['damping']:g}, was chosen on the training clips. The last column takes in each "
-        "frame the better of the network and the extrapolation, which no tracker can know: it "
-        "bounds what the motion before a burst can add to the image.",
+        "frame the better of the network and the extrapolation, selected by the labels: it bounds "
+        "what the motion before a burst can add to the image.",
     ]
     for split in ("train", "validation"):
         rows = [row for row in result["rows"] if row["split"] == split]

@@ -6,7 +6,7 @@
         --init-from FILE
 
 compact_poses.py gained on infants and lost on 300-W. Here a part of the faces of 300-W has the
-landmarks of `compact` (`taught`, which ablation_shapes.py tells how to prepare), so that the
+landmarks of `compact` (`taught`, see ablation_shapes.py for how to prepare it), so that the
 network remains near `compact` on adults. Other data as in compact_poses.py.
 
 One run gave experiments/weights/compact_poses_cooled.safetensors, which is not released: 3.38 % on

@@ -57,8 +57,8 @@ def _page(checkpoint: str, of_data: dict[str, dict[str, Any]]) -> str:
             "",
             f"{corruption['frames']} frames in {corruption['bursts']} bursts, the same for every "
             "kind. NME and jitter are in percent of the inter-ocular distance, with 95 % intervals "
-            "over clips. Lost frames are labelled ones without an answer; they have no error, so a "
-            "tracker that gives up hard frames has a lower NME.",
+            "over clips. Lost frames are labelled frames without a result; they have no error, so "
+            "a tracker that loses hard frames has a lower NME.",
             "",
             "| kind | frames | lost | NME | jitter | jitter against labels |",
             "|---|---|---|---|---|---|",

@@ -52,7 +52,7 @@ def main(run_dir: Path, data_dir: Path | None) -> None:
     command = "python experiments/generated_faces.py RUN_DIR --data-dir PREPARED"
     result = {
         **provenance(command, experiment["seed"]),
-        "split": "300w validation, used for no choice",
+        "split": "300w validation, not used for selection",
         "normaliser": normaliser_text(IBUG68),
         "mean_shape_nme": mean_shape_nme(data_dir),
         "trained_on_generated_faces": measured,

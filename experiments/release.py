@@ -13,10 +13,10 @@ light, into NAME_slices.json and NAME_slices.png beside it. The card rednet_jax/
 written from these files alone. 300-W must be prepared, and 300-VW for networks trained on clips.
 2 CPU cores, alone: about ten minutes, three more with clips.
 
-The second releases the mean of several runs' best weights, which must have begun with the same.
---measure measures a released file again, without its run, and keeps the record of its training.
---card only writes the card. --check measures on 300-W and lists differences from the committed
-figures of 0.01 points or more; its exit status is then 1.
+The second releases the mean of several runs' best weights; the runs must have the same initial
+weights. --measure measures a released file again, without its run, and keeps the record of its
+training. --card only writes the card. --check measures on 300-W and lists differences from the
+committed figures of 0.01 points or more; its exit status is then 1.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ def release(
         run_dirs: of the run, or of several whose weights are averaged; need not be finished.
         name: of the release.
         data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
-        init_from: what the runs began with, if anything: the name of released weights, or the
-            folder of another run, which is then told of with these.
+        init_from: initial weights of the runs: a released name, or the folder of another run, whose
+            record is then stored, too.
         note: a sentence for the card's part on data.
         weights_dir: where weights and card go.
         results_dir: where the figures go.
@@ -102,7 +102,7 @@ def release(
         calibration = calibrate(raw, folder, data_dir=data_dir)
         config, variables = load(Path(folder) / path.name)
     write_weights(path, config, variables, dtype="float16")
-    told = {
+    recorded = {
         "init_from": None if begun_with else init_from,
         "begun_with": begun_with,
         **run,
@@ -115,7 +115,7 @@ def release(
             "ece": {when: calibration[when]["ece"] for when in ("before", "after")},
         },
     }
-    _measure(name, {"name": name, **origin, **told}, data_dir, weights_dir, results_dir)
+    _measure(name, {"name": name, **origin, **recorded}, data_dir, weights_dir, results_dir)
 
 
 def measure(
@@ -133,8 +133,8 @@ def measure(
     before = _read_result(results_dir / f"{name}_300w_validation.json")
     origin = provenance(f"python experiments/release.py --measure {name}", before["seed"])
     by = {key: before[key] for key in ("command", "git_commit")}
-    told = {"released_by": by, **before, **origin}
-    _measure(name, told, data_dir, weights_dir, results_dir)
+    recorded = {"released_by": by, **before, **origin}
+    _measure(name, recorded, data_dir, weights_dir, results_dir)
 
 
 def write_card(name: str, *, weights_dir: Path = WEIGHTS, results_dir: Path = RESULTS) -> None:
@@ -155,7 +155,7 @@ def check(
     weights_dir: Path = WEIGHTS,
     results_dir: Path = RESULTS,
 ) -> list[str]:
-    """Returns where figures measured now differ from those told, or the card from the figures.
+    """Returns the differences of new from recorded figures, and of the card from the figures.
 
     Arguments as in `release`. A figure differs by 0.01 points or more, a count by anything.
     Generated faces are not measured.
@@ -168,46 +168,54 @@ def check(
     card = weights_dir / f"{name}.md"
     lines = []
     if card.read_text(encoding="utf-8") != model_card(result, slices, licences()):
-        lines.append(f"{card.name}: is not what --card {name} writes")
+        lines.append(f"{card.name}: is not the output of --card {name}")
     checkpoint = _checkpoint(name, weights_dir)
     pairs = [
-        (f"boxes {told['boxes']}", told, _evaluate(checkpoint, name, told["boxes"], data_dir))
-        for told in result["results"]
+        (
+            f"boxes {recorded['boxes']}",
+            recorded,
+            _evaluate(checkpoint, name, recorded["boxes"], data_dir),
+        )
+        for recorded in result["results"]
     ]
     again = measure_slices(checkpoint, data_dir=data_dir)["slices"]
-    for told, now in zip(slices["real"]["slices"], again, strict=True):
-        pairs.append((f"boxes {told['boxes']}, {told['by']} {told['slice']}", told, now))
-    for what, told, now in pairs:
+    for recorded, now in zip(slices["real"]["slices"], again, strict=True):
+        pairs.append(
+            (f"boxes {recorded['boxes']}, {recorded['by']} {recorded['slice']}", recorded, now)
+        )
+    for what, recorded, now in pairs:
         # Where and when they were measured is expected to differ.
-        told, now = ({k: v for k, v in of.items() if k != "provenance"} for of in (told, now))
-        lines += [f"{what}: {difference}" for difference in _differences(told, now)]
+        recorded, now = (
+            {k: v for k, v in of.items() if k != "provenance"} for of in (recorded, now)
+        )
+        lines += [f"{what}: {difference}" for difference in _differences(recorded, now)]
     return lines
 
 
-def _differences(told: Any, now: Any, where: str = "") -> Iterator[str]:
+def _differences(recorded: Any, now: Any, where: str = "") -> Iterator[str]:
     """What differs in two trees of JSON: numbers with a fraction by 0.01, all else by anything."""
-    if isinstance(told, dict) and isinstance(now, dict) and told.keys() == now.keys():
-        for key in told:
-            yield from _differences(told[key], now[key], f"{where} {key}")
-    elif isinstance(told, list) and isinstance(now, list) and len(told) == len(now):
-        for number, (one, other) in enumerate(zip(told, now, strict=True)):
+    if isinstance(recorded, dict) and isinstance(now, dict) and recorded.keys() == now.keys():
+        for key in recorded:
+            yield from _differences(recorded[key], now[key], f"{where} {key}")
+    elif isinstance(recorded, list) and isinstance(now, list) and len(recorded) == len(now):
+        for number, (one, other) in enumerate(zip(recorded, now, strict=True)):
             yield from _differences(one, other, f"{where} {number}")
-    elif isinstance(told, float) and isinstance(now, float):
-        if not abs(told - now) < 0.01:
-            yield f"{where.strip()} is {now:.3f}, told as {told:.3f}"
-    elif told != now:
-        yield f"{where.strip()} is {now}, told as {told}"
+    elif isinstance(recorded, float) and isinstance(now, float):
+        if not abs(recorded - now) < 0.01:
+            yield f"{where.strip()} is {now:.3f}, recorded as {recorded:.3f}"
+    elif recorded != now:
+        yield f"{where.strip()} is {now}, recorded as {recorded}"
 
 
 def _measure(
-    name: str, told: dict[str, Any], data_dir: Path | None, weights_dir: Path, results_dir: Path
+    name: str, recorded: dict[str, Any], data_dir: Path | None, weights_dir: Path, results_dir: Path
 ) -> None:
-    """Measures a released file; writes what is told of it with the figures, and the card."""
+    """Measures a released file; writes its record with the figures, and its card."""
     path = weights_dir / f"{name}.safetensors"
     checkpoint = _checkpoint(name, weights_dir)
     config, variables = load(checkpoint)
     result = {
-        **told,
+        **recorded,
         "parameters": parameter_count(variables),
         "file_bytes": path.stat().st_size,
         "gflop": {str(steps): _gflop(config, steps) for steps in STEPS},
@@ -217,7 +225,7 @@ def _measure(
     image = results_dir / f"{name}_slices.png"
     slices = {
         "name": name,
-        **provenance(told["command"], told["seed"]),
+        **provenance(recorded["command"], recorded["seed"]),
         "real": measure_slices(checkpoint, data_dir=data_dir),
         "generated": measure_generated(checkpoint, sheet=image),
     }
@@ -343,7 +351,7 @@ if __name__ == "__main__":
     )
     parser.add_argument("run_dirs", type=Path, nargs="*", metavar="RUN_DIR")
     parser.add_argument("--name", help="of the release")
-    parser.add_argument("--init-from", metavar="NAME", help="what the runs began with, if anything")
+    parser.add_argument("--init-from", metavar="NAME", help="initial weights of the runs")
     parser.add_argument("--note", metavar="TEXT", help="a sentence for the card's part on data")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder of prepared data")
     parser.add_argument("--measure", metavar="NAME", help="measure a released file again")
@@ -364,7 +372,9 @@ if __name__ == "__main__":
             write_card(arguments.card)
         elif arguments.check is not None:
             found = check(arguments.check, arguments.data_dir)
-            print("\n".join(found) or f"{arguments.check}: all figures are those told")
+            print(
+                "\n".join(found) or f"{arguments.check}: all figures agree with the recorded ones"
+            )
             raise SystemExit(bool(found))
         else:
             release(

@@ -3,12 +3,13 @@
     python experiments/scaling.py
 
 does what `rednet bench scaling` does, and writes experiments/results/scaling.json and, made from
-it, experiments/scaling.md. Nothing is trained; it compiles 7 programs, each one or
-two minutes of a CPU.
+it, experiments/scaling.md. Nothing is trained. It compiles 7 programs: a minute of a CPU each, or
+two.
 """
 
 from __future__ import annotations
 
+import argparse
 import math
 import textwrap
 from pathlib import Path
@@ -35,8 +36,8 @@ def page(result: dict[str, Any]) -> str:
             "devices",
             "mesh",
             "batch_statistics",
-            "images a device",
-            "TFLOP a device",
+            "images per device",
+            "TFLOP per device",
             "memory, GB",
             *(f"{kind}, MB" for kind in seen),
         ],
@@ -54,7 +55,7 @@ def page(result: dict[str, Any]) -> str:
         ],
     )
     fits = _table(
-        ["", "images a device", "memory of the step, GB", "limit, GB"],
+        ["", "images per device", "memory of the step, GB", "limit, GB"],
         [
             [
                 CHIPS[name].name,
@@ -81,15 +82,15 @@ def page(result: dict[str, Any]) -> str:
         optimiser's moments are sharded over the axis `fsdp`, the 8 devices of a node.
         """,
         f"""
-        **On 64 H100 with {many} images a device and `batch_statistics="device"` the estimated
+        **On 64 H100 with {many} images per device and `batch_statistics="device"` the estimated
         efficiency is {_interval(goal)} %**: the lower end with arithmetic at the published peak and
         no collective hidden behind it, the upper end with arithmetic at {SHARES[1]:.0%} of the peak
         and collectives run beside arithmetic where the program's dependences allow. With
-        `batch_statistics="global"` it is {_interval(waits)} %, and with {few} images a device
+        `batch_statistics="global"` it is {_interval(waits)} %, and with {few} images per device
         and `"device"` {_interval(small)} %. A batch of 64 x {many} = {64 * many:,} images is
         larger than the training split of 300-W (3,148 images), and whether the network trains as
         well with it was not tried. The lower end of the interval reaches 90 % from {enough} images
-        a device on, a batch of {64 * enough:,}: the time of the arithmetic is then nine times that
+        per device, a batch of {64 * enough:,}: the time of the arithmetic is then nine times that
         of the collectives, which do not grow with the batch.
         """,
         """
@@ -185,7 +186,7 @@ def page(result: dict[str, Any]) -> str:
          a cube |
         """,
         """
-        ## What this does not tell
+        ## What is not included
         """,
         """
         The program is the one that XLA's CPU backend makes. Which collectives there are is written
@@ -233,7 +234,7 @@ def _estimate(rows: list[dict[str, Any]], chip: str) -> str:
         [
             f"{CHIPS[chip].name} (estimate)",
             "batch_statistics",
-            "images a device",
+            "images per device",
             "share of peak",
             "arithmetic",
             "collectives",
@@ -267,4 +268,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     main()

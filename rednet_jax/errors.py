@@ -5,7 +5,7 @@ _LONGEST = 1500
 
 
 class RednetError(ValueError):
-    """A user error, with a message of one line that has the file or option and the cause.
+    """A user error, with a message of one line that names the file or option and the cause.
 
     Line breaks in the message become blanks, other control characters are escaped, and the middle
     of a very long message is left out.

@@ -72,7 +72,7 @@ def parse_field(hint: Any, text: str, name: str) -> Any:
         name: of the field, for messages.
 
     Raises:
-        RednetError: the text is no value of the type, or the type cannot be parsed from text.
+        RednetError: the text is not a value of the type, or the type cannot be parsed from text.
     """
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is tuple:
@@ -122,7 +122,7 @@ def integer(value: Any, name: str, least: int = 1) -> int:
     """Returns an integer of any type, such as one of NumPy's, as an int.
 
     Raises:
-        RednetError: it is no integer, or below `least`. A bool is no integer.
+        RednetError: it is not an integer, or is below `least`. A bool is not an integer.
     """
     try:
         number = None if isinstance(value, bool) else operator.index(value)

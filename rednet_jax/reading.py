@@ -63,7 +63,7 @@ def parse_json(text: str) -> Any:
     """Returns the value of a JSON text. Integers beyond 64 bits become floats, which may be inf.
 
     Raises:
-        ValueError: the text is no JSON, or nested deeper than `DEEPEST_JSON`.
+        ValueError: the text is not JSON, or nested deeper than `DEEPEST_JSON`.
     """
     try:
         parsed = json.loads(text, parse_int=_integer)
@@ -87,7 +87,7 @@ def csv_rows(path: str | os.PathLike[str]) -> Iterator[tuple[int, list[str]]]:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: the file is too large, has too many rows, or is no CSV.
+        ValueError: the file is too large, has too many rows, or is not CSV.
     """
     check_size(path, LARGEST_TABLE)
     with Path(path).open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:

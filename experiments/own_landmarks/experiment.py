@@ -4,7 +4,7 @@
         --init-from compact \
         --fresh detection,encoder/squeeze,regression/points,regression/squeeze
 
-Hardware: any; it was not timed on a quiet machine.
+Hardware: any.
 """
 
 from pathlib import Path

@@ -39,8 +39,9 @@ def write_index(folder: Path) -> Path:
     lines = [
         "# Results",
         "",
-        f"This page is written by `rednet ablate --index {_path(folder)}`. Every JSON file says by "
-        "which command, commit, machine and versions it was made; pages and plots come with it.",
+        f"This page is written by `rednet ablate --index {_path(folder)}`. Every JSON file records "
+        "its command, commit, machine and versions; the page and the plot of the same name are "
+        "written with it.",
         "",
     ]
     planned = [
@@ -91,7 +92,7 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise RednetError(f"{path}: not as a command writes it ({error!r})") from error
+        raise RednetError(f"{path}: not a result as a command writes it ({error!r})") from error
 
 
 def _read(path: Path) -> dict[str, Any]:

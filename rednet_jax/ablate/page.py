@@ -15,7 +15,7 @@ TITLES = {
     "clips": "clips, every frame",
     "clips-halved": "clips, every second frame",
     "bursts": "clips, corrupted frames",
-    "after-bursts": "clips, ten frames after those",
+    "after-bursts": "clips, ten frames after corrupted ones",
 }
 _FIGURES = {"nme": "NME, %", "jitter": "jitter, %"}
 
@@ -44,14 +44,15 @@ def page(result: dict[str, Any]) -> str:
         "",
         f"Measured on {measured_on or 'nothing yet'}: validation, used for selection. Figures are "
         f"percent of the normaliser of errors, {result['normaliser']}, means over "
-        f"{len(result['seeds'])} seeds ± their standard deviation; where seeds are missing, "
-        "nothing is decided. In brackets: the difference from the baseline and its 95 % interval, "
-        "by a bootstrap over seeds and, paired, over faces (those of a photo together) or clips.",
+        f"{len(result['seeds'])} seeds ± their standard deviation; claims with missing "
+        "seeds are not decided. In brackets: the difference from the baseline and its 95 % "
+        "interval, by a bootstrap over seeds and, paired, over faces (those of a photo together) "
+        "or clips.",
         "",
     ]
     maps = [arm["name"] for arm in result["arms"] if arm["readout"] == "maps"]
     if maps:
-        lines += [f"Points are read off the maps in: {', '.join(maps)}; else of f_REG.", ""]
+        lines += [f"Points are read from the maps in: {', '.join(maps)}; else from f_REG.", ""]
     lines += _verdicts(result["claims"])
     for on, figure in panels(result):
         lines += _table(result, on, figure)

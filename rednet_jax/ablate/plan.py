@@ -48,12 +48,12 @@ class Arm:
         name: in tables; unique.
         experiment: to train, with each of the ablation's seeds.
         init_from: released weights or a file that training starts from.
-        readout: source of the measured points of images: f_REG, or the maps. Two arms that differ
-            in the readout only share their runs.
+        readout: source of the measured points of images: f_REG, or the maps. Arms that differ only
+            in the readout share their runs.
         video: how clips are tracked: with the state carried over frames, each frame alone, or each
-            frame alone with a one-euro filter behind. Arms that differ in this only share their
+            frame alone, followed by a one-euro filter. Arms that differ only in this share their
             runs, too.
-        fresh: parts of the network that keep fresh weights beside `init_from`.
+        fresh: parts of the network that are initialised at random in place of `init_from`.
     """
 
     name: str

@@ -35,8 +35,8 @@ def add_commands(commands: shared.Commands) -> None:
             "--boxes",
             choices=("truth", "detector", "jitter", "jitter-hard"),
             help="where faces are cropped: around the labels, in the box of the detector, or "
-            "around the labels displaced at random, by 6 %% (jitter) or 12 %% (jitter-hard) of the "
-            "side of the box (default: truth)",
+            "in the labels' box with a random centre and size, with standard deviations of 6 %% "
+            "and 10 %% of its side (jitter) or 12 %% and 20 %% (jitter-hard) (default: truth)",
         )
         network.add_argument(
             "--every",

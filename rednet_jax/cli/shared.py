@@ -183,7 +183,7 @@ def check_outputs(
     sources = [source for source in inputs if source is not None and os.path.exists(source)]
     for option, path, folder in outputs:
         if str(path) == "-":
-            raise RednetError(f"{option} -: standard output is not possible here, only a path")
+            raise RednetError(f"{option} -: standard output is not possible here; give a path")
         if not folder and any(_replaces(path, source) for source in sources):
             raise RednetError(f"{option} {path}: would replace an input of this command")
     for first, second in itertools.permutations(outputs, 2):

@@ -24,7 +24,7 @@ def mesh(text: str) -> dict[str, str]:
     """Returns {'mesh.data': '4', 'mesh.fsdp': '2'} for data=4,fsdp=2."""
     axes = dict(part.partition("=")[::2] for part in text.split(","))
     if not set(axes) <= {"data", "fsdp"} or not all(size.isdecimal() for size in axes.values()):
-        raise argparse.ArgumentTypeError(f"{text!r} has not the form data=4,fsdp=2")
+        raise argparse.ArgumentTypeError(f"{text!r} does not have the form data=4,fsdp=2")
     return {f"mesh.{axis}": size for axis, size in axes.items()}
 
 
@@ -32,7 +32,7 @@ def split_list(text: str) -> tuple[str, Path]:
     """Returns ('train', Path('names.txt')) for train=names.txt."""
     split, equals, path = text.partition("=")
     if not (split and equals and path):
-        raise argparse.ArgumentTypeError(f"{text!r} has not the form train=names.txt")
+        raise argparse.ArgumentTypeError(f"{text!r} does not have the form train=names.txt")
     return split, Path(path)
 
 
@@ -41,7 +41,9 @@ def shares(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(word) for word in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers: 0.8,0.1,0.1") from None
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a list of numbers, such as 0.8,0.1,0.1"
+        ) from None
 
 
 def whole_numbers(text: str) -> tuple[int, ...]:
@@ -49,7 +51,9 @@ def whole_numbers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(word) for word in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of integers: 1,2,3") from None
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a list of integers, such as 1,2,3"
+        ) from None
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -67,9 +67,9 @@ class Detection:
 class FaceDetector(Protocol):
     """An object that finds faces in images.
 
-    The tracker searches whole frames, tiles of them and rotated frames, some of them while it goes
-    on to the next frames. From a detector with the attribute `whole_frames = True` it asks for
-    whole frames only, and waits for the answer.
+    The tracker searches whole frames, tiles of them and rotated frames, some of them while it
+    tracks through the next frames. It gives a detector with the attribute `whole_frames = True`
+    whole, upright frames only, and waits for the result.
     """
 
     def detect(self, image: NDArray[np.uint8]) -> list[Detection]:

@@ -270,7 +270,7 @@ class YuNet:
                 break
         if best is None or best.score >= CLEARLY_UPRIGHT or best.score < self.config.score:
             return best
-        # The score of a face stays high in a mirrored and in a smaller crop, that of a hand not.
+        # The score of a face stays high in a mirrored and in a smaller crop, unlike that of a hand.
         roll, *_ = point_frame(best.points)
         checks = [
             self._look(image, best, roll, mirrored=True),

@@ -29,7 +29,7 @@ from rednet_jax.inference.predict import predict_crops
 from rednet_jax.landmarks.normalisers import normaliser_text
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.model.heads import scale_confidence
-from rednet_jax.weights.store import checkpoint_name, load, write_weights
+from rednet_jax.weights.store import checkpoint_name, load, name_in_command, write_weights
 
 Floats = NDArray[np.floating]
 
@@ -259,7 +259,9 @@ def calibrate(
     chosen = fit_platt(answers.logits.ravel(), answers.right.ravel())
     logits = {"before": answers.logits, "after": cross_validated(answers, fits)}
     listed = ",".join(map(str, feedback_steps))
-    options = f"{name} --data {data} --split {split} --feedback-steps {listed}"
+    options = (
+        f"{name_in_command(checkpoint)} --data {data} --split {split} --feedback-steps {listed}"
+    )
     result = {
         "name": name,
         **measured_on(

@@ -118,7 +118,7 @@ def parse_corruption(text: str) -> Corruption:
         strength, seed = float(strength_text), int(seed_text)
     except ValueError:
         raise RednetError(
-            f"corrupt: {text!r} has not the form of occluder, dark:0.5 or dark:1:7"
+            f"corrupt: {text!r} does not have the form occluder, dark:0.5 or dark:1:7"
         ) from None
     return Corruption(cast(Kind, kind), strength, seed)
 

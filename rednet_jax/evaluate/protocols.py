@@ -26,7 +26,7 @@ from rednet_jax.landmarks.crops import apply_affine, crop_image, crop_transform
 from rednet_jax.landmarks.normalisers import Normaliser, check_normaliser, default_normaliser
 from rednet_jax.landmarks.schemes import Scheme
 from rednet_jax.model.config import RedNetConfig
-from rednet_jax.weights.store import Checkpoint, checkpoint_name, network_of
+from rednet_jax.weights.store import Checkpoint, checkpoint_name, name_in_command, network_of
 
 Boxes = Literal["truth", "detector", "jitter", "jitter-hard"]
 
@@ -239,7 +239,6 @@ def evaluate_split(
     )
     if predictions is not None:
         write_predictions(predictions, labels, landmarks[-1])
-    name = checkpoint_name(checkpoint)
     result = figures(
         labels,
         [(steps, landmarks[steps - 1]) for steps in feedback_steps],
@@ -247,10 +246,16 @@ def evaluate_split(
         boxes=boxes,
         crop_margin=config.crop_margin,
         plot=plot,
-        name=name,
+        name=checkpoint_name(checkpoint),
     )
-    listed = ",".join(map(str, feedback_steps))
-    command = eval_command(name, data, split, normaliser, feedback_steps=listed, boxes=boxes)
+    command = eval_command(
+        name_in_command(checkpoint),
+        data,
+        split,
+        normaliser,
+        feedback_steps=",".join(map(str, feedback_steps)),
+        boxes=boxes,
+    )
     origin = measured_on(command, samples, weights=variables, labels=labels)
     return {**result, "provenance": origin}
 

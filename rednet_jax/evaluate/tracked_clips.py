@@ -30,7 +30,7 @@ from rednet_jax.landmarks.boxes import (
 )
 from rednet_jax.landmarks.normalisers import Normaliser, check_normaliser, default_normaliser
 from rednet_jax.landmarks.schemes import Scheme
-from rednet_jax.weights.store import Checkpoint, checkpoint_name, network_of
+from rednet_jax.weights.store import Checkpoint, checkpoint_name, name_in_command, network_of
 
 FACES = 3
 """Faces to track in each clip with the detector, as the labelled person may not be the largest."""
@@ -177,7 +177,6 @@ def evaluate_clips(
     landmarks = {steps: np.concatenate(of_clips) for steps, of_clips in tracks.items()}
     if predictions is not None:
         write_predictions(predictions, labels, landmarks[max(landmarks)])
-    name = checkpoint_name(checkpoint)
     result = figures(
         labels,
         [(steps, landmarks[steps]) for steps in feedback_steps],
@@ -185,16 +184,15 @@ def evaluate_clips(
         boxes=boxes,
         crop_margin=config.crop_margin,
         plot=plot,
-        name=name,
+        name=checkpoint_name(checkpoint),
         parts=parts,
     )
-    listed = ",".join(map(str, feedback_steps))
     command = eval_command(
-        name,
+        name_in_command(checkpoint),
         data,
         split,
         normaliser,
-        feedback_steps=listed,
+        feedback_steps=",".join(map(str, feedback_steps)),
         boxes=boxes,
         every=every,
         carry=carry,

@@ -99,7 +99,7 @@ def export_checked(
         RednetError: a package is not installed, the checkpoint cannot be read, a weight is beyond
             the dtype's range, the folder has another export, the target cannot express the network,
             landmarks or confidences differ from the network's, or a file cannot be written. There
-            is no new export.json then.
+            is then no new export.json.
     """
     name = checkpoint_name(checkpoint)
     claim(Path(out), target, name, find(checkpoint))

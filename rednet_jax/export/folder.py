@@ -41,7 +41,7 @@ def feedback_steps_of(config: RedNetConfig, feedback_steps: int | None) -> int:
     """Returns K, or the K of training if it is None.
 
     Raises:
-        RednetError: K is no integer, or below 1.
+        RednetError: K is not an integer, or is below 1.
     """
     steps = config.feedback_steps if feedback_steps is None else feedback_steps
     return integer(steps, "feedback_steps")
@@ -150,7 +150,7 @@ def claim(out: Path, target: str, name: str, source: Path) -> None:
     """
     existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise RednetError(f"{out}: cannot be written ({existing} is no writable folder)")
+        raise RednetError(f"{out}: cannot be written ({existing} is not a writable folder)")
     weights = out / f"{name}.safetensors"
     if target in ("safetensors", "torch") and weights.resolve() == source.resolve():
         raise RednetError(f"{weights}: would replace the checkpoint itself")
@@ -168,7 +168,7 @@ def read_export(file: Path) -> dict[str, Any]:
     """Returns the content of an export.json.
 
     Raises:
-        RednetError: the file cannot be read, or is no JSON object.
+        RednetError: the file cannot be read, or is not a JSON object.
     """
     try:
         description = read_json(file)

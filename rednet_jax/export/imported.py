@@ -183,7 +183,7 @@ def _arrays(
         yield bias, f"batch_stats/{layer.target}/mean", None
     if layer.first:
         if kernel.shape[2] != 3:
-            raise RednetError(f"{file}: {layer.conv}.weight has not three input channels")
+            raise RednetError(f"{file}: {layer.conv}.weight does not have three input channels")
         kernel = kernel / _IMAGENET_STD[:, None]
         mean = mean + np.einsum("hwio,i->o", kernel, _IMAGENET_MEAN)
     norm = layer.norm

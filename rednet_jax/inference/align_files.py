@@ -131,7 +131,7 @@ def align_files(
     Raises:
         KeyboardInterrupt: on Ctrl-C before the first result.
         RednetError: no image can be read, the checkpoint or the boxes file is invalid, an option is
-            out of range, or an output cannot be written. The other output is written all the same.
+            out of range, or an output cannot be written. The other outputs are still written.
     """
     files, skipped = _named([paths] if isinstance(paths, str | os.PathLike) else list(paths))
     drawings = {} if overlay is None else {n: Path(overlay) / f"{n}.png" for n in files}

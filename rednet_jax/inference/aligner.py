@@ -88,7 +88,7 @@ class Aligner:
             min_confidence: faces with a lower mean confidence are left out, 0 to 1.
 
         Raises:
-            RednetError: a bad checkpoint, feedback_steps or faces that are no integers or below 1,
+            RednetError: a bad checkpoint, feedback_steps or faces that are not integers or below 1,
                 min_confidence outside 0 to 1.
         """
         self._feedback_steps = integer(feedback_steps, "feedback steps")
@@ -251,7 +251,7 @@ def image_pixels(image: ImageLike) -> NDArray[np.uint8]:
     """Returns an image as RGB uint8 [H, W, 3].
 
     Raises:
-        RednetError: the image cannot be read, or is no array of this shape and dtype.
+        RednetError: the image cannot be read, or is not an array of this shape and dtype.
     """
     if isinstance(image, str | os.PathLike):
         return read_image(image, upright=True)
@@ -293,7 +293,7 @@ def _checked(
         if not np.isfinite(box).all():
             raise RednetError(f"{text} is not finite")
         if not (x0 < x1 and y0 < y1):
-            raise RednetError(f"{text} has not x0 < x1 and y0 < y1")
+            raise RednetError(f"{text} does not have x0 < x1 and y0 < y1")
         if not (x0 < width and y0 < height and x1 > 0 and y1 > 0):
             raise RednetError(f"{text} lies outside the image of {width}x{height} px")
     return checked

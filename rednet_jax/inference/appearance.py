@@ -27,7 +27,7 @@ previous frame is `STEADY` or more. A steady face has become another person's if
 with the last thumbnails falls below `UNLIKE`, or below `ALIKE` for more than `CONFIRMED_AFTER`
 frames, and the correlation of the half of it that changed least below `HALF_ALIKE`. The rule and
 its values were chosen on the 29 clips on which `rednet bench identities` measures them
-(experiments/results/identities.json), so that results on others may be worse."""
+(experiments/results/identities.json), so results on others may be worse."""
 
 CONFIRMED_AFTER = 2
 """Frames after which a correlation below `ALIKE` is a change of person."""

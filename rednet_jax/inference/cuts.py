@@ -21,7 +21,7 @@ class CutFinder:
     """Detects for each frame of a video whether it is the first of a new shot."""
 
     def __init__(self) -> None:
-        """Starts before the first frame, which is no cut."""
+        """Starts before the first frame, which is not a cut."""
         self._last: Thumbnail | None = None
 
     def update(self, image: NDArray[np.uint8]) -> bool:

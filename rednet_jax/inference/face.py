@@ -13,7 +13,7 @@ MIN_CONFIDENCE = 0.1
 """A detection in an image with a lower mean confidence of its landmarks is not returned as a face.
 YuNet's false detections had 0.01 to 0.17 (eight crops, inspected by hand; one above 0.1). Of the
 202 infants that it detects, 187 have more than 0.1, and 165 more than 0.3. The value was chosen on
-these images, so that results on others may be worse; `rednet bench detect` counts both kinds."""
+these images, so results on others may be worse; `rednet bench detect` counts both kinds."""
 
 
 class Face(NamedTuple):

@@ -106,8 +106,8 @@ class Tracker:
     The crop of a face is placed around its landmarks in the previous frame and rotated by their
     roll. If the face moved far, a second crop is placed around the landmarks of the first. The
     network's feedback map and hidden state are resampled from crop to crop. A face with a low
-    confidence is hidden: it is tracked on for half a second of video. With a very low confidence,
-    or after that time, it is lost. The detector searches the first frame, the first frame of a new
+    confidence is hidden: it is tracked for up to 15 more frames. With a very low confidence, or
+    after these frames, it is lost. The detector searches the first frame, the first frame of a new
     shot, the frame in which a face is lost or hidden, every few frames until it is found again and,
     for new faces, the whole scene about once a second. Large frames are searched as a whole and in
     tiles at full resolution, one view per frame.
@@ -135,7 +135,7 @@ class Tracker:
             detector: finds the faces; `YuNet(VIDEO_SEARCH)` if None.
 
         Raises:
-            RednetError: the checkpoint cannot be read, faces or feedback_steps is no integer or
+            RednetError: the checkpoint cannot be read, faces or feedback_steps is not an integer or
                 below 1, or an unknown `carry`.
         """
         self._faces = integer(faces, "faces")
@@ -324,7 +324,7 @@ class Tracker:
         """The network's result for each region, by row; None where there is no face.
 
         A face that moved far gets a second look from the same state, in a crop around the landmarks
-        of the first. The first result is kept if the second is no face.
+        of the first. The first result is kept if the second is not a face.
 
         Args:
             image: the frame.

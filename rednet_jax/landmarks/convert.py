@@ -111,7 +111,7 @@ def _direct(source: Scheme, target: Scheme) -> Conversion | None:
     """Returns the conversion of `target` from `source`, or None.
 
     Raises:
-        RednetError: the conversion has a landmark that `source` has not.
+        RednetError: the conversion has a landmark that `source` does not have.
     """
     conversion = next((known for known in target.conversions if known.source == source.name), None)
     for number, row in enumerate(conversion.rows if conversion else ()):

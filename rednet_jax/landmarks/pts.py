@@ -27,7 +27,7 @@ def read_pts(path: str | os.PathLike[str]) -> NDArray[np.float32]:
 
     Raises:
         RednetError: the file cannot be read, has no header, lacks braces or has text after them,
-            has no points or not `n_points`, or a coordinate is no number or a million or more.
+            has no points or not `n_points`, or a coordinate is not a number or a million or more.
     """
     try:
         if os.path.getsize(path) > _LARGEST:

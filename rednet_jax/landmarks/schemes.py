@@ -91,7 +91,7 @@ class Scheme:
     conversions: tuple[Conversion, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raises RednetError with the field and the reason if the fields are no scheme."""
+        """Raises RednetError with the field and the reason if the fields are not a valid scheme."""
         check_fields(self, "scheme.")
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", self.name):
             raise RednetError(f"scheme.name: {shown(self.name)} is not letters, digits, _ and -")
@@ -292,7 +292,7 @@ def scheme_of_text(text: str) -> Scheme:
     """Returns the scheme of a JSON text.
 
     Raises:
-        RednetError: the text is no JSON, or no scheme.
+        RednetError: the text is not JSON, or not a valid scheme.
     """
     try:
         plain = parse_json(text)

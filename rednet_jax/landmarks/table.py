@@ -122,7 +122,7 @@ def plain_float(text: str) -> float:
     """Returns the number of a text; unlike `float`, only of ASCII digits without underscores.
 
     Raises:
-        ValueError: the text is no such number.
+        ValueError: the text is not such a number.
     """
     if "_" in text or not text.isascii():
         raise ValueError(f"could not convert string to float: {text!r}")

@@ -100,7 +100,7 @@ def open_image(data: bytes) -> Image.Image:
     """Opens an encoded image, but reads only its header.
 
     Raises:
-        UnidentifiedImageError: the data are no image.
+        UnidentifiedImageError: the data are not an image.
         ValueError: the image has more than `LARGEST` pixels, or Pillow would run another program
             for its format.
     """

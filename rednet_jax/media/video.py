@@ -111,7 +111,7 @@ class VideoReader:
             source: path of a file in any format that FFmpeg reads, or the number of a camera.
 
         Raises:
-            RednetError: the file or the camera is missing, is no video, or no frame of it can be
+            RednetError: the file or the camera is missing, is not a video, or no frame of it can be
                 decoded.
         """
         source = video_source(source)
@@ -237,9 +237,9 @@ class VideoReader:
         """The declared length of the displayed part of the video stream."""
         stream, container = self._stream, self._container
         lengths = [0.0]
-        # The frames of an MP4 file are no measure: one trimmed without re-encoding has frames that
-        # are not displayed. For a truncated AVI file, FFmpeg corrects the length, but not the
-        # number of frames.
+        # The number of frames of an MP4 file is not reliable: one trimmed without re-encoding has
+        # frames that are not displayed. For a truncated AVI file, FFmpeg corrects the length, but
+        # not the number of frames.
         if stream.duration is None or container.format.name == "avi":
             lengths.append(float(stream.frames / self.fps))
         if stream.duration is not None and stream.time_base is not None:

@@ -11,10 +11,10 @@ from jax import lax
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _PIXELS_OF_A_PART = 8192
-"""The kernel gradient is computed of so many pixels at once: two maps of 64 x 64, for a cache of
+"""Pixels of which the kernel gradient is computed at once: two maps of 64 x 64, for a cache of
 2 MB."""
 _SMALL_MAP = 64
-"""On maps of at most so many pixels, a convolution computes the kernel gradient as fast."""
+"""Largest number of pixels of a map whose kernel gradient a convolution computes as fast."""
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -1,7 +1,7 @@
 """f_DET, f_REG and f_CLS: response maps, landmarks with confidence, and identity.
 
-Logits and landmarks are float32 also if activations are bfloat16: bfloat16 has a spacing of 1/16 at
-a logit of 10, so that neighbouring pixels tie, and of half a pixel beyond 64.
+Logits and landmarks are float32 even if activations are bfloat16: bfloat16 has a spacing of 1/16 at
+a logit of 10, so neighbouring pixels tie, and of half a pixel beyond 64.
 """
 
 from __future__ import annotations

@@ -163,8 +163,8 @@ class BatchNorm(nnx.Module):
         weight = (rate * share)[:, None]
         for average, moment in ((self.mean, mean), (self.variance, variance)):
             old = average.get_value()
-            # Not `average[...] = `: Flax then reads the sharding of a tracer, and JAX walks through
-            # the whole trace to word the error, which takes quadratic time.
+            # Not `average[...] = `: Flax then reads the sharding of a tracer, and JAX traverses
+            # the whole trace to format the error, which takes quadratic time.
             average.set_value(old + weight * (lax.stop_gradient(moment) - old))
         return mean, variance
 

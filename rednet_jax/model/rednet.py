@@ -47,7 +47,7 @@ _STATIC = ("feedback_steps", "train", "loss", "remat", "scan", "axis_name", "par
 
 
 class PerStep(NamedTuple):
-    """The results of every pass, first axis K.
+    """The results of every pass, first axis K, float32 or wider.
 
     Attributes:
         landmarks: [K, B, L, 2], or [K, B, T, L, 2]; image pixels.
@@ -66,7 +66,8 @@ class Output(NamedTuple):
 
     Shapes are those of images; for clips they are [B, T, ...] instead of [B, ...]. All landmarks
     are in pixels of the input image. If the config has re-crops, this image is larger than the
-    first crop.
+    first crop. The response maps have the dtype of the images; the other arrays are float32, or
+    float64 for float64 images.
 
     Attributes:
         landmarks: [B, L, 2], image pixels (x, y), pixel centres at integers.

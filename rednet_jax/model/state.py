@@ -36,7 +36,14 @@ class State(NamedTuple):
 
 
 def initial_state(config: RedNetConfig, batch: int, dtype: Any = jnp.float32) -> State:
-    """Returns the state before the first frame: a blank feedback map and a memory of zeros."""
+    """Returns the state before the first frame: a blank feedback map and a memory of zeros.
+
+    Args:
+        config: of the network.
+        batch: B.
+        dtype: of the feedback map and the hidden state, which is that of the images. The cell state
+            and the crop are at least float32.
+    """
     side = config.feedback_size
     shape = memory_shape(config, batch)
     return State(

@@ -13,7 +13,7 @@ from rednet_jax.model.layers import Conv, Dense, Draw
 Memory = tuple[jax.Array, jax.Array]
 """Hidden and cell state: [B, units], or [B, h, w, channels] for the convolutional LSTM.
 
-The cell state is float32 also if activations are half-precision: it is a sum over frames."""
+The cell state is float32 even if activations are half-precision: it is a sum over frames."""
 
 
 def recurrent_channels(config: RedNetConfig) -> int:

@@ -121,15 +121,15 @@ def initial_weights(
         now = f"--fresh {','.join(fresh)}" if fresh else f"--init-from {init_from} without --fresh"
         parts = ",".join(recorded.fresh)
         began = f"with --fresh {parts}" if parts else "without --fresh"
-        raise RednetError(f"{now}: the run in {run_dir} began {began}")
+        raise RednetError(f"{now}: the run in {run_dir} was started {began}")
     if recorded is not None and checkpoint == recorded.checkpoint:
         return recorded
     if (
         recorded is None
         or fingerprint(load_with(experiment.model, checkpoint)[1]) != recorded.fingerprint
     ):
-        began = "fresh weights" if recorded is None else f"those of {recorded.checkpoint}"
-        raise RednetError(f"--init-from {init_from}: the run in {run_dir} began with {began}")
+        began = "random weights" if recorded is None else f"those of {recorded.checkpoint}"
+        raise RednetError(f"--init-from {init_from}: the run in {run_dir} started from {began}")
     return recorded
 
 
@@ -145,7 +145,7 @@ def _is_free(name: str, experiment: Experiment) -> bool:
 def changed_data(run_dir: Path, data: dict[str, dict[str, str]]) -> list[str]:
     """Returns the splits that have changed since the run's last start, as `STAGE: train SPLIT`.
 
-    Changed data are no error: users may resume a run after correcting a label.
+    Changed data are not an error: users may resume a run after correcting a label.
 
     Args:
         run_dir: the run's folder.

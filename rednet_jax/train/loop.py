@@ -1,4 +1,4 @@
-"""The training loop: begins or resumes the run of a folder, and trains it to the end."""
+"""The training loop: starts or resumes the run of a folder, and trains it to the end."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def train(
 ) -> TrainState:
     """Trains to the end of the experiment, resuming from the checkpoints in the run folder.
 
-    The folder holds config.json, init_from.json (the weights that the run began with),
+    The folder holds config.json, init_from.json (the checkpoint of the initial weights, or null),
     environment.jsonl (a line for each start: command, machine, versions, mesh, data),
     metrics.jsonl, checkpoints/, images/, tensorboard/, report.html and best.safetensors (the
     averaged weights with the smallest validation NME at the last trained pass). On SIGTERM, which
@@ -58,7 +58,7 @@ def train(
         experiment: of the run.
         run_dir: the run's folder, created if it does not exist.
         data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
-        stop_after: save and stop after so many optimiser steps of the run; schedules do not
+        stop_after: save and stop after this number of optimiser steps of the run; schedules do not
             change.
         parallel: one program over the mesh (`jit`), or one per device (`pmap`).
         init_from: checkpoint with the initial weights of a new run. The run folder records it, so
@@ -67,7 +67,7 @@ def train(
             from `init_from`.
         from_step: resume from this checkpoint, once, and set newer ones aside; None for the newest
             that is intact.
-        profile: write a trace of so many steps, after the first two of this call, to RUN/profile.
+        profile: number of steps to trace to RUN/profile, after the first two of this call.
 
     Returns:
         The state at the end.
@@ -128,7 +128,7 @@ def train(
                 if initial is not None:
                     state = with_weights(state, experiment.model, *initial)
                     except_parts = f"; fresh: {', '.join(initial.fresh)}" if initial.fresh else ""
-                    say(f"{run_dir}: begins with the weights of {initial.checkpoint}{except_parts}")
+                    say(f"{run_dir}: starts from the weights of {initial.checkpoint}{except_parts}")
             else:
                 initial_step, state, position = resumed
                 say(f"{run_dir}: {_progress(initial_step, last, experiment)}")

@@ -122,7 +122,7 @@ def pass_losses(
     journal = model.architecture == "ijcv_resnet"
 
     def losses(output: PassOutput, targets: Targets) -> dict[str, Array]:
-        # Sums over thousands of pixels need float32 also if activations are bfloat16.
+        # Sums over thousands of pixels need float32 even if activations are bfloat16.
         output = jax.tree.map(
             lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), output
         )

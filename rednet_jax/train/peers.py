@@ -1,4 +1,4 @@
-"""Connections between the processes of a run, by which they notice that one of them has ended.
+"""Connections between the processes of a run, which detect that a process has ended.
 
 If a process ends, JAX aborts the others with a stack trace: after 100 seconds, or at once if it was
 process 0. `jax.distributed.initialize` has an argument for the time, but (up to JAX 0.10) none for

@@ -59,7 +59,7 @@ _NEEDED = {"name", "steps", "data", "losses"}
 """The fields of a stage's config that the report needs."""
 
 _FEW = 40
-"""Curves with at most so many points have markers."""
+"""Largest number of points of a curve that is drawn with markers."""
 
 
 class Curve(NamedTuple):

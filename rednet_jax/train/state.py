@@ -126,7 +126,8 @@ def check_parts(experiment: Experiment) -> None:
             if not any(_is_of(path, part) for path in paths):
                 parts = ", ".join(sorted({path.split("/")[0] for path in paths}))
                 raise RednetError(
-                    f"{stage.name}: optimiser: '{part}' is no part of the network; known: {parts}"
+                    f"{stage.name}: optimiser: '{part}' is not a part of the network; known: "
+                    f"{parts}"
                 )
 
 
@@ -211,7 +212,7 @@ def check_same_network(
     }
     for part in fresh:
         if not any(_is_of(path, part) for path in known):
-            raise RednetError(f"fresh: '{part}' is no part of the network")
+            raise RednetError(f"fresh: '{part}' is not a part of the network")
     if checkpoint_config.architecture == config.architecture and not mismatch(
         config, variables, fresh
     ):
@@ -302,7 +303,7 @@ def followed(batch_stats: Tree, passes: int) -> Tree:
     """Returns statistics [rows, C] with the row of the last pass copied to passes not yet run.
 
     Otherwise these rows would keep their initial values 0 and 1, and after an increase of the
-    number of passes it would take thousands of steps until averages have forgotten them.
+    number of passes the averages would need thousands of steps to converge.
 
     Args:
         batch_stats: of the network.

@@ -38,7 +38,7 @@ JITTER = "validation_jitter"
 """Key of a row's validation jitter in clips after each pass, percent."""
 
 COLUMNS = 6
-"""Number of faces in a row of an image, which shows so many worst and so many typical faces."""
+"""Number of faces in each row of an image: the worst, and typical ones."""
 
 _TILE = 192
 

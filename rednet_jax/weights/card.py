@@ -72,7 +72,7 @@ All figures are in percent. Normaliser of the errors: {truth["normaliser"]}.
 `jitter`: the labels' box displaced at random, its centre by 6 % of its side on each axis, its size
 by 10 % (standard deviations). `detector`: YuNet, crops rotated upright by its points. Mean and
 median are of the faces that it finds; faces that it does not find count as failures (above 8 % and
-10 %, and in the area).
+10 %, and in the area under the curve of cumulative errors).
 
 | boxes | K | mean (NME) | median | above 8 % | above 10 % | area to 8 % | found | not found |
 |---|---|---|---|---|---|---|---|---|
@@ -92,7 +92,7 @@ generated faces, `{result["name"]}_slices.json`, which have the commands.
 The same faces, NME with 95 % intervals. Skin tone is the angle ITA of the cheeks in the photograph
 (CIE L\\*a\\*b\\*, D65), in degrees: above 55 very light, below -30 dark. Light and white balance
 change it as much as people differ: it is low for faces in the shade and high for overexposed ones.
-Therefore a third of the faces tells little about people, and nothing about a person.
+So a difference between thirds says little about groups of people, and nothing about a person.
 {real["without_tone"]} faces have no value, because the image is black and white or the cheeks are
 too small. Yaw is estimated from the labels, in degrees to either side.
 
@@ -246,12 +246,14 @@ def _video(steadiness: dict[str, Any] | None) -> str:
     )
     return f"""{steadiness["clips"]} clips in the format of 300-VW, held out of training, with \
 {steadiness["labelled_frames"]:,} frames with machine labels.
-The tracker starts with the detector. Means over clips in percent of the inter-ocular distance: NME
-and jitter of the inner 51 landmarks and of all 68; lost frames are in percent of the labelled ones.
+The tracker starts with the detector. It carries nothing ("each frame alone"), the feedback maps,
+or these and the LSTM's state ("recurrence"); "filter" is a one-euro filter. Means over clips in
+percent of the inter-ocular distance: NME and jitter of the inner 51 landmarks and of all 68; lost
+frames are in percent of the labelled ones.
 The labels' jitter, which includes the true motion of the faces, is \
 {steadiness["label_jitter_inner"]:.2f} and {steadiness["label_jitter_all"]:.2f}.
 
-| way | NME, inner | NME, all | jitter, inner | jitter, all | lost |
+| carried | NME, inner | NME, all | jitter, inner | jitter, all | lost |
 |---|---|---|---|---|---|
 {rows}"""
 

@@ -49,7 +49,7 @@ def chosen_by(stages: list[dict[str, Any]]) -> str:
     split = stages[-1]["data"].get("validation")
     # Old results have the split without its data set.
     if split in ("validation", "300w/validation"):
-        return "The released step was chosen on\nthem, so that the figures are optimistic."
+        return "The released step was chosen on\nthem, so the figures are optimistic."
     return (
         f"The released step was chosen on\n{split}, and the confidence calibrated on these faces."
     )

@@ -80,8 +80,12 @@ def network_of(checkpoint: Checkpoint) -> tuple[RedNetConfig, Variables]:
 
 
 def name_in_command(checkpoint: Checkpoint) -> str:
-    """Returns the checkpoint as recorded commands write it; CHECKPOINT for (config, variables)."""
-    return "CHECKPOINT" if isinstance(checkpoint, tuple) else str(checkpoint)
+    """Returns the checkpoint as recorded commands write it: as it is, but an absolute path, which
+    belongs to one machine, as its `checkpoint_name`, and (config, variables) as CHECKPOINT."""
+    if isinstance(checkpoint, tuple):
+        return "CHECKPOINT"
+    absolute = Path(checkpoint).is_absolute()
+    return checkpoint_name(checkpoint) if absolute else os.fspath(checkpoint)
 
 
 def load_with(
@@ -102,7 +106,9 @@ def find(checkpoint: str | os.PathLike[str]) -> Path:
     """
     if not isinstance(checkpoint, str | os.PathLike) or not os.fspath(checkpoint):
         # Path("") is the current folder.
-        raise RednetError(f"checkpoint: {shown(checkpoint)} is no name, file or run folder")
+        raise RednetError(
+            f"checkpoint: {shown(checkpoint)} is not a released name, a file or a run folder"
+        )
     names = released()
     path = Path(checkpoint)
     if os.fspath(checkpoint) in names:

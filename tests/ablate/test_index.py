@@ -60,7 +60,7 @@ def test_missing_folders_and_unreadable_files_raise(tmp_path):
         write_index(tmp_path)
     for result in ({"claims": [{"by": "ours"}]}, {"claims": 1}, {"arms": 1, "rows": 1}):
         (tmp_path / "one.json").write_text(json.dumps(result))
-        with pytest.raises(RednetError, match=r"one\.json: not as a command writes it \("):
+        with pytest.raises(RednetError, match=r"one\.json: not a result as a command writes it \("):
             write_index(tmp_path)
 
 

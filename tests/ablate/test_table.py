@@ -128,7 +128,7 @@ def test_each_arm_uses_its_readout(tmp_path):
     result = tabulate(ablation, tmp_path, "x")
     assert rows(result)["maps", 1]["mean"] == 24
     assert result["claims"][0]["verdict"] == "supported"
-    assert "read off the maps in: maps" in page(result)
+    assert "read from the maps in: maps" in page(result)
 
 
 def test_clips_have_errors_and_jitter(tmp_path):

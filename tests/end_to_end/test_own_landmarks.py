@@ -58,13 +58,13 @@ def test_from_labelled_images_to_an_export(tmp_path, monkeypatch, capsys) -> Non
     assert f"can be initialised: --fresh {FRESH.split(',')[0]}" in capsys.readouterr().err
     assert cli.main([*train, "--init-from", "compact", "--fresh", FRESH]) == 0
     output = capsys.readouterr().out
-    assert f"begins with the weights of compact; fresh: {FRESH.replace(',', ', ')}" in output
+    assert f"starts from the weights of compact; fresh: {FRESH.replace(',', ', ')}" in output
     assert json.loads(Path("run/init_from.json").read_text())["fresh"] == FRESH.split(",")
     # The run resumes without the options, and does not resume with other parts.
     assert cli.main([*train, "--stop-after", "7"]) == 0
     other = [*train, "--init-from", "compact", "--fresh", "detection"]
     assert cli.main(other) == 2
-    assert "began with --fresh detection,encoder/squeeze" in capsys.readouterr().err
+    assert "was started with --fresh detection,encoder/squeeze" in capsys.readouterr().err
     config, variables = rednet_jax.load("run")
     assert config.scheme == committed
     released = rednet_jax.load("compact")[1]["params"]["encoder"]["stem1"]["conv"]["kernel"]

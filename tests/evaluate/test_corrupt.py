@@ -208,9 +208,9 @@ def test_a_corruption_as_text() -> None:
     [
         ("fog", "corrupt.kind: 'fog'"),
         ("", "corrupt.kind: ''"),
-        ("dark:much", "'dark:much' has not the form"),
-        ("dark:1:2:3", "'dark:1:2:3' has not the form"),
-        ("dark:1:0.5", "'dark:1:0.5' has not the form"),
+        ("dark:much", "'dark:much' does not have the form"),
+        ("dark:1:2:3", "'dark:1:2:3' does not have the form"),
+        ("dark:1:0.5", "'dark:1:0.5' does not have the form"),
         ("dark:0", "must be 0.05 to 4, not 0"),
         ("dark:nan", "corrupt.strength"),
         ("dark:5", "must be 0.05 to 4, not 5"),

@@ -117,7 +117,7 @@ def test_known_tracks_have_known_figures(fake, clips, data_dir, network, tmp_pat
     assert origin["weights"] == fingerprint(network[1])
     assert origin["labels"] == file_origin["labels"]
     assert origin["command"] == (
-        "rednet eval compact --data 300vw --split train --normaliser inter-ocular "
+        "rednet eval CHECKPOINT --data 300vw --split train --normaliser inter-ocular "
         "--feedback-steps 2,1 --boxes truth --every 1 --carry all"
     )
     (tmp_path / "points/one.csv").write_text((tmp_path / "points/one.csv").read_text() + "\n")

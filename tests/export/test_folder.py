@@ -54,7 +54,9 @@ def test_another_export_is_not_overwritten(staged, tmp_path):
 def test_a_file_as_folder_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(RednetError, match=r"cannot be written \(\S+file is no writable folder"):
+        with pytest.raises(
+            RednetError, match=r"cannot be written \(\S+file is not a writable folder"
+        ):
             claim(out, "onnx", "tiny", tmp_path / "tiny.safetensors")
 
 

@@ -107,7 +107,7 @@ def test_an_invalid_file_is_an_error_and_is_released(browser, site, tmp_path):
             };
             null;
         """)
-        for name, cause in (("a.png", "is no image"), ("a.mp4", "is no video")):
+        for name, cause in (("a.png", "is not an image"), ("a.mp4", "is not a video")):
             (tmp_path / name).write_bytes(b"neither")
             page.locator("#file").set_input_files(tmp_path / name)
             page.get_by_text(f"{name} {cause} that this browser").wait_for()

@@ -140,8 +140,8 @@ def test_arrays_of_another_shape_or_dtype_are_errors(network, image):
     ("boxes", "message"),
     [
         ([[5000, 10, 5100, 90]], "the box 5000,10,5100,90 lies outside the image of 512x512 px"),
-        ([[90, 10, 10, 90]], "the box 90,10,10,90 has not x0 < x1 and y0 < y1"),
-        ([[10, 10, 90, 10]], "the box 10,10,90,10 has not x0 < x1 and y0 < y1"),
+        ([[90, 10, 10, 90]], "the box 90,10,10,90 does not have x0 < x1 and y0 < y1"),
+        ([[10, 10, 90, 10]], "the box 10,10,90,10 does not have x0 < x1 and y0 < y1"),
         ([[10, 10, np.nan, 90]], "the box 10,10,nan,90 is not finite"),
         ([[-np.inf, 10, 90, 90]], "the box -inf,10,90,90 is not finite"),
         ([[10, 10, 90]], r"a box is an array \[4\], not \[3\]"),

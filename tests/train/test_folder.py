@@ -108,7 +108,7 @@ def test_the_initial_weights_of_a_run_are_recorded(experiment, files, monkeypatc
     monkeypatch.chdir("/")
     for checkpoint in None, str(one), str(files / "copy.safetensors"):
         assert initial_weights(run, checkpoint, experiment) == began
-    message = f"--init-from {files}/other.safetensors: the run in {run} began with those of {one}"
+    message = f"--init-from {files}/other.safetensors: the run in {run} started from those of {one}"
     with pytest.raises(RednetError, match=f"^{message}$"):
         initial_weights(run, f"{files}/other.safetensors", experiment)
     claim(run, experiment, None)
@@ -124,18 +124,20 @@ def test_a_run_does_not_accept_other_fresh_parts(experiment, files):
             initial_weights(run, one, experiment, fresh)
         return str(caught.value)
 
-    began = f"the run in {run} began with --fresh detection"
+    began = f"the run in {run} was started with --fresh detection"
     assert error("encoder", "decoder") == f"--fresh encoder,decoder: {began}"
     assert error() == f"--init-from {one} without --fresh: {began}"
     claim(files / "other", experiment, initial_weights(files / "other", one, experiment))
-    with pytest.raises(RednetError, match=r"^--fresh encoder: .*other began without --fresh$"):
+    with pytest.raises(
+        RednetError, match=r"^--fresh encoder: .*other was started without --fresh$"
+    ):
         initial_weights(files / "other", one, experiment, ["encoder"])
 
 
-def test_a_run_that_began_with_fresh_weights_accepts_no_others(experiment, files):
+def test_a_run_that_started_from_random_weights_accepts_no_others(experiment, files):
     claim(files / "run", experiment, None)
     assert initial_weights(files / "run", None, experiment) is None
-    with pytest.raises(RednetError, match="began with fresh weights"):
+    with pytest.raises(RednetError, match="started from random weights"):
         initial_weights(files / "run", str(files / "one.safetensors"), experiment)
     # An earlier version did not record them.
     (files / "run" / "init_from.json").unlink()

@@ -197,7 +197,7 @@ def test_invalid_parts_and_too_many_people_create_no_run_folder(experiment, data
         return str(caught.value)
 
     frozen = dataclasses.replace(OPTIMISER, frozen=("encodr",))
-    assert "people: optimiser: 'encodr' is no part" in error_of(optimiser=frozen)
+    assert "people: optimiser: 'encodr' is not a part" in error_of(optimiser=frozen)
     few = dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, identities=3))
     with pytest.raises(RednetError, match=r"4 people to classify, and model\.identities is 3"):
         train(few, tmp_path, data_dir=data_dir)

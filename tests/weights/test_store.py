@@ -128,10 +128,18 @@ def test_a_network_may_be_given_as_it_is_or_by_a_name_or_a_path(network, file):
     assert names == ["compact", file.stem, "compact"]
 
 
+def test_recorded_commands_have_paths_as_given_but_none_of_this_machine(network, file):
+    given = ("compact", "experiments/weights/mine.safetensors", file, network)
+    written = ["compact", "experiments/weights/mine.safetensors", file.stem, "CHECKPOINT"]
+    assert [store.name_in_command(checkpoint) for checkpoint in given] == written
+
+
 @pytest.mark.parametrize("checkpoint", ("", None, 3, ["compact"]))
-def test_what_is_no_name_and_no_path_is_an_error(checkpoint):
+def test_what_is_not_a_name_or_a_path_is_an_error(checkpoint):
     for read in (load, store.network_of):
-        with pytest.raises(RednetError, match=r"^checkpoint: .* is no name, file or run folder$"):
+        with pytest.raises(
+            RednetError, match=r"^checkpoint: .* is not a released name, a file or a run folder$"
+        ):
             read(checkpoint)
 
 

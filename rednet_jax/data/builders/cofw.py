@@ -140,7 +140,8 @@ class _Version73(_Part):
             import h5py
         except ImportError:
             raise RednetError(
-                f"{path}: a file of MATLAB 7.3; to read it, `pip install 'rednet-jax[cofw]'`"
+                f"{path}: a file of MATLAB 7.3, which requires h5py: "
+                "`pip install -c constraints.txt '.[cofw]'`"
             ) from None
         try:
             with h5py.File(path, "r") as file:

@@ -281,7 +281,7 @@ class Follower {
   }
 
   // The face in a region, or null. If it is far from the region's centre, the network runs again on a
-  // crop around its points; the first result is kept if the second is no face. `least` is the least
+  // crop around its points; the first result is kept if the second is not a face. `least` is the least
   // mean confidence of a face.
   async twice(image, region, least, run) {
     const first = await this.look(image, region, least, run);

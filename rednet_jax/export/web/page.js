@@ -41,7 +41,7 @@ async function start() {
 }
 
 function say(text) {
-  // Screen readers repeat every change of the text, also if it stays the same.
+  // Screen readers repeat every change of the text, even if it stays the same.
   if (message.textContent !== text) message.textContent = text;
 }
 
@@ -89,14 +89,14 @@ async function openFile(chosen) {
     image.src = URL.createObjectURL(chosen);
     await image.decode().catch(() => {
       releaseSource(image);
-      throw Error(`${chosen.name} is no image that this browser can read.`);
+      throw Error(`${chosen.name} is not an image that this browser can read.`);
     });
     return open(image, image.naturalWidth, image.naturalHeight, false);
   }
   const video = newVideo();
   video.src = URL.createObjectURL(chosen);
   video.loop = true;
-  return openVideo(video, `${chosen.name} is no video that this browser can play.`);
+  return openVideo(video, `${chosen.name} is not a video that this browser can play.`);
 }
 
 async function openCamera() {
