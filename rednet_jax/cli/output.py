@@ -27,15 +27,20 @@ def print_result(
     path: str | None,
     as_text: Callable[[dict[str, Any]], str] | None = None,
 ) -> None:
-    """Prints the numbers of a result and writes it as JSON to a path; '-' prints only the JSON."""
+    """Prints the numbers of a result and writes it as JSON to a path; '-' prints only the JSON.
+
+    If one of both fails, such as printing to a closed pipe, the other is done.
+    """
     from rednet_jax.files import json_text, write_json
 
     if path == "-":
         print(json_text(result), end="")
         return
-    print((as_text or _rows_text)(result))
-    if path is not None:
-        write_json(path, result)
+    try:
+        if path is not None:
+            write_json(path, result)
+    finally:
+        print((as_text or _rows_text)(result))
 
 
 def _rows_text(result: dict[str, Any]) -> str:

@@ -40,7 +40,7 @@ def provenance(command: str, seed: int) -> dict[str, Any]:
     """
     return {
         "command": command,
-        "git_commit": _git_commit(),
+        "git_commit": commit_of(Path(__file__)),
         "seed": seed,
         "machine": {
             "cpu": _cpu(),
@@ -103,15 +103,25 @@ def _contents(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _git_commit() -> str:
-    """Returns the commit of the package's checkout; 'unknown' for an installed package."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+def commit_of(file: Path) -> str:
+    """Returns the commit of a file's checkout, with '-dirty' if tracked files differ from it.
+
+    Results do not count: a command that measures several times writes some before the last is
+    measured. Returns 'unknown' for a file that is not tracked, as that of an installed package.
+    """
     try:
-        done = subprocess.run(
-            command, cwd=Path(__file__).parent, check=True, capture_output=True, text=True
-        )
+        _git(file, "ls-files", "--error-unmatch", file.name)
+        commit = _git(file, "rev-parse", "HEAD")
+        options = ("--porcelain", "--untracked-files=no")
+        changed = _git(file, "status", *options, "--", ":/", ":(top,exclude)experiments/results")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+    return f"{commit}-dirty" if changed else commit
+
+
+def _git(file: Path, *arguments: str) -> str:
+    command = ["git", *arguments]
+    done = subprocess.run(command, cwd=file.parent, check=True, capture_output=True, text=True)
     return done.stdout.strip()
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 
 import pytest
 
 from rednet_jax.cli import shared
+from rednet_jax.cli.output import print_result
 from rednet_jax.errors import RednetError
 from rednet_jax.quickstart import portrait_path
 
@@ -181,3 +183,15 @@ def test_an_existing_file_below_an_input_folder_is_an_input(here):
 def test_standard_output_is_no_file(here):
     (here / "-").touch()
     shared.check_outputs([("--json", "-"), ("--csv", "-")], ["-"])
+
+
+def test_a_closed_pipe_does_not_lose_the_file_nor_a_full_disk_the_printed_numbers(tmp_path, capsys):
+    def closed(result):
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        print_result({"nme": 3.0}, str(tmp_path / "a.json"), closed)
+    assert json.loads((tmp_path / "a.json").read_text()) == {"nme": 3.0}
+    with pytest.raises(RednetError):
+        print_result({"nme": 3.0}, str(tmp_path / "a.json/b.json"))
+    assert capsys.readouterr().out == "nme 3\n"

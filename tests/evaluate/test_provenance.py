@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 
 from rednet_jax.evaluate import provenance as module
-from rednet_jax.evaluate.provenance import provenance
+from rednet_jax.evaluate.provenance import commit_of, provenance
 
 
 def test_provenance_has_command_commit_seed_machine_and_versions():
@@ -28,3 +28,30 @@ def test_without_a_checkout_the_commit_is_unknown(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "__file__", str(tmp_path / "provenance.py"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     assert provenance("x", seed=0)["git_commit"] == "unknown"
+
+
+def test_changes_of_tracked_files_are_recorded_but_not_those_of_results(tmp_path):
+    def git(*arguments):
+        author = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        command = ["git", *author, *arguments]
+        return subprocess.run(
+            command, cwd=tmp_path, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    code, result = tmp_path / "package/code.py", tmp_path / "experiments/results/one.json"
+    for file in (code, result):
+        file.parent.mkdir(parents=True)
+        file.write_text("before")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    commit = git("rev-parse", "HEAD")
+    result.write_text("after")
+    (code.parent / "untracked.py").touch()
+    assert commit_of(code) == commit
+    code.write_text("after")
+    assert commit_of(code) == f"{commit}-dirty"
+    installed = tmp_path / ".venv/code.py"
+    installed.parent.mkdir()
+    installed.write_text("before")
+    assert commit_of(installed) == "unknown"
