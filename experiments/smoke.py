@@ -5,7 +5,7 @@
 Hardware: anything; on 2 CPU cores most of its minute goes to compiling. Faces of 32 px are drawn on
 the device in each step. AdamW has a large epsilon and a slow warm-up, so that it does not amplify
 rounding: 8 steps on one device and on a mesh of four agree within 1e-4 in every parameter. The
-validation NME falls from 36 % at step 20 to 27 %.
+validation NME is 33 % at step 60 and 28 % at the end.
 """
 
 from rednet_jax.data.synthetic.generate import SyntheticConfig

@@ -41,7 +41,6 @@ BT601 = 6
 CAMERAS = {
     "linux": ("v4l2", "/dev/video{}"),
     "darwin": ("avfoundation", "{}"),
-    "win32": ("vfwcap", "{}"),
 }
 """FFmpeg's input device for cameras on each platform, and its name for camera number {}."""
 
