@@ -202,6 +202,7 @@ def propose(args: argparse.Namespace) -> int:
         [("--out", out), ("--sheet", sheet)],
         [args.labels, *shared.files_of(args.source, (*ENDINGS, ".pts"))],
     )
+    shared.check_png("--sheet", sheet)
     with progress("face") as report:
         proposal = propose_scheme(
             args.source,
@@ -230,6 +231,7 @@ def show_data(args: argparse.Namespace) -> int:
 
     out = args.out or f"{args.name}_{args.split}.png"
     shared.check_outputs([("--out", out)], [shared.prepared_folder(args.name, args.data_dir)])
+    shared.check_png("--out", out)
     with progress("sample") as report:
         sheet = show_split(
             args.name,

@@ -195,6 +195,7 @@ def _check_outputs(args: argparse.Namespace, clips: bool) -> None:
         ],
         folders=predictions if in_folder else [],
     )
+    shared.check_png("--plot", args.plot)
 
 
 def calibrate(args: argparse.Namespace) -> int:

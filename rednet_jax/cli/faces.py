@@ -240,6 +240,7 @@ def quickstart(args: argparse.Namespace) -> int:
     from rednet_jax.quickstart import FRAMES, quickstart
     from rednet_jax.train.demonstration import MESH, RESUMED, STOPPED, demonstrate
 
+    shared.check_outputs([], folders=[("--out", args.out)])
     with progress("frame") as report:
         result = quickstart(args.out, checkpoint=args.checkpoint, report=report)
     print(f"Tracking a generated video of a moving portrait, {FRAMES} frames:\n")

@@ -30,21 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     quieten()
     _collect_seldom()
     try:
-        rednet = parser()
-        try:
-            args, rest = rednet.parse_known_args(argv)
-        except SystemExit:
-            # Only --help and --version exit: parse errors raise RednetError.
-            return 0
-        if "fields" in args:
-            args.fields = fields_of(rest)
-        elif rest:
-            rednet.error(f"unrecognized arguments: {' '.join(rest)}")
-        keep_compiled(args.compilation_cache)
-        # Training saves a checkpoint on SIGTERM, in many processes through a handler of JAX.
-        signals = contextlib.nullcontext() if args.run is train else _sigterm_as_interrupt()
-        with signals:
-            status: int = args.run(args)
+        status = _run(argv)
+        # A standard output that cannot be written fails here, and not at exit.
+        sys.stdout.flush()
         return status
     except RednetError as error:
         failed([str(error)])
@@ -53,9 +41,38 @@ def main(argv: Sequence[str] | None = None) -> int:
         failed(["interrupted"])
         return 130
     except BrokenPipeError:
-        # The reader closed the pipe. Without this, Python would print an error at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader closed the pipe.
+        _drop_output()
         return 1
+    except OSError as error:
+        # Such as a folder that may not be read, or a full disk.
+        named = "" if error.filename is None else f"{error.filename}: "
+        failed([f"{named}{error.strerror or error}"])
+        _drop_output()
+        return 2
+    except UnicodeEncodeError as error:
+        # Of a file's name, where standard output does not have its characters.
+        failed([str(error)])
+        return 2
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    rednet = parser()
+    try:
+        args, rest = rednet.parse_known_args(argv)
+    except SystemExit:
+        # Only --help and --version exit: parse errors raise RednetError.
+        return 0
+    if "fields" in args:
+        args.fields = fields_of(rest)
+    elif rest:
+        rednet.error(f"unrecognized arguments: {' '.join(rest)}")
+    keep_compiled(args.compilation_cache)
+    # Training saves a checkpoint on SIGTERM, in many processes through a handler of JAX.
+    signals = contextlib.nullcontext() if args.run is train else _sigterm_as_interrupt()
+    with signals:
+        status: int = args.run(args)
+    return status
 
 
 @contextlib.contextmanager
@@ -71,6 +88,14 @@ def _sigterm_as_interrupt() -> Iterator[None]:
     finally:
         # A handler that was not set from Python is None.
         signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
+def _drop_output() -> None:
+    """Drops what could not be written to standard output, for which Python would fail at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _collect_seldom() -> None:

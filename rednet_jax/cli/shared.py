@@ -195,6 +195,12 @@ def check_outputs(
         check_writable(path, folder=folder)
 
 
+def check_png(option: str, path: str | os.PathLike[str] | None) -> None:
+    """Raises RednetError unless the path of a PNG, if there is one, has the extension .png."""
+    if path is not None and Path(path).suffix.lower() != ".png":
+        raise RednetError(f"{option} {path}: a PNG file needs the extension .png")
+
+
 def _replaces(output: str | os.PathLike[str], source: str | os.PathLike[str]) -> bool:
     """Whether an output is an input file, or an existing file below an input folder."""
     if not os.path.exists(output):

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit, logit
 
 from rednet_jax.data.builders.tree_300w import photo
 from rednet_jax.data.samples import Sample
@@ -21,9 +22,9 @@ from rednet_jax.data.sources import Split, read_split
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.labels import face_labels
 from rednet_jax.evaluate.metrics import point_errors
-from rednet_jax.evaluate.protocols import Boxes, crop_split, in_image
+from rednet_jax.evaluate.protocols import Boxes, check_steps, crop_split, in_image
 from rednet_jax.evaluate.provenance import measured_on
-from rednet_jax.evaluate.reliability import draw_reliability, reliability_bins, scores, sigmoid
+from rednet_jax.evaluate.reliability import draw_reliability, reliability_bins, scores
 from rednet_jax.files import write_json
 from rednet_jax.inference.predict import predict_crops
 from rednet_jax.landmarks.normalisers import normaliser_text
@@ -108,7 +109,7 @@ def fit_platt(logits: Floats, right: NDArray[np.bool_]) -> Platt:
     # Newton's method with step halving.
     parameters: Floats = np.array([1.0, 0.0])
     while True:
-        probability = sigmoid(parameters @ design)
+        probability = expit(parameters @ design)
         gradient = design @ (probability - target) / count
         curvature = (design * probability * (1 - probability)) @ design.T / count
         step: Floats = np.linalg.pinv(curvature) @ gradient
@@ -239,9 +240,7 @@ def calibrate(
             checkpoint, too few photos, confidence that is unrelated to the error, or files that
             cannot be written.
     """
-    if not feedback_steps or min(feedback_steps) < 1:
-        listed = ",".join(map(str, feedback_steps))
-        raise RednetError(f"feedback steps must be 1 or more, not {listed or 'none'}")
+    check_steps(feedback_steps)
     if split in _FOR_TESTING:
         raise RednetError(f"{data} {split} is a test split: calibrate on another split")
     samples = read_split(data, split, data_dir)
@@ -308,7 +307,7 @@ def calibrate(
 def _face_percentiles(logits: Floats, faces: NDArray[np.int64]) -> dict[str, float]:
     """Returns percentiles of the mean confidence of a face, over all faces and runs."""
     _, places, counts = np.unique(faces, return_inverse=True, return_counts=True)
-    means = [np.bincount(places, sigmoid(row)) / counts for row in logits]
+    means = [np.bincount(places, expit(row)) / counts for row in logits]
     values = np.percentile(means, _PERCENTILES)
     return {str(which): float(value) for which, value in zip(_PERCENTILES, values, strict=True)}
 
@@ -316,5 +315,5 @@ def _face_percentiles(logits: Floats, faces: NDArray[np.int64]) -> dict[str, flo
 def _logit(confidence: NDArray[np.float32]) -> NDArray[np.float64]:
     """Returns the logits of float32 confidences, clipped to 1e-7 from 0 and 1, their precision."""
     clipped = np.clip(np.asarray(confidence, np.float64), 1e-7, 1 - 1e-7)
-    logits: NDArray[np.float64] = np.log(clipped) - np.log1p(-clipped)
+    logits: NDArray[np.float64] = logit(clipped)
     return logits

@@ -49,7 +49,7 @@ def provenance(command: str, seed: int) -> dict[str, Any]:
         },
         "versions": {
             "python": platform.python_version(),
-            **{package: importlib.metadata.version(package) for package in PACKAGES},
+            **{package: _version(package) for package in PACKAGES},
         },
     }
 
@@ -101,6 +101,14 @@ def _contents(path: Path) -> str:
     for file in sorted(path.glob("*.csv")):
         digest.update(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        # Not a reason to lose a result: another package can provide the same modules.
+        return "not installed"
 
 
 def commit_of(file: Path) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from rednet_jax.files import replacing
 
@@ -29,7 +30,7 @@ def scores(logits: Floats, right: NDArray[np.bool_]) -> dict[str, float]:
         `ece`, the expected calibration error over `BINS`; `brier`, the mean squared difference from
         1 or 0; `log_loss`, the mean negative log-likelihood in nats.
     """
-    probability = sigmoid(logits)
+    probability = expit(logits)
     bins = _bin(probability)
     gap = np.bincount(bins.ravel(), (probability - right).ravel(), minlength=BINS)
     return {
@@ -55,7 +56,7 @@ def reliability_bins(
         since points of one photo are correlated within and across runs. `error` is None if all
         points are of one photo.
     """
-    probability = sigmoid(logits)
+    probability = expit(logits)
     bins = _bin(probability)
     owner = np.broadcast_to(photos, right.shape)
     rows: list[dict[str, float | int | None]] = []
@@ -129,12 +130,6 @@ def draw_reliability(result: dict[str, Any], path: Path) -> None:
     counts.set(xlabel="confidence", ylabel="points", yscale="log")
     with replacing(path) as partial:
         figure.savefig(partial, format="png", metadata={"Software": None})
-
-
-def sigmoid(logits: Floats) -> Floats:
-    """Returns the probabilities of logits."""
-    probability: Floats = np.exp(-np.logaddexp(0, -logits))
-    return probability
 
 
 def _bin(probability: Floats) -> NDArray[np.int64]:

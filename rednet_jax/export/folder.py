@@ -146,7 +146,7 @@ def claim(out: Path, target: str, name: str, source: Path) -> None:
 
     Raises:
         RednetError: the folder cannot be written, the export would replace the checkpoint itself,
-            or the folder has another export.
+            or the folder has another export or files that are not of an export.
     """
     existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
@@ -162,6 +162,9 @@ def claim(out: Path, target: str, name: str, source: Path) -> None:
                 f"{out}: already has {before.get('checkpoint')} as {before.get('target')}; use "
                 "another folder"
             )
+    elif out.is_dir() and any(not entry.name.startswith(".") for entry in out.iterdir()):
+        # Some of them could have the names of the export's files.
+        raise RednetError(f"{out}: has files, but no {EXPORT}; use a new or empty folder")
 
 
 def read_export(file: Path) -> dict[str, Any]:
@@ -175,7 +178,7 @@ def read_export(file: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise RednetError(f"{file}: cannot be read ({error})") from error
     if not isinstance(description, dict):
-        raise RednetError(f"{file}: describes no export")
+        raise RednetError(f"{file}: does not describe an export")
     return description
 
 

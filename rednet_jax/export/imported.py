@@ -106,6 +106,8 @@ def import_weights(file: str | os.PathLike[str], out: str | os.PathLike[str]) ->
 
 
 def _read_pth(file: str | os.PathLike[str]) -> Arrays:
+    if not os.path.exists(file):
+        raise RednetError(f"{file}: no such file")
     require("torch", ["torch"])
     import torch
 

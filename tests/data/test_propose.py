@@ -109,5 +109,8 @@ def test_from_images_to_a_file_and_a_sheet(tmp_path: Path) -> None:
         propose_scheme(tmp_path / "mine", "mine29", detector=ByColour({}))
     with pytest.raises(RednetError, match="'wflw98' is the name of a built-in scheme"):
         propose_scheme(tmp_path / "mine", "wflw98")
-    with pytest.raises(RednetError, match="no labelled image"):
+    with pytest.raises(RednetError, match="nothing: no such folder"):
         propose_scheme(tmp_path / "mine" / "nothing", "mine29")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RednetError, match="empty: no labelled image"):
+        propose_scheme(tmp_path / "empty", "mine29")

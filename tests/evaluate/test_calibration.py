@@ -7,6 +7,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from scipy.special import expit
 from train.miniature_300w import prepare_300w
 
 from rednet_jax import cli
@@ -21,7 +22,7 @@ from rednet_jax.evaluate.calibration import (
     fit_platt,
     photo_folds,
 )
-from rednet_jax.evaluate.reliability import scores, sigmoid
+from rednet_jax.evaluate.reliability import scores
 from rednet_jax.inference.predict import predict_crops
 from rednet_jax.model.heads import PeakReadout, scale_confidence
 from rednet_jax.model.rednet import init
@@ -31,7 +32,7 @@ from rednet_jax.weights.store import fingerprint, load, write_weights
 def drawn(slope, intercept, count=200_000):
     rng = np.random.default_rng(0)
     logits = rng.normal(1, 2, count)
-    return logits, rng.random(count) < sigmoid(slope * logits + intercept)
+    return logits, rng.random(count) < expit(slope * logits + intercept)
 
 
 @pytest.mark.parametrize(("slope", "intercept"), [(0.5, -1.0), (3.0, 0.7), (0.02, 2.0)])
@@ -93,7 +94,7 @@ def test_scaled_weights_scale_the_confidence_and_keep_landmarks(narrow):
     same, after = predict_crops(config, scaled, crops, 2)
     np.testing.assert_array_equal(same, landmarks)
     p = confidence.astype(np.float64)
-    np.testing.assert_allclose(after, sigmoid(0.6 * np.log(p / (1 - p)) - 0.3), rtol=1e-5)
+    np.testing.assert_allclose(after, expit(0.6 * np.log(p / (1 - p)) - 0.3), rtol=1e-5)
 
 
 def test_the_peak_readout_is_scaled(narrow):

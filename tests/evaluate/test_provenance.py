@@ -30,6 +30,12 @@ def test_without_a_checkout_the_commit_is_unknown(monkeypatch, tmp_path):
     assert provenance("x", seed=0)["git_commit"] == "unknown"
 
 
+def test_a_package_that_is_not_installed_loses_no_result(monkeypatch):
+    monkeypatch.setattr(module, "PACKAGES", ("jax", "no-such-package"))
+    versions = provenance("x", seed=0)["versions"]
+    assert versions["no-such-package"] == "not installed" and versions["jax"] == jax.__version__
+
+
 def test_changes_of_tracked_files_are_recorded_but_not_those_of_results(tmp_path):
     def git(*arguments):
         author = ("-c", "user.name=a", "-c", "user.email=a@b.c")

@@ -47,8 +47,16 @@ def test_another_export_is_not_overwritten(staged, tmp_path):
         ):
             claim(out, target, name, source)
     (out / "export.json").write_text("[]")
-    with pytest.raises(RednetError, match=r"export\.json: describes no export$"):
+    with pytest.raises(RednetError, match=r"export\.json: does not describe an export$"):
         claim(out, "onnx", "tiny", source)
+
+
+def test_files_of_others_are_not_overwritten(tmp_path):
+    (tmp_path / ".hidden").touch()
+    claim(tmp_path, "web", "tiny", tmp_path / "tiny.safetensors")
+    (tmp_path / "index.html").write_text("a page")
+    with pytest.raises(RednetError, match=r"has files, but no export\.json; use a new or empty"):
+        claim(tmp_path, "web", "tiny", tmp_path / "tiny.safetensors")
 
 
 def test_a_file_as_folder_is_an_error(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import sqlite3
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
@@ -12,7 +11,7 @@ import numpy as np
 
 from rednet_jax.data.builders.base import FaceBuilder
 from rednet_jax.data.builders.examples import FARTHEST, Example, face_example, read_image_file
-from rednet_jax.data.builders.trees import without_ending
+from rednet_jax.data.builders.trees import hash_share, without_ending
 from rednet_jax.errors import RednetError
 
 # AFLW's names use the image's left and right. The points that are missing here have no counterpart
@@ -97,8 +96,7 @@ def split_of(file: str) -> str:
 
     A fifth of the images is `test`; a tenth of the rest is `validation`.
     """
-    digest = hashlib.sha256(PurePosixPath(file).name.encode("utf-8", "surrogateescape")).digest()
-    share = int.from_bytes(digest[:4]) / 2**32
+    share = hash_share(PurePosixPath(file).name)
     return "test" if share < 0.2 else "validation" if share < 0.28 else "train"
 
 

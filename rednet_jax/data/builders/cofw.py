@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import struct
 import zlib
@@ -19,6 +18,7 @@ from PIL import Image
 
 from rednet_jax.data.builders.base import FaceBuilder
 from rednet_jax.data.builders.examples import FARTHEST, Example, StoredImage, face_example
+from rednet_jax.data.builders.trees import hash_share
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.builtin import COFW29
 
@@ -56,7 +56,7 @@ class RednetCOFW(FaceBuilder):
             self._parts[part] = opened = _open(self.inside(present[0]), *VARIABLES[part])
             for number in range(len(opened.points)):
                 name = f"{part}/{number + 1:04d}"
-                held_out = part == "train" and _share(name) < VALIDATION_SHARE
+                held_out = part == "train" and hash_share(name) < VALIDATION_SHARE
                 splits["validation" if held_out else part].append(name)
         return splits
 
@@ -159,7 +159,3 @@ def _open(path: Path, images: str, points: str) -> _Part:
     if part.points.ndim != 2 or part.points.shape[1] != _COLUMNS:
         raise RednetError(f"{path}: {points} is {part.points.shape}, not N x {_COLUMNS}")
     return part
-
-
-def _share(name: str) -> float:
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) / 2**32

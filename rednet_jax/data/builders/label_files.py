@@ -53,6 +53,8 @@ def read_labels(
     Raises:
         RednetError: the labels cannot be read, or no image is labelled.
     """
+    if not root.is_dir():
+        raise RednetError(f"{root}: no such folder")
     if labels is None:
         images = files_below(root, ENDINGS)
         pairs = [

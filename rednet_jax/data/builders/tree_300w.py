@@ -4,13 +4,12 @@ import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rednet_jax.data.builders.trees import files_by_name
+from rednet_jax.data.builders.trees import files_by_name, read_list
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.pts import read_pts
 
@@ -58,8 +57,7 @@ def validation_names() -> tuple[str, ...]:
 
     A face belongs to `validation` if its photo has a face in this list.
     """
-    text = resources.files("rednet_jax.data").joinpath("splits/300w_validation.txt").read_text()
-    return tuple(line for line in text.splitlines() if line and not line.startswith("#"))
+    return read_list("300w_validation")
 
 
 def draw_validation(names: Iterable[str], share: float = 0.1) -> list[str]:

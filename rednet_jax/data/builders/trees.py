@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import re
 from collections.abc import Callable, Iterable
 from importlib import resources
@@ -102,6 +103,12 @@ def lower_ending(file: str) -> str:
 def without_ending(file: str) -> str:
     """Returns a path without its extension."""
     return re.sub(r"\.\w+$", "", file)
+
+
+def hash_share(name: str) -> float:
+    """Returns a number in [0, 1) from the SHA-256 of a name, which divides samples into splits."""
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:4]) / 2**32
 
 
 def read_list(name: str) -> tuple[str, ...]:

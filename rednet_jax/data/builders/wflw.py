@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from rednet_jax.data.builders.base import FaceBuilder
 from rednet_jax.data.builders.examples import FARTHEST, Example, face_example, read_image_file
-from rednet_jax.data.builders.trees import without_ending
+from rednet_jax.data.builders.trees import hash_share, without_ending
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.builtin import WFLW98
 from rednet_jax.landmarks.table import plain_float
@@ -50,7 +49,7 @@ class RednetWFLW(FaceBuilder):
                 continue
             for name, line in self._read_list(path, part).items():
                 self._lines[name] = line
-                held_out = part == "train" and _share(line.file) < VALIDATION_SHARE
+                held_out = part == "train" and hash_share(line.file) < VALIDATION_SHARE
                 splits["validation" if held_out else part].append(name)
         return splits
 
@@ -112,8 +111,3 @@ def _parsed(row: str, where: str) -> _Line:
         raise RednetError(f"{where}: a coordinate is out of range")
     known = tuple(flag == "1" for flag in flags)
     return _Line(cells[-1], landmarks.astype(np.float32), known, where)
-
-
-def _share(file: str) -> float:
-    digest = hashlib.sha256(file.encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:4]) / 2**32

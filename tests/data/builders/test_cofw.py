@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from rednet_jax.data.builders.cofw import _share
+from rednet_jax.data.builders.trees import hash_share
 from rednet_jax.data.prepare import prepare
 from rednet_jax.data.sources import read_split
 from rednet_jax.errors import RednetError
@@ -54,7 +54,7 @@ def test_the_published_layouts(tmp_path: Path, write, colour: str) -> None:
     write(root / f"COFW_train{colour}.mat", [IMAGES[0]] * 20, "Tr")
     write(root / f"COFW_test{colour}.mat", IMAGES, "T")
     prepared = prepare("cofw", root, tmp_path / "data")
-    held_out = sum(_share(f"train/{i + 1:04d}") < 0.1 for i in range(20))
+    held_out = sum(hash_share(f"train/{i + 1:04d}") < 0.1 for i in range(20))
     assert prepared.samples == {"train": 20 - held_out, "validation": held_out, "test": 2}
     assert prepared.scheme == COFW29 and not prepared.skipped
     test = read_split("cofw", "test", tmp_path / "data")

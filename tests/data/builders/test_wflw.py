@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from data.builders.trees import save_image
 
-from rednet_jax.data.builders.wflw import ATTRIBUTES, LISTS, RednetWFLW, _share
+from rednet_jax.data.builders.trees import hash_share
+from rednet_jax.data.builders.wflw import ATTRIBUTES, LISTS, RednetWFLW
 from rednet_jax.data.prepare import prepare
 from rednet_jax.data.sources import read_split
 from rednet_jax.errors import RednetError
@@ -19,7 +20,7 @@ FACE = WFLW98.shape * 20 + [16, 12]
 
 def image_of(split: str, skip: int = 0) -> str:
     files = (f"0--Parade/0_Parade_{i}.jpg" for i in range(1000))
-    return [file for file in files if (_share(file) < 0.1) == (split == "validation")][skip]
+    return [file for file in files if (hash_share(file) < 0.1) == (split == "validation")][skip]
 
 
 def line(file: str, attributes: str = "000000", points: np.ndarray = FACE) -> str:
