@@ -12,8 +12,6 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 import functools
-import hashlib
-import inspect
 import json
 import math
 import operator
@@ -24,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from rednet_jax.errors import RednetError
+from rednet_jax.functions import plain_function
 
 _KINDS = {
     bool: "true or false (bool)",
@@ -57,10 +56,15 @@ def check_fields(config: Any, prefix: str) -> None:
         prefix: prefix of the fields' names in messages, such as `losses.`, as on the command line.
 
     Raises:
-        RednetError: a value is not of its field's type, or not one of its choices.
+        RednetError: a value is not of its field's type, or not one of its choices, or a function
+            that `plain_function` does not accept.
     """
     for name, hint in field_types(type(config)).items():
-        _check(hint, getattr(config, name), f"{prefix}{name}")
+        value = getattr(config, name)
+        _check(hint, value, f"{prefix}{name}")
+        for item in value if isinstance(value, tuple) else (value,):
+            if callable(item):
+                plain_function(item, f"{prefix}{name}")
 
 
 def parse_field(hint: Any, text: str, name: str) -> Any:
@@ -90,26 +94,6 @@ def parse_field(hint: Any, text: str, name: str) -> Any:
     if not _fits(hint, value):
         raise RednetError(f"{name}: '{text}' is not {_described(hint)}")
     return value
-
-
-def plain_function(value: Any) -> str:
-    """Returns the name of a function or class for JSON.
-
-    The name of a function of an experiment's own file has a digest of its source, so that a run is
-    not resumed with another function of the same name.
-    """
-    if isinstance(value, functools.partial):
-        arguments = [*map(repr, value.args), *(f"{k}={v!r}" for k, v in value.keywords.items())]
-        return f"{plain_function(value.func)}({', '.join(arguments)})"
-    if not hasattr(value, "__qualname__"):
-        return plain_function(type(value))
-    if value.__module__ not in ("__main__", "<run_path>"):
-        return f"{value.__module__}.{value.__qualname__}"
-    try:
-        source = inspect.getsource(value)
-    except (OSError, TypeError):
-        return str(value.__qualname__)
-    return f"{value.__qualname__} {hashlib.sha256(source.encode()).hexdigest()[:12]}"
 
 
 def shown(value: Any) -> str:

@@ -17,7 +17,7 @@ PACKAGE = Path(rednet_jax.__file__).parent
 ROOT = PACKAGE.parent
 
 # Each folder or module may import itself, and those in lower layers. `model` may import only
-# `landmarks`, `fields` and `errors`.
+# `landmarks`, `fields`, `functions` and `errors`.
 LAYERS = [
     {"__main__"},
     {"cli"},
@@ -33,6 +33,7 @@ LAYERS = [
     {"landmarks"},
     {"media"},
     {"files", "fields", "logs", "reading", "compiler_options"},
+    {"functions"},
     {"errors"},
 ]
 LAYER = {name: number for number, layer in enumerate(LAYERS) for name in layer}
@@ -64,7 +65,7 @@ def test_imports_are_from_lower_layers(file: Path) -> None:
     for name in imports(file) - {own}:
         assert LAYER[name] > LAYER[own], f"{own} imports {name}"
         if own == "model":
-            assert name in ("landmarks", "fields", "errors")
+            assert name in ("landmarks", "fields", "functions", "errors")
 
 
 def test_no_relative_import() -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
+import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from rednet_jax.errors import RednetError
-from rednet_jax.fields import FORMER, FORMER_VALUES, check_fields, plain_function
+from rednet_jax.fields import FORMER, FORMER_VALUES, check_fields
+from rednet_jax.functions import plain_function
 from rednet_jax.landmarks.builtin import plain_scheme
 from rednet_jax.landmarks.schemes import Scheme
 from rednet_jax.train.experiment import Experiment
@@ -154,6 +157,7 @@ class Ablation:
             raise RednetError(f"baseline '{self.baseline}' is not an arm: {', '.join(names)}")
         if len(set(self.seeds)) < FEWEST_SEEDS or len(set(self.seeds)) < len(self.seeds):
             raise RednetError(f"seeds must be {FEWEST_SEEDS} or more, all different")
+        self._check_runs()
         for claim in self.claims:
             for cell in (claim.lower, claim.higher):
                 self._check(cell)
@@ -163,6 +167,17 @@ class Ablation:
             raise RednetError(
                 f"on must be of {', '.join(FEEDBACK_STEPS)}, feedback_steps of 1, 2, 3, 4"
             )
+
+    def _check_runs(self) -> None:
+        """Raises RednetError for arms that differ, but would share a run."""
+        firsts: dict[str, Arm] = {}
+        for arm in self.arms:
+            first = firsts.setdefault(run_of(arm, self.seeds[0]).folder, arm)
+            if _codes(first.experiment) != _codes(arm.experiment):
+                raise RednetError(
+                    f"arms '{first.name}' and '{arm.name}' have different functions, but equal "
+                    "source lines and names: write each function on lines of its own"
+                )
 
     def _check(self, cell: Cell) -> None:
         arm = self.arm(cell.arm)
@@ -235,6 +250,8 @@ def _settings(part: Any) -> Any:
 
     The digest of a run therefore does not change when a field is added or renamed.
     """
+    if callable(part):
+        return plain_function(part)
     if dataclasses.is_dataclass(part):
         settings: dict[str, Any] = {"": type(part).__name__}
         for field in dataclasses.fields(part):
@@ -247,9 +264,18 @@ def _settings(part: Any) -> Any:
                 named = former.get(value, value) if isinstance(value, str) else value
                 settings[field.metadata.get(FORMER, field.name)] = _settings(named)
         return settings
-    if callable(part):
-        return plain_function(part)
     return [_settings(item) for item in part] if isinstance(part, tuple) else part
+
+
+def _codes(part: Any) -> list[types.CodeType]:
+    """Returns the code of all functions of a config; that of two lambdas of a line is different."""
+    if isinstance(part, types.FunctionType):
+        return [part.__code__]
+    if isinstance(part, functools.partial):
+        part = (part.func, *part.args, *part.keywords.values())
+    elif dataclasses.is_dataclass(part):
+        part = tuple(getattr(part, field.name) for field in dataclasses.fields(part))
+    return [code for item in part for code in _codes(item)] if isinstance(part, tuple) else []
 
 
 _FREE = {(Experiment, "name"), (Experiment, "mesh")}

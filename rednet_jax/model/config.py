@@ -13,8 +13,8 @@ from rednet_jax.fields import (
     check_fields,
     current_names,
     field_types,
-    plain_function,
 )
+from rednet_jax.functions import plain_function
 from rednet_jax.landmarks.builtin import IBUG68, REDNET7, plain_scheme, scheme_of
 from rednet_jax.landmarks.convert import indices_in
 from rednet_jax.landmarks.schemes import Scheme

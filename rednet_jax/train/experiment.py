@@ -1,8 +1,6 @@
 """The description of a run as frozen dataclasses: the network and the stages of training."""
 
 import dataclasses
-import json
-import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,7 +11,8 @@ from rednet_jax.data.augment import Augmentation, Bursts, Drift
 from rednet_jax.data.pipeline import ClipConfig
 from rednet_jax.data.synthetic.generate import SyntheticConfig
 from rednet_jax.errors import RednetError
-from rednet_jax.fields import check_fields, plain_function
+from rednet_jax.fields import check_fields
+from rednet_jax.functions import plain_fields
 from rednet_jax.model.config import RedNetConfig
 from rednet_jax.train.losses import TERMS, ExtraLoss, LossConfig
 
@@ -348,7 +347,8 @@ class Experiment:
 
     def to_json(self) -> dict[str, Any]:
         """Returns all fields as JSON values: dicts, lists, numbers and strings."""
-        plain = dataclasses.asdict(self)
-        plain["model"] = self.model.to_json()
-        text = json.dumps(plain, default=plain_function)
-        return typing.cast(dict[str, Any], json.loads(text))
+        plain = {}
+        for name in (each.name for each in dataclasses.fields(self)):
+            value = getattr(self, name)
+            plain[name] = value.to_json() if name == "model" else plain_fields(value)
+        return plain

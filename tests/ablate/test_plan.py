@@ -2,13 +2,14 @@
 
 import dataclasses
 
+import optax
 import pytest
 from ablate.tiny import FILE, experiment, tiny
 
 from rednet_jax.ablate.plan import Arm, Cell, Claim, _settings, load_ablation, run_of
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.builtin import IBUG68, REDNET7
-from rednet_jax.train.experiment import MeshConfig
+from rednet_jax.train.experiment import MeshConfig, OptimiserConfig
 
 
 def test_a_run_is_named_after_the_settings_that_affect_its_result():
@@ -47,6 +48,30 @@ def test_runs_from_before_named_schemes_keep_their_folders(scheme, folder):
     """A new digest would train them again."""
     model = dataclasses.replace(experiment().model, scheme=scheme)
     assert run_of(Arm("a", dataclasses.replace(experiment(), model=model)), 1).folder == folder
+
+
+def lion(decay):
+    return lambda rate: optax.lion(rate, b1=decay)
+
+
+def with_optimiser(transformation):
+    return experiment(optimiser=OptimiserConfig(warmup_steps=1, transformation=transformation))
+
+
+def test_arms_that_differ_in_a_variable_of_a_function_have_runs_of_their_own():
+    arms = tuple(Arm(str(decay), with_optimiser(lion(decay))) for decay in (0.9, 0.1, 0.9))
+    first, second, third = (run_of(arm, 0).folder for arm in arms)
+    assert first == third != second
+
+
+def test_different_arms_that_would_share_a_run_raise():
+    # Functions of one line have the same source.
+    pair = (lambda rate: optax.lion(rate, b1=0.9)), (lambda rate: optax.lion(rate, b1=0.1))
+    arms = tuple(Arm(str(number), with_optimiser(each)) for number, each in enumerate(pair))
+    with pytest.raises(RednetError, match="arms '0' and '1' have different functions, but equal"):
+        tiny(arms=arms, baseline="0", claims=())
+    same = tuple(Arm(str(number), with_optimiser(lion(0.9))) for number in range(2))
+    tiny(arms=same, baseline="0", claims=())
 
 
 def test_a_file_and_changes_to_every_arm(tmp_path):
