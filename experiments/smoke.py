@@ -30,6 +30,6 @@ experiment = Experiment(
             batch=16,
         ),
     ),
-    evaluate_every=60,
+    evaluate_every=20,
     log_every=10,
 )

@@ -35,7 +35,7 @@ def add_commands(commands: shared.Commands) -> None:
             type=int,
             metavar="N",
             help="save a checkpoint and stop after step N, counted from the first step of the run; "
-            "schedules do not change (default: the last step)",
+            "schedules and validations do not change (default: the last step)",
         )
         run.add_argument(
             "--from-step",

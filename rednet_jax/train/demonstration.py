@@ -16,7 +16,9 @@ from typing import NamedTuple
 from rednet_jax.errors import RednetError
 
 STOPPED, RESUMED = 20, 40
-"""Optimiser steps at which the run is stopped, and at which the resumed run is."""
+"""Optimiser steps at which the run is stopped, and at which the resumed run is.
+
+Both are validated: they are multiples of the experiment's `evaluate_every`."""
 
 MESH = {"data": 2, "fsdp": 2}
 

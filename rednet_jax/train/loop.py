@@ -58,8 +58,8 @@ def train(
         experiment: of the run.
         run_dir: the run's folder, created if it does not exist.
         data_dir: the folder of prepared data; None for $REDNET_JAX_DATA or ~/.cache/rednet_jax.
-        stop_after: save and stop after this number of optimiser steps of the run; schedules do not
-            change.
+        stop_after: save and stop after this number of optimiser steps of the run; schedules and
+            validations do not change.
         parallel: one program over the mesh (`jit`), or one per device (`pmap`).
         init_from: checkpoint with the initial weights of a new run. The run folder records it, so
             a run that is started again does not need it; another checkpoint is an error.

@@ -113,6 +113,7 @@ class Session(NamedTuple):
         rate = learning_rate(stage.optimiser, stage.steps)
         pending: list[PendingStep] = []
         logged, waited = time.perf_counter(), 0.0
+        end_of_stage = sum(each.steps for each in experiment.stages[: number + 1])
         for step in range(first, end):
             done, passes = step + 1, experiment.passes(step)
             if step == first or passes != experiment.passes(step - 1):
@@ -128,8 +129,11 @@ class Session(NamedTuple):
                 jax.block_until_ready(pending[-1 - _STEPS_AHEAD].metrics)
             bar.update()
             stopping = self._is_stopping(done)
-            validating = done % experiment.evaluate_every == 0 or done == end
-            if not (validating or stopping) and done % experiment.log_every:
+            # Not where --stop-after ends this call: an uninterrupted run does not choose its best
+            # weights there.
+            validating = done % experiment.evaluate_every == 0 or done == end_of_stage
+            saving = stopping or done == end
+            if not (validating or saving) and done % experiment.log_every:
                 continue
             row = checked_metrics(pending, self.checkpoints, self.devices.names)
             seconds = time.perf_counter() - logged
@@ -143,7 +147,7 @@ class Session(NamedTuple):
             bar.set_postfix_str(line)
             if validating:
                 best = self._validate_and_save(number, done, passes, state, reader, best, line)
-            elif stopping:
+            elif saving:
                 self.checkpoints.save(
                     done, self.devices.gathered(state), reader.get_state(), float("inf")
                 )

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("without_report")
 def test_best_weights_of_a_step_that_runs_again_are_replaced(
     finished, experiment, data_dir, tmp_path, monkeypatch, capsys
 ):
-    nmes = iter([[3.0], [3.5], [9.0, 2.5], [9.0, 8.0], [9.0, 4.0]])
+    nmes = iter([[3.0], [3.5], [9.0, 2.5], [9.0, 4.0]])
     monkeypatch.setattr(validation, "validation_nme", lambda *_: next(nmes))
     monkeypatch.setattr(loop, "Checkpoints", lambda folder, keep: Checkpoints(folder, 9))
     run, other = tmp_path / "run", tmp_path / "other"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rednet_jax.errors import RednetError
-from rednet_jax.train.demonstration import MESH, RESUMED, demonstrate, smoke_path
+from rednet_jax.train.demonstration import MESH, RESUMED, STOPPED, demonstrate, smoke_path
 from rednet_jax.train.load import load_experiment
 
 ROOT = Path(__file__).parents[2]
@@ -19,7 +19,10 @@ ROOT = Path(__file__).parents[2]
 def test_a_checkout_has_the_experiment_beside_the_package():
     assert smoke_path() == ROOT / "experiments" / "smoke.py"
     mesh = {f"mesh.{axis}": str(size) for axis, size in MESH.items()}
-    assert load_experiment(smoke_path(), mesh).steps > RESUMED
+    smoke = load_experiment(smoke_path(), mesh)
+    assert smoke.steps > RESUMED
+    # Their validation is printed.
+    assert STOPPED % smoke.evaluate_every == RESUMED % smoke.evaluate_every == 0
 
 
 def test_a_wheel_has_the_experiment_below_the_package(tmp_path, monkeypatch):
