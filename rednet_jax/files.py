@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,32 @@ def json_text(result: Any) -> str:
     return json.dumps(plain, indent=2) + "\n"
 
 
+def lock(opened: int, path: Path, *, wait: bool) -> None:
+    """Locks an open file or folder for this process alone, until it is closed.
+
+    The operating system releases the lock when the process ends for any reason. If the file system
+    has no locks, as some of clusters, a warning is printed in place of an error.
+
+    Args:
+        opened: descriptor of the file or folder.
+        path: of it, for the warning.
+        wait: whether to wait while another process holds the lock.
+
+    Raises:
+        BlockingIOError: another process holds the lock, and `wait` is False.
+    """
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        print(
+            f"rednet: warning: {path}: cannot be locked ({error.strerror}); a second process that "
+            "uses it would not be detected",
+            file=sys.stderr,
+        )
+
+
 @contextlib.contextmanager
 def locked_folder(path: Path, *, wait: bool = False) -> Iterator[Path]:
     """Yields an empty folder that only this process uses, and deletes it at the end.
@@ -144,16 +171,15 @@ def locked_folder(path: Path, *, wait: bool = False) -> Iterator[Path]:
     while True:
         try:
             path.mkdir(parents=True, exist_ok=True)
-            # The operating system releases the lock when the process ends for any reason.
-            lock = os.open(path, os.O_RDONLY)
+            opened = os.open(path, os.O_RDONLY)
         except (FileExistsError, FileNotFoundError):
             # Another process may have deleted the folder during these calls.
             if os.path.lexists(path) and not path.is_dir():
                 raise
             continue
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            if not _is_same(path, lock):
+            lock(opened, path, wait=wait)
+            if not _is_same(path, opened):
                 continue
             _empty(path)
             try:
@@ -165,7 +191,7 @@ def locked_folder(path: Path, *, wait: bool = False) -> Iterator[Path]:
         except BlockingIOError:
             raise RednetError(f"{path}: another process uses this folder") from None
         finally:
-            os.close(lock)
+            os.close(opened)
 
 
 def _partial(target: Path) -> Path:

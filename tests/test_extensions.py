@@ -295,6 +295,7 @@ def test_an_experiment_file_with_its_own_functions(tmp_path: Path) -> None:
     assert load_experiment(file, {"model.scheme": "wflw98"}).model.scheme.count == 98
     with pytest.raises(RednetError, match="nothing: no such file or built-in scheme"):
         load_experiment(file, {"model.scheme": "nothing"})
+    (run / "metrics.jsonl").write_text('{"step": 1}\n')
     file.write_text(EXPERIMENT.replace("{factor}", "0.02"))
     with pytest.raises(RednetError, match=r"extra_losses\[0\] was 'closeness"):
         claim(run, load_experiment(file, {"seed": "3"}), None)

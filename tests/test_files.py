@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 from pathlib import Path
@@ -20,6 +22,7 @@ from rednet_jax.files import (
     write_json,
     write_text,
 )
+from rednet_jax.train.lock import only_writer
 
 
 def test_text_replaces_the_old_file_without_temporary_files(tmp_path: Path) -> None:
@@ -169,3 +172,23 @@ def test_a_file_in_place_of_the_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "folder").write_text("")
     with pytest.raises(FileExistsError), locked_folder(tmp_path / "folder"):
         pass
+
+
+def test_without_locks_in_the_file_system_there_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    for wait in (False, True):
+        with locked_folder(tmp_path / "folder", wait=wait) as folder:
+            assert folder.is_dir()
+    with only_writer(tmp_path):
+        pass
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(": cannot")[0] for line in lines] == [
+        f"rednet: warning: {tmp_path / name}" for name in ("folder", "folder", ".lock")
+    ]
+    cause = "cannot be locked (No locks available); a second process that uses it would not be"
+    assert all(f": {cause} detected" in line for line in lines)

@@ -9,7 +9,6 @@ with the fields of `Task`.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import sys
@@ -24,7 +23,7 @@ from rednet_jax.ablate.plan import load_ablation, run_of
 from rednet_jax.compilation import keep_compiled
 from rednet_jax.errors import RednetError
 from rednet_jax.evaluate.provenance import provenance
-from rednet_jax.files import write_text, writing
+from rednet_jax.files import lock, write_text, writing
 from rednet_jax.logs import quieten
 from rednet_jax.train.loop import train
 from rednet_jax.weights.store import load_with
@@ -76,9 +75,9 @@ def work(task: Task) -> bool:
     folder = runs_dir / run.folder
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder, os.O_RDONLY)
+        opened = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock(opened, folder, wait=True)
         if read_measured(runs_dir, run) is not None:
             return True
         (folder / FAILED).unlink(missing_ok=True)
@@ -109,7 +108,7 @@ def work(task: Task) -> bool:
         print(f"trained in {trained - begun:.0f} s, measured in {seconds:.0f} s", flush=True)
         return True
     finally:
-        os.close(lock)
+        os.close(opened)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -46,6 +46,9 @@ class Initial(NamedTuple):
 def claim(run_dir: Path, experiment: Experiment, initial: Initial | None) -> None:
     """Records the experiment and its initial weights in a new run folder, or compares them.
 
+    A folder in which no step was logged and no checkpoint saved is new: the start that made it has
+    failed, and may be corrected.
+
     Args:
         run_dir: the run's folder.
         experiment: of this call; fields that may change are recorded with their new values.
@@ -59,12 +62,14 @@ def claim(run_dir: Path, experiment: Experiment, initial: Initial | None) -> Non
     if before is not None:
         if not isinstance(before, dict):
             raise RednetError(f"{config}: not a run's config")
+        # A config of another program must not be replaced.
+        new = not _has_begun(run_dir) and {"model", "stages"} <= before.keys()
         changed = [
             difference
             for difference in differences(with_defaults(before, experiment), now)
             if not _is_free(difference.name, experiment)
         ]
-        if changed:
+        if changed and not new:
             fields = "; ".join(
                 f"{name} was {shown(a)}, now is {shown(b)}" for name, a, b in changed
             )
@@ -76,7 +81,7 @@ def claim(run_dir: Path, experiment: Experiment, initial: Initial | None) -> Non
     # The weights are recorded first: a run that is killed before its config is written can still be
     # started. Earlier versions did not record the weights, so they are known only if given now.
     known = before is None or initial is not None
-    if known and not (run_dir / INITIAL).exists():
+    if known and not ((run_dir / INITIAL).exists() and (initial is None or _has_begun(run_dir))):
         recorded = None if initial is None else initial._asdict()
         write_text(run_dir / INITIAL, json.dumps(recorded) + "\n")
     if before != now:
@@ -101,7 +106,7 @@ def initial_weights(
     """
     checkpoint = None if init_from is None else _absolute_name(init_from)
     file = run_dir / INITIAL
-    if not file.exists():
+    if not file.exists() or (checkpoint is not None and not _has_begun(run_dir)):
         # A new run, or one of an earlier version, which did not record them.
         if checkpoint is None:
             return None
@@ -131,6 +136,13 @@ def initial_weights(
         began = "random weights" if recorded is None else f"those of {recorded.checkpoint}"
         raise RednetError(f"--init-from {init_from}: the run in {run_dir} started from {began}")
     return recorded
+
+
+def _has_begun(run_dir: Path) -> bool:
+    """Whether a step of the run was logged, or a checkpoint was saved."""
+    metrics = run_dir / METRICS
+    logged = metrics.exists() and metrics.stat().st_size > 0
+    return logged or any((run_dir / CHECKPOINTS).glob("[0-9]*"))
 
 
 def _is_free(name: str, experiment: Experiment) -> bool:

@@ -19,6 +19,7 @@ from rednet_jax.evaluate.clips import ClipWindows, clip_windows
 from rednet_jax.evaluate.protocols import Crops, crop_split
 from rednet_jax.landmarks.builtin import HEAD70
 from rednet_jax.landmarks.convert import convert
+from rednet_jax.landmarks.normalisers import default_normaliser, measurable, needed
 from rednet_jax.train.draw import GeneratedRows, generator
 from rednet_jax.train.experiment import Experiment, GeneratedData, Stage
 from rednet_jax.train.streams import Stream, root
@@ -86,8 +87,8 @@ class Inputs:
                 ~/.cache/rednet_jax.
 
         Raises:
-            RednetError: a data set is not prepared, has no labelled faces, or has more people than
-                f_CLS has classes.
+            RednetError: a data set is not prepared, has no labelled faces, has no face whose error
+                validation can measure, or has more people than f_CLS has classes.
         """
         self._experiment = experiment
         self._validation = [_validation(experiment, stage, data_dir) for stage in experiment.stages]
@@ -200,7 +201,12 @@ def _validation(
     if stage.clips is not None and holds_clips(name):
         margin, size = model.crop_margin * data.cover, data.cached_size
         return clip_windows(name, split, margin=margin, size=size, data_dir=data_dir)
-    return crop_split(read_split(name, split, data_dir), model)
+    crops = crop_split(read_split(name, split, data_dir), model)
+    if not measurable(crops.labelled, crops.scheme, boxed=True).any():
+        # Otherwise the first validation would fail, after up to `evaluate_every` steps.
+        lacking = needed(default_normaliser(crops.scheme), crops.scheme)
+        raise RednetError(f"{data.validation}: no face has {lacking} labelled, to validate on")
+    return crops
 
 
 @functools.cache

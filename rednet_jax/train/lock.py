@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 
 from rednet_jax.errors import RednetError
-from rednet_jax.files import writing
+from rednet_jax.files import lock, writing
 
 LOCK = ".lock"
 """Name of the lock file in a run's folder."""
@@ -41,19 +39,12 @@ def only_writer(run_dir: Path) -> Iterator[None]:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file, path, wait=False)
         except BlockingIOError:
             holder = os.read(file, 500).decode(errors="replace").strip() or "unknown"
             raise RednetError(
                 f"{run_dir}: another process is training in this folder ({holder})"
             ) from None
-        except OSError as error:
-            # Some cluster file systems have no locks.
-            print(
-                f"rednet: warning: {path}: cannot be locked ({error.strerror}); a second job in "
-                "this folder would not be detected",
-                file=sys.stderr,
-            )
         with writing(path):
             os.ftruncate(file, 0)
             os.pwrite(file, f"host {socket.gethostname()}, process {os.getpid()}\n".encode(), 0)

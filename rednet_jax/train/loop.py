@@ -28,7 +28,7 @@ from rednet_jax.train.parallel import Parallel, devices
 from rednet_jax.train.report import write_report
 from rednet_jax.train.session import Session, on_host, say
 from rednet_jax.train.state import TrainState, check_parts, initial_train_state, with_weights
-from rednet_jax.train.trace import Trace
+from rednet_jax.train.trace import Trace, check_trace
 from rednet_jax.train.watch import METRICS, RunLog, best_of, read_rows
 from rednet_jax.weights.store import BEST, write_weights
 
@@ -100,11 +100,13 @@ def train(
     placed = devices(experiment, parallel)
     if unused := jax.devices()[experiment.mesh.devices :]:
         say(f"devices that the mesh leaves unused: {', '.join(map(str, unused))}")
-    inputs = after_the_first(lambda: Inputs(experiment, data_dir))
-    data = inputs.fingerprints()
+    # All errors of options are found before the data, which may have to be cropped first.
+    check_trace(profile, last)
     if fresh and init_from is None:
         raise RednetError("--fresh needs --init-from")
     initial = initial_weights(run_dir, init_from, experiment, fresh)
+    inputs = after_the_first(lambda: Inputs(experiment, data_dir))
+    data = inputs.fingerprints()
     initial_record = None if initial is None else initial._asdict()
     check_alike({"data": data, "--init-from": initial_record})
 

@@ -14,11 +14,30 @@ SKIPPED = 2
 """Number of steps before those that are traced: the first one compiles."""
 
 
+def check_trace(steps: int, left: int) -> None:
+    """Checks the number of steps to trace.
+
+    Args:
+        steps: number of steps to trace; 0 for no trace.
+        left: number of steps that will run.
+
+    Raises:
+        RednetError: too few steps are left.
+    """
+    if steps < 0:
+        raise RednetError(f"--profile must be at least 0, not {steps}")
+    if steps and left < SKIPPED + steps:
+        raise RednetError(
+            f"--profile {steps} takes {SKIPPED + steps} steps, as the first {SKIPPED} are not "
+            f"traced; {left} are left to run"
+        )
+
+
 class Trace:
     """Writes a trace of steps to a folder, for TensorBoard's profiler, XProf or Perfetto."""
 
     def __init__(self, folder: Path, steps: int, left: int, say: Callable[[str], None]) -> None:
-        """Checks the number of steps; the trace starts later.
+        """Checks the number of steps as `check_trace` does; the trace starts later.
 
         Args:
             folder: of the trace.
@@ -29,13 +48,7 @@ class Trace:
         Raises:
             RednetError: too few steps are left.
         """
-        if steps < 0:
-            raise RednetError(f"--profile must be at least 0, not {steps}")
-        if steps and left < SKIPPED + steps:
-            raise RednetError(
-                f"--profile {steps} takes {SKIPPED + steps} steps, as the first {SKIPPED} are not "
-                f"traced; {left} are left to run"
-            )
+        check_trace(steps, left)
         self._folder, self._steps, self._say = folder, steps, say
         self._done = 0
         self._first: int | None = None

@@ -1,5 +1,7 @@
 """Order of runs, failures and interruption."""
 
+import errno
+import fcntl
 import json
 import sys
 import time
@@ -133,6 +135,17 @@ def test_an_interrupted_run_is_resumed_and_measured(tmp_path, capsys):
     written = (folder / "measured.json").stat().st_mtime_ns
     assert worker.work(task_of(tmp_path, "short", 1))
     assert (folder / "measured.json").stat().st_mtime_ns == written
+
+
+def test_a_worker_runs_without_locks_in_the_file_system(tmp_path, monkeypatch, capsys):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    folder = write_measured(tmp_path / "runs", tiny().arm("short"), 0, [[1.0, 2.0]] * 2)
+    assert worker.work(task_of(tmp_path, "short", 0))
+    line = capsys.readouterr().err
+    assert line.startswith(f"rednet: warning: {folder}: cannot be locked (No locks available); ")
 
 
 def test_a_worker_prints_errors_as_one_line(tmp_path, capsys):

@@ -20,7 +20,13 @@ def config(folder):
     return json.loads((folder / "config.json").read_text())
 
 
+def begin(folder) -> None:
+    """Logs a step of the folder's run."""
+    (folder / "metrics.jsonl").write_text('{"step": 1}\n')
+
+
 def claim_error(folder, experiment: Experiment) -> str:
+    begin(folder)
     before = (folder / "config.json").read_bytes()
     with pytest.raises(RednetError) as caught:
         claim(folder, experiment, None)
@@ -104,6 +110,7 @@ def test_the_initial_weights_of_a_run_are_recorded(experiment, files, monkeypatc
     began = initial_weights(run, "one.safetensors", experiment)
     assert began == Initial(str(one), fingerprint(load(one)[1]))
     claim(run, experiment, began)
+    begin(run)
     # Without the option, with it, in another working directory, and with a copy.
     monkeypatch.chdir("/")
     for checkpoint in None, str(one), str(files / "copy.safetensors"):
@@ -118,6 +125,7 @@ def test_the_initial_weights_of_a_run_are_recorded(experiment, files, monkeypatc
 def test_a_run_does_not_accept_other_fresh_parts(experiment, files):
     run, one = files / "run", str(files / "one.safetensors")
     claim(run, experiment, initial_weights(run, one, experiment, ["detection"]))
+    begin(run)
 
     def error(*fresh):
         with pytest.raises(RednetError) as caught:
@@ -128,6 +136,7 @@ def test_a_run_does_not_accept_other_fresh_parts(experiment, files):
     assert error("encoder", "decoder") == f"--fresh encoder,decoder: {began}"
     assert error() == f"--init-from {one} without --fresh: {began}"
     claim(files / "other", experiment, initial_weights(files / "other", one, experiment))
+    begin(files / "other")
     with pytest.raises(
         RednetError, match=r"^--fresh encoder: .*other was started without --fresh$"
     ):
@@ -136,6 +145,7 @@ def test_a_run_does_not_accept_other_fresh_parts(experiment, files):
 
 def test_a_run_that_started_from_random_weights_accepts_no_others(experiment, files):
     claim(files / "run", experiment, None)
+    begin(files / "run")
     assert initial_weights(files / "run", None, experiment) is None
     with pytest.raises(RednetError, match="started from random weights"):
         initial_weights(files / "run", str(files / "one.safetensors"), experiment)
@@ -150,6 +160,25 @@ def test_a_run_that_started_from_random_weights_accepts_no_others(experiment, fi
     (files / "run" / "init_from.json").write_text("[1, 2, 3]")
     with pytest.raises(RednetError, match=r"init_from.json: not a record of initial weights"):
         initial_weights(files / "run", None, experiment)
+
+
+def test_a_folder_whose_start_failed_is_new(experiment, files):
+    run, one, other = (files / name for name in ("run", "one.safetensors", "other.safetensors"))
+    claim(run, experiment, initial_weights(run, str(one), experiment))
+    # Opened before the first step.
+    (run / "metrics.jsonl").touch()
+    corrected = changed(experiment, {"batch": "2"})
+    initial = initial_weights(run, str(other), corrected)
+    assert initial is not None and initial.checkpoint == str(other)
+    claim(run, corrected, initial)
+    assert config(run) == corrected.to_json()
+    begin(run)
+    assert initial_weights(run, None, corrected) == initial
+    assert "batch was 2, now is 4" in claim_error(run, experiment)
+    # A folder of another program is not.
+    (files / "config.json").write_text('{"architectures": []}')
+    with pytest.raises(RednetError, match="the folder holds another run"):
+        claim(files, experiment, None)
 
 
 def test_the_fields_that_differ_in_another_network_are_named(experiment, files):

@@ -1,18 +1,23 @@
 """Errors of the training loop: folders, options, data, and values that are not finite."""
 
+import dataclasses
 import itertools
 
+import jax
 import numpy as np
 import pytest
 from train.runs import rows, saved, training_error
 
 from rednet_jax.errors import RednetError
+from rednet_jax.evaluate import protocols
+from rednet_jax.model.rednet import init
 from rednet_jax.train import inputs, validation
 from rednet_jax.train.checkpoints import Checkpoints
 from rednet_jax.train.inputs import Inputs
 from rednet_jax.train.load import changed
 from rednet_jax.train.loop import train
 from rednet_jax.train.session import PendingStep, checked_metrics
+from rednet_jax.weights.store import write_weights
 
 pytestmark = pytest.mark.usefixtures("without_report")
 
@@ -67,6 +72,33 @@ def test_missing_data_creates_no_run_folder(experiment, data_dir, tmp_path, monk
 
 def test_stopping_after_no_steps(experiment, data_dir, tmp_path):
     assert "--stop-after" in training_error(experiment, tmp_path / "run", data_dir, stop_after=0)
+
+
+def test_errors_of_options_come_before_the_data(experiment, tmp_path):
+    """Which may have to be cropped first; the run's folder is not created."""
+    run, empty = tmp_path / "run", tmp_path / "data"
+    assert training_error(experiment, run, empty, fresh=["encoder"]) == "--fresh needs --init-from"
+    text = training_error(experiment, run, empty, profile=500)
+    assert text.startswith("--profile 500 takes 502 steps") and text.endswith("20 are left to run")
+    other = dataclasses.replace(experiment.model, regression_width=9)
+    weights = tmp_path / "other.safetensors"
+    write_weights(weights, other, init(other, jax.random.key(0)))
+    text = training_error(experiment, run, empty, init_from=str(weights))
+    assert "holds another network" in text
+    assert not run.exists()
+
+
+def test_validation_faces_that_cannot_be_measured(experiment, data_dir, tmp_path, monkeypatch):
+    def crop_split(*args):
+        crops = protocols.crop_split(*args)
+        labelled = crops.labelled.copy()
+        labelled[:, 36] = False
+        return crops._replace(labelled=labelled)
+
+    monkeypatch.setattr(inputs, "crop_split", crop_split)
+    text = training_error(experiment, tmp_path / "run", data_dir)
+    assert text == ("300w/validation: no face has both outer eye corners labelled, to validate on")
+    assert not (tmp_path / "run").exists()
 
 
 def set_label_to_nan(monkeypatch, name):
