@@ -16,8 +16,31 @@ from rednet_jax.reading import read_json
 
 PAGE = "README.md"
 
+_MARK = "This page is written by `rednet ablate --index"
+"""Text of the pages that may be replaced."""
+
 _COMMANDS = {"quickstart_track": "rednet quickstart"}
 """Commands that write images without a JSON file of their name."""
+
+
+def check_index(folder: Path) -> None:
+    """Checks that FOLDER/README.md does not exist, or that `write_index` wrote it.
+
+    Raises:
+        RednetError: it is another page, such as a project's own, or cannot be read.
+    """
+    page = folder / PAGE
+    try:
+        text = page.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise RednetError(f"{page}: cannot be read ({error})") from error
+    if _MARK not in text:
+        raise RednetError(
+            f"{page}: would be replaced, but `rednet ablate --index` did not write it; give the "
+            "folder of the results, or rename the page"
+        )
 
 
 def write_index(folder: Path) -> Path:
@@ -28,18 +51,22 @@ def write_index(folder: Path) -> Path:
     of their name are linked as notes.
 
     Raises:
-        RednetError: a folder or file that cannot be read, or a page that cannot be written.
+        RednetError: a folder or file that cannot be read, a folder without results, or a page that
+            cannot be written or would replace one of another origin.
     """
     if not folder.is_dir():
         raise RednetError(f"{folder}: no such folder of results")
+    check_index(folder)
     results = {path: _read(path) for path in sorted(folder.glob("*.json"))}
+    if not any({"command", "provenance"} & result.keys() for result in results.values()):
+        raise RednetError(f"{folder}: no JSON file of a result")
     ablations = {
         path: result for path, result in results.items() if "arms" in result and "rows" in result
     }
     lines = [
         "# Results",
         "",
-        f"This page is written by `rednet ablate --index {_path(folder)}`. Every JSON file records "
+        f"{_MARK} {_path(folder)}`. Every JSON file records "
         "its command, commit, machine and versions; the page and the plot of the same name are "
         "written with it.",
         "",

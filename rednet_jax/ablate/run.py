@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shlex
@@ -91,6 +92,8 @@ def ablate(
     """
     if jobs < 1:
         raise RednetError(f"--jobs must be at least 1, not {jobs}")
+    if minutes is not None and not 0 <= minutes < math.inf:
+        raise RednetError(f"--minutes must be a finite number of at least 0, not {minutes:g}")
     if changes and out is None:
         raise RednetError("an ablation with changed fields needs --out, since its results differ")
     ablation = load_ablation(file, changes)

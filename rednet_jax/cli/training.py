@@ -218,16 +218,23 @@ def ablate(args: argparse.Namespace) -> int:
 
     Example: rednet ablate experiments/ablation_losses.py --data-dir DIR --jobs 2 --minutes 50
     """
-    from rednet_jax.ablate.index import write_index
+    from rednet_jax.ablate.index import check_index, write_index
     from rednet_jax.ablate.run import RESULTS, RUNS, ablate
 
-    out = (args.out or RESULTS) if args.file is not None and "table" in args.do else None
-    shared.check_outputs([], folders=[("--out", out), ("--index", args.index)])
-    if args.index is not None:
-        print(write_index(args.index))
     if args.file is None:
         if args.index is None:
             raise RednetError("either FILE or --index is required (see --help)")
+        if ignored := _options_of_runs(args):
+            raise RednetError(f"{', '.join(ignored)}: needs FILE, the ablation")
+    out = (args.out or RESULTS) if args.file is not None and "table" in args.do else None
+    # They may be the same folder.
+    for folder in (("--out", out), ("--index", args.index)):
+        shared.check_outputs([], folders=[folder])
+    if args.index is not None:
+        # Before the runs, which may take hours.
+        check_index(args.index)
+    if args.file is None:
+        print(write_index(args.index))
         return 0
     outcome = ablate(
         args.file,
@@ -240,9 +247,26 @@ def ablate(args: argparse.Namespace) -> int:
         changes=args.fields,
         say=lambda line: print(line, flush=True),
     )
-    for path in outcome.files:
+    # The index contains the new table.
+    index = [] if args.index is None else [write_index(args.index)]
+    for path in (*outcome.files, *index):
         print(path)
     return failed(outcome.failures)
+
+
+def _options_of_runs(args: argparse.Namespace) -> list[str]:
+    """Returns the options of `ablate` that were given and do not apply to --index alone."""
+    given = {
+        "--runs-dir": args.runs_dir is not None,
+        "--jobs": args.jobs != 1,
+        "--minutes": args.minutes is not None,
+        "--train-only": args.do == ("train",),
+        "--table-only": args.do == ("table",),
+        "--data-dir": args.data_dir is not None,
+        "--out": args.out is not None,
+        **{f"--{name}": True for name in args.fields},
+    }
+    return [option for option, is_given in given.items() if is_given]
 
 
 def report(args: argparse.Namespace) -> int:

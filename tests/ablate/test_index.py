@@ -36,6 +36,7 @@ def test_every_result_has_its_command(tmp_path):
 def test_claims_without_runs_are_not_decided(tmp_path):
     (tmp_path / "ablation_tiny.py").write_text(FILE.format(name="ablation_tiny"))
     (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "old.json").write_text(json.dumps({"command": "rednet bench scan"}))
     page = write_index(tmp_path / "results").read_text()
     row = "| Long errs less. | ours | **not decided** (no run yet) | - | 0 of 3 |"
     assert f"{row} `rednet ablate experiments/ablation_tiny.py` |" in page
@@ -59,9 +60,27 @@ def test_missing_folders_and_unreadable_files_raise(tmp_path):
     with pytest.raises(RednetError, match=r"one\.json: cannot be read"):
         write_index(tmp_path)
     for result in ({"claims": [{"by": "ours"}]}, {"claims": 1}, {"arms": 1, "rows": 1}):
-        (tmp_path / "one.json").write_text(json.dumps(result))
+        (tmp_path / "one.json").write_text(json.dumps({"command": "rednet", **result}))
         with pytest.raises(RednetError, match=r"one\.json: not a result as a command writes it \("):
             write_index(tmp_path)
+
+
+def test_a_page_of_another_origin_and_a_folder_without_results_raise(tmp_path):
+    page = tmp_path / "README.md"
+    with pytest.raises(RednetError, match="no JSON file of a result"):
+        write_index(tmp_path)
+    (tmp_path / "package.json").write_text(json.dumps({"name": "x"}))
+    with pytest.raises(RednetError, match="no JSON file of a result"):
+        write_index(tmp_path)
+    assert not page.exists()
+    (tmp_path / "old.json").write_text(json.dumps({"command": "rednet bench scan"}))
+    page.write_text("# My project\n")
+    with pytest.raises(RednetError, match=r"README\.md: would be replaced, but"):
+        write_index(tmp_path)
+    assert page.read_text() == "# My project\n"
+    page.unlink()
+    first = write_index(tmp_path).read_text()
+    assert write_index(tmp_path).read_text() == first
 
 
 @pytest.mark.skipif(not RESULTS.is_dir(), reason="no checkout")

@@ -109,6 +109,9 @@ def test_invalid_arguments_raise(tmp_path):
     file.write_text(FILE.format(name="one"))
     with pytest.raises(RednetError, match="--jobs must be at least 1"):
         ablate(file, jobs=0)
+    for minutes in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(RednetError, match="--minutes must be a finite number of at least 0, n"):
+            ablate(file, minutes=minutes)
     with pytest.raises(RednetError, match="needs --out"):
         ablate(file, changes={"steps": "3"})
 
