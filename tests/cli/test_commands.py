@@ -149,7 +149,7 @@ def test_train_passes_folder_steps_and_fields(here, run, monkeypatch):
     calls = []
     monkeypatch.setattr(loop, "train", lambda *args, **options: calls.append((args, options)))
     words = "--stop-after", 7, "--batch", 6, "--optimiser.learning-rate=1e-3", "--seed", 5
-    words += "--mesh", "data=3,fsdp=2"
+    words += "--mesh", "data=3,fsdp=2", "--from-step", 4, "--parallel", "pmap"
     assert run("train", "tiny.py", *words)[0] == 0
     assert run("train", "tiny.py", "--run-dir", "r", "--data-dir", "d")[0] == 0
     (experiment, folder), options = calls[0]
@@ -160,14 +160,16 @@ def test_train_passes_folder_steps_and_fields(here, run, monkeypatch):
     assert options == {
         "data_dir": None,
         "stop_after": 7,
-        "parallel": "jit",
+        "parallel": "pmap",
         "init_from": None,
-        "from_step": None,
+        "from_step": 4,
         "fresh": (),
         "profile": 0,
     }
     (_, folder), options = calls[1]
     assert (str(folder), str(options["data_dir"]), options["stop_after"]) == ("r", "d", None)
+    assert (options["parallel"], options["from_step"]) == ("jit", None)
+    assert run("train", "tiny.py", "--parallel", "pjit")[0] == 2
     for mesh in ("data", "data=x", "model=2", "data=2;fsdp=2"):
         assert run("train", "tiny.py", "--mesh", mesh)[0] == 2
 
