@@ -76,21 +76,22 @@ def _text(value: Any, name: str, outer: tuple[Any, ...]) -> str:
         return f"{value.__module__}.{_qualified(value)}"
     if isinstance(value, types.MethodType):
         return f"{_text(value.__func__, name, outer)} of {_plain(value.__self__, name, outer)}"
-    if type(value).__module__.startswith(("jax", "functools")) and hasattr(value, "__wrapped__"):
+    wrapper = type(value).__module__.startswith(("jax", "flax", "functools"))
+    if wrapper and hasattr(value, "__wrapped__"):
         # Such as jax.jit, which does not change a function's results.
         return _text(value.__wrapped__, name, outer)
     outer = (*outer, value)
     if isinstance(value, type):
-        return _named(value, json.dumps(_members(value, name, outer)), name)
+        return _named(value, json.dumps(_members(value, name, outer)))
     if isinstance(value, types.FunctionType):
         made_with = _made_with(value, name, outer)
-        return _named(value, _source(value) + (json.dumps(made_with) if made_with else ""), name)
+        return _named(value, _source(value) + (json.dumps(made_with) if made_with else ""))
     if _is_frozen(value):
         return f"{_text(type(value), name, outer)} {json.dumps(_fields(value, name, outer))}"
     raise _refused(value, name)
 
 
-def _named(value: Any, content: str, name: str) -> str:
+def _named(value: Any, content: str) -> str:
     module = "" if value.__module__ in _OWN_FILES else f"{value.__module__}."
     digest = hashlib.sha256(content.encode()).hexdigest()[:12]
     text = f"{module}{value.__qualname__} {digest}"
@@ -149,6 +150,9 @@ def _members(kind: type, name: str, outer: tuple[Any, ...]) -> list[Any]:
             value = value.__func__
         if isinstance(value, property):
             value = [value.fget, value.fset, value.fdel]
+        if isinstance(value, types.MemberDescriptorType):
+            # Of a name in `__slots__`.
+            value = None
         # Methods without a source are those that `dataclass` generates from the attributes.
         method = isinstance(value, types.FunctionType) and _source(value)
         special = member.startswith("__") and not method

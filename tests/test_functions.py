@@ -8,14 +8,44 @@ import json
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 from rednet_jax.errors import RednetError
 from rednet_jax.functions import plain_function
 from rednet_jax.train.experiment import OptimiserConfig
 from rednet_jax.train.load import load_experiment
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Slots:
+    decay: float
+
+    def __call__(self, rate):
+        return optax.lion(rate, b1=self.decay)
+
+
+def a_module(width):
+    class Module(nnx.Module):
+        dtype = jnp.float32
+        initial = nnx.initializers.variance_scaling(width, "fan_in", "normal")
+
+        def __init__(self, width=width):
+            super().__init__()
+            self.width = width
+
+        @property
+        def half(self):
+            return self.width / 2
+
+        @nnx.jit
+        def double(self):
+            return 2 * self.width
+
+    return Module
 
 
 def lion(decay, clip=None):
@@ -63,7 +93,10 @@ MAKERS = [
     with_default,
     with_keyword,
     a_class,
+    a_module,
     Lion,
+    Slots,
+    lambda decay: lambda rate, made=Slots(decay): made(rate),
     lambda decay: functools.partial(optax.lion, b1=decay),
     lambda decay: functools.partial(lion(0.5), lion(decay)),
     lambda decay: lion(0.5, lion(decay)),

@@ -1,6 +1,7 @@
 """Validation of ablations, and identity of runs."""
 
 import dataclasses
+from pathlib import Path
 
 import optax
 import pytest
@@ -10,6 +11,8 @@ from rednet_jax.ablate.plan import Arm, Cell, Claim, _settings, load_ablation, r
 from rednet_jax.errors import RednetError
 from rednet_jax.landmarks.builtin import IBUG68, REDNET7
 from rednet_jax.train.experiment import MeshConfig, OptimiserConfig
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 
 def test_a_run_is_named_after_the_settings_that_affect_its_result():
@@ -72,6 +75,20 @@ def test_different_arms_that_would_share_a_run_raise():
         tiny(arms=arms, baseline="0", claims=())
     same = tuple(Arm(str(number), with_optimiser(lion(0.9))) for number in range(2))
     tiny(arms=same, baseline="0", claims=())
+
+
+@pytest.mark.skipif(not EXPERIMENTS.is_dir(), reason="no checkout")
+def test_the_measured_runs_are_those_of_the_ablations():
+    """A function or class with another name would be trained again."""
+    measured = {path.parent.name for path in (EXPERIMENTS / "results/runs").glob("*/measured.json")}
+    planned = {
+        run_of(arm, seed).folder
+        for file in EXPERIMENTS.glob("ablation_*.py")
+        for ablation in [load_ablation(file)]
+        for arm in ablation.arms
+        for seed in ablation.seeds
+    }
+    assert measured and measured <= planned
 
 
 def test_a_file_and_changes_to_every_arm(tmp_path):
