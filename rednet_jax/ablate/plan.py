@@ -273,7 +273,7 @@ def _codes(part: Any) -> list[types.CodeType]:
         return [part.__code__]
     if isinstance(part, functools.partial):
         part = (part.func, *part.args, *part.keywords.values())
-    elif dataclasses.is_dataclass(part):
+    elif dataclasses.is_dataclass(part) and not isinstance(part, type):
         part = tuple(getattr(part, field.name) for field in dataclasses.fields(part))
     return [code for item in part for code in _codes(item)] if isinstance(part, tuple) else []
 

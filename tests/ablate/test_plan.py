@@ -74,6 +74,7 @@ def test_different_arms_that_would_share_a_run_raise():
     with pytest.raises(RednetError, match="arms '0' and '1' have different functions, but equal"):
         tiny(arms=arms, baseline="0", claims=())
     same = tuple(Arm(str(number), with_optimiser(lion(0.9))) for number in range(2))
+    assert same[0].experiment != same[1].experiment
     tiny(arms=same, baseline="0", claims=())
 
 
