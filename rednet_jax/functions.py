@@ -21,14 +21,6 @@ _ADDED = ("__repr__", "_abc_impl", "_pytree__")
 """Beginnings of the names of attributes that do not change what a class computes; Python and Flax
 add them."""
 
-_FORMER = {
-    "DeepEncoder f5bdcb5ddeff": "DeepEncoder",
-    "DeepDecoder 0d13afaa33a5": "DeepDecoder",
-    "WideKernelEncoder b3b5f9b710f5": "WideKernelEncoder",
-}
-"""Classes of experiments/ablation_shapes.py, whose runs were measured when names of classes had no
-digest. They keep these names as long as they do not change."""
-
 
 def plain_function(value: Any, name: str = "") -> str:
     """Returns the name of a function or class for JSON.
@@ -94,8 +86,7 @@ def _text(value: Any, name: str, outer: tuple[Any, ...]) -> str:
 def _named(value: Any, content: str) -> str:
     module = "" if value.__module__ in _OWN_FILES else f"{value.__module__}."
     digest = hashlib.sha256(content.encode()).hexdigest()[:12]
-    text = f"{module}{value.__qualname__} {digest}"
-    return _FORMER.get(text, text)
+    return f"{module}{value.__qualname__} {digest}"
 
 
 def _is_installed(value: Any) -> bool:

@@ -237,8 +237,8 @@ def test_statistics_of_devices_are_those_of_their_shares_of_the_batch(
 )
 def test_statistics_of_devices_with_accumulation_and_clips(experiment, monkeypatch, changes):
     monkeypatch.setattr(sharding, "SMALLEST", 64)
-    # With seed 1, 5 of 576 weights of a kernel differ for clips: an activation is within rounding of
-    # a kink.
+    # With seed 1, 5 of 576 weights of a kernel differ for clips: an activation is within rounding
+    # of a kink.
     by_share = dataclasses.replace(by_device(experiment, **changes), seed=2)
     expected, expected_metrics = with_quarters(by_share)
     for axes, parallel in (({"data": 2, "fsdp": 2}, "jit"), ({"data": 4}, "pmap")):
