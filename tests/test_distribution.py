@@ -79,6 +79,9 @@ def test_the_files_of_the_sdist(built) -> None:
     with tarfile.open(sdist) as file:
         names = {name.partition("/")[2] for name in file.getnames()}
     assert names - tracked == {"PKG-INFO"}
+    # Released weights alone.
+    weights = {name for name in names if name.endswith(".safetensors")}
+    assert {Path(name).parent.as_posix() for name in weights} == {"rednet_jax/weights"}
     assert {"LICENSE", "CITATION.cff", "CHANGELOG.md", "constraints.txt"} <= names
 
 
