@@ -168,13 +168,14 @@ def locked_folder(path: Path, *, wait: bool = False) -> Iterator[Path]:
         RednetError: another process uses the folder, and `wait` is False.
         OSError: the folder cannot be created or deleted.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            path.mkdir(exist_ok=True)
             opened = os.open(path, os.O_RDONLY)
         except (FileExistsError, FileNotFoundError):
             # Another process may have deleted the folder during these calls.
-            if os.path.lexists(path) and not path.is_dir():
+            if not path.parent.is_dir() or (os.path.lexists(path) and not path.is_dir()):
                 raise
             continue
         try:

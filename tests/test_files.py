@@ -174,6 +174,12 @@ def test_a_file_in_place_of_the_folder_is_an_error(tmp_path: Path) -> None:
         pass
 
 
+def test_a_link_to_a_missing_disk_is_an_error(tmp_path):
+    (tmp_path / "disk").symlink_to(tmp_path / "missing")
+    with pytest.raises(FileExistsError), locked_folder(tmp_path / "disk" / "folder"):
+        pass
+
+
 def test_without_locks_in_the_file_system_there_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
