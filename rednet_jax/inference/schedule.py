@@ -115,6 +115,6 @@ class SearchSchedule:
 
     def _end_search(self) -> list[Detection]:
         """Waits for the search beside the network, if any, and returns its detections."""
-        detections = [] if self._search is None else self._search.result()
-        self._search = None
-        return detections
+        # Cleared first, so that an error of the detector is raised once, not in every later frame.
+        search, self._search = self._search, None
+        return [] if search is None else search.result()

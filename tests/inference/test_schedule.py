@@ -39,3 +39,26 @@ def test_a_detector_of_whole_frames_searches_neither_tiles_nor_a_frame_that_foll
             np.testing.assert_array_equal(face.box, np.full(4, number - late))
             found += 1
     assert found >= 2 and detector.shapes == {image.shape}
+
+
+def test_an_error_of_a_search_beside_the_network_is_raised_once():
+    class Failing:
+        whole_frames = True
+        fails = True
+
+        def detect(self, image):
+            if self.fails:
+                raise RuntimeError("no memory")
+            return [Detection(np.zeros(4, np.float32), 1.0)]
+
+    image = np.zeros((72, 128, 3), np.uint8)
+    detector = Failing()
+    searches = SearchSchedule(detector)
+    follow = {"at_once": False, "tracking": True, "missing": False}
+    searches.detections(image, 0, **follow)
+    detector.fails = False
+    with pytest.raises(RuntimeError, match="no memory"):
+        searches.detections(image, SEARCHED_BESIDE, **follow)
+    assert searches.detections(image, SEARCHED_BESIDE + 1, **follow) == []
+    searches.reset()
+    assert len(searches.detections(image, 0, **{**follow, "at_once": True})) == 1
