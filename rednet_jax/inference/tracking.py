@@ -19,7 +19,7 @@ from rednet_jax.inference.streams import Carry
 from rednet_jax.inference.tracker import Tracker
 from rednet_jax.landmarks.schemes import Scheme
 from rednet_jax.media.background import read_ahead
-from rednet_jax.media.sequence import FrameReader, open_frames
+from rednet_jax.media.sequence import open_frames
 from rednet_jax.weights.store import Checkpoint
 
 
@@ -64,7 +64,8 @@ def track(
         detector: finds the faces; `YuNet(VIDEO_SEARCH)` if None.
 
     Returns:
-        An iterator over the frames with their faces; each frame is computed by `next`.
+        An iterator over the frames with their faces; each frame is computed by `next`. It closes
+        the video at the end, by `close()`, or when it is deleted.
 
     Raises:
         RednetError: the video or the checkpoint cannot be read, faces or feedback_steps is no
@@ -83,7 +84,10 @@ def track(
             pass
         else:
             return (TrackedFrame(n, None, tracker.update(image)) for n, image in enumerate(frames))
-    return _track_video(tracker, open_frames(cast(str | int, source)))
+    tracked = _track_video(tracker, cast(str | int, source))
+    # Opens the video.
+    next(tracked)
+    return tracked
 
 
 def landmark_track(frames: Sequence[Sequence[Face]], scheme: Scheme) -> NDArray[np.float32]:
@@ -92,9 +96,15 @@ def landmark_track(frames: Sequence[Sequence[Face]], scheme: Scheme) -> NDArray[
     return np.stack([faces[0].landmarks if faces else blank for faces in frames])
 
 
-def _track_video(tracker: Tracker, reader: FrameReader) -> Iterator[TrackedFrame]:
-    with reader, contextlib.closing(read_ahead(reader)) as frames:
-        for index, frame in enumerate(frames):
-            yield TrackedFrame(index, frame.seconds, tracker.update(frame.image))
+def _track_video(tracker: Tracker, source: str | os.PathLike[str] | int) -> Iterator[TrackedFrame]:
+    """Yields an empty frame as soon as the video is open, then its frames.
+
+    A generator that has not begun could not close the video.
+    """
+    with open_frames(source) as reader:
+        yield TrackedFrame(-1, None, [])
+        with contextlib.closing(read_ahead(reader)) as frames:
+            for index, frame in enumerate(frames):
+                yield TrackedFrame(index, frame.seconds, tracker.update(frame.image))
     if reader.broken is not None:
         raise RednetError(f"{reader.name}: {reader.broken}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -53,6 +55,27 @@ def test_a_file_is_tracked_like_its_frames_and_raises_at_the_end_if_it_is_trunca
         next(cut)
     with pytest.raises(RednetError, match="missing"):
         track(tmp_path / "missing.mp4", network)
+
+
+def test_a_video_is_closed_also_if_no_frame_was_read(network, portrait, tmp_path, monkeypatch):
+    path, closed = tmp_path / "talk.mp4", []
+    with write_video(path, 25, (256, 256)) as write:
+        for _ in range(2):
+            write(portrait[:256, 90:346])
+    leave = VideoReader.__exit__
+    monkeypatch.setattr(
+        VideoReader, "__exit__", lambda reader, *error: closed.append(leave(reader, *error))
+    )
+    tracked = track(path, network)
+    assert closed == []
+    tracked.close()
+    assert len(closed) == 1
+    tracked = track(path, network)
+    del tracked
+    gc.collect()
+    assert len(closed) == 2
+    assert [frame.index for frame in track(path, network)] == [0, 1]
+    assert len(closed) == 3
 
 
 def test_a_checkpoint_may_be_a_path(network, portrait, tmp_path):
