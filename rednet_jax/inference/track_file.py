@@ -47,13 +47,14 @@ class TrackedVideo(NamedTuple):
 
     Attributes:
         landmarks: float32 [T, L, 2] of the face with the longest track in each frame, pixels of the
-            frame; nan in frames without a face. For a camera, [0, L, 2] unless they are written.
+            frame; nan in frames without a face or that cannot be read. For a camera, [0, L, 2]
+            unless they are written.
         frames: T.
         found: number of frames with a face.
         people: number of identities.
         frames_per_second: of reading, tracking, drawing and writing together, without compilation.
-        failures: one line each: the video is damaged, truncated or interrupted, no face was found
-            in it, or one of several outputs could not be written.
+        failures: one line each: the video is damaged, truncated or interrupted, images have another
+            size than the first, no face was found, or one of several outputs could not be written.
         files: the written files, without standard output.
         interrupted: True after Ctrl-C or SIGTERM; False for a camera, whose video ends with it.
     """
@@ -90,7 +91,8 @@ def track_file(
 
     Args:
         video: a file in any format that FFmpeg reads, the number of a camera, a folder of images,
-            or a pattern of image files such as frame_%04d.png.
+            or a pattern of image files such as frame_%04d.png. Images are resized to the size of
+            the first. One that cannot be read is a frame without faces, and is not drawn.
         checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
         faces: maximum number of faces that are tracked.
         feedback_steps: K, passes of the network for each frame.
@@ -128,7 +130,7 @@ def track_file(
         raise RednetError(f"{files[-1]}: the video and the outputs must be different files")
     for path in files:
         check_writable(path)
-    count = with_face = 0
+    count = read = with_face = 0
     people: set[int | None] = set()
     points: list[NDArray[np.float32]] = []
     identities: list[str] = []
@@ -154,16 +156,20 @@ def track_file(
         blank = np.full((config.scheme.count, 2), np.nan, np.float32)
         begin = time.perf_counter()
         for frame in frames:
-            tracked = tracker.update(frame.image)
-            if smoother is not None:
-                tracked = smoother.update(tracked, frame.seconds)
+            tracked: list[Face] = []
+            # An image that cannot be read keeps its number, as a frame without faces.
+            if isinstance(frame, VideoFrame):
+                tracked = tracker.update(frame.image)
+                if smoother is not None:
+                    tracked = smoother.update(tracked, frame.seconds)
+                if draw is not None:
+                    draw((frame, tracked))
+                read += 1
             count, with_face = count + 1, with_face + bool(tracked)
             people.update(face.identity for face in tracked)
             if keep:
                 points.append(tracked[0].landmarks if tracked else blank)
                 identities.append(str(tracked[0].identity) if tracked else "")
-            if draw is not None:
-                draw((frame, tracked))
             if write_line is not None:
                 write_line(json_line(count, frame.seconds, tracked))
             report(count, reader.frame_count)
@@ -191,17 +197,19 @@ def track_file(
         failures.append(f"{reader.name}: interrupted; the {count} frames before are kept")
     elif reader.broken is not None:
         failures.append(
-            f"{reader.name}: {reader.broken}; the {count} frames that could be read are kept"
+            f"{reader.name}: {reader.broken}; the {read} frames that could be read are kept"
         )
+    if reader.resized is not None:
+        failures.append(f"{reader.name}: {reader.resized}")
     if not with_face:
-        failures.append(f"{reader.name}: no face found in {count} frames")
+        failures.append(f"{reader.name}: no face found in {read} frames")
     interrupted = stopped.is_set() and not reader.live
     return TrackedVideo(
         track,
         count,
         with_face,
         len(people),
-        count / seconds,
+        read / seconds,
         failures,
         [path for path in files if path not in lost],
         interrupted,

@@ -20,6 +20,7 @@ from rednet_jax.inference.tracker import Tracker
 from rednet_jax.landmarks.schemes import Scheme
 from rednet_jax.media.background import read_ahead
 from rednet_jax.media.sequence import open_frames
+from rednet_jax.media.video import VideoFrame
 from rednet_jax.weights.store import Checkpoint
 
 
@@ -56,7 +57,8 @@ def track(
     Args:
         source: a video file, the number of a camera, a folder of images, a pattern such as
             frame_%04d.png, or an iterable of frames, RGB uint8 [H, W, 3] or images as `Aligner`
-            takes them.
+            takes them. The images of a folder or a pattern are resized to the size of the first,
+            and one that cannot be read is a frame without faces.
         checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
         faces: maximum number of faces that are tracked.
         feedback_steps: K, passes of the network for each frame.
@@ -105,6 +107,8 @@ def _track_video(tracker: Tracker, source: str | os.PathLike[str] | int) -> Iter
         yield TrackedFrame(-1, None, [])
         with contextlib.closing(read_ahead(reader)) as frames:
             for index, frame in enumerate(frames):
-                yield TrackedFrame(index, frame.seconds, tracker.update(frame.image))
+                # Not a VideoFrame: an image that cannot be read.
+                faces = tracker.update(frame.image) if isinstance(frame, VideoFrame) else []
+                yield TrackedFrame(index, frame.seconds, faces)
     if reader.broken is not None:
         raise RednetError(f"{reader.name}: {reader.broken}")

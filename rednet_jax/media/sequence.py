@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,16 @@ _ANIMATED = ("AVIF", "GIF", "PNG", "WEBP")
 _NUMBER = re.compile(r"%(0?)(\d*)d")
 
 
+class MissingFrame(NamedTuple):
+    """The place of an image that cannot be read.
+
+    Attributes:
+        seconds: time after the first frame.
+    """
+
+    seconds: float
+
+
 class FrameReader(Protocol):
     """A video file, a camera, or an image sequence. `VideoReader` describes the attributes."""
 
@@ -44,8 +54,9 @@ class FrameReader(Protocol):
     pixel_aspect: Fraction
     frame_count: int | None
     broken: str | None
+    resized: str | None
 
-    def __iter__(self) -> Iterator[VideoFrame]: ...
+    def __iter__(self) -> Iterator[VideoFrame | MissingFrame]: ...
     def __enter__(self) -> Self: ...
     def __exit__(
         self,
@@ -88,7 +99,8 @@ class ImageSequence:
     """An image, or those of a folder or a pattern, as frames; attributes as of `VideoReader`.
 
     The images are in the order of the numbers in their names. They are resized to the size of the
-    first image. Images that cannot be read are left out, and `broken` describes them.
+    first image, and `resized` describes those of another size. `broken` describes the images that
+    cannot be read.
     """
 
     def __init__(self, source: str | os.PathLike[str], fps: Fraction | float = FPS) -> None:
@@ -105,6 +117,7 @@ class ImageSequence:
         """
         self.name, self.live = os.fspath(source), False
         self.broken: str | None = None
+        self.resized: str | None = None
         self.fps, self.pixel_aspect = frame_rate(fps), Fraction(1)
         path = Path(source)
         if path.is_file():
@@ -123,19 +136,28 @@ class ImageSequence:
                 f"more than {LARGEST // 10**6} million"
             )
 
-    def __iter__(self) -> Iterator[VideoFrame]:
-        """Yields the images that can be read; their times are those of the whole sequence."""
+    def __iter__(self) -> Iterator[VideoFrame | MissingFrame]:
+        """Yields a frame for each image, a `MissingFrame` for one that cannot be read."""
         unreadable: list[str] = []
+        resized: list[str] = []
         for index, file in enumerate(self._files):
+            seconds = float(index / self.fps)
             try:
                 image = self._first if index == 0 else read_image(file, upright=True)
             except RednetError as error:
                 unreadable.append(str(error))
+                self.broken = _counted(unreadable)
+                yield MissingFrame(seconds)
                 continue
-            yield VideoFrame(self._sized(image), float(index / self.fps))
-        if unreadable:
-            more = f" (and {len(unreadable) - 1} more)" if len(unreadable) > 1 else ""
-            self.broken = f"{unreadable[0]}{more}"
+            width, height = image.shape[1::-1]
+            if (width, height) != self.size:
+                first = f"{self.size[0]}x{self.size[1]} px of the first image"
+                resized.append(
+                    f"{file}: {width}x{height} px, resized to the {first}, in which its landmarks "
+                    "are"
+                )
+                self.resized = _counted(resized)
+            yield VideoFrame(self._sized(image), seconds)
 
     def __enter__(self) -> Self:
         """Returns itself."""
@@ -148,6 +170,11 @@ class ImageSequence:
         if image.shape[1::-1] == self.size:
             return image
         return np.asarray(Image.fromarray(image).resize(self.size, Image.Resampling.BILINEAR))
+
+
+def _counted(reasons: list[str]) -> str:
+    """The first of several reasons, and how many there are besides."""
+    return reasons[0] + (f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else "")
 
 
 def _is_still(path: Path) -> bool:

@@ -101,6 +101,8 @@ class VideoReader:
         frame_count: as the file declares it, else None.
         broken: after the last frame, a description of the missing parts of the file, which cannot
             be decoded or are cut off; None if the file is complete.
+        resized: after the last frame, a description of the images whose size differs from the first
+            one's; None for a video.
     """
 
     def __init__(self, source: str | os.PathLike[str] | int) -> None:
@@ -115,6 +117,7 @@ class VideoReader:
         """
         source = video_source(source)
         self.broken: str | None = None
+        self.resized: str | None = None
         self._damaged = 0
         self._matrix = UPRIGHT
         self.live = isinstance(source, int)

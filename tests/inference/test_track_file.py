@@ -135,7 +135,6 @@ def test_numbered_images_are_tracked_like_a_video(network, video, tmp_path):
     with VideoReader(video) as reader:
         for number, frame in enumerate(reader):
             Image.fromarray(frame.image).save(folder / f"f_{number:03d}.png")
-    (folder / "f_012.png").write_bytes(b"broken")
     of_video = track_file(video, checkpoint=network, jsonl=tmp_path / "a", smooth=False)
     for source in (folder, folder / "f_%03d.png"):
         of_images = track_file(
@@ -143,10 +142,56 @@ def test_numbered_images_are_tracked_like_a_video(network, video, tmp_path):
         )
         np.testing.assert_array_equal(of_images.landmarks, of_video.landmarks)
         assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text()
-        assert of_images.failures == [
-            f"{source}: {folder / 'f_012.png'}: not an image that can be read; "
-            "the 12 frames that could be read are kept"
-        ]
+        assert of_images.failures == []
+
+
+@pytest.mark.parametrize("unreadable", (2, 11))
+def test_an_unreadable_image_keeps_its_number(network, video, tmp_path, unreadable):
+    folder = tmp_path / "seq"
+    folder.mkdir()
+    with VideoReader(video) as reader:
+        for number, frame in enumerate(reader):
+            Image.fromarray(frame.image).save(folder / f"f_{number:03d}.png")
+    broken = folder / f"f_{unreadable:03d}.png"
+    broken.write_bytes(b"broken")
+    tracked = track_file(
+        folder,
+        checkpoint=network,
+        landmarks=tmp_path / "a.csv",
+        jsonl=tmp_path / "a.jsonl",
+        out=tmp_path / "a.mp4",
+    )
+    assert tracked.failures == [
+        f"{folder}: {broken}: not an image that can be read; "
+        "the 11 frames that could be read are kept"
+    ]
+    assert (tracked.frames, tracked.found) == (12, 11)
+    names, points = read_landmarks_csv(tmp_path / "a.csv")
+    assert names == [str(n) for n in range(1, 13)]
+    assert np.flatnonzero(np.isnan(points).any((1, 2))).tolist() == [unreadable]
+    rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [row["frame"] for row in rows] == list(range(1, 13))
+    assert [row["seconds"] for row in rows] == [round(n / 25, 4) for n in range(12)]
+    assert [n for n, row in enumerate(rows) if not row["faces"]] == [unreadable]
+    with VideoReader(tmp_path / "a.mp4") as drawn:
+        assert len(list(drawn)) == 11
+    with pytest.raises(RednetError, match=r"not an image that can be read$"):
+        for index, frame in enumerate(track(folder, network)):
+            assert (frame.index, bool(frame.faces)) == (index, index != unreadable)
+            assert frame.seconds == index / 25
+    assert index == 11
+
+
+def test_images_of_other_sizes_are_a_failure(network, tmp_path, portrait):
+    folder = tmp_path / "seq"
+    folder.mkdir()
+    for number, size in enumerate((256, 200)):
+        Image.fromarray(portrait[:size, 90 : 90 + size]).save(folder / f"{number}.png")
+    tracked = track_file(folder, checkpoint=network, jsonl=tmp_path / "a")
+    assert tracked.failures == [
+        f"{folder}: {folder / '1.png'}: 200x200 px, resized to the 256x256 px of the first image, "
+        "in which its landmarks are"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from rednet_jax.errors import RednetError
-from rednet_jax.media.sequence import ImageSequence, open_frames
+from rednet_jax.media.sequence import ImageSequence, MissingFrame, open_frames
 from rednet_jax.media.video import VideoReader, write_video
 
 
@@ -71,22 +71,33 @@ def test_the_frames_of_an_animation_are_those_of_a_video(tmp_path):
     assert [grey for grey, _ in frames] == [0, 50, 100, 150]
 
 
-def test_unreadable_images_are_left_out_and_reported(tmp_path):
+def test_unreadable_images_keep_their_place_and_are_reported(tmp_path):
     for number in range(4):
         save(tmp_path, f"{number}.png", number)
     for number in (1, 2):
         (tmp_path / f"{number}.png").write_bytes(b"broken")
-    frames, reader = greys(tmp_path)
-    assert [grey for grey, _ in frames] == [0, 3]
-    assert frames[1][1] == 3 / 25
+    reader = open_frames(tmp_path)
+    first, *missing, last = list(reader)
+    assert missing == [MissingFrame(1 / 25), MissingFrame(2 / 25)]
+    assert (first.image[0, 0, 0], last.image[0, 0, 0]) == (0, 3)
+    assert last.seconds == 3 / 25
     assert reader.broken == f"{tmp_path / '1.png'}: not an image that can be read (and 1 more)"
 
 
-def test_images_are_resized_to_the_first(tmp_path):
+def test_images_are_resized_to_the_first_and_reported(tmp_path):
     save(tmp_path, "1.png", 50)
-    save(tmp_path, "2.png", 90, size=(64, 64))
     with ImageSequence(tmp_path) as reader:
-        assert [frame.image.shape for frame in reader] == [(24, 32, 3)] * 2
+        assert len(list(reader)) == 1 and reader.resized is None
+    for number in (2, 4):
+        save(tmp_path, f"{number}.png", 90, size=(64, 60))
+    save(tmp_path, "3.png", 50)
+    with ImageSequence(tmp_path) as reader:
+        assert [frame.image.shape for frame in reader] == [(24, 32, 3)] * 4
+    assert reader.resized == (
+        f"{tmp_path / '2.png'}: 64x60 px, resized to the 32x24 px of the first image, in which its "
+        "landmarks are (and 1 more)"
+    )
+    assert reader.broken is None
 
 
 @pytest.mark.parametrize(
