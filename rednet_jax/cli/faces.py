@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from rednet_jax.cli import shared, values
-from rednet_jax.cli.output import failed, progress
+from rednet_jax.cli.output import drop_unwritten, failed, progress
 from rednet_jax.errors import RednetError
 
 
@@ -187,20 +187,23 @@ def track(args: argparse.Namespace) -> int:
         [("--out", args.out), ("--landmarks", args.landmarks), ("--jsonl", args.jsonl)],
         [*_frames(args.video), shared.weights_file(args.checkpoint)],
     )
-    with progress("frame") as report:
-        tracked = track_file(
-            args.video,
-            checkpoint=args.checkpoint,
-            faces=args.faces,
-            feedback_steps=args.feedback_steps,
-            carry=args.carry,
-            smooth=args.smooth,
-            out=args.out,
-            landmarks=args.landmarks,
-            jsonl=args.jsonl,
-            fps=args.fps,
-            report=report,
-        )
+    try:
+        with progress("frame") as report:
+            tracked = track_file(
+                args.video,
+                checkpoint=args.checkpoint,
+                faces=args.faces,
+                feedback_steps=args.feedback_steps,
+                carry=args.carry,
+                smooth=args.smooth,
+                out=args.out,
+                landmarks=args.landmarks,
+                jsonl=args.jsonl,
+                fps=args.fps,
+                report=report,
+            )
+    finally:
+        drop_unwritten()
     if tracked.files:
         people = "1 person" if tracked.people == 1 else f"{tracked.people} people"
         print(

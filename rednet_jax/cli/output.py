@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -58,6 +59,14 @@ def _short(value: object) -> str:
 
 def counts(samples: dict[str, int]) -> str:
     return ", ".join(f"{split} {count}" for split, count in samples.items())
+
+
+def drop_unwritten() -> None:
+    """Discards what standard output could not take: Python would print an error for it at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def failed(failures: Sequence[str]) -> int:

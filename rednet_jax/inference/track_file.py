@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import re
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -87,7 +85,7 @@ def track_file(
 
     Decoding, and drawing and encoding, run in threads beside the network. After Ctrl-C or SIGTERM,
     the outputs are written for the frames so far. An output that fails, for example on a full disk,
-    does not stop the others.
+    does not stop the others, nor does a reader that closes standard output, which is no failure.
 
     Args:
         video: a file in any format that FFmpeg reads, the number of a camera, a folder of images,
@@ -115,6 +113,7 @@ def track_file(
         RednetError: the video or the checkpoint cannot be read, faces or feedback_steps is below 1,
             an unknown `carry`, an output that cannot be written before the first frame, or none
             that could be written.
+        BrokenPipeError: the reader closed standard output, and there is no other output.
     """
     video = video_source(video)
     if out is None and landmarks is None and jsonl is None:
@@ -173,26 +172,26 @@ def track_file(
             if write_line is not None:
                 write_line(json_line(count, frame.seconds, tracked))
             report(count, reader.frame_count)
-            if landmarks is None and all(output.failure for output in isolated):
+            if landmarks is None and all(output.error for output in isolated):
                 break
             if stopped.is_set():
                 break
         seconds = time.perf_counter() - begin
-    lost = {output.path: output.failure for output in isolated if output.failure is not None}
+    lost = {output.path: output.error for output in isolated if output.error is not None}
     track = np.reshape(points, (-1, config.scheme.count, 2)).astype(np.float32)
     if landmarks is not None:
         names = [str(number + 1) for number in range(count)]
         table = landmarks_csv(names, track, dict(zip(IDENTITY, [identities], strict=True)))
-        if landmarks == STDOUT:
-            sys.stdout.write(table)
-        else:
-            try:
+        try:
+            if landmarks == STDOUT:
+                _print(table)
+            else:
                 write_text(landmarks, table)
-            except RednetError as error:
-                lost[Path(landmarks)] = str(error)
-    failures = list(lost.values())
-    if failures and len(lost) == sum(path is not None for path in (out, landmarks, jsonl)):
-        raise RednetError("; ".join(failures))
+        except (RednetError, BrokenPipeError) as error:
+            lost[Path(landmarks)] = error
+    failures = [str(error) for error in lost.values() if isinstance(error, RednetError)]
+    if len(lost) == sum(path is not None for path in (out, landmarks, jsonl)):
+        raise RednetError("; ".join(failures)) if failures else BrokenPipeError
     if stopped.is_set() and not reader.live:
         failures.append(f"{reader.name}: interrupted; the {count} frames before are kept")
     elif reader.broken is not None:
@@ -251,26 +250,27 @@ class _IsolatedOutput(Generic[T]):
 
     Attributes:
         path: of the output.
-        failure: why it cannot be written; None if it can.
+        error: why it cannot be written, a BrokenPipeError if its reader has closed it; None if it
+            can.
     """
 
     def __init__(
         self, path: Output, output: contextlib.AbstractContextManager[Callable[[T], None]]
     ) -> None:
         self.path = Path(path)
-        self.failure: str | None = None
+        self.error: RednetError | BrokenPipeError | None = None
         self._output, self._stack = output, contextlib.ExitStack()
 
     def __call__(self, item: T) -> None:
-        if self.failure is not None:
+        if self.error is not None:
             return
         try:
             # The output ends here, with the exception of the write, unless the write succeeds.
             with self._stack.pop_all() as stack:
                 self._write(item)
                 self._stack = stack.pop_all()
-        except RednetError as error:
-            self.failure = str(error)
+        except (RednetError, BrokenPipeError) as error:
+            self.error = error
 
     def __enter__(self) -> Self:
         self._write = self._stack.enter_context(self._output)
@@ -287,7 +287,7 @@ class _IsolatedOutput(Generic[T]):
         except RednetError as failure:
             if error is not None:
                 raise
-            self.failure = str(failure)
+            self.error = failure
 
 
 @contextlib.contextmanager
@@ -311,7 +311,7 @@ def _drawn_video(
 def _lines(path: Output) -> Iterator[Callable[[str], None]]:
     """Yields a function that writes a line at once."""
     if path == STDOUT:
-        yield functools.partial(print, flush=True)
+        yield lambda line: _print(f"{line}\n")
         return
     with staged(path) as partial:
         with writing(path):
@@ -327,6 +327,16 @@ def _lines(path: Output) -> Iterator[Callable[[str], None]]:
             # After a failed write, this fails, too.
             with writing(path):
                 file.close()
+
+
+def _print(text: str) -> None:
+    """Writes text to standard output at once; raises RednetError, or BrokenPipeError."""
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise RednetError(f"standard output: cannot be written ({error.strerror})") from error
 
 
 @contextlib.contextmanager

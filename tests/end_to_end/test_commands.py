@@ -110,6 +110,36 @@ def test_ctrl_c_and_sigterm_leave_complete_outputs(checkpoint, clip, tmp_path, n
         assert len(list(video)) == len(names) == count
 
 
+def test_standard_output_that_fails_is_one_line_at_most(checkpoint, clip, tmp_path):
+    words = f"{REDNET} track {clip} --checkpoint {checkpoint} --jsonl -"
+
+    def shell(command):
+        return subprocess.run(
+            ["bash", "-o", "pipefail", "-c", command],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    alone = shell(f"{words} | head -c 20")
+    assert (alone.returncode, alone.stdout, alone.stderr) == (1, '{"frame": 1, "second', "")
+    drawn = shell(f"{words} --out a.mp4 | head -c 20")
+    (line,) = drawn.stderr.splitlines()
+    assert drawn.returncode == 0 and line.endswith(": a.mp4")
+    full = shell(f"{words} --out b.mp4 > /dev/full")
+    assert full.returncode == 1
+    assert full.stderr.splitlines()[-1] == (
+        "rednet: standard output: cannot be written (No space left on device)"
+    )
+    assert len(full.stderr.splitlines()) == 2
+    for name in ("a.mp4", "b.mp4"):
+        with VideoReader(tmp_path / name) as video, VideoReader(clip) as source:
+            assert len(list(video)) == len(list(source))
+    full = shell(f"{words} > /dev/full")
+    assert (full.returncode, len(full.stderr.splitlines())) == (2, 1)
+
+
 @needs_weights
 def test_quickstart(tmp_path):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -1,4 +1,4 @@
-"""A tracker with a fake network and a fake detector."""
+"""A tracker with a fake network and a fake detector; a short video of a face."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from inference.fake_tracker import FakeDetector, FakeNetwork
 
 from rednet_jax.inference import streams
 from rednet_jax.inference.tracker import Tracker
+from rednet_jax.media.video import write_video
 
 
 @pytest.fixture
@@ -23,3 +24,13 @@ def fake(network, monkeypatch):
         return tracker, fake_network, detector
 
     return make
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory, portrait):
+    """Twelve frames of the portrait's upper part, moving; odd in height."""
+    path = tmp_path_factory.mktemp("video") / "talk.mp4"
+    with write_video(path, 20, (300, 251)) as write:
+        for number in range(12):
+            write(portrait[number : number + 251, 50 + 2 * number : 350 + 2 * number])
+    return path

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import signal
-import sys
 
 import numpy as np
 import pytest
@@ -20,16 +17,6 @@ from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.landmarks.drawing import draw_landmarks
 from rednet_jax.landmarks.table import read_landmarks_csv
 from rednet_jax.media.video import VideoReader, write_video
-
-
-@pytest.fixture(scope="module")
-def video(tmp_path_factory, portrait):
-    """Twelve frames of the portrait's upper part, moving; odd in height."""
-    path = tmp_path_factory.mktemp("video") / "talk.mp4"
-    with write_video(path, 20, (300, 251)) as write:
-        for number in range(12):
-            write(portrait[number : number + 251, 50 + 2 * number : 350 + 2 * number])
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -103,18 +90,6 @@ def test_lines_are_written_to_standard_output(network, video, tmp_path, monkeypa
     track_file(video, checkpoint=network, jsonl="-")
     lines = capsys.readouterr().out.splitlines()
     assert [json.loads(line)["frame"] for line in lines] == list(range(1, 13))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_reader_that_ends_is_no_error_of_another_output(network, video, tmp_path, monkeypatch):
-    reader, writer = os.pipe()
-    os.close(reader)
-    pipe = os.fdopen(writer, "w")
-    monkeypatch.setattr(sys, "stdout", pipe)
-    with pytest.raises(BrokenPipeError):
-        track_file(video, checkpoint=network, out=tmp_path / "drawn.mp4", jsonl="-")
-    with contextlib.suppress(BrokenPipeError):
-        pipe.close()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -305,90 +280,6 @@ def test_a_second_ctrl_c_ends_at_once_without_outputs(network, video, tmp_path):
             track_file(video, checkpoint=network, out=tmp_path / "drawn.mp4", report=report)
     finally:
         signal.signal(signal.SIGINT, before)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_error_leaves_no_outputs(network, video, tmp_path):
-    def report(done, total):
-        if done == 4:
-            raise RednetError("broken")
-
-    with pytest.raises(RednetError):
-        track_file(
-            video,
-            checkpoint=network,
-            out=tmp_path / "drawn.mp4",
-            landmarks=tmp_path / "points.csv",
-            jsonl=tmp_path / "faces.jsonl",
-            report=report,
-        )
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("kind", ("out", "landmarks", "jsonl"))
-def test_an_unwritable_output_is_an_error_before_the_first_frame(network, video, tmp_path, kind):
-    (tmp_path / "folder.mp4").mkdir()
-    done: list[int] = []
-    outputs = {"out": tmp_path / "a.mp4", "landmarks": tmp_path / "a", "jsonl": tmp_path / "b"}
-    outputs[kind] = tmp_path / "folder.mp4"
-    with pytest.raises(RednetError, match=r"folder\.mp4: cannot be written \(it is a folder\)"):
-        track_file(
-            video,
-            checkpoint=network,
-            **outputs,
-            report=lambda count, total: done.append(count),
-        )
-    assert done == []
-    assert [path.name for path in tmp_path.iterdir()] == ["folder.mp4"]
-
-
-@pytest.mark.parametrize("kind", ("out", "landmarks", "jsonl"))
-def test_an_output_that_fails_does_not_stop_the_others(network, video, tmp_path, kind):
-    outputs = {"out": tmp_path / "a.mp4", "landmarks": tmp_path / "a", "jsonl": tmp_path / "b"}
-
-    def report(done, total):
-        if done == 3:
-            outputs[kind].mkdir()
-            (outputs[kind] / "file").touch()
-
-    tracked = track_file(video, checkpoint=network, **outputs, report=report)
-    (failure,) = tracked.failures
-    assert failure.startswith(f"{outputs[kind]}: cannot be written (")
-    kept = [path for name, path in outputs.items() if name != kind]
-    assert tracked.files == kept and tracked.frames == 12
-    assert all(path.is_file() for path in kept)
-    assert len(list(tmp_path.iterdir())) == 3
-
-
-def test_the_other_outputs_have_every_frame_after_one_has_failed(
-    network, video, tmp_path, monkeypatch
-):
-    def draw(*arguments):
-        raise RednetError("disk full")
-
-    monkeypatch.setattr(module, "draw_landmarks", draw)
-    drawn, lines = tmp_path / "a.mp4", tmp_path / "b.jsonl"
-    tracked = track_file(video, checkpoint=network, out=drawn, jsonl=lines)
-    assert tracked.failures == ["disk full"]
-    assert tracked.files == [lines]
-    assert len(lines.read_text().splitlines()) == 12
-    assert list(tmp_path.iterdir()) == [lines]
-
-
-def test_tracking_ends_when_no_output_is_left(network, video, tmp_path, monkeypatch):
-    def full(*arguments):
-        raise RednetError("disk full")
-
-    done: list[int] = []
-    monkeypatch.setattr(module, "draw_landmarks", full)
-    with pytest.raises(RednetError, match="disk full"):
-        track_file(
-            video,
-            checkpoint=network,
-            out=tmp_path / "a.mp4",
-            report=lambda count, total: done.append(count),
-        )
-    assert len(done) < 12
     assert list(tmp_path.iterdir()) == []
 
 
