@@ -58,7 +58,8 @@ def add_commands(commands: shared.Commands) -> None:
         output.add_argument(
             "--overlay",
             metavar="DIR",
-            help="folder for copies of the images with landmarks drawn (default: not written)",
+            help="folder for copies of the images with landmarks drawn, which are not read if it "
+            "lies in an input folder (default: not written)",
         )
     with commands.add("track", track) as command:
         command.add_argument(

@@ -227,7 +227,9 @@ def prepared_folder(data: str, data_dir: Path | None) -> Path | None:
 
 def files_of(path: str | os.PathLike[str], endings: Iterable[str]) -> list[Path]:
     """Returns a file itself, and of a folder the files below with these endings in any case."""
+    from rednet_jax.media.folders import files_in
+
     endings = tuple(endings)
     if not os.path.isdir(path):
         return [Path(path)]
-    return [file for file in Path(path).rglob("*") if file.suffix.lower() in endings]
+    return [file for file in files_in(path)[0] if file.suffix.lower() in endings]

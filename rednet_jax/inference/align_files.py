@@ -20,6 +20,7 @@ from rednet_jax.inference.aligner import Aligner
 from rednet_jax.inference.face import MIN_CONFIDENCE, Face
 from rednet_jax.landmarks.drawing import draw_landmarks, write_image
 from rednet_jax.landmarks.table import FACE_COLUMNS, landmarks_csv, read_boxes_csv
+from rednet_jax.media.folders import files_in
 from rednet_jax.media.images import ENDINGS, read_image
 from rednet_jax.weights.store import Checkpoint
 
@@ -32,8 +33,8 @@ class Aligned(NamedTuple):
     Attributes:
         faces: the faces of each image by the image's name, in the order of the table.
         landmarks: L, landmarks of a face.
-        failures: one line for each image without a face, for skipped files, for overlays that
-            cannot be written, and after Ctrl-C.
+        failures: one line for each image without a face, for skipped files and folders that cannot
+            be read, for overlays that cannot be written, and after Ctrl-C.
         interrupted: True after Ctrl-C: the remaining images are missing.
     """
 
@@ -115,7 +116,8 @@ def align_files(
     After Ctrl-C, the results so far are written; without any, nothing is.
 
     Args:
-        paths: one or several image files and folders. A folder stands for all images below it.
+        paths: one or several image files and folders. A folder stands for all images below it, also
+            in linked folders.
         checkpoint: a released name, a safetensors file, a run folder, or (config, variables).
         feedback_steps: K, passes of the network.
         faces: maximum number of faces per image; None for all.
@@ -125,7 +127,8 @@ def align_files(
             detector. It has a row for each face; `name` has the file extension or not.
         csv: CSV file for `Aligned.csv`.
         json: JSON file for `Aligned.json`.
-        overlay: folder for a PNG of each image with its landmarks drawn.
+        overlay: folder for a PNG of each image with its landmarks drawn. If it lies below a folder
+            of `paths`, its images are not read.
         report: called with the number of images done and the total.
 
     Raises:
@@ -133,7 +136,8 @@ def align_files(
         RednetError: no image can be read, the checkpoint or the boxes file is invalid, an option is
             out of range, or an output cannot be written. The other outputs are still written.
     """
-    files, skipped = _named([paths] if isinstance(paths, str | os.PathLike) else list(paths))
+    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    files, skipped = _named(given, overlay)
     drawings = {} if overlay is None else {n: Path(overlay) / f"{n}.png" for n in files}
     if replaced := {p.resolve() for p in files.values()} & {p.resolve() for p in drawings.values()}:
         raise RednetError(f"{min(replaced)}: an image that an overlay would replace")
@@ -208,11 +212,13 @@ def _boxes(
     raise RednetError("has no row in the boxes file")
 
 
-def _named(paths: Sequence[str | os.PathLike[str]]) -> tuple[dict[str, Path], list[str]]:
+def _named(
+    paths: Sequence[str | os.PathLike[str]], overlay: str | os.PathLike[str] | None = None
+) -> tuple[dict[str, Path], list[str]]:
     """Returns the image files by name, and a line for each folder with skipped files.
 
-    A name is the path relative to the common parent folder, without the file extension unless two
-    files differ only by it.
+    A name is the path relative to the common parent folder, without the file extension unless this
+    would be the name of another file, too. Images in the overlay folder below a path are left out.
     """
     files: list[Path] = []
     skipped: list[str] = []
@@ -226,29 +232,27 @@ def _named(paths: Sequence[str | os.PathLike[str]]) -> tuple[dict[str, Path], li
         if not path.is_dir():
             files.append(path)
             continue
-        inside = [
-            p
-            for p in sorted(path.rglob("*"))
-            if p.is_file() and not any(part.startswith(".") for part in p.relative_to(path).parts)
-        ]
+        inside, unreadable = files_in(path, overlay)
         images = [p for p in inside if p.suffix.lower() in ENDINGS]
         if not images:
-            raise RednetError(f"{path}: no image in this folder")
+            raise RednetError(unreadable[0] if unreadable else f"{path}: no image in this folder")
         files += images
+        skipped += unreadable
         if others := [p for p in inside if p.suffix.lower() not in ENDINGS]:
-            names = ", ".join(p.name for p in others[:_NOT_IMAGES_NAMED])
+            listed = ", ".join(p.name for p in others[:_NOT_IMAGES_NAMED])
             more = len(others) - _NOT_IMAGES_NAMED
             rest = f" and {more} more" if more > 0 else ""
-            skipped.append(f"{path}: skipped files without an image extension: {names}{rest}")
+            skipped.append(f"{path}: skipped files without an image extension: {listed}{rest}")
     # abspath removes `..`: a name with it would lie outside the overlay folder.
-    absolute = [Path(os.path.abspath(file)) for file in files]
+    by_path = {os.path.abspath(file): file for file in files}
     arguments = [Path(os.path.abspath(path)) for path in paths]
     root = os.path.commonpath([path if path.is_dir() else path.parent for path in arguments])
-    below = [file.relative_to(root) for file in absolute]
+    below = [Path(path).relative_to(root) for path in by_path]
+    full_names = [path.as_posix() for path in below]
     stems = [path.with_suffix("").as_posix() for path in below]
-    counts = Counter(stems)
-    named: dict[str, Path] = {}
-    for file, path, stem in zip(files, below, stems, strict=True):
-        name = stem if counts[stem] == 1 else path.as_posix()
-        named.setdefault(name, file)
-    return named, skipped
+    # A stem may be another file's full name: x.jpg.webp beside x.jpg.
+    counts = Counter(stems + full_names)
+    names = [
+        stem if counts[stem] == 1 else name for stem, name in zip(stems, full_names, strict=True)
+    ]
+    return dict(zip(names, by_path.values(), strict=True)), skipped

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from pathlib import PurePath
 
 import numpy as np
@@ -144,7 +146,57 @@ def test_names_keep_the_file_extension_if_needed(network, save, boxes):
     png, jpg = save("a.png"), save("a.jpg")
     aligned = align_files([png.parent], checkpoint=network, boxes=boxes("a.png", "a.jpg"))
     assert list(aligned.faces) == ["a.jpg", "a.png"] and aligned.failures == []
-    assert list(align_files([jpg, jpg], checkpoint=network, boxes=boxes("a")).faces) == ["a.jpg"]
+    twice = align_files([jpg, jpg], checkpoint=network, boxes=boxes("a"))
+    assert list(twice.faces) == ["a"] and twice.failures == []
+
+
+def test_no_image_is_dropped_for_its_name(tmp_path):
+    for name in ("x.jpg", "x.png", "x.jpg.webp", "y.png", "z.tif", "z.tif.png"):
+        (tmp_path / name).touch()
+    files, _ = _named([tmp_path, tmp_path / "y.png"])
+    assert {name: path.name for name, path in files.items()} == {
+        "x.jpg": "x.jpg",
+        "x.png": "x.png",
+        "x.jpg.webp": "x.jpg.webp",
+        "y": "y.png",
+        "z": "z.tif",
+        "z.tif.png": "z.tif.png",
+    }
+
+
+def test_images_in_linked_folders_are_inputs_and_unreadable_folders_are_failures(
+    network, save, boxes, tmp_path, monkeypatch
+):
+    root = save("a.png").parent
+    save("locked/b.png")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "c.png").write_bytes((root / "a.png").read_bytes())
+    (root / "link").symlink_to(tmp_path / "elsewhere")
+    scandir = os.scandir
+
+    def without_permission(path):
+        if os.fspath(path) == os.fspath(root / "locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", without_permission)
+    aligned = align_files(root, checkpoint=network, boxes=boxes("a", "link/c"))
+    assert list(aligned.faces) == ["a", "link/c"]
+    line = f"{root / 'locked'}: cannot be read (Permission denied)"
+    assert aligned.failures == [line]
+    with pytest.raises(RednetError, match=f"^{re.escape(line)}$"):
+        align_files(root / "locked", checkpoint=network)
+
+
+def test_overlays_below_an_input_folder_are_no_inputs(network, save, boxes):
+    root = save("b/a.png").parents[1]
+    options = {"checkpoint": network, "boxes": boxes("b/a"), "overlay": root / "drawn"}
+    for _ in range(2):
+        aligned = align_files(root, **options)
+        assert list(aligned.faces) == ["b/a"] and aligned.failures == []
+    # A drawing that is given by its own name is an input.
+    files, _ = _named([root / "drawn" / "b" / "a.png"], root / "drawn")
+    assert list(files) == ["a"]
 
 
 def test_overlays_are_only_in_their_folder(network, save, tmp_path, monkeypatch):
