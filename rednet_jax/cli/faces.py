@@ -25,10 +25,11 @@ def add_commands(commands: shared.Commands) -> None:
         of_faces.add_argument(
             "--faces",
             type=values.face_count,
-            default=1,
+            # None is `all`.
+            default=argparse.SUPPRESS,
             metavar="N|all",
-            help="maximum number of faces per image, the most prominent first "
-            "(default: %(default)s)",
+            help="maximum number of faces per image, the most prominent first, or in the order of "
+            "--boxes (default: 1; with --boxes all)",
         )
         of_faces.add_argument(
             "--min-confidence",
@@ -127,10 +128,10 @@ def add_quickstart(commands: shared.Commands) -> None:
 def align(args: argparse.Namespace) -> int:
     """Find faces and their landmarks in images.
 
-    The table has one row per face: name of the image, number of the face, score of the detector,
-    mean confidence, and the landmarks x0, y0, ... in image pixels. An image without a face has a
-    row of nan. EXIF orientation is applied. Ctrl-C or SIGTERM stops early and writes the results so
-    far.
+    The table has one row per face: name of the image, number of the face (from 0; with --boxes that
+    of its box among the image's rows), score of the detector, mean confidence, and the landmarks
+    x0, y0, ... in image pixels. An image without a face has a row of nan. EXIF orientation is
+    applied. Ctrl-C or SIGTERM stops early and writes the results so far.
 
     Example: rednet align group.jpg --faces all --csv landmarks.csv --overlay drawn
     """
@@ -153,7 +154,7 @@ def align(args: argparse.Namespace) -> int:
             args.images,
             checkpoint=args.checkpoint,
             feedback_steps=args.feedback_steps,
-            faces=args.faces,
+            faces=args.faces if "faces" in args else 1 if args.boxes is None else None,
             min_confidence=MIN_CONFIDENCE if args.min_confidence is None else args.min_confidence,
             boxes=args.boxes,
             csv=None if print_csv else args.csv,

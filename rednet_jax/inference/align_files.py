@@ -32,13 +32,16 @@ class Aligned(NamedTuple):
 
     Attributes:
         faces: the faces of each image by the image's name, in the order of the table.
+        numbers: the numbers of these faces from 0; with a boxes file, those of their boxes among
+            the image's rows, without the boxes that have no confident face.
         landmarks: L, landmarks of a face.
-        failures: one line for each image without a face, for skipped files and folders that cannot
-            be read, for overlays that cannot be written, and after Ctrl-C.
+        failures: one line for each image or box without a face, for skipped files and folders that
+            cannot be read, for overlays that cannot be written, and after Ctrl-C.
         interrupted: True after Ctrl-C: the remaining images are missing.
     """
 
     faces: dict[str, list[Face]]
+    numbers: dict[str, list[int]]
     landmarks: int
     failures: list[str]
     interrupted: bool
@@ -54,9 +57,10 @@ class Aligned(NamedTuple):
         blank = np.full((self.landmarks, 2), np.nan)
         for name, faces in self.faces.items():
             rows = [
-                (face.landmarks, face.score, float(face.confidence.mean())) for face in faces
-            ] or [(blank, None, np.nan)]
-            for number, (landmarks, score, confidence) in enumerate(rows):
+                (number, face.landmarks, face.score, float(face.confidence.mean()))
+                for number, face in zip(self.numbers[name], faces, strict=True)
+            ] or [(0, blank, None, np.nan)]
+            for number, landmarks, score, confidence in rows:
                 names.append(name)
                 points.append(landmarks)
                 cells = (
@@ -153,23 +157,29 @@ def align_files(
         min_confidence=min_confidence,
     )
     results: dict[str, list[Face]] = {}
+    numbers: dict[str, list[int]] = {}
     failures: list[str] = []
     readable = 0
     interrupted = False
     try:
         for name, path in files.items():
             found: list[Face] = []
+            found_numbers: list[int] = []
             try:
                 image = read_image(path, upright=True)
                 readable += 1
-                image_boxes = None if box_of is None else [_boxes(name, path, box_of)]
-                found = aligner.align([image], image_boxes)[0]
+                image_boxes = None if box_of is None else _boxes(name, path, box_of)
+                found = aligner.align([image], None if image_boxes is None else [image_boxes])[0]
             except RednetError as error:
                 has_path = str(path) in str(error)
                 failures.append(str(error) if has_path else f"{name}: {error}")
             else:
-                if not found:
-                    failures.append(f"{name}: no face found")
+                if image_boxes is not None:
+                    found_numbers, lost_boxes = _numbers(found, image_boxes, faces)
+                    failures += [f"{name}: no confident face in {box}" for box in lost_boxes]
+                else:
+                    found_numbers = list(range(len(found)))
+                    failures += [] if found else [f"{name}: no face found"]
                 if drawings:
                     for face in found:
                         image = draw_landmarks(image, face.landmarks, face.scheme)
@@ -178,7 +188,7 @@ def align_files(
                     except RednetError as error:
                         failures.append(str(error))
             # An image that Ctrl-C interrupts must not count as one without a face.
-            results[name] = found
+            results[name], numbers[name] = found, found_numbers
             report(len(results), len(files))
     except KeyboardInterrupt:
         if not results:
@@ -190,7 +200,8 @@ def align_files(
     if not (readable or interrupted):
         rest = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
         raise RednetError(failures[0] + rest)
-    aligned = Aligned(results, aligner.config.scheme.count, failures + skipped, interrupted)
+    landmarks = aligner.config.scheme.count
+    aligned = Aligned(results, numbers, landmarks, failures + skipped, interrupted)
     lost = []
     for output, text in ((csv, aligned.csv), (json, aligned.json)):
         if output is not None:
@@ -210,6 +221,25 @@ def _boxes(
         if key in box_of:
             return box_of[key]
     raise RednetError("has no row in the boxes file")
+
+
+def _numbers(
+    found: Sequence[Face], boxes: Sequence[NDArray[np.float32]], limit: int | None
+) -> tuple[list[int], list[str]]:
+    """Returns the numbers of the faces' boxes, and a text for each box without a face.
+
+    Faces and boxes have the same order. Boxes after `limit` faces were not used.
+    """
+    numbers: list[int] = []
+    lost: list[str] = []
+    for number, box in enumerate(boxes):
+        if len(numbers) == limit:
+            break
+        if len(numbers) < len(found) and np.array_equal(found[len(numbers)].box, box):
+            numbers.append(number)
+        else:
+            lost.append(f"box {number} ({','.join(f'{edge:g}' for edge in box)})")
+    return numbers, lost
 
 
 def _named(

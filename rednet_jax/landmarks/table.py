@@ -23,8 +23,9 @@ from rednet_jax.files import write_text
 from rednet_jax.reading import csv_rows
 
 FACE_COLUMNS = ("face", "score", "confidence")
-"""Columns of `align`'s table: number of the face in its image from 0, the detector's score (nan if
-the boxes are from a file), and the mean confidence of the landmarks."""
+"""Columns of `align`'s table: number of the face in its image from 0 (that of its box if the boxes
+are from a file), the detector's score (nan if the boxes are from a file), and the mean confidence
+of the landmarks."""
 
 
 IDENTITY = ("identity",)

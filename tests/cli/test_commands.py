@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -25,6 +26,17 @@ from rednet_jax.train import demonstration, loop
 from rednet_jax.weights.store import load, write_torch_weights
 
 PORTRAIT = str(portrait_path())
+
+
+def test_align_uses_every_box_of_a_boxes_file_by_default(here, run, checkpoint):
+    rows = ["A,175,80,270,180", "A,170,75,275,185", "A,165,70,280,190"]
+    Path("boxes.csv").write_text("\n".join(["name,x0,y0,x1,y1", *rows]) + "\n")
+    shutil.copy(portrait_path(), "A.png")
+    words = ("align", "A.png", "--checkpoint", checkpoint, "--boxes", "boxes.csv")
+    for options, count in (((), 3), (("--faces", "2"), 2), (("--faces", "all"), 3)):
+        status, out, errors = run(*words, *options)
+        assert (status, errors) == (0, [])
+        assert [row[:4] for row in out.splitlines()[1:]] == [f"A,{n}," for n in range(count)]
 
 
 def test_quickstart_prints_the_tracking_results_if_training_fails(here, run, monkeypatch):

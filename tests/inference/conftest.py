@@ -1,9 +1,10 @@
-"""A tracker with a fake network and a fake detector; a short video of a face."""
+"""A tracker with a fake network and a fake detector; a video, images and boxes of a face."""
 
 from __future__ import annotations
 
 import pytest
 from inference.fake_tracker import FakeDetector, FakeNetwork
+from PIL import Image
 
 from rednet_jax.inference import streams
 from rednet_jax.inference.tracker import Tracker
@@ -34,3 +35,29 @@ def video(tmp_path_factory, portrait):
         for number in range(12):
             write(portrait[number : number + 251, 50 + 2 * number : 350 + 2 * number])
     return path
+
+
+@pytest.fixture
+def save(tmp_path, portrait):
+    """Writes the portrait below a folder of images: `save('a/b.png')`."""
+
+    def save(name, image=portrait, **options):
+        path = tmp_path / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path, **options)
+        return path
+
+    return save
+
+
+@pytest.fixture
+def boxes(tmp_path):
+    """Writes a boxes file with the face of the portrait for each name."""
+
+    def boxes(*names, box=(175, 80, 270, 180)):
+        path = tmp_path / "boxes.csv"
+        rows = [f"{name},{','.join(map(str, box))}" for name in names]
+        path.write_text("\n".join(["name,x0,y0,x1,y1", *rows]) + "\n")
+        return path
+
+    return boxes

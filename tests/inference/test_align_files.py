@@ -3,48 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-from pathlib import PurePath
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from rednet_jax.errors import RednetError
-from rednet_jax.inference.align_files import _named, align_files
+from rednet_jax.inference.align_files import align_files
 from rednet_jax.inference.aligner import Aligner
 from rednet_jax.landmarks.boxes import landmark_box
 from rednet_jax.landmarks.builtin import IBUG68
 from rednet_jax.landmarks.drawing import draw_landmarks
 from rednet_jax.landmarks.table import read_landmarks_csv
 from rednet_jax.media.images import read_image
-
-
-@pytest.fixture
-def save(tmp_path, portrait):
-    """Writes the portrait below a folder of images: `save('a/b.png')`."""
-
-    def save(name, image=portrait, **options):
-        path = tmp_path / "images" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(path, **options)
-        return path
-
-    return save
-
-
-@pytest.fixture
-def boxes(tmp_path):
-    """Writes a boxes file with the face of the portrait for each name."""
-
-    def boxes(*names, box=(175, 80, 270, 180)):
-        path = tmp_path / "boxes.csv"
-        rows = [f"{name},{','.join(map(str, box))}" for name in names]
-        path.write_text("\n".join(["name,x0,y0,x1,y1", *rows]) + "\n")
-        return path
-
-    return boxes
 
 
 def points(aligned, *names):
@@ -75,19 +46,6 @@ def test_landmarks_move_with_the_image(network, save, portrait, boxes):
     )
     np.testing.assert_allclose(points(second, "b") - [100, 40], points(first, "a"), atol=1e-2)
     assert second.faces["b"][0].score is None
-
-
-def test_names_are_relative_to_the_common_folder(network, save, boxes):
-    files = [save("b/2.png"), save("a/1.jpg"), save("a/x.y.png")]
-    file = boxes("a/1", "a/x.y", "b/2")
-    aligned = align_files([files[0].parents[1]], checkpoint=network, boxes=file)
-    assert list(aligned.faces) == ["a/1", "a/x.y", "b/2"]
-    aligned = align_files([files[0], files[1]], checkpoint=network, boxes=file)
-    assert list(aligned.faces) == ["b/2", "a/1"]
-    with pytest.raises(RednetError, match="no image in this folder"):
-        empty = files[0].parents[1] / "empty"
-        empty.mkdir()
-        align_files([empty], checkpoint=network)
 
 
 def test_results_of_an_image_do_not_depend_on_the_others(network, save, boxes, tmp_path):
@@ -142,92 +100,39 @@ def test_an_image_has_a_row_for_each_face(network, save, portrait, boxes, tmp_pa
     assert len(aligned.faces["two"]) == 2
 
 
-def test_names_keep_the_file_extension_if_needed(network, save, boxes):
-    png, jpg = save("a.png"), save("a.jpg")
-    aligned = align_files([png.parent], checkpoint=network, boxes=boxes("a.png", "a.jpg"))
-    assert list(aligned.faces) == ["a.jpg", "a.png"] and aligned.failures == []
-    twice = align_files([jpg, jpg], checkpoint=network, boxes=boxes("a"))
-    assert list(twice.faces) == ["a"] and twice.failures == []
+def test_a_face_has_the_number_of_its_box(network, save, tmp_path, monkeypatch):
+    faces_of = Aligner._faces_of
 
+    def doubtful(aligner, images, crops):
+        faces = faces_of(aligner, images, crops)
+        small = [face.box[2] - face.box[0] < 90 for face in faces]
+        return [
+            face._replace(confidence=face.confidence * 0) if doubt else face
+            for face, doubt in zip(faces, small, strict=True)
+        ]
 
-def test_no_image_is_dropped_for_its_name(tmp_path):
-    for name in ("x.jpg", "x.png", "x.jpg.webp", "y.png", "z.tif", "z.tif.png"):
-        (tmp_path / name).touch()
-    files, _ = _named([tmp_path, tmp_path / "y.png"])
-    assert {name: path.name for name, path in files.items()} == {
-        "x.jpg": "x.jpg",
-        "x.png": "x.png",
-        "x.jpg.webp": "x.jpg.webp",
-        "y": "y.png",
-        "z": "z.tif",
-        "z.tif.png": "z.tif.png",
-    }
+    monkeypatch.setattr(Aligner, "_faces_of", doubtful)
+    table = tmp_path / "boxes.csv"
+    small, large = "180,80,265,180", "175,80,270,180"
+    rows = [f"a,{small}", f"a,{large}", f"b,{small}", f"a,{small}", f"a,{large}"]
+    table.write_text("\n".join(["name,x0,y0,x1,y1", *rows]) + "\n")
+    files = [save("a.png"), save("b.png")]
+    options = {"checkpoint": network, "boxes": table, "csv": tmp_path / "a.csv"}
 
+    def numbers():
+        written = (tmp_path / "a.csv").read_text().splitlines()[1:]
+        return [tuple(row.split(",")[:2]) for row in written]
 
-def test_images_in_linked_folders_are_inputs_and_unreadable_folders_are_failures(
-    network, save, boxes, tmp_path, monkeypatch
-):
-    root = save("a.png").parent
-    save("locked/b.png")
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "c.png").write_bytes((root / "a.png").read_bytes())
-    (root / "link").symlink_to(tmp_path / "elsewhere")
-    scandir = os.scandir
-
-    def without_permission(path):
-        if os.fspath(path) == os.fspath(root / "locked"):
-            raise PermissionError(13, "Permission denied", str(path))
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", without_permission)
-    aligned = align_files(root, checkpoint=network, boxes=boxes("a", "link/c"))
-    assert list(aligned.faces) == ["a", "link/c"]
-    line = f"{root / 'locked'}: cannot be read (Permission denied)"
-    assert aligned.failures == [line]
-    with pytest.raises(RednetError, match=f"^{re.escape(line)}$"):
-        align_files(root / "locked", checkpoint=network)
-
-
-def test_overlays_below_an_input_folder_are_no_inputs(network, save, boxes):
-    root = save("b/a.png").parents[1]
-    options = {"checkpoint": network, "boxes": boxes("b/a"), "overlay": root / "drawn"}
-    for _ in range(2):
-        aligned = align_files(root, **options)
-        assert list(aligned.faces) == ["b/a"] and aligned.failures == []
-    # A drawing that is given by its own name is an input.
-    files, _ = _named([root / "drawn" / "b" / "a.png"], root / "drawn")
-    assert list(files) == ["a"]
-
-
-def test_overlays_are_only_in_their_folder(network, save, tmp_path, monkeypatch):
-    a, c = save("b/a.png"), save("c/c.png")
-    monkeypatch.chdir(a.parent)
-    drawn = tmp_path / "drawn"
-    align_files(["a.png", "../c/c.png"], checkpoint=network, overlay=drawn)
-    assert sorted(p.relative_to(drawn).as_posix() for p in drawn.rglob("*.png")) == [
-        "b/a.png",
-        "c/c.png",
-    ]
-    assert [p.name for p in c.parent.iterdir()] == ["c.png"]
-
-
-def test_other_files_of_a_folder_are_reported(network, save, boxes):
-    path = save("a.png")
-    path.with_name("notes.txt").touch()
-    aligned = align_files([path.parent], checkpoint=network, boxes=boxes("a"))
+    aligned = align_files(files, faces=None, **options)
+    assert numbers() == [("a", "1"), ("a", "3"), ("b", "0")]
     assert aligned.failures == [
-        f"{path.parent}: skipped files without an image extension: notes.txt"
+        f"a: no confident face in box 0 ({small})",
+        f"a: no confident face in box 2 ({small})",
+        f"b: no confident face in box 0 ({small})",
     ]
-
-
-def test_the_time_for_names_is_in_proportion_to_the_files(tmp_path, monkeypatch):
-    for number in range(100):
-        (tmp_path / f"{number}.png").touch()
-        (tmp_path / f"{number}.txt").touch()
-    hashed = []
-    monkeypatch.setattr(PurePath, "__hash__", lambda path: hashed.append(path) or id(path))
-    assert len(_named([tmp_path])[0]) == 100
-    assert len(hashed) < 1000
+    aligned = align_files(files[0], faces=1, **options)
+    assert numbers() == [("a", "1")]
+    assert aligned.failures == [f"a: no confident face in box 0 ({small})"]
 
 
 def test_ctrl_c_keeps_the_results_so_far(network, save, boxes, tmp_path):
