@@ -102,11 +102,12 @@ def shown(value: Any) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
 
-def integer(value: Any, name: str, least: int = 1) -> int:
+def integer(value: Any, name: str, least: int = 1, most: int | None = None) -> int:
     """Returns an integer of any type, such as one of NumPy's, as an int.
 
     Raises:
-        RednetError: it is not an integer, or is below `least`. A bool is not an integer.
+        RednetError: it is not an integer, or is below `least` or above `most`. A bool is not an
+            integer.
     """
     try:
         number = None if isinstance(value, bool) else operator.index(value)
@@ -116,6 +117,8 @@ def integer(value: Any, name: str, least: int = 1) -> int:
         raise RednetError(f"{name} must be an integer, not {shown(value)}")
     if number < least:
         raise RednetError(f"{name} must be {least} or more, not {number}")
+    if most is not None and number > most:
+        raise RednetError(f"{name} must be at most {most}, not {number}")
     return number
 
 

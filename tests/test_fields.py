@@ -121,6 +121,9 @@ def test_an_integer_argument_may_be_of_any_integer_type():
             integer(value, "faces")
     with pytest.raises(RednetError, match="camera must be 0 or more, not -1"):
         integer(np.int64(-1), "camera", least=0)
+    assert integer(100, "faces", most=100) == 100
+    with pytest.raises(RednetError, match=r"^faces must be at most 100, not 101$"):
+        integer(101, "faces", most=100)
 
 
 def test_an_int_is_accepted_for_a_float_and_not_converted():

@@ -236,8 +236,8 @@ def calibrate(
         a face's mean confidence), and `rows`, the scores for each boxes and K.
 
     Raises:
-        RednetError: a K below 1, a test split, a data set that has clips or is not prepared, a bad
-            checkpoint, too few photos, confidence that is unrelated to the error, or files that
+        RednetError: a K out of range, a test split, a data set that has clips or is not prepared, a
+            bad checkpoint, too few photos, confidence that is unrelated to the error, or files that
             cannot be written.
     """
     check_steps(feedback_steps)

@@ -19,7 +19,7 @@ from rednet_jax.evaluate.figures import figures
 from rednet_jax.evaluate.labels import Labels, face_labels
 from rednet_jax.evaluate.predictions import write_predictions
 from rednet_jax.evaluate.provenance import eval_command, measured_on
-from rednet_jax.inference.predict import align_crops
+from rednet_jax.inference.predict import MOST_STEPS, align_crops
 from rednet_jax.landmarks.boxes import intersection_over_union, jitter_box, whole_face_box
 from rednet_jax.landmarks.convert import convert, convert_labelled
 from rednet_jax.landmarks.crops import apply_affine, crop_image, crop_transform
@@ -222,8 +222,8 @@ def evaluate_split(
         faces are those that the detector did not find.
 
     Raises:
-        RednetError: a K below 1, an unknown data set or split, a bad checkpoint, no face that can
-            be measured, or a file that cannot be written.
+        RednetError: a K out of range, an unknown data set or split, a bad checkpoint, no face that
+            can be measured, or a file that cannot be written.
     """
     check_steps(feedback_steps)
     config, variables = network_of(checkpoint)
@@ -261,7 +261,9 @@ def evaluate_split(
 
 
 def check_steps(feedback_steps: Sequence[int]) -> None:
-    """Raises RednetError unless there is at least one K, and all are 1 or more."""
+    """Raises RednetError unless there is at least one K, and all are 1 to `MOST_STEPS`."""
+    listed = ",".join(map(str, feedback_steps))
     if not feedback_steps or min(feedback_steps) < 1:
-        listed = ",".join(map(str, feedback_steps))
         raise RednetError(f"feedback steps must be 1 or more, not {listed or 'none'}")
+    if max(feedback_steps) > MOST_STEPS:
+        raise RednetError(f"feedback steps must be at most {MOST_STEPS}, not {listed}")

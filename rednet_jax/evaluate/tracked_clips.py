@@ -129,7 +129,7 @@ def evaluate_clips(
         bursts, in the ten frames `after` one, and `outside`.
 
     Raises:
-        RednetError: a K or `every` below 1, an unknown `carry`, data set or split, a bad
+        RednetError: a K or `every` out of range, an unknown `carry`, data set or split, a bad
             checkpoint, clips that are too short for a burst, no frame that can be measured or has a
             prediction, or a file that cannot be written.
     """

@@ -16,8 +16,8 @@ from rednet_jax.detection.detector import Detection, FaceDetector, by_prominence
 from rednet_jax.detection.yunet import YuNet
 from rednet_jax.errors import RednetError
 from rednet_jax.fields import integer, shown
-from rednet_jax.inference.face import MIN_CONFIDENCE, Face
-from rednet_jax.inference.predict import predict_crops
+from rednet_jax.inference.face import MIN_CONFIDENCE, MOST_FACES, Face
+from rednet_jax.inference.predict import MOST_STEPS, predict_crops
 from rednet_jax.landmarks.crops import apply_affine, crop_image, crop_transform
 from rednet_jax.media.images import image_errors, read_image, rgb_pixels
 from rednet_jax.weights.store import Checkpoint, network_of
@@ -88,11 +88,11 @@ class Aligner:
             min_confidence: faces with a lower mean confidence are left out, 0 to 1.
 
         Raises:
-            RednetError: a bad checkpoint, feedback_steps or faces that are not integers or below 1,
-                min_confidence outside 0 to 1.
+            RednetError: a bad checkpoint, feedback_steps or faces that are not integers, below 1
+                or above `MOST_STEPS` and `MOST_FACES`, min_confidence outside 0 to 1.
         """
-        self._feedback_steps = integer(feedback_steps, "feedback steps")
-        self._faces = None if faces is None else integer(faces, "faces")
+        self._feedback_steps = integer(feedback_steps, "feedback steps", most=MOST_STEPS)
+        self._faces = None if faces is None else integer(faces, "faces", most=MOST_FACES)
         if not 0 <= min_confidence <= 1:
             raise RednetError(f"min confidence must be 0 to 1, not {min_confidence}")
         self.config, variables = network_of(checkpoint)

@@ -16,6 +16,11 @@ YuNet's false detections had 0.01 to 0.17 (eight crops, inspected by hand; one a
 these images, so results on others may be worse; `rednet bench detect` counts both kinds."""
 
 
+MOST_FACES = 1000
+"""Maximum number of faces of `Aligner` and `Tracker`. The tracker holds the network's state of so
+many faces, which for a million is more than the memory of any device."""
+
+
 class Face(NamedTuple):
     """A face with its landmarks.
 

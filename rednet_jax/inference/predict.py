@@ -16,6 +16,10 @@ from rednet_jax.model.config import RedNetConfig
 
 BATCH = 50
 
+MOST_STEPS = 100
+"""Maximum K of inference and evaluation. Networks are trained with a few passes. One call runs all
+of them and cannot be interrupted, and the results of every pass are in memory."""
+
 
 def _per_step(
     config: RedNetConfig, variables: dict[str, Any], crops: jax.Array, feedback_steps: int

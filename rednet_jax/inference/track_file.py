@@ -110,9 +110,9 @@ def track_file(
         report: called with the number of frames done and, if the file declares it, the total.
 
     Raises:
-        RednetError: the video or the checkpoint cannot be read, faces or feedback_steps is below 1,
-            an unknown `carry`, an output that cannot be written before the first frame, or none
-            that could be written.
+        RednetError: the video or the checkpoint cannot be read, faces or feedback_steps is out of
+            range, an unknown `carry`, an output that cannot be written before the first frame, or
+            none that could be written.
         BrokenPipeError: the reader closed standard output, and there is no other output.
     """
     video = video_source(video)

@@ -16,8 +16,9 @@ from rednet_jax.fields import integer
 from rednet_jax.inference.aligner import DOUBTFUL, ImageLike, image_pixels
 from rednet_jax.inference.appearance import ALIKE, Appearance, thumbnail
 from rednet_jax.inference.cuts import CutFinder
-from rednet_jax.inference.face import Face
+from rednet_jax.inference.face import MOST_FACES, Face
 from rednet_jax.inference.missing import Missing
+from rednet_jax.inference.predict import MOST_STEPS
 from rednet_jax.inference.schedule import SearchSchedule
 from rednet_jax.inference.search import VIDEO_SEARCH
 from rednet_jax.inference.streams import Carry, Look, Region, Streams
@@ -135,11 +136,11 @@ class Tracker:
             detector: finds the faces; `YuNet(VIDEO_SEARCH)` if None.
 
         Raises:
-            RednetError: the checkpoint cannot be read, faces or feedback_steps is not an integer or
-                below 1, or an unknown `carry`.
+            RednetError: the checkpoint cannot be read, faces or feedback_steps is not an integer,
+                below 1 or above `MOST_FACES` and `MOST_STEPS`, or an unknown `carry`.
         """
-        self._faces = integer(faces, "faces")
-        feedback_steps = integer(feedback_steps, "feedback steps")
+        self._faces = integer(faces, "faces", most=MOST_FACES)
+        feedback_steps = integer(feedback_steps, "feedback steps", most=MOST_STEPS)
         self.config, variables = network_of(checkpoint)
         self._searches = SearchSchedule(detector or YuNet(VIDEO_SEARCH))
         self._streams = Streams(

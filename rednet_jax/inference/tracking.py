@@ -71,9 +71,9 @@ def track(
 
     Raises:
         RednetError: the video or the checkpoint cannot be read, faces or feedback_steps is no
-            integer or below 1, or an unknown `carry`. The iterator raises it for a frame that is
-            not an RGB uint8 array and, after the last frame that could be read, for a damaged or
-            truncated file.
+            integer or out of range, or an unknown `carry`. The iterator raises it for a frame
+            that is not an RGB uint8 array and, after the last frame that could be read, for a
+            damaged or truncated file.
     """
     tracker = Tracker(
         checkpoint, faces=faces, feedback_steps=feedback_steps, carry=carry, detector=detector

@@ -178,6 +178,7 @@ def test_the_command_writes_calibrated_weights_a_plot_and_figures(
     ("changes", "message"),
     [
         ({"feedback_steps": (0,)}, "1 or more, not 0"),
+        ({"feedback_steps": (1, 101)}, "at most 100, not 1,101"),
         ({"split": "nowhere"}, "'nowhere'"),
         ({"data": "300vw"}, "300vw contains clips"),
         ({"checkpoint": "absent"}, "absent"),

@@ -324,6 +324,7 @@ def test_progress_is_reported(network, data_dir):
     ("changes", "message"),
     [
         ({"feedback_steps": (0,)}, "1 or more, not 0"),
+        ({"feedback_steps": (1, 101)}, "at most 100, not 1,101"),
         ({"feedback_steps": (1, -2)}, "1 or more, not 1,-2"),
         ({"feedback_steps": ()}, "1 or more, not none"),
         ({"split": "test"}, "'test'"),

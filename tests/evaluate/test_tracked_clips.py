@@ -346,6 +346,7 @@ def test_released_weights_track_drawn_faces(data_dir):
     ("changes", "message"),
     [
         ({"feedback_steps": (0,)}, "1 or more, not 0"),
+        ({"feedback_steps": (1, 101)}, "at most 100, not 1,101"),
         ({"split": "a"}, "300vw a"),
         ({"data": "300w"}, "300w contains single images"),
         ({"normaliser": "nose"}, "no normaliser 'nose'"),

@@ -183,7 +183,9 @@ def test_options_out_of_range_are_errors(network):
     for options, message in (
         ({"feedback_steps": 0}, "feedback steps must be 1 or more, not 0"),
         ({"feedback_steps": True}, "feedback steps must be an integer, not True"),
+        ({"feedback_steps": 101}, "feedback steps must be at most 100, not 101"),
         ({"faces": 0}, "faces must be 1 or more, not 0"),
+        ({"faces": 1001}, "faces must be at most 1000, not 1001"),
         ({"faces": 1.5}, "faces must be an integer, not 1.5"),
         ({"min_confidence": 1.5}, "min confidence must be 0 to 1, not 1.5"),
     ):

@@ -86,8 +86,12 @@ def test_a_checkpoint_may_be_a_path(network, portrait, tmp_path):
 def test_invalid_arguments_are_errors(network):
     with pytest.raises(RednetError, match="feedback steps must be 1 or more, not 0"):
         track([], network, feedback_steps=0)
+    with pytest.raises(RednetError, match="feedback steps must be at most 100, not 1000000000"):
+        track([], network, feedback_steps=10**9)
     with pytest.raises(RednetError, match="faces must be 1 or more, not 0"):
         track([], network, faces=0)
+    with pytest.raises(RednetError, match="faces must be at most 1000, not 1000000"):
+        track([], network, faces=10**6)
     for faces in (2.0, "2", True):
         with pytest.raises(RednetError, match=f"faces must be an integer, not {faces!r}"):
             track([], network, faces=faces)
