@@ -60,9 +60,14 @@ def flops_of_a_face(config: RedNetConfig) -> int:
             continue
         stage = re.search(r"conv(\d)", name)
         side = 1 if len(shape) == 2 else config.image_size >> (int(stage[1]) - 1 if stage else 0)
-        # There is no gradient of the image, which is encoded once, and none of the feedback map.
-        runs = {"encoder/picture/kernel": 2, "encoder/feedback/kernel": 2 * passes}
-        total += 2 * math.prod(shape) * side**2 * runs.get(name, 3 * passes)
+        # There is no gradient of the image, which is encoded once, and none of the feedback map,
+        # which the first pass does not have.
+        gradients = {"encoder/picture/kernel": 1, "encoder/feedback/kernel": passes - 1}
+        of_kernel = gradients.get(name, passes)
+        total += 2 * math.prod(shape) * side**2 * (2 if name in gradients else 3) * of_kernel
+        if shape[:2] == (3, 3) and side > 8:
+            # On a CPU the kernel gradient is a matrix product over rows padded on both sides.
+            total += 2 * math.prod(shape) * side * 2 * of_kernel
     return total
 
 
