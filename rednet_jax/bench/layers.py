@@ -195,7 +195,7 @@ def bench_layers(
         parts += [{"batch": batch, **row} for row in part_rows]
         layers += [{"batch": batch, **row} for row in layer_rows]
     name = name_in_command(checkpoint)
-    numbers = ",".join(map(str, batches))
+    command = f"rednet bench layers --checkpoint {name} --batch {','.join(map(str, batches))}"
     return {
         "checkpoint": name,
         "feedback_steps": 1,
@@ -204,9 +204,7 @@ def bench_layers(
         "steps": steps,
         "parts": parts,
         "layers": layers,
-        "provenance": provenance(
-            f"rednet bench layers --checkpoint {name} --batch {numbers}", seed=0
-        ),
+        "provenance": provenance(command, seed=0),
     }
 
 
@@ -287,9 +285,8 @@ def _measure(
     arguments = step_arguments(config, variables, batch)
     compiled = _jit(functools.partial(step, config))
     program = Program(functools.partial(step, config, scan=python_loop), *arguments)
-    subprograms: dict[tuple[str, ...], Subprogram] = {
-        ("part", name): program.part(name) for name in program.parts
-    }
+    subprograms: dict[tuple[str, ...], Subprogram]
+    subprograms = {("part", name): program.part(name) for name in program.parts}
     # Layers with equal operations and shapes are timed once.
     subprograms |= {_kind(layer): program.layer(layer) for layer in program.layers}
     used = list(dict.fromkeys(var for each in subprograms.values() for var in each.inputs))
