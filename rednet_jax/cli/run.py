@@ -10,14 +10,13 @@ from __future__ import annotations
 import atexit
 import contextlib
 import gc
-import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 
 from rednet_jax.cli.options import parser
-from rednet_jax.cli.output import failed
+from rednet_jax.cli.output import drop_unwritten, failed
 from rednet_jax.cli.training import train
 from rednet_jax.cli.values import fields_of
 from rednet_jax.compilation import keep_compiled
@@ -42,13 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         # The reader closed the pipe.
-        _drop_output()
+        drop_unwritten()
         return 1
     except OSError as error:
         # Such as a folder that may not be read, or a full disk.
         named = "" if error.filename is None else f"{error.filename}: "
         failed([f"{named}{error.strerror or error}"])
-        _drop_output()
+        drop_unwritten()
         return 2
     except UnicodeEncodeError as error:
         # Of a file's name, where standard output does not have its characters.
@@ -88,14 +87,6 @@ def _sigterm_as_interrupt() -> Iterator[None]:
     finally:
         # A handler that was not set from Python is None.
         signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
-
-
-def _drop_output() -> None:
-    """Drops what could not be written to standard output, for which Python would fail at exit."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _collect_seldom() -> None:

@@ -17,8 +17,8 @@ these images, so results on others may be worse; `rednet bench detect` counts bo
 
 
 MOST_FACES = 1000
-"""Maximum number of faces of `Aligner` and `Tracker`. The tracker holds the network's state of so
-many faces, which for a million is more than the memory of any device."""
+"""Maximum number of faces of `Aligner` and `Tracker`. The tracker holds the network's
+state of each, which for a million faces is more than the memory of any device."""
 
 
 class Face(NamedTuple):
